@@ -1,0 +1,1 @@
+"""Lensway: one safe query API over databases behind other people's firewalls."""
