@@ -1,0 +1,63 @@
+"""Typed, prefixed ids. An id says what it names; it is public and never a secret."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final, NewType
+
+EnvironmentId = NewType("EnvironmentId", str)
+SourceId = NewType("SourceId", str)
+LensId = NewType("LensId", str)
+RunnerId = NewType("RunnerId", str)
+KeyId = NewType("KeyId", str)
+RequestId = NewType("RequestId", str)
+InstanceId = NewType("InstanceId", str)
+"""One running process of a runner; made by the process itself at its start."""
+SessionId = NewType("SessionId", int)
+"""One live connection. Grows by one with every session a node opens, and so is its epoch too."""
+JobId = NewType("JobId", int)
+"""One request's execution on one node; grows by one."""
+
+# Crockford's base 32 in lower case: no vowels that make words by accident, no look-alikes.
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_RANDOM_CHARACTERS: Final = 20
+"""20 characters of 5 bits are 100 bits: no collision in any deployment, and not guessable either."""
+
+
+def _new(prefix: str) -> str:
+    return f"{prefix}_" + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARACTERS))
+
+
+def new_environment_id() -> EnvironmentId:
+    """A fresh ``env_…`` id."""
+    return EnvironmentId(_new("env"))
+
+
+def new_source_id() -> SourceId:
+    """A fresh ``src_…`` id."""
+    return SourceId(_new("src"))
+
+
+def new_lens_id() -> LensId:
+    """A fresh ``lens_…`` id."""
+    return LensId(_new("lens"))
+
+
+def new_runner_id() -> RunnerId:
+    """A fresh ``run_…`` id."""
+    return RunnerId(_new("run"))
+
+
+def new_key_id() -> KeyId:
+    """A fresh ``key_…`` id."""
+    return KeyId(_new("key"))
+
+
+def new_request_id() -> RequestId:
+    """A fresh ``req_…`` id."""
+    return RequestId(_new("req"))
+
+
+def new_instance_id() -> InstanceId:
+    """A fresh ``ins_…`` id."""
+    return InstanceId(_new("ins"))

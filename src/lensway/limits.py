@@ -1,0 +1,163 @@
+"""Every bound of the system, with its unit last in the name and its reason beside it.
+
+Meeting a bound gives a typed error or back-pressure, never silent loss. Relations between bounds are asserted at the end.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# --- requests -------------------------------------------------------------------------------------------------------------
+REQUEST_BODY_BYTES_MAX: Final = 1 * MIB
+"""A query or a control-plane object; larger bodies are `payload_too_large`."""
+REQUEST_NESTING_MAX: Final = 16
+"""Depth of `where`; deeper is refused before any recursion."""
+WHERE_NODES_MAX: Final = 1_000
+"""Comparisons in one `where`."""
+IN_VALUES_MAX: Final = 10_000
+"""Values in one `$in` or `$nin`."""
+TEXT_VALUE_BYTES_MAX: Final = 64 * KIB
+"""One text or bytes value in a request."""
+NAME_CHARACTERS_MAX: Final = 63
+"""Names of objects and fields; PostgreSQL's own limit for identifiers."""
+ROWS_PER_PAGE_DEFAULT: Final = 100
+ROWS_PER_PAGE_MAX: Final = 10_000
+"""Above it 400, never a clamp."""
+OFFSET_MAX: Final = 10_000_000
+PAGE_BYTES_MAX: Final = 8 * MIB
+"""A JSON page is held until it is complete, so it is bounded; larger is `limit_exceeded` with the advice to export."""
+PAGE_BYTES_TOTAL_MAX: Final = 128 * MIB
+"""All JSON pages held by one node."""
+CURSOR_BYTES_MAX: Final = 16 * KIB
+QUERY_TIMEOUT_MS_DEFAULT: Final = 30_000
+QUERY_TIMEOUT_MS_MAX: Final = 3_600_000
+EXPORT_TIMEOUT_MS_DEFAULT: Final = 3_600_000
+STALL_TIMEOUT_SECONDS: Final = 60.0
+"""A caller that takes nothing for so long is cancelled."""
+EXPORT_ROWS_DEFAULT: Final = 10_000_000
+EXPORT_BYTES_DEFAULT: Final = 16 * GIB
+ROW_BYTES_DEFAULT: Final = 16 * MIB
+"""One encoded row; a lens may lower or raise it up to ROW_BYTES_MAX."""
+ROW_BYTES_MAX: Final = 64 * MIB
+REQUEST_RING_ENTRIES: Final = 10_000
+"""Finished requests that a node remembers for `GET /v1/requests`."""
+
+# --- runner link ----------------------------------------------------------------------------------------------------------
+DATA_FRAME_BYTES_MAX: Final = 64 * KIB
+"""Payload of one data frame: small enough that control frames never wait long behind one."""
+CONTROL_FRAME_BYTES_MAX: Final = 256 * KIB
+"""Payload of one control frame; larger assignment sets travel in parts."""
+MESSAGE_BYTES_MAX: Final = 512 * KIB
+"""One WebSocket message, which holds one or more whole frames."""
+ASSIGNMENT_PART_BYTES_MAX: Final = 128 * KIB
+"""Sources are packed into one part of an assignment set up to here."""
+PLAN_BYTES_MAX: Final = 192 * KIB
+"""An encoded plan rides in one offer."""
+CREDIT_WINDOW_BYTES: Final = 512 * KIB
+"""Bytes that an executor may have sent and the caller not yet taken, per job."""
+HOLD_BACK_BYTES: Final = 256 * KIB
+"""Rows of a stream held back so that a runner lost early costs the caller nothing."""
+HOLD_BACK_SECONDS: Final = 0.050
+NODE_CREDIT_BYTES_MAX: Final = 256 * MIB
+"""Sum of all windows of one node; beyond it `overloaded`."""
+HANDSHAKE_TIMEOUT_SECONDS: Final = 5.0
+"""From the TCP connection to a complete `hello`."""
+HANDSHAKES_PENDING_MAX: Final = 200
+CLOSE_TIMEOUT_SECONDS: Final = 1.0
+SESSIONS_PER_RUNNER_MAX: Final = 32
+"""Instances of one runner; the newest is refused, so that two never take turns to evict each other."""
+
+# --- liveness -------------------------------------------------------------------------------------------------------------
+HEARTBEAT_SECONDS: Final = 2.0
+SUSPECT_SECONDS: Final = 5.0
+DEAD_SECONDS: Final = 10.0
+RUNNER_FENCE_SECONDS: Final = 8.0
+"""After *sending* its last acknowledged heartbeat: before the gateway calls the session dead and dispatches again."""
+FLEET_LARGE_SESSIONS: Final = 2_000
+"""Sessions on one node from which the slow timings hold: heartbeats cost about 13 % of a core for 2,000 each second."""
+HEARTBEAT_LARGE_SECONDS: Final = 5.0
+SUSPECT_LARGE_SECONDS: Final = 12.0
+DEAD_LARGE_SECONDS: Final = 25.0
+RUNNER_FENCE_LARGE_SECONDS: Final = 20.0
+OFFER_TIMEOUT_SECONDS: Final = 0.5
+"""An offer unanswered for so long goes elsewhere and makes the session suspect."""
+LOOP_STALL_SECONDS: Final = 0.5
+"""A runner whose loop stood still for longer discards the offers it has not answered."""
+
+# --- dispatch -------------------------------------------------------------------------------------------------------------
+ATTEMPTS_MAX: Final = 3
+RUNNERS_LOST_MAX: Final = 2
+"""Two runners lost while executing one job: poison."""
+OFFERS_PER_JOB_MAX: Final = 32
+"""Refusals and unanswered offers are not attempts, but they are bounded too."""
+REVIVAL_SECONDS_MAX: Final = 2.0
+"""Longest wait for a session that may come back before `no_runners_online`; also min(…, remaining / 4)."""
+LAST_SESSION_GRACE_SECONDS: Final = 2.0
+STARTUP_GRACE_SECONDS: Final = 5.0
+JOBS_PER_SESSION_DEFAULT: Final = 64
+"""Capacity that a runner declares unless told otherwise."""
+JOBS_INLINE_MAX: Final = 256
+QUEUE_JOBS_MAX: Final = 1_000
+"""Jobs that wait for a busy source; one more is `overloaded`."""
+QUEUE_WAIT_SECONDS_MAX: Final = 10.0
+EJECT_AFTER_FAILURES: Final = 3
+EJECT_SECONDS: Final = 5.0
+EJECT_SECONDS_MAX: Final = 60.0
+SLOW_PAIR_FACTOR: Final = 3.0
+"""A pair slower than this × the best gets only probes."""
+SLOW_PAIR_SHARE: Final = 0.005
+EQUAL_SCORE_RATIO: Final = 1.25
+"""Scores within 25 % of the best are equal and take turns."""
+RETRY_BUDGET_RATIO: Final = 0.1
+"""Tokens earned per request and source; a failed attempt spends one: ≤ 1.1 × requests reach a failing source."""
+RETRY_BUDGET_TOKENS_MAX: Final = 10.0
+RETRY_AFTER_SECONDS: Final = 2.0
+
+# --- runner ---------------------------------------------------------------------------------------------------------------
+RECONNECT_SECONDS_MIN: Final = 0.25
+RECONNECT_SECONDS_MAX: Final = 15.0
+RECONNECT_STABLE_SECONDS: Final = 30.0
+"""Back-off resets only after a session has lived so long."""
+DRAIN_SECONDS: Final = 30.0
+"""A draining runner hands back what has not finished by then."""
+
+# --- databases ------------------------------------------------------------------------------------------------------------
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
+CONNECTIONS_PER_SOURCE_MAX: Final = 16
+EXPORT_CONNECTIONS_PER_SOURCE_MAX: Final = 4
+"""A cap of their own, so that stalled exports never starve queries."""
+CONNECTION_IDLE_SECONDS: Final = 300.0
+CANCEL_SECONDS: Final = 2.0
+"""Longest wait for the database to confirm a cancel before the connection is cut."""
+DEADLINE_SLACK_SECONDS: Final = 1.0
+"""An outcome arrives by deadline + this (I2), and the database ends the statement by then too (I7)."""
+FETCH_BYTES_TARGET: Final = 64 * KIB
+COMPILED_PLANS_MAX: Final = 2_000
+"""Compiled statements kept, per process."""
+
+# --- access ---------------------------------------------------------------------------------------------------------------
+FAILED_LOGINS_PER_MINUTE_MAX: Final = 60
+"""Per address; beyond it `rate_limited`."""
+CREDENTIAL_SEAL_SECONDS: Final = 300.0
+"""Validity of a sealed credential from when it was sealed; it is opened at once on arrival."""
+CONSOLE_SESSION_SECONDS: Final = 12 * 3600
+
+# --- control plane --------------------------------------------------------------------------------------------------------
+ASSIGNMENT_FORCE_SECONDS: Final = 25.0
+"""A changed set is in force on a connected runner by then even if the push was lost (R10)."""
+EVENT_SUBSCRIBERS_MAX: Final = 200
+EVENT_BACKLOG_MAX: Final = 1_000
+TEST_TIMEOUT_SECONDS: Final = 15.0
+
+assert CREDIT_WINDOW_BYTES >= HOLD_BACK_BYTES + DATA_FRAME_BYTES_MAX
+assert HEARTBEAT_SECONDS < SUSPECT_SECONDS < RUNNER_FENCE_SECONDS < DEAD_SECONDS
+assert HEARTBEAT_LARGE_SECONDS < SUSPECT_LARGE_SECONDS < RUNNER_FENCE_LARGE_SECONDS < DEAD_LARGE_SECONDS
+assert DEAD_LARGE_SECONDS <= ASSIGNMENT_FORCE_SECONDS
+assert PLAN_BYTES_MAX < CONTROL_FRAME_BYTES_MAX < MESSAGE_BYTES_MAX
+assert ASSIGNMENT_PART_BYTES_MAX < CONTROL_FRAME_BYTES_MAX
+assert PAGE_BYTES_MAX <= PAGE_BYTES_TOTAL_MAX
+assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX
