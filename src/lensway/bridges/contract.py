@@ -1,0 +1,155 @@
+"""The bridge contract: what an adapter for one kind of database gives the execution library.
+
+An adapter turns a checked plan into encoded rows under a deadline, read-only, and never shows a driver's text: every failure
+leaves as a `LenswayError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from lensway.query.plan import Plan
+from lensway.query.result import ResultEnd, ResultLimits, RowFormat
+
+
+class RowSink(Protocol):
+    """Where encoded rows go. Waits while the caller has no room: that is all of back-pressure an adapter must know."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Take these bytes, in order. Any size; the sink splits. Returns when there was credit for them."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How one plan is to be run.
+
+    ``deadline`` is on the monotonic clock of this process. ``tag`` stands as a comment in the statement (``job/attempt``), so
+    that the database's own log is a witness. ``is_export`` chooses the connections that exports may use.
+    """
+
+    deadline: float
+    format: RowFormat
+    limits: ResultLimits
+    tag: str
+    is_export: bool = False
+
+
+class Stage(enum.StrEnum):
+    """The stages of a connection test, in order."""
+
+    DNS = "dns"
+    TCP = "tcp"
+    TLS = "tls"
+    LOGIN = "login"
+    QUERY = "query"
+    READ_ONLY = "read_only"
+    LENSES = "lenses"
+
+
+class StageResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One stage of a connection test. ``ok`` None is skipped. ``error`` is a class (``refused``, ``timeout``, ``password`` …),
+    ``hint`` what to do."""
+
+    stage: Stage
+    ok: bool | None
+    ms: float = 0.0
+    error: str | None = None
+    hint: str | None = None
+
+
+class ConnectionReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a connection test found: all seven stages in order, warnings with closed codes, the server's version."""
+
+    ok: bool
+    stages: Sequence[StageResult]
+    warnings: Sequence[Mapping[str, str]] = ()
+    server_version: str | None = msgspec.field(default=None, name="serverVersion")
+
+
+class TableColumn(msgspec.Struct, frozen=True, kw_only=True):
+    """One column as the database declares it; ``type`` is the lens type that fits, None where there is none."""
+
+    name: str
+    database_type: str = msgspec.field(name="databaseType")
+    type: str | None
+    is_list: bool = msgspec.field(name="list", default=False)
+    nullable: bool = True
+    primary_key: bool = msgspec.field(name="primaryKey", default=False)
+
+
+class TableSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One table or view that this login can read; ``name`` is as a lens would declare it."""
+
+    name: str
+    kind: str
+
+
+class TableDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """One table with its columns in their order."""
+
+    name: str
+    kind: str
+    columns: Sequence[TableColumn]
+
+
+class OpenSource(Protocol):
+    """One source with its pooled connections. Safe for concurrent use."""
+
+    async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
+        """Execute the plan and write its rows. Cancelling the task cancels the statement in the database before this returns.
+
+        Raises:
+            LenswayError: SOURCE_UNREACHABLE, SOURCE_QUERY_FAILED, QUERY_TIMEOUT, LIMIT_EXCEEDED, ROW_TOO_LARGE, OVERLOADED.
+        """
+
+    async def test(self, lenses: Sequence[Plan], *, deadline: float) -> ConnectionReport:
+        """Prove each stage by the path that queries take; ``lenses`` are plans that read no row. Never raises for a failed
+        stage."""
+
+    async def tables(self, *, deadline: float) -> Sequence[TableSummary]:
+        """Every table and view that this login can read."""
+
+    async def table(self, name: str, *, deadline: float) -> TableDescription:
+        """One table's columns. Raises LenswayError NOT_FOUND."""
+
+    async def close(self) -> None:
+        """Close every connection; running statements are cancelled."""
+
+
+class Bridge(Protocol):
+    """The adapter for one kind of database."""
+
+    kind: str
+
+    def driver_version(self) -> str | None:
+        """The driver's version, or None when it is not installed."""
+
+    def check_config(self, config: Mapping[str, object], *, policy: AddressPolicy) -> None:
+        """Refuse unknown keys, dangerous options and addresses that the policy forbids. Contacts nothing.
+
+        Raises:
+            LenswayError: INVALID_REQUEST naming the key.
+        """
+
+    async def open(self, config: Mapping[str, object], *, policy: AddressPolicy) -> OpenSource:
+        """A source ready for use; connections are made when needed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AddressPolicy:
+    """Where an executing process may connect, and which files it may read.
+
+    Link-local and metadata addresses are always refused for the service itself. ``source_dirs`` None means that path sources
+    may stand anywhere outside ``forbidden_dirs``; a tuple confines them.
+    """
+
+    deny_link_local: bool = True
+    deny_private: bool = False
+    source_dirs: tuple[str, ...] | None = None
+    forbidden_dirs: tuple[str, ...] = ("/proc", "/sys", "/dev")
+    allowed_hosts: tuple[str, ...] | None = None

@@ -1,0 +1,67 @@
+"""What the catalog's readers and writers need from whoever keeps it. The store implements these; the fakes too."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from lensway.catalog.records import AnyRecord, Change
+from lensway.catalog.snapshot import Snapshot
+from lensway.ids import EnvironmentId, SourceId
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Who did what to which object, from where, with what outcome."""
+
+    at: str
+    environment: EnvironmentId | None
+    actor: str
+    action: str
+    object: str
+    address: str
+    outcome: str
+    request_id: str
+    details: Mapping[str, object] = {}
+
+
+class SnapshotSource(Protocol):
+    """The present state for readers: in memory, immutable, never a call to a store."""
+
+    def current(self) -> Snapshot:
+        """The newest snapshot of this node."""
+
+
+class ChangeFeed(Protocol):
+    """Told after every change is durable and the snapshot has it."""
+
+    def subscribe(self, listener: Callable[[Snapshot, Sequence[Change]], None]) -> Callable[[], None]:
+        """Call ``listener`` synchronously after each commit; gives back the function that ends it. A listener must not raise
+        and must not block."""
+
+
+Decide = Callable[[Snapshot], tuple[Sequence[Change], AuditEntry]]
+"""A pure decision on the snapshot that will be changed; may raise LenswayError to change nothing."""
+
+
+class CatalogStore(SnapshotSource, ChangeFeed, Protocol):
+    """Durable keeper of the catalog. One writer at a time; a decision always sees the state it changes."""
+
+    def commit(self, decide: Decide) -> Awaitable[Snapshot]:
+        """Decide on the newest snapshot, write changes, revision and audit row in one transaction, publish the new snapshot,
+        tell the subscribers, return it. A decision without changes writes its audit entry only and bumps nothing."""
+
+    def source_config(self, environment: EnvironmentId, source: SourceId) -> bytes | None:
+        """The decrypted config (JSON) of a managed source, or None. Kept in memory; cheap."""
+
+    def audit(
+        self, environment: EnvironmentId | None, *, limit: int, before: int | None = None
+    ) -> Awaitable[Sequence[tuple[int, AuditEntry]]]:
+        """The newest audit entries first, with their sequence numbers; ``environment`` None is every environment."""
+
+    def record_audit(self, entry: AuditEntry) -> Awaitable[None]:
+        """Write an audit entry of its own (refusals, sign-ins)."""
+
+
+__all__ = ["AnyRecord", "AuditEntry", "CatalogStore", "ChangeFeed", "Decide", "SnapshotSource"]

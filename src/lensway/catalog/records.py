@@ -1,0 +1,173 @@
+"""The records of the catalog: what exists in a deployment, environment by environment. Immutable values."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import msgspec
+
+from lensway.ids import EnvironmentId, KeyId, LensId, RunnerId, SourceId
+from lensway.query.fields import LensDefinition
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Root of all records."""
+
+
+class Environment(Record):
+    """An isolated namespace. ``default`` exists from the start."""
+
+    id: EnvironmentId
+    name: str
+    created_at: str
+
+
+class Credentials(enum.StrEnum):
+    """Where a source's connection settings live."""
+
+    MANAGED = "managed"
+    RUNNER_LOCAL = "runner-local"
+
+
+class ExecutionMode(enum.StrEnum):
+    """Whether the service itself may execute a source with zero assignments."""
+
+    AUTO = "auto"
+    RUNNER_REQUIRED = "runner_required"
+
+
+class Source(Record):
+    """A named database connection. The config itself is not here: ``config_version`` (0 = none) points at the stored,
+    encrypted one."""
+
+    environment: EnvironmentId
+    id: SourceId
+    name: str
+    bridge: str
+    credentials: Credentials
+    execution: ExecutionMode
+    config_version: int
+    created_at: str
+
+
+class QueryGrant(enum.StrEnum):
+    """Who may query a lens besides service keys."""
+
+    NONE = "none"
+    PUBLIC = "public"
+
+
+class RetryMode(enum.StrEnum):
+    """Whether the platform repeats a query whose runner was lost."""
+
+    AUTO = "auto"
+    NEVER = "never"
+
+
+class LensLimits(Record):
+    """Bounds of one lens; None means the deployment's default."""
+
+    max_rows: int | None = None
+    max_bytes: int | None = None
+    max_row_bytes: int | None = None
+    timeout_ms: int | None = None
+
+
+class Lens(Record):
+    """A declared view of one table of a source."""
+
+    environment: EnvironmentId
+    id: LensId
+    name: str
+    source: SourceId
+    definition: LensDefinition
+    query_grant: QueryGrant = QueryGrant.NONE
+    limits: LensLimits = LensLimits()
+    relations: Mapping[str, object] = {}
+    retry: RetryMode = RetryMode.AUTO
+    version: int = 1
+    created_at: str
+
+
+class RunnerToken(Record):
+    """One accepted token of a runner: the hash only. ``expires_at`` is set when a rotation supersedes it."""
+
+    hash: bytes
+    created_at: str
+    expires_at: str | None = None
+
+
+class Runner(Record):
+    """A registered agent. ``set_revision`` is the revision at which its set last changed."""
+
+    environment: EnvironmentId
+    id: RunnerId
+    name: str
+    network: str | None = None
+    tokens: tuple[RunnerToken, ...] = ()
+    set_revision: int = 0
+    is_revoked: bool = False
+    is_draining: bool = False
+    created_at: str
+
+
+class Assignment(Record):
+    """(source, runner): the runner serves the source."""
+
+    environment: EnvironmentId
+    source: SourceId
+    runner: RunnerId
+    created_at: str
+
+
+class KeyKind(enum.StrEnum):
+    """What a key opens; the value is its prefix."""
+
+    ADMIN = "ak"
+    SERVICE = "sk"
+    PUBLISHABLE = "pk"
+
+
+class Role(enum.StrEnum):
+    """What an admin key may do."""
+
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    VIEWER = "viewer"
+
+
+class Key(Record):
+    """One API key: the hash only. ``environment`` None is an instance-wide admin key."""
+
+    id: KeyId
+    environment: EnvironmentId | None
+    kind: KeyKind
+    name: str
+    hash: bytes
+    role: Role | None = None
+    created_at: str
+
+
+AnyRecord = Environment | Source | Lens | Runner | Assignment | Key
+
+
+class Put(Record):
+    """A change: this record exists now, replacing one with the same identity."""
+
+    record: AnyRecord
+    config: bytes | None = None
+    """For a `Source`: the new config as plain JSON, to be encrypted by the store before it is written. Never logged."""
+
+    def __repr__(self) -> str:
+        """The record alone: a config may hold a password."""
+        return f"Put({self.record!r}, config={'redacted' if self.config is not None else None})"
+
+
+class Remove(Record):
+    """A change: this record exists no more."""
+
+    record: AnyRecord
+
+
+Change = Put | Remove

@@ -1,0 +1,303 @@
+"""What dispatch hears and what it orders: values, never frames, never I/O.
+
+A *place* is where an attempt executes: a session of a runner, or inline. Every event of a place names job and attempt; one
+that names an older attempt, or comes from another session than the attempt's, changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+from lensway.errors import Failure
+from lensway.fleet.facts import SessionFacts
+from lensway.ids import EnvironmentId, JobId, RequestId, RunnerId, SessionId, SourceId
+
+INLINE: Final = SessionId(0)
+"""The place of the service itself. Sessions of runners count from 1."""
+
+
+class Release(enum.Enum):
+    """When rows may leave for the caller."""
+
+    AT_END = "at_end"
+    STREAM = "stream"
+
+
+class RefusalKind(enum.Enum):
+    """Why a place refused an offer, as dispatch needs to tell them apart."""
+
+    NOT_ASSIGNED = "not_assigned"
+    BUSY = "busy"
+    DRAINING = "draining"
+    NO_BRIDGE = "no_bridge"
+    NO_CREDENTIALS = "no_credentials"
+    CREDENTIALS_AMBIGUOUS = "credentials_ambiguous"
+    POLICY = "policy"
+    STALE = "stale"
+    UNKNOWN_KIND = "unknown_kind"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """One request to be executed. ``payload`` is opaque (an encoded plan). ``deadline`` is monotonic time.
+
+    ``runner`` pins the job to one runner, ``session`` to one instance (connection tests); pinned jobs are never executed
+    elsewhere. ``unassigned`` lets a pinned job go to a runner without an assignment.
+    """
+
+    request: RequestId
+    environment: EnvironmentId
+    source: SourceId
+    kind: str
+    payload: bytes
+    format: str
+    deadline: float
+    release: Release
+    rows_max: int
+    bytes_max: int
+    row_bytes_max: int
+    may_retry: bool = True
+    is_export: bool = False
+    runner: RunnerId | None = None
+    session: SessionId | None = None
+    unassigned: bool = False
+    page_bytes_max: int | None = None
+    trace: str = ""
+
+
+# --- events ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Submitted:
+    """A caller wants this job done."""
+
+    job: JobId
+    request: JobRequest
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CallerGone:
+    """The caller cancelled or went away."""
+
+    job: JobId
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Consumed:
+    """The caller took so many released bytes."""
+
+    job: JobId
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Accepted:
+    """The place executes the attempt."""
+
+    session: SessionId
+    job: JobId
+    attempt: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refused:
+    """The place does not execute the attempt; nothing was started."""
+
+    session: SessionId
+    job: JobId
+    attempt: int
+    reason: RefusalKind
+    revision: int = 0
+    message: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rows:
+    """Encoded rows of the attempt, in order."""
+
+    session: SessionId
+    job: JobId
+    attempt: int
+    payload: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended:
+    """The attempt is complete; ``result`` is the opaque end mark, ``tail`` the last rows, ``sent_bytes`` all of its data."""
+
+    session: SessionId
+    job: JobId
+    attempt: int
+    result: bytes
+    sent_bytes: int
+    tail: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """The attempt ended without a result."""
+
+    session: SessionId
+    job: JobId
+    attempt: int
+    failure: Failure
+    retryable: bool = False
+    handed_back: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A runner is connected and authenticated."""
+
+    facts: SessionFacts
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionAlive:
+    """A sign of life: the peer acknowledged our last heartbeat, or sent rows."""
+
+    session: SessionId
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionReported:
+    """The runner's heartbeat: the revision in force, what it holds, what it knows of its sources."""
+
+    session: SessionId
+    revision: int
+    jobs: tuple[tuple[int, int], ...] | None
+    draining: bool
+    source_states: Mapping[SourceId, tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionDraining:
+    """The runner (or an operator) takes it out of service; attempts in flight go on. ``is_draining`` False ends it."""
+
+    session: SessionId
+    is_draining: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionLost:
+    """The connection is gone. ``cause`` is for people: a short class such as ``closed``, ``reset``, ``heartbeat_lost``."""
+
+    session: SessionId
+    cause: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CatalogChanged:
+    """There is a newer snapshot; queued and waiting jobs are routed again."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tick:
+    """The time that `Core.next_wake` asked for has come."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stopping:
+    """The node goes down: nothing new is accepted, what runs is finished."""
+
+
+Event: TypeAlias = (
+    Submitted | CallerGone | Consumed | Accepted | Refused | Rows | Ended | AttemptFailed | SessionOpened | SessionAlive
+    | SessionReported | SessionDraining | SessionLost | CatalogChanged | Tick | Stopping
+)
+
+
+# --- instructions ---------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SendOffer:
+    """Offer the attempt to the session (or start it inline when ``session`` is INLINE)."""
+
+    session: SessionId
+    job: JobId
+    attempt: int
+    request: JobRequest
+    revision: int
+    remaining_seconds: float
+    credit: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SendCancel:
+    """Stop the attempt at its place; what it still says is ignored."""
+
+    session: SessionId
+    job: JobId
+    attempt: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SendCredit:
+    """The attempt may send so many bytes more."""
+
+    session: SessionId
+    job: JobId
+    attempt: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PushSet:
+    """The session does not have the wanted set: push it (again)."""
+
+    session: SessionId
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CloseSession:
+    """End the session now (dead, or it broke the rules)."""
+
+    session: SessionId
+    cause: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Deliver:
+    """Give these rows to the caller, in order."""
+
+    job: JobId
+    chunks: tuple[bytes, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Complete:
+    """The job's one good outcome: the rest of the rows and the end mark."""
+
+    job: JobId
+    chunks: tuple[bytes, ...]
+    result: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fail:
+    """The job's one bad outcome. ``released`` says that rows went out before it: the stream must visibly break."""
+
+    job: JobId
+    failure: Failure
+    released: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StatusChanged:
+    """A session's state changed; for events, metrics and the Console."""
+
+    session: SessionId
+    runner: RunnerId
+    state: str
+    cause: str
+
+
+Instruction: TypeAlias = (
+    SendOffer | SendCancel | SendCredit | PushSet | CloseSession | Deliver | Complete | Fail | StatusChanged
+)

@@ -1,0 +1,25 @@
+"""What is known of a session when it opens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from lensway.ids import EnvironmentId, InstanceId, RunnerId, SessionId
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFacts:
+    """What is known of a session when it opens."""
+
+    session: SessionId
+    environment: EnvironmentId
+    runner: RunnerId
+    runner_name: str
+    instance: InstanceId
+    bridges: Mapping[str, str]
+    capacity: int
+    software: str
+    hostname: str
+    address: str
+    version: int

@@ -1,0 +1,44 @@
+"""What the end of a result says, so that nobody has to decode rows to page through them."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class RowFormat(enum.StrEnum):
+    """How rows are encoded, once, next to the database.
+
+    `JSON` is the inside of a JSON array: objects joined by commas, no brackets. `DOCUMENT` is one whole JSON document, for
+    jobs that are not rows of a lens (introspection, connection tests).
+    """
+
+    JSON = "json"
+    NDJSON = "ndjson"
+    CSV = "csv"
+    ARROW = "arrow"
+    PARQUET = "parquet"
+    DOCUMENT = "document"
+
+
+class ResultLimits(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Bounds that the executing side enforces. Meeting one fails the job, it never shortens the result."""
+
+    rows_max: int
+    bytes_max: int
+    row_bytes_max: int
+
+
+class ResultEnd(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """The end mark of a complete result.
+
+    ``last_key`` holds the values of the order columns and the primary key of the last row that was released, already in the
+    JSON-able form that cursors carry; None when there is no row or the lens has no primary key.
+    """
+
+    rows: int
+    bytes: int
+    has_more: bool = False
+    last_key: tuple[object, ...] | None = None
+    total: int | None = None
