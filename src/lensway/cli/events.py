@@ -1,0 +1,70 @@
+"""`lensway events`, `audit` and `requests`: what happens, what was changed, what became of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from lensway.cli import report, target
+from lensway.client.http import segment
+
+_To = target.Target
+
+
+def events(*, to: _To = target.DEFAULT) -> None:
+    """Follow sessions, assignments, health, drains, tests and warnings, until Ctrl-C."""
+    with to.client() as client, client.stream("GET", "/v1/events", accept="text/event-stream") as stream:
+        rest = b""
+        for chunk in stream:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if line.startswith(b"data:"):
+                    _write_event(line[5:].strip(), as_json=report.wants_json(to.json))
+
+
+def audit(*, limit: int = 50, to: _To = target.DEFAULT) -> None:
+    """Who did what to which object, from where, with what outcome; the newest first."""
+    with to.client() as client:
+        entries = client.call("GET", "/v1/audit", params={"limit": str(limit)})["entries"]
+    if report.wants_json(to.json):
+        report.write_json(entries)
+        return
+    columns = ("at", "actor", "action", "object", "outcome", "address")
+    report.write_table([c.upper() for c in columns], [[e.get(c) for c in columns] for e in entries], empty="nothing yet")
+
+
+def requests(
+    request: Annotated[str | None, Parameter(help="One request by its id.")] = None, *, limit: int = 50, to: _To = target.DEFAULT
+) -> None:
+    """Recent requests, or one with its attempts, candidates and times."""
+    with to.client() as client:
+        if request is not None:
+            report.write_json(client.call("GET", f"/v1/requests/{segment(request)}"))
+            return
+        found = client.call("GET", "/v1/requests", params={"limit": str(limit)})["requests"]
+    if report.wants_json(to.json):
+        report.write_json(found)
+        return
+    report.write_table(
+        ("REQUEST", "LENS", "OUTCOME", "MS", "VIA", "ATTEMPTS"),
+        [
+            (r.get("requestId"), r.get("lens"), r.get("outcome"), r.get("durationMs"), _via(r.get("route") or {}), (r.get("route") or {}).get("attempts"))
+            for r in found
+        ],
+        empty="no requests yet",
+    )
+
+
+def _via(route: dict[str, object]) -> object:
+    return route.get("runner") or route.get("via")
+
+
+def _write_event(data: bytes, *, as_json: bool) -> None:
+    if as_json:
+        report.write_line(data.decode())
+        return
+    event = msgspec.json.decode(data)
+    facts = {key: value for key, value in event.items() if key not in ("at", "event") and value is not None}
+    report.write_line(f"{event.get('at', '')} {event.get('event', '')} " + " ".join(f"{k}={report.text_of(v)}" for k, v in facts.items()))

@@ -1,0 +1,58 @@
+"""`lensway keys`: API keys, shown once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from lensway.cli import report, target
+from lensway.client.http import segment
+
+keys = App(name="keys", help="API keys: ak_ admin, sk_ service, pk_ publishable.")
+
+_To = target.Target
+
+
+@keys.command
+def create(
+    kind: Literal["ak", "sk", "pk"],
+    name: str,
+    *,
+    role: Annotated[Literal["admin", "operator", "viewer"] | None, Parameter(help="For admin keys.")] = None,
+    to: _To = target.DEFAULT,
+) -> None:
+    """Mint a key and print it once."""
+    body: dict[str, object] = {"kind": kind, "name": name}
+    if role:
+        body["role"] = role
+    with to.client() as client:
+        created = client.call("POST", "/v1/keys", body)
+    if to.json:
+        report.write_json(created)
+    else:
+        report.write_line(created["key"])
+        report.write_note(f"key {name} created ({created['id']}). It is shown once.")
+
+
+@keys.command(name="list")
+def list_(*, to: _To = target.DEFAULT) -> None:
+    """Every key, without its secret."""
+    with to.client() as client:
+        found = client.call("GET", "/v1/keys")["keys"]
+    if report.wants_json(to.json):
+        report.write_json(found)
+        return
+    report.write_table(
+        ("ID", "KIND", "NAME", "ROLE", "CREATED"),
+        [(key["id"], key["kind"], key["name"], key.get("role"), key.get("createdAt")) for key in found],
+        empty="no keys",
+    )
+
+
+@keys.command
+def delete(key: str, *, to: _To = target.DEFAULT) -> None:
+    """End a key, by its id."""
+    with to.client() as client:
+        client.call("DELETE", f"/v1/keys/{segment(key)}")
+    report.write_note(f"key {key} deleted")

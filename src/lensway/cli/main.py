@@ -1,0 +1,50 @@
+"""The program: every command by import path, so that starting one does not pay for the others."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App
+
+from lensway.cli import report
+
+app = App(
+    name="lensway",
+    help="One safe query API over databases that live behind other people's firewalls.",
+    version_flags=["--version"],
+    help_format="plaintext",
+)
+
+_COMMANDS = {
+    "serve": "Run the server: HTTP, gateway, Console and store in one process.",
+    "runner": "Run a runner in a private network, and look at it.",
+    "push": "Apply a declaration file: sources, lenses, assignments.",
+    "pull": "Print the server's declaration.",
+    "sources": "Sources: databases, and testing their connections.",
+    "lenses": "Lenses: declared views of tables.",
+    "runners": "Runners: create, assign, rotate, drain.",
+    "keys": "API keys.",
+    "environments": "Environments.",
+    "query": "Ask a lens for rows.",
+    "export": "Stream every matching row of a lens into a file.",
+    "explain": "What a query would run and where, without running it.",
+    "events": "Follow what happens, live.",
+    "audit": "Who changed what.",
+    "requests": "What became of recent requests.",
+}
+_WHERE = {"pull": "push", "export": "query", "explain": "query", "audit": "events", "requests": "events"}
+
+for _name, _summary in _COMMANDS.items():
+    app.command(f"lensway.cli.{_WHERE.get(_name, _name)}:{_name}", name=_name, help=_summary)
+
+
+def main() -> None:
+    """Run the program and exit: 0 ok, 1 failure, 2 usage or configuration."""
+    app.register_install_completion_command(add_to_startup=False)
+    with report.exit_on_failure():
+        result = app(error_formatter=report.usage_error, exit_on_error=False, print_error=True, result_action="return_value")
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""`lensway push` and `pull`: the declaration of an environment as a file."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from lensway.cli import report, target
+from lensway.errors import ErrorCode, LenswayError
+
+_VARIABLE: Final = re.compile(r"\$\$|\$\{([^}]*)\}|\$\{")
+_MARK: Final = {"created": "+", "changed": "~", "removed": "-", "unchanged": "="}
+
+_To = target.Target
+
+
+def push(
+    file: pathlib.Path,
+    *,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Show the difference, change nothing.")] = False,
+    prune: Annotated[bool, Parameter(negative=(), help="Remove what the file does not name.")] = False,
+    to: _To = target.DEFAULT,
+) -> None:
+    """Apply a declaration in one transaction. ${VAR} is taken from this shell's environment; $$ is $."""
+    document = read_declaration(file, os.environ)
+    params = {name: "true" for name, is_set in (("dryRun", dry_run), ("prune", prune)) if is_set}
+    with to.client() as client:
+        answer = client.call("POST", "/v1/push", document, params=params)
+    if report.wants_json(to.json):
+        report.write_json(answer)
+        return
+    for change in answer["changes"]:
+        if change["action"] != "unchanged":
+            note = f" ({', '.join(change['details'])})" if change.get("details") else ""
+            report.write_line(f"{_MARK[change['action']]} {change['kind']} {change['name']}{note}")
+    changed = sum(change["action"] != "unchanged" for change in answer["changes"])
+    report.write_line(f"{changed} changed, {len(answer['changes']) - changed} unchanged" + (" (dry run)" if dry_run else ""))
+    report.write_warnings(answer.get("warnings", ()))
+
+
+def pull(*, to: _To = target.DEFAULT) -> None:
+    """Print the declaration as the server has it, without any config."""
+    with to.client() as client:
+        report.write_json(client.call("GET", "/v1/config"))
+
+
+def read_declaration(file: pathlib.Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The file as the server takes it, variables expanded.
+
+    Raises:
+        LenswayError: INVALID_REQUEST with the line of a syntax error, or naming every unset variable.
+    """
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, f"{file} is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, f"{file}: {error}") from None
+    unset: list[str] = []
+    expanded = _expand(document, environment, unset)
+    if unset:
+        names = ", ".join(dict.fromkeys(unset))
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"{file} needs variables that are not set: {names}",
+            hint="nothing was sent; export them and push again ($$ stands for a literal $)",
+        )
+    assert isinstance(expanded, dict)
+    return expanded
+
+
+def _expand(value: object, environment: Mapping[str, str], unset: list[str]) -> object:
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: _replacement(match, environment, unset), value)
+    if isinstance(value, dict):
+        return {key: _expand(item, environment, unset) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, environment, unset) for item in value]
+    return value
+
+
+def _replacement(match: re.Match[str], environment: Mapping[str, str], unset: list[str]) -> str:
+    if match[0] == "$$":
+        return "$"
+    name = match[1] or ""
+    if name not in environment:
+        unset.append(name or "${ without a closing brace")
+        return ""
+    return environment[name]

@@ -1,0 +1,130 @@
+"""What the command line prints: tables on a terminal, JSON when piped, one helpful line per failure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from cyclopts import CycloptsError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lensway.errors import CODES, ErrorCode, LenswayError
+
+USAGE_EXIT = 2
+FAILURE_EXIT = 1
+
+
+def wants_json(json: bool) -> bool:
+    """True when the output is for a program: asked for, or standard output is not a terminal."""
+    return json or not sys.stdout.isatty()
+
+
+def write_json(value: object) -> None:
+    """The value as indented JSON on standard output."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def read_json(text: bytes, what: str) -> object:
+    """The decoded JSON. Raises LenswayError INVALID_REQUEST saying what was not JSON."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, f"{what} is not JSON: {error}") from None
+
+
+def write_line(text: str) -> None:
+    """One line on standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def write_note(text: str) -> None:
+    """One line on standard error: for people, never part of the output."""
+    sys.stderr.write(text + "\n")
+
+
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+    """A table for a terminal; ``empty`` instead when there are no rows. Values are shown literally, never as markup."""
+    if not rows:
+        write_line(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(text_of(value)) for value in row))
+    Console(soft_wrap=False).print(table)
+
+
+def write_warnings(warnings: Sequence[Mapping[str, Any]]) -> None:
+    """The server's warnings on standard error."""
+    for warning in warnings:
+        write_note(f"warning {warning['code']}: {warning['message']}")
+
+
+def text_of(value: object) -> str:
+    """A value as a cell: control characters made visible, so that data cannot drive the terminal."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(text_of(item) for item in value)
+    if isinstance(value, dict):
+        value = msgspec.json.encode(value).decode()
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(value))
+
+
+def usage_error(error: CycloptsError) -> str:
+    """A usage error as one line."""
+    return f"lensway: {error}"
+
+
+@contextlib.contextmanager
+def exit_on_failure() -> Iterator[None]:
+    """Turn typed failures into a line on standard error and the exit code of their row in the table."""
+    try:
+        yield
+    except CycloptsError:
+        sys.exit(USAGE_EXIT)  # cyclopts has printed it
+    except LenswayError as error:
+        failure = error.failure
+        write_note(f"lensway: {failure.code.value}: {text_of(failure.message)}")
+        for stage in _stages(failure.details):
+            write_note(f"  {stage}")
+        if failure.hint:
+            write_note(f"  {text_of(failure.hint)}")
+        if failure.details.get("requestId"):
+            write_note(f"  request {failure.details['requestId']}")
+        sys.exit(CODES[failure.code].exit_code)
+    except BrokenPipeError:
+        # The reader of our pipe left (head, less): not a failure worth a traceback. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILURE_EXIT)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _stages(details: Mapping[str, object]) -> Iterator[str]:
+    results = details.get("results")
+    for result in results if isinstance(results, list) else ():
+        yield from stage_lines(result)
+
+
+def stage_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """The stages of one connection test as lines."""
+    place = result.get("runner") or "the service (inline)"
+    instance = f" [{result['instance']}]" if result.get("instance") else ""
+    yield f"{place}{instance}: {'ok' if result.get('ok') else 'FAILED'}"
+    for stage in result.get("stages", ()):
+        mark = {True: "ok", False: "FAILED", None: "skipped"}[stage.get("ok")]
+        error = f" {stage['error']}" if stage.get("error") else ""
+        hint = f": {stage['hint']}" if stage.get("hint") else ""
+        yield f"  {stage['stage']:<10} {mark:<8} {stage.get('ms', 0):8.1f} ms{error}{hint}"
+    for warning in result.get("warnings", ()):
+        yield f"  warning {warning.get('code', '')}: {warning.get('message', '')}"

@@ -1,0 +1,166 @@
+"""`lensway runners`: create, look at, assign, rotate, drain, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from lensway.cli import report, target
+from lensway.client import Client
+from lensway.client.http import segment
+from lensway.errors import ErrorCode, LenswayError
+
+runners = App(name="runners", help="Runners: agents in private networks, and what they cover.")
+
+_To = target.Target
+
+
+@runners.command
+def create(
+    name: str,
+    *,
+    like: Annotated[str | None, Parameter(help="Take network and assignments of this runner: a redundant pair.")] = None,
+    network: Annotated[str | None, Parameter(help="Label of the private network; runners with the same one are replicas.")] = None,
+    to: _To = target.DEFAULT,
+) -> None:
+    """Register a runner and print its environment block. The token is shown once."""
+    with to.client() as client:
+        model = client.call("GET", f"/v1/runners/{segment(like)}") if like else {}
+        body: dict[str, object] = {"name": name}
+        if network or model.get("network"):
+            body["network"] = network or model["network"]
+        created = client.call("POST", "/v1/runners", body)
+        for source in model.get("sources", ()):
+            answer = _assign(client, name, str(source["name"]))
+            report.write_warnings(answer.get("warnings", ()))
+    if to.json:
+        report.write_json(created)
+        return
+    # Piped too: `lensway runners create alpha > alpha.env` is what the block is for.
+    report.write_line(created["env"].rstrip("\n"))
+    report.write_note(f"runner {name} created ({created['id']}). The token above is shown once.")
+
+
+@runners.command(name="list")
+def list_(*, to: _To = target.DEFAULT) -> None:
+    """Every runner with its state, since when, why and what to do."""
+    with to.client() as client:
+        found = client.call("GET", "/v1/runners")["runners"]
+    if report.wants_json(to.json):
+        report.write_json(found)
+        return
+    report.write_table(
+        ("RUNNER", "STATUS", "SINCE", "INSTANCES", "SOURCES", "CAUSE", "WHAT TO DO"),
+        [
+            (
+                runner["name"],
+                runner["status"],
+                runner.get("since"),
+                len(runner.get("instances", ())),
+                [source["name"] for source in runner.get("sources", ())] or None,
+                runner.get("cause"),
+                runner.get("hint"),
+            )
+            for runner in found
+        ],
+        empty="no runners yet: lensway runners create NAME",
+    )
+
+
+@runners.command
+def show(runner: str, *, to: _To = target.DEFAULT) -> None:
+    """One runner with its instances, revisions and the health of each source."""
+    with to.client() as client:
+        found = client.call("GET", f"/v1/runners/{segment(runner)}")
+    report.write_json(found)
+
+
+@runners.command
+def assign(
+    runner: str,
+    sources: Annotated[list[str], Parameter(negative=(), help="One or more sources.")],
+    /,
+    *,
+    verify: Annotated[bool, Parameter(negative=(), help="Test from that runner first; change nothing when it fails.")] = False,
+    to: _To = target.DEFAULT,
+) -> None:
+    """Let a runner serve sources, from now on."""
+    with to.client() as client:
+        answers = [_assign(client, runner, source, verify=verify) for source in sources]
+    _write_assignment(f"{runner} serves {', '.join(sources)}", answers, to)
+
+
+@runners.command
+def unassign(runner: str, sources: list[str], /, *, to: _To = target.DEFAULT) -> None:
+    """Take sources from a runner. A source without any runner is executed inline (unless it requires one)."""
+    with to.client() as client:
+        answers = [
+            client.call("DELETE", f"/v1/runners/{segment(runner)}/sources/{segment(source)}") for source in sources
+        ]
+    _write_assignment(f"{runner} no longer serves {', '.join(sources)}", answers, to)
+
+
+@runners.command
+def rotate(runner: str, *, to: _To = target.DEFAULT) -> None:
+    """A new token; the old one works on until the overlap ends. Shown once."""
+    with to.client() as client:
+        rotated = client.call("POST", f"/v1/runners/{segment(runner)}/rotate")
+    if to.json:
+        report.write_json(rotated)
+    else:
+        report.write_line(rotated["env"].rstrip("\n"))
+
+
+@runners.command
+def revoke(runner: str, *, to: _To = target.DEFAULT) -> None:
+    """End the runner's tokens and sessions at once. Assignments are kept: its sources do not go inline."""
+    _act(runner, "revoke", "revoked; its assignments are kept", to)
+
+
+@runners.command
+def drain(runner: str, *, to: _To = target.DEFAULT) -> None:
+    """Give it no new work; what runs is finished. Assignments are kept."""
+    _act(runner, "drain", "draining", to)
+
+
+@runners.command
+def resume(runner: str, *, to: _To = target.DEFAULT) -> None:
+    """End a drain."""
+    _act(runner, "resume", "serving again", to)
+
+
+@runners.command
+def delete(runner: str, *, force: Annotated[bool, Parameter(negative=())] = False, to: _To = target.DEFAULT) -> None:
+    """Delete a runner. One with assignments is refused unless forced: its sources could go inline."""
+    with to.client() as client:
+        params = {"force": "true"} if force else None
+        answer = client.call("DELETE", f"/v1/runners/{segment(runner)}", params=params)
+    report.write_warnings((answer or {}).get("warnings", ()))
+    report.write_note(f"runner {runner} deleted")
+
+
+def _assign(client: Client, runner: str, source: str, *, verify: bool = False) -> Any:
+    params = {"verify": "true"} if verify else None
+    return client.call("PUT", f"/v1/runners/{segment(runner)}/sources/{segment(source)}", params=params)
+
+
+def _act(runner: str, action: str, done: str, to: target.Target) -> None:
+    with to.client() as client:
+        answer = client.call("POST", f"/v1/runners/{segment(runner)}/{action}")
+    report.write_warnings((answer or {}).get("warnings", ()))
+    if to.json:
+        report.write_json(answer)
+    else:
+        report.write_note(f"runner {runner}: {done}")
+
+
+def _write_assignment(done: str, answers: list[Any], to: target.Target) -> None:
+    if not answers:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, "name at least one source")
+    warnings = answers[-1].get("warnings", ())
+    if report.wants_json(to.json):
+        report.write_json({"revision": answers[-1]["revision"], "warnings": warnings})
+        return
+    report.write_line(f"{done} (revision {answers[-1]['revision']})")
+    report.write_warnings(warnings)

@@ -1,0 +1,100 @@
+"""`lensway sources`: databases, and testing their connections."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from lensway.cli import report, target
+from lensway.client.http import segment
+
+sources = App(name="sources", help="Sources: databases, and testing their connections.")
+
+_To = target.Target
+
+
+@sources.command(name="list")
+def list_(*, to: _To = target.DEFAULT) -> None:
+    """Every source and where it is executed."""
+    with to.client() as client:
+        found = client.call("GET", "/v1/sources")["sources"]
+    if report.wants_json(to.json):
+        report.write_json(found)
+        return
+    report.write_table(
+        ("SOURCE", "BRIDGE", "CREDENTIALS", "EXECUTED BY"),
+        [(s["name"], s["bridge"], s["credentials"], _place(s)) for s in found],
+        empty="no sources yet: lensway push lensway.toml",
+    )
+
+
+@sources.command
+def show(source: str, *, to: _To = target.DEFAULT) -> None:
+    """One source, without its config."""
+    with to.client() as client:
+        report.write_json(client.call("GET", f"/v1/sources/{segment(source)}"))
+
+
+@sources.command
+def create(
+    name: str,
+    *,
+    bridge: str,
+    credentials: Literal["managed", "runner-local"] = "managed",
+    execution: Literal["auto", "runner_required"] = "auto",
+    config_stdin: Annotated[bool, Parameter(negative=(), help="Read the config as JSON from standard input.")] = False,
+    to: _To = target.DEFAULT,
+) -> None:
+    """Register a source. Its config is read from standard input, never from an argument that `ps` would show."""
+    body: dict[str, object] = {"name": name, "bridge": bridge, "credentials": credentials, "execution": execution}
+    if config_stdin:
+        body["config"] = report.read_json(sys.stdin.buffer.read(), "the config on standard input")
+    with to.client() as client:
+        report.write_json(client.call("POST", "/v1/sources", body))
+
+
+@sources.command
+def delete(source: str, *, to: _To = target.DEFAULT) -> None:
+    """Delete a source that no lens and no assignment needs."""
+    with to.client() as client:
+        client.call("DELETE", f"/v1/sources/{segment(source)}")
+    report.write_note(f"source {source} deleted")
+
+
+@sources.command
+def test(
+    source: str,
+    *,
+    runner: Annotated[str | None, Parameter(help="From this runner, assigned or not.")] = None,
+    to: _To = target.DEFAULT,
+) -> int:
+    """Prove from every assigned runner (or the service) that the database is reachable and its lenses readable.
+
+    Exits 0 only when every test is ok.
+    """
+    with to.client() as client:
+        params = {"runner": runner} if runner else None
+        answer = client.call("POST", f"/v1/sources/{segment(source)}/test", params=params)
+    is_ok = bool(answer["results"]) and all(result["ok"] for result in answer["results"])
+    if report.wants_json(to.json):
+        report.write_json(answer)
+    else:
+        for result in answer["results"]:
+            for line in report.stage_lines(result):
+                report.write_line(line)
+    return 0 if is_ok else report.FAILURE_EXIT
+
+
+@sources.command
+def tables(source: str, table: str | None = None, *, to: _To = target.DEFAULT) -> None:
+    """The tables that its login can read, or one table's columns: the raw material of a lens."""
+    with to.client() as client:
+        suffix = f"/{segment(table)}" if table else ""
+        report.write_json(client.call("GET", f"/v1/sources/{segment(source)}/tables{suffix}"))
+
+
+def _place(source: dict[str, Any]) -> str:
+    runners = source.get("runners") or ()
+    return report.text_of(runners) if runners else "inline"
