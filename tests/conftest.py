@@ -1,0 +1,18 @@
+"""What every test has."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+
+pytest_plugins = ["lensway.testing.fixtures"]
+
+# Deterministic, so that a red run is red again; `make prove` explores with random seeds.
+hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("deterministic")
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """Async tests run on asyncio's own loop."""
+    return ("asyncio", {"use_uvloop": False})
