@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -23,7 +23,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     outcome: str
     request_id: str
-    details: Mapping[str, object] = {}
+    details: Mapping[str, Any] = {}
 
 
 class SnapshotSource(Protocol):

@@ -15,7 +15,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Root of all records."""
 
 
-class Environment(Record):
+class Environment(Record, frozen=True, kw_only=True):
     """An isolated namespace. ``default`` exists from the start."""
 
     id: EnvironmentId
@@ -37,7 +37,7 @@ class ExecutionMode(enum.StrEnum):
     RUNNER_REQUIRED = "runner_required"
 
 
-class Source(Record):
+class Source(Record, frozen=True, kw_only=True):
     """A named database connection. The config itself is not here: ``config_version`` (0 = none) points at the stored,
     encrypted one."""
 
@@ -65,7 +65,7 @@ class RetryMode(enum.StrEnum):
     NEVER = "never"
 
 
-class LensLimits(Record):
+class LensLimits(Record, frozen=True, kw_only=True):
     """Bounds of one lens; None means the deployment's default."""
 
     max_rows: int | None = None
@@ -74,7 +74,7 @@ class LensLimits(Record):
     timeout_ms: int | None = None
 
 
-class Lens(Record):
+class Lens(Record, frozen=True, kw_only=True):
     """A declared view of one table of a source."""
 
     environment: EnvironmentId
@@ -90,7 +90,7 @@ class Lens(Record):
     created_at: str
 
 
-class RunnerToken(Record):
+class RunnerToken(Record, frozen=True, kw_only=True):
     """One accepted token of a runner: the hash only. ``expires_at`` is set when a rotation supersedes it."""
 
     hash: bytes
@@ -98,7 +98,7 @@ class RunnerToken(Record):
     expires_at: str | None = None
 
 
-class Runner(Record):
+class Runner(Record, frozen=True, kw_only=True):
     """A registered agent. ``set_revision`` is the revision at which its set last changed."""
 
     environment: EnvironmentId
@@ -112,7 +112,7 @@ class Runner(Record):
     created_at: str
 
 
-class Assignment(Record):
+class Assignment(Record, frozen=True, kw_only=True):
     """(source, runner): the runner serves the source."""
 
     environment: EnvironmentId
@@ -137,7 +137,7 @@ class Role(enum.StrEnum):
     VIEWER = "viewer"
 
 
-class Key(Record):
+class Key(Record, frozen=True, kw_only=True):
     """One API key: the hash only. ``environment`` None is an instance-wide admin key."""
 
     id: KeyId
@@ -152,7 +152,7 @@ class Key(Record):
 AnyRecord = Environment | Source | Lens | Runner | Assignment | Key
 
 
-class Put(Record):
+class Put(Record, frozen=True, kw_only=True):
     """A change: this record exists now, replacing one with the same identity."""
 
     record: AnyRecord
@@ -164,7 +164,7 @@ class Put(Record):
         return f"Put({self.record!r}, config={'redacted' if self.config is not None else None})"
 
 
-class Remove(Record):
+class Remove(Record, frozen=True, kw_only=True):
     """A change: this record exists no more."""
 
     record: AnyRecord
