@@ -1,0 +1,86 @@
+"""A catalog store that keeps everything in memory: for tests of whatever stands on the catalog's ports.
+
+It passes the same conformance suite as the real store. Nothing survives it, nothing is encrypted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from lensway.catalog.ports import AuditEntry, Decide
+from lensway.catalog.records import AnyRecord, Change, Environment, Put, Source
+from lensway.catalog.snapshot import Snapshot
+from lensway.ids import EnvironmentId, SourceId, new_environment_id
+
+Listener = Callable[[Snapshot, Sequence[Change]], None]
+
+
+class MemoryStore:
+    """Implements `lensway.catalog.ports.CatalogStore`. Without ``records`` it holds the environment ``default`` alone."""
+
+    def __init__(self, records: Iterable[AnyRecord] | None = None, *, revision: int = 1) -> None:
+        if records is None:
+            records = [Environment(id=new_environment_id(), name="default", created_at="2026-01-01T00:00:00Z")]
+        self._snapshot = Snapshot.of(records, revision=revision)
+        self._configs: dict[tuple[EnvironmentId, SourceId], bytes] = {}
+        self._audit: list[AuditEntry] = []
+        self._listeners: dict[object, Listener] = {}
+        self._writing = asyncio.Lock()
+
+    def current(self) -> Snapshot:
+        """The newest snapshot."""
+        return self._snapshot
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` after each commit that changed something; gives back the function that ends it."""
+        token = object()
+        self._listeners[token] = listener
+        return lambda: self._forget(token)
+
+    async def commit(self, decide: Decide) -> Snapshot:
+        """Decide on the newest snapshot, apply the changes, publish, tell the subscribers. Raises what ``decide`` raises."""
+        async with self._writing:
+            # A real store gives up the loop here; so do callers of the fake see the same interleavings.
+            await asyncio.sleep(0)
+            changes, entry = decide(self._snapshot)
+            self._audit.append(entry)
+            if not changes:
+                return self._snapshot
+            self._snapshot = self._snapshot.after(changes, revision=self._snapshot.revision + 1)
+            for change in changes:
+                self._keep_config(change)
+            for listener in list(self._listeners.values()):
+                listener(self._snapshot, changes)
+            return self._snapshot
+
+    def source_config(self, environment: EnvironmentId, source: SourceId) -> bytes | None:
+        """The config of a managed source as it was committed, or None."""
+        return self._configs.get((environment, source))
+
+    async def audit(
+        self, environment: EnvironmentId | None, *, limit: int, before: int | None = None
+    ) -> Sequence[tuple[int, AuditEntry]]:
+        """The newest entries first, with their sequence numbers."""
+        numbered = [
+            (number, entry)
+            for number, entry in enumerate(self._audit, start=1)
+            if (environment is None or entry.environment == environment) and (before is None or number < before)
+        ]
+        return numbered[::-1][:limit]
+
+    async def record_audit(self, entry: AuditEntry) -> None:
+        """Keep an entry of its own."""
+        self._audit.append(entry)
+
+    def _keep_config(self, change: Change) -> None:
+        record = change.record
+        if not isinstance(record, Source):
+            return
+        if not isinstance(change, Put) or record.config_version == 0:
+            self._configs.pop((record.environment, record.id), None)
+        elif change.config is not None:
+            self._configs[record.environment, record.id] = change.config
+
+    def _forget(self, token: object) -> None:
+        self._listeners.pop(token, None)
