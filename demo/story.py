@@ -15,7 +15,16 @@ import httpx2
 
 from demo.stage import Stage, StoryBrokenError, heading, say
 
-_JFK_TO_LAX: Final = ("query", "flights", "--where", '{"origin": "JFK", "destination": "LAX"}', "--limit", "3", "--format", "json")
+_JFK_TO_LAX: Final = (
+    "query",
+    "flights",
+    "--where",
+    '{"origin": "JFK", "destination": "LAX"}',
+    "--limit",
+    "3",
+    "--format",
+    "json",
+)
 _STREAM_SECONDS: Final = 4.0
 _STREAM_CALLERS: Final = 8
 
@@ -187,13 +196,17 @@ def _wait_answers(tally: Tally, place: str, *, count: int = 100, seconds: float 
     deadline = time.monotonic() + seconds
     while tally.by_place[place] < count and not tally.failures:
         if time.monotonic() > deadline:
-            raise StoryBrokenError(f"{place} answered {tally.by_place[place]} queries only; all: {dict(tally.by_place)}")
+            raise StoryBrokenError(
+                f"{place} answered {tally.by_place[place]} queries only; all: {dict(tally.by_place)}"
+            )
         time.sleep(0.02)
 
 
 def _report(tally: Tally) -> None:
     places = ", ".join(f"{count} by {place}" for place, count in sorted(tally.by_place.items()))
-    say(f"  {_STREAM_CALLERS} callers asked meanwhile: {places}; {len(tally.failures)} failed; slowest {tally.slowest_ms:.0f} ms")
+    say(
+        f"  {_STREAM_CALLERS} callers asked meanwhile: {places}; {len(tally.failures)} failed; slowest {tally.slowest_ms:.0f} ms"
+    )
 
 
 def _expect_route(output: str, place: str) -> None:

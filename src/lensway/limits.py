@@ -55,6 +55,14 @@ MESSAGE_BYTES_MAX: Final = 512 * KIB
 """One WebSocket message, which holds one or more whole frames."""
 ASSIGNMENT_PART_BYTES_MAX: Final = 128 * KIB
 """Sources are packed into one part of an assignment set up to here."""
+ASSIGNMENT_PARTS_MAX: Final = 256
+"""Parts of one assignment set: 32 MiB, or some 60,000 sources on one runner."""
+CONTROL_QUEUE_BYTES_MAX: Final = 48 * MIB
+"""Control frames that a peer has left unread, at their largest; beyond it the session ends as overloaded. A whole set fits."""
+ATTEMPTS_OPEN_MAX: Final = 4_096
+"""Attempts that one session may have open, answered or not."""
+ATTEMPTS_REMEMBERED_MAX: Final = 4_096
+"""Jobs whose highest attempt a runner remembers, the latest ones; the fence against late offers."""
 PLAN_BYTES_MAX: Final = 192 * KIB
 """An encoded plan rides in one offer."""
 CREDIT_WINDOW_BYTES: Final = 512 * KIB
@@ -101,6 +109,16 @@ STARTUP_GRACE_SECONDS: Final = 5.0
 JOBS_PER_SESSION_DEFAULT: Final = 64
 """Capacity that a runner declares unless told otherwise."""
 JOBS_INLINE_MAX: Final = 256
+JOBS_PER_PAIR_MAX: Final = 32
+"""Queries of one source given to one place: twice its connections, so that one always waits beside the pool and none idles."""
+BUSY_BACKOFF_SECONDS: Final = 0.25
+"""A place that refused as busy is not asked again for the same source before."""
+NOT_ASSIGNED_MAX: Final = 2
+"""A session that still says `not_assigned` after its set was pushed so often is left out for this job."""
+REPORTS_MISSED_MAX: Final = 2
+"""Heartbeats in a row that do not list an attempt that we count on: then it is lost."""
+RUNNER_HISTORY_ENTRIES_MAX: Final = 10_000
+"""Runners whose last session is remembered after it was lost."""
 QUEUE_JOBS_MAX: Final = 1_000
 """Jobs that wait for a busy source; one more is `overloaded`."""
 QUEUE_WAIT_SECONDS_MAX: Final = 10.0
@@ -145,10 +163,26 @@ FAILED_LOGINS_PER_MINUTE_MAX: Final = 60
 CREDENTIAL_SEAL_SECONDS: Final = 300.0
 """Validity of a sealed credential from when it was sealed; it is opened at once on arrival."""
 CONSOLE_SESSION_SECONDS: Final = 12 * 3600
+TOKEN_OVERLAP_SECONDS: Final = 24 * 3600
+"""After a rotation the previous token of a runner is good for so long: time to bring the new one to every instance."""
+TOKENS_PER_RUNNER_MAX: Final = 2
+"""The present token and the one before; rotating twice ends the oldest at once, which is the way to cut off a leaked one."""
 
 # --- control plane --------------------------------------------------------------------------------------------------------
 ASSIGNMENT_FORCE_SECONDS: Final = 25.0
 """A changed set is in force on a connected runner by then even if the push was lost (R10)."""
+FIELDS_PER_LENS_MAX: Final = 1_600
+"""PostgreSQL's own limit for the columns of a table."""
+CONFIG_BYTES_MAX: Final = 64 * KIB
+"""Settings of one source; a sealed one must fit one part of an assignment set, in base64 twice over."""
+LENS_ROWS_MAX: Final = 10_000_000_000
+"""Highest `maxRows` that a lens may ask for."""
+LENS_BYTES_MAX: Final = 4_096 * GIB
+"""Highest `maxBytes` that a lens may ask for."""
+AUDIT_DETAILS_BYTES_MAX: Final = 16 * KIB
+"""Details of one audit entry; longer ones are left out and marked so, a push of thousands of objects for example."""
+NAMES_SHOWN_MAX: Final = 5
+"""Names listed in one message; the rest is counted."""
 EVENT_SUBSCRIBERS_MAX: Final = 200
 EVENT_BACKLOG_MAX: Final = 1_000
 TEST_TIMEOUT_SECONDS: Final = 15.0
@@ -159,5 +193,8 @@ assert HEARTBEAT_LARGE_SECONDS < SUSPECT_LARGE_SECONDS < RUNNER_FENCE_LARGE_SECO
 assert DEAD_LARGE_SECONDS <= ASSIGNMENT_FORCE_SECONDS
 assert PLAN_BYTES_MAX < CONTROL_FRAME_BYTES_MAX < MESSAGE_BYTES_MAX
 assert ASSIGNMENT_PART_BYTES_MAX < CONTROL_FRAME_BYTES_MAX
+assert ASSIGNMENT_PARTS_MAX * ASSIGNMENT_PART_BYTES_MAX < CONTROL_QUEUE_BYTES_MAX
+assert CONFIG_BYTES_MAX * 16 // 9 < ASSIGNMENT_PART_BYTES_MAX
 assert PAGE_BYTES_MAX <= PAGE_BYTES_TOTAL_MAX
 assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX
+assert CONNECTIONS_PER_SOURCE_MAX <= JOBS_PER_PAIR_MAX <= JOBS_PER_SESSION_DEFAULT

@@ -32,11 +32,16 @@ def audit(*, limit: int = 50, to: _To = target.DEFAULT) -> None:
         report.write_json(entries)
         return
     columns = ("at", "actor", "action", "object", "outcome", "address")
-    report.write_table([c.upper() for c in columns], [[e.get(c) for c in columns] for e in entries], empty="nothing yet")
+    report.write_table(
+        [c.upper() for c in columns], [[e.get(c) for c in columns] for e in entries], empty="nothing yet"
+    )
 
 
 def requests(
-    request: Annotated[str | None, Parameter(help="One request by its id.")] = None, *, limit: int = 50, to: _To = target.DEFAULT
+    request: Annotated[str | None, Parameter(help="One request by its id.")] = None,
+    *,
+    limit: int = 50,
+    to: _To = target.DEFAULT,
 ) -> None:
     """Recent requests, or one with its attempts, candidates and times."""
     with to.client() as client:
@@ -50,7 +55,14 @@ def requests(
     report.write_table(
         ("REQUEST", "LENS", "OUTCOME", "MS", "VIA", "ATTEMPTS"),
         [
-            (r.get("requestId"), r.get("lens"), r.get("outcome"), r.get("durationMs"), _via(r.get("route") or {}), (r.get("route") or {}).get("attempts"))
+            (
+                r.get("requestId"),
+                r.get("lens"),
+                r.get("outcome"),
+                r.get("durationMs"),
+                _via(r.get("route") or {}),
+                (r.get("route") or {}).get("attempts"),
+            )
             for r in found
         ],
         empty="no requests yet",
@@ -67,4 +79,7 @@ def _write_event(data: bytes, *, as_json: bool) -> None:
         return
     event = msgspec.json.decode(data)
     facts = {key: value for key, value in event.items() if key not in ("at", "event") and value is not None}
-    report.write_line(f"{event.get('at', '')} {event.get('event', '')} " + " ".join(f"{k}={report.text_of(v)}" for k, v in facts.items()))
+    report.write_line(
+        f"{event.get('at', '')} {event.get('event', '')} "
+        + " ".join(f"{k}={report.text_of(v)}" for k, v in facts.items())
+    )

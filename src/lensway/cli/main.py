@@ -42,7 +42,9 @@ def main() -> None:
     """Run the program and exit: 0 ok, 1 failure, 2 usage or configuration."""
     app.register_install_completion_command(add_to_startup=False)
     with report.exit_on_failure():
-        result = app(error_formatter=report.usage_error, exit_on_error=False, print_error=True, result_action="return_value")
+        result = app(
+            error_formatter=report.usage_error, exit_on_error=False, print_error=True, result_action="return_value"
+        )
         sys.exit(result if isinstance(result, int) else 0)
 
 

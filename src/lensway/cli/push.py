@@ -40,7 +40,9 @@ def push(
             note = f" ({', '.join(change['details'])})" if change.get("details") else ""
             report.write_line(f"{_MARK[change['action']]} {change['kind']} {change['name']}{note}")
     changed = sum(change["action"] != "unchanged" for change in answer["changes"])
-    report.write_line(f"{changed} changed, {len(answer['changes']) - changed} unchanged" + (" (dry run)" if dry_run else ""))
+    report.write_line(
+        f"{changed} changed, {len(answer['changes']) - changed} unchanged" + (" (dry run)" if dry_run else "")
+    )
     report.write_warnings(answer.get("warnings", ()))
 
 

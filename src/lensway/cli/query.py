@@ -35,7 +35,8 @@ def query(
     limit: Annotated[int | None, Parameter(help="Rows of a page, 1 to 10,000; 100 unless said.")] = None,
     all: Annotated[bool, Parameter(negative=(), help="Every page to the last, not only the first.")] = False,
     format: Annotated[
-        Literal["json", "ndjson", "csv", "arrow", "table"] | None, Parameter(help="table on a terminal, json when piped.")
+        Literal["json", "ndjson", "csv", "arrow", "table"] | None,
+        Parameter(help="table on a terminal, json when piped."),
     ] = None,
     to: _To = target.DEFAULT,
 ) -> None:
@@ -63,11 +64,15 @@ def query(
 def export(
     lens: str,
     *,
-    output: Annotated[pathlib.Path | None, Parameter(name=["--output", "-o"], help="File; standard output unless said.")] = None,
+    output: Annotated[
+        pathlib.Path | None, Parameter(name=["--output", "-o"], help="File; standard output unless said.")
+    ] = None,
     where: _Where = None,
     order_by: _OrderBy = None,
     select: _Select = None,
-    format: Annotated[_ExportFormat | None, Parameter(help="By the file's ending unless said; ndjson otherwise.")] = None,
+    format: Annotated[
+        _ExportFormat | None, Parameter(help="By the file's ending unless said; ndjson otherwise.")
+    ] = None,
     to: _To = target.DEFAULT,
 ) -> None:
     """Stream every matching row into a file: to a temporary name beside it, renamed when it is complete."""
@@ -138,7 +143,11 @@ def _write_pages(pages: Any) -> None:
     rows = list(first["rows"])
     for page in pages:
         rows.extend(page["rows"])
-        first["meta"] |= {"count": len(rows), "hasMore": page["meta"]["hasMore"], "nextCursor": page["meta"]["nextCursor"]}
+        first["meta"] |= {
+            "count": len(rows),
+            "hasMore": page["meta"]["hasMore"],
+            "nextCursor": page["meta"]["nextCursor"],
+        }
     report.write_json({"rows": rows, "meta": first["meta"]})
 
 

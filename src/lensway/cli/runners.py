@@ -20,8 +20,12 @@ _To = target.Target
 def create(
     name: str,
     *,
-    like: Annotated[str | None, Parameter(help="Take network and assignments of this runner: a redundant pair.")] = None,
-    network: Annotated[str | None, Parameter(help="Label of the private network; runners with the same one are replicas.")] = None,
+    like: Annotated[
+        str | None, Parameter(help="Take network and assignments of this runner: a redundant pair.")
+    ] = None,
+    network: Annotated[
+        str | None, Parameter(help="Label of the private network; runners with the same one are replicas.")
+    ] = None,
     to: _To = target.DEFAULT,
 ) -> None:
     """Register a runner and print its environment block. The token is shown once."""
@@ -82,7 +86,9 @@ def assign(
     sources: Annotated[list[str], Parameter(negative=(), help="One or more sources.")],
     /,
     *,
-    verify: Annotated[bool, Parameter(negative=(), help="Test from that runner first; change nothing when it fails.")] = False,
+    verify: Annotated[
+        bool, Parameter(negative=(), help="Test from that runner first; change nothing when it fails.")
+    ] = False,
     to: _To = target.DEFAULT,
 ) -> None:
     """Let a runner serve sources, from now on."""

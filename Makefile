@@ -1,0 +1,53 @@
+# The one entry point. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.lensway-env
+
+.DEFAULT_GOAL := help
+.PHONY: help env check test test-deps demo bench prove chaos dist lock format
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+env: $(STAMP) ## build .venv from the lock file, nothing else
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "lensway needs Python 3.11 or newer as $(PYTHON); set PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) lacks the venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 2; }
+	@echo "building $(VENV) from requirements.lock ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+check: $(STAMP) ## linters, types, room contracts, docs checks
+	@$(BIN)/python -m tools.check
+
+test-deps: $(STAMP) ## install the system packages that the tests need, only what is missing
+	@$(BIN)/python -m tools.system_packages
+
+test: test-deps ## the whole suite; ARGS goes to pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+
+demo: $(STAMP) ## the main job on real data; ARGS=--once exits after it
+	@$(BIN)/python -m demo $(ARGS)
+
+bench: $(STAMP) ## benchmarks beside their references; ARGS=quick in two minutes
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+prove: test-deps ## the long proofs; appends to docs/proofs.md
+	@$(BIN)/python -m proofs $(ARGS)
+
+chaos: test-deps ## the chaos run for a few minutes, with its verdict
+	@$(BIN)/python -m proofs chaos $(ARGS)
+
+dist: $(STAMP) ## wheel and sdist in dist/
+	@$(BIN)/python -m build --no-isolation --outdir dist .
+
+lock: $(STAMP) ## write requirements.lock anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --all-extras --group dev pyproject.toml --output-file requirements.lock >/dev/null
+
+format: $(STAMP) ## format and fix what can be fixed
+	@$(BIN)/ruff format -q . ; $(BIN)/ruff check -q --fix .

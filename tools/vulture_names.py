@@ -1,0 +1,1 @@
+"""Names that only look unused: what protocols and libraries call by name."""
