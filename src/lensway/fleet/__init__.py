@@ -1,1 +1,35 @@
-"""Room: fleet."""
+"""Fleet: sessions of runners, their liveness, the health of each (session, source), and selection. Pure."""
+
+from lensway.fleet.choice import Ask, CandidateNote, Choice, Verdict
+from lensway.fleet.facts import SessionFacts
+from lensway.fleet.fleet import Finding, Fleet, Loss
+from lensway.fleet.liveness import Timings, timings
+from lensway.fleet.load import Load, Pair
+from lensway.fleet.sessions import SESSION_TABLE, Session, SessionState, SessionStimulus
+from lensway.fleet.status import RunnerFlags, RunnerState, RunnerStatus, runner_status
+from lensway.fleet.table import IllegalTransitionError, Table
+
+__all__ = [
+    "SESSION_TABLE",
+    "Ask",
+    "CandidateNote",
+    "Choice",
+    "Finding",
+    "Fleet",
+    "IllegalTransitionError",
+    "Load",
+    "Loss",
+    "Pair",
+    "RunnerFlags",
+    "RunnerState",
+    "RunnerStatus",
+    "Session",
+    "SessionFacts",
+    "SessionState",
+    "SessionStimulus",
+    "Table",
+    "Timings",
+    "Verdict",
+    "runner_status",
+    "timings",
+]

@@ -1,0 +1,129 @@
+"""One live connection of a runner's instance: its state, why it is in it, and what the runner reported."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+from lensway.fleet.facts import SessionFacts
+from lensway.fleet.liveness import Timings
+from lensway.fleet.load import Load
+from lensway.fleet.table import Table
+from lensway.ids import SessionId, SourceId
+
+
+class SessionState(enum.Enum):
+    """Where a session stands. Both suspect states are shown as ``suspect``."""
+
+    LIVE = "live"
+    SUSPECT = "suspect"
+    DRAINING = "draining"
+    DRAINING_SUSPECT = "draining_suspect"
+    LOST = "lost"
+
+
+class SessionStimulus(enum.Enum):
+    """What changes a session's state."""
+
+    SILENT = "silent"
+    OFFER_UNANSWERED = "offer unanswered"
+    ALIVE = "sign of life"
+    DRAIN = "drain"
+    RESUME = "resume"
+    LOSE = "connection lost or dead"
+
+
+_S = SessionState
+_ON = SessionStimulus
+SESSION_TABLE: Final[Table[SessionState, SessionStimulus]] = Table(
+    "session",
+    _S.LIVE,
+    {
+        (_S.LIVE, _ON.SILENT): _S.SUSPECT,
+        (_S.LIVE, _ON.OFFER_UNANSWERED): _S.SUSPECT,
+        (_S.LIVE, _ON.DRAIN): _S.DRAINING,
+        (_S.LIVE, _ON.LOSE): _S.LOST,
+        (_S.SUSPECT, _ON.ALIVE): _S.LIVE,
+        (_S.SUSPECT, _ON.DRAIN): _S.DRAINING_SUSPECT,
+        (_S.SUSPECT, _ON.LOSE): _S.LOST,
+        (_S.DRAINING, _ON.SILENT): _S.DRAINING_SUSPECT,
+        (_S.DRAINING, _ON.OFFER_UNANSWERED): _S.DRAINING_SUSPECT,
+        (_S.DRAINING, _ON.RESUME): _S.LIVE,
+        (_S.DRAINING, _ON.LOSE): _S.LOST,
+        (_S.DRAINING_SUSPECT, _ON.ALIVE): _S.DRAINING,
+        (_S.DRAINING_SUSPECT, _ON.RESUME): _S.SUSPECT,
+        (_S.DRAINING_SUSPECT, _ON.LOSE): _S.LOST,
+    },
+)
+
+_SUSPECT_STATES: Final = frozenset({SessionState.SUSPECT, SessionState.DRAINING_SUSPECT})
+_DRAINING_STATES: Final = frozenset({SessionState.DRAINING, SessionState.DRAINING_SUSPECT})
+
+
+class Session:
+    """What this node knows of one session. Its id is its epoch: ids only grow."""
+
+    __slots__ = (
+        "cause",
+        "drain_is_ordered",
+        "drain_is_reported",
+        "facts",
+        "last_alive",
+        "load",
+        "opened_at",
+        "revision",
+        "since",
+        "source_states",
+        "state",
+        "timings",
+    )
+
+    def __init__(self, facts: SessionFacts, timings: Timings, now: float) -> None:
+        self.facts = facts
+        self.timings = timings
+        self.state = SessionState.LIVE
+        self.opened_at = now
+        self.since = now
+        self.cause = "connected"
+        self.last_alive = now
+        self.load = Load(facts.capacity)
+        self.revision: int | None = None
+        self.source_states: dict[SourceId, tuple[str, str]] = {}
+        self.drain_is_ordered = False
+        self.drain_is_reported = False
+
+    @property
+    def id(self) -> SessionId:
+        """The session's id and epoch."""
+        return self.facts.session
+
+    @property
+    def is_suspect(self) -> bool:
+        """True while it is silent for longer than it should be."""
+        return self.state in _SUSPECT_STATES
+
+    @property
+    def is_draining(self) -> bool:
+        """True while it takes nothing new."""
+        return self.state in _DRAINING_STATES
+
+    @property
+    def shown_state(self) -> str:
+        """The state in the words of the API."""
+        return "suspect" if self.is_suspect else self.state.value
+
+    def move(self, stimulus: SessionStimulus, cause: str, now: float) -> bool:
+        """Change the state if the table lists it; True when it did."""
+        if not SESSION_TABLE.has(self.state, stimulus):
+            return False
+        self.state = SESSION_TABLE.after(self.state, stimulus)
+        self.cause = cause
+        self.since = now
+        return True
+
+    def learn(self, revision: int, source_states: Mapping[SourceId, tuple[str, str]]) -> None:
+        """Take over what the runner reported; states not named keep what was said of them before."""
+        self.revision = revision
+        if source_states:
+            self.source_states.update(source_states)

@@ -1,0 +1,53 @@
+"""State tables: the only place where a state may change, and what the diagrams in the docs are drawn from."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+S = TypeVar("S", bound=enum.Enum)
+T = TypeVar("T", bound=enum.Enum)
+
+
+class IllegalTransitionError(Exception):
+    """A transition that its table does not list: always a defect of ours. Nothing was changed."""
+
+
+class Table(Generic[S, T]):
+    """The legal transitions of one kind of thing: state and stimulus give the next state."""
+
+    __slots__ = ("initial", "name", "rows")
+
+    def __init__(self, name: str, initial: S, rows: Mapping[tuple[S, T], S]) -> None:
+        self.name = name
+        self.initial = initial
+        self.rows = rows
+
+    def after(self, state: S, stimulus: T) -> S:
+        """The state that follows.
+
+        Raises:
+            IllegalTransitionError: the table does not list it.
+        """
+        try:
+            return self.rows[state, stimulus]
+        except KeyError:
+            raise IllegalTransitionError(f"{self.name}: {stimulus.name} in {state.name}") from None
+
+    def has(self, state: S, stimulus: T) -> bool:
+        """True when the stimulus is legal in this state."""
+        return (state, stimulus) in self.rows
+
+    def final_states(self) -> frozenset[S]:
+        """The states that nothing leaves."""
+        return frozenset(self.rows.values()) - {state for state, _ in self.rows}
+
+    def mermaid(self) -> str:
+        """The diagram of this table, in the order in which it is written down."""
+        lines = ["stateDiagram-v2", f"    [*] --> {self.initial.value}"]
+        lines += [f"    {state.value} --> {after.value}: {on.value}" for (state, on), after in self.rows.items()]
+        lines += [
+            f"    {state.value} --> [*]" for state in sorted(self.final_states(), key=lambda final: str(final.value))
+        ]
+        return "\n".join(lines) + "\n"
