@@ -36,10 +36,12 @@ class Table(Generic[Named]):
         return new
 
     def find(self, name_or_id: str) -> Named | None:
+        """The record of this name or id."""
         # Names that look like ids are refused when they are made, so one word never means two objects.
         return self.by_name.get(name_or_id) or self.by_id.get(name_or_id)
 
     def in_order(self) -> tuple[Named, ...]:
+        """All records by name; sorted once."""
         if self._ordered is None:
             self._ordered = tuple(sorted(self.by_name.values(), key=lambda record: record.name))
         return self._ordered
@@ -55,6 +57,7 @@ class Table(Generic[Named]):
         return before
 
     def remove(self, record: Named) -> Named:
+        """Take away the record of this id; gives back what stood there."""
         before = self.by_id.pop(record.id)
         del self.by_name[before.name]
         return before
@@ -91,6 +94,7 @@ class Links(Generic[Owner, Member]):
         return new
 
     def members(self, owner: Owner) -> tuple[Member, ...]:
+        """The owner's members, sorted."""
         return self._members.get(owner, ())
 
     def mark(self, owner: Owner, member: Member, *, is_there: bool) -> None:
