@@ -8,59 +8,65 @@ each other. `Data` is the exception: a fixed binary header and raw bytes (see `c
 from __future__ import annotations
 
 import enum
-from typing import TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+"""A number that every language holds exactly. Job ids, revisions, sequences, bytes and milliseconds are counts."""
+Attempt: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
+Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=255)]
+PublicKey: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Root of all frames."""
 
 
-class Hello(Frame, tag=1):
+class Hello(Frame, tag=1, frozen=True, kw_only=True):
     """Runner → gateway, first: who I am, what I can do.
 
     ``public_key`` is the instance's X25519 key as raw 32 bytes; ``versions`` the protocol versions it speaks. ``bridges`` maps
     the kinds it can execute to the driver's version.
     """
 
-    runner: str
-    instance: str
-    versions: tuple[int, ...]
-    software: str
-    public_key: bytes
-    bridges: dict[str, str]
-    capacity: int
-    features: tuple[str, ...] = ()
-    hostname: str = ""
-    started_at: str = ""
+    runner: Name
+    instance: Name
+    versions: Annotated[tuple[Count, ...], msgspec.Meta(max_length=64)]
+    software: Name
+    public_key: PublicKey
+    bridges: Annotated[dict[Name, Name], msgspec.Meta(max_length=64)]
+    capacity: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    features: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
+    hostname: Name = ""
+    started_at: Name = ""
 
 
-class Welcome(Frame, tag=2):
+class Welcome(Frame, tag=2, frozen=True, kw_only=True):
     """Gateway → runner, first: the session is open. All durations in milliseconds; no wall clock is compared."""
 
-    version: int
-    session: int
+    version: Count
+    session: Count
     runner_name: str
     environment: str
-    heartbeat_ms: int
-    fence_ms: int
+    heartbeat_ms: Count
+    fence_ms: Count
     nonce: bytes
     features: tuple[str, ...] = ()
 
 
-class Heartbeat(Frame, tag=3):
+class Heartbeat(Frame, tag=3, frozen=True, kw_only=True):
     """Both ways. ``ack`` is the highest ``sequence`` seen of the peer: only that proves that the link carries both ways.
 
     From the runner, ``revision`` is the revision of the set in force and ``jobs`` the (job, attempt) pairs it holds. From the
     gateway, ``revision`` is the wanted one. ``sources`` (runner) lists health facts per source id that changed.
     """
 
-    sequence: int
-    ack: int
-    revision: int
-    jobs: tuple[tuple[int, int], ...] = ()
-    loop_lag_ms: int = 0
+    sequence: Count
+    ack: Count
+    revision: Count
+    jobs: tuple[tuple[Count, Attempt], ...] = ()
+    loop_lag_ms: Count = 0
     draining: bool = False
     source_states: tuple[SourceState, ...] = ()
 
@@ -80,23 +86,23 @@ class AssignedSource(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
     source: str
     name: str
     bridge: str
-    config_version: int
+    config_version: Count
     sealed_config: bytes | None = None
 
 
-class AssignmentSet(Frame, tag=4):
+class AssignmentSet(Frame, tag=4, frozen=True, kw_only=True):
     """Gateway → runner: the whole set at a revision, in ``parts`` parts; in force when the last part has arrived."""
 
-    revision: int
-    part: int
-    parts: int
+    revision: Count
+    part: Count
+    parts: Count
     sources: tuple[AssignedSource, ...]
 
 
-class AssignmentInForce(Frame, tag=5):
+class AssignmentInForce(Frame, tag=5, frozen=True, kw_only=True):
     """Runner → gateway: this set is in force now (heartbeats repeat it)."""
 
-    revision: int
+    revision: Count
     source_states: tuple[SourceState, ...] = ()
 
 
@@ -108,36 +114,42 @@ class JobKind(enum.StrEnum):
     TEST = "test"
     TABLES = "tables"
     TABLE = "table"
+    UNKNOWN = "unknown"
+    """Never sent: what a kind that a newer gateway invented is read as, so that it is refused and not a broken link."""
+
+    @classmethod
+    def _missing_(cls, _value: object) -> JobKind:
+        return cls.UNKNOWN
 
 
-class Offer(Frame, tag=6):
+class Offer(Frame, tag=6, frozen=True, kw_only=True):
     """Gateway → runner: execute this, or refuse at once. ``deadline_ms`` is what remains of the caller's time.
 
     ``revision`` is the set that the decision was made on. ``spec`` is only set for a test of a source that is not assigned.
     """
 
-    job: int
-    attempt: int
+    job: Count
+    attempt: Attempt
     kind: JobKind
     source: str
-    revision: int
+    revision: Count
     payload: bytes
     format: str
-    deadline_ms: int
-    credit: int
-    rows_max: int
-    bytes_max: int
-    row_bytes_max: int
+    deadline_ms: Count
+    credit: Count
+    rows_max: Count
+    bytes_max: Count
+    row_bytes_max: Count
     request: str = ""
     spec: AssignedSource | None = None
     trace: str = ""
 
 
-class Accept(Frame, tag=7):
+class Accept(Frame, tag=7, frozen=True, kw_only=True):
     """Runner → gateway: I execute this attempt."""
 
-    job: int
-    attempt: int
+    job: Count
+    attempt: Attempt
 
 
 class RefuseReason(enum.StrEnum):
@@ -153,72 +165,77 @@ class RefuseReason(enum.StrEnum):
     STALE = "stale"
     UNKNOWN_KIND = "unknown_kind"
 
+    @classmethod
+    def _missing_(cls, _value: object) -> RefuseReason:
+        """A reason of a newer runner: whatever it means, this runner cannot serve the offer and another one may."""
+        return cls.UNKNOWN_KIND
 
-class Refuse(Frame, tag=8):
+
+class Refuse(Frame, tag=8, frozen=True, kw_only=True):
     """Runner → gateway: I do not execute this attempt; nothing was started. ``revision`` is the set in force."""
 
-    job: int
-    attempt: int
+    job: Count
+    attempt: Attempt
     reason: RefuseReason
-    revision: int
+    revision: Count
     message: str = ""
 
 
-class Data(Frame, tag=9):
+class Data(Frame, tag=9, frozen=True, kw_only=True):
     """Runner → gateway: encoded rows, in order, at most DATA_FRAME_BYTES_MAX and never more than the credit left."""
 
-    job: int
-    attempt: int
+    job: Count
+    attempt: Attempt
     payload: bytes
 
 
-class Credit(Frame, tag=10):
+class Credit(Frame, tag=10, frozen=True, kw_only=True):
     """Gateway → runner: the caller took so many bytes more."""
 
-    job: int
-    attempt: int
-    bytes: int
+    job: Count
+    attempt: Attempt
+    bytes: Count
 
 
-class End(Frame, tag=11):
+class End(Frame, tag=11, frozen=True, kw_only=True):
     """Runner → gateway: complete. ``result`` is the encoded end mark; ``tail`` the last rows when they are small (saves a
     frame for small results); it counts against the credit as data does. ``sent_bytes`` is all data including the tail."""
 
-    job: int
-    attempt: int
+    job: Count
+    attempt: Attempt
     result: bytes
-    sent_bytes: int
+    sent_bytes: Count
     tail: bytes = b""
 
 
-class Fail(Frame, tag=12):
+class Fail(Frame, tag=12, frozen=True, kw_only=True):
     """Runner → gateway: the attempt ended without a result. ``failure`` is an encoded typed failure; ``retryable`` says that
     another runner could succeed (connection failures, hand-backs)."""
 
-    job: int
-    attempt: int
+    job: Count
+    attempt: Attempt
     failure: bytes
     retryable: bool = False
     handed_back: bool = False
 
 
-class Cancel(Frame, tag=13):
+class Cancel(Frame, tag=13, frozen=True, kw_only=True):
     """Gateway → runner: stop this attempt; answered by End or Fail."""
 
-    job: int
-    attempt: int
+    job: Count
+    attempt: Attempt
     reason: str = ""
 
 
-class Drain(Frame, tag=14):
+class Drain(Frame, tag=14, frozen=True, kw_only=True):
     """Either way: no new work. From the runner: I am leaving. From the gateway: come back after ``after_ms`` (0 = now drain
     by order of an operator, stay connected)."""
 
     reason: str
-    after_ms: int = 0
+    after_ms: Count = 0
 
 
-class Resume(Frame, tag=15):
+class Resume(Frame, tag=15, frozen=True, kw_only=True):
     """Gateway → runner: an operator's drain is over."""
 
 
@@ -235,16 +252,39 @@ class CloseReason(enum.StrEnum):
     HEARTBEAT_LOST = "heartbeat_lost"
     OVERLOADED = "overloaded"
 
+    @classmethod
+    def _missing_(cls, _value: object) -> CloseReason:
+        """A reason of a newer peer is not known to be fatal."""
+        return cls.GOING_AWAY
 
-class Close(Frame, tag=16):
+
+FATAL_CLOSES: Final = frozenset({CloseReason.UNAUTHENTICATED, CloseReason.REVOKED, CloseReason.VERSION})
+"""Dialling again with the same token and the same software cannot help."""
+
+
+class Close(Frame, tag=16, frozen=True, kw_only=True):
     """Either way, last: the session ends; ``after_ms`` says when to dial again."""
 
     reason: CloseReason
     message: str = ""
-    after_ms: int = 0
+    after_ms: Count = 0
 
 
 AnyFrame: TypeAlias = (
-    Hello | Welcome | Heartbeat | AssignmentSet | AssignmentInForce | Offer | Accept | Refuse | Data | Credit | End | Fail
-    | Cancel | Drain | Resume | Close
+    Hello
+    | Welcome
+    | Heartbeat
+    | AssignmentSet
+    | AssignmentInForce
+    | Offer
+    | Accept
+    | Refuse
+    | Data
+    | Credit
+    | End
+    | Fail
+    | Cancel
+    | Drain
+    | Resume
+    | Close
 )

@@ -1,0 +1,458 @@
+"""The gateway's side of one session: handshake, heartbeats, assignment sets, which attempt may say what. No I/O.
+
+Sign of life: a heartbeat that acknowledges one of ours that is fresh. The acknowledgement proves both directions; freshness
+(half a heartbeat beyond two intervals) keeps bytes that a network held back from passing for life. Who is suspect or dead is
+decided elsewhere, from these signs.
+
+A push that was lost is noticed without timers: heartbeats share the control lane with sets, so a runner that acknowledges a
+heartbeat sent *after* a set has seen the set. If it then echoes another revision, the set is pushed again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+from lensway.limits import ATTEMPTS_OPEN_MAX, HANDSHAKE_TIMEOUT_SECONDS
+from lensway.protocol.errors import ProtocolError
+from lensway.protocol.frames import (
+    Accept,
+    AnyFrame,
+    AssignedSource,
+    AssignmentInForce,
+    Cancel,
+    Close,
+    CloseReason,
+    Credit,
+    Data,
+    Drain,
+    End,
+    Fail,
+    Heartbeat,
+    Hello,
+    Offer,
+    Refuse,
+    Resume,
+    SourceState,
+    Welcome,
+)
+from lensway.protocol.session import HeartbeatNumbers, IllegalTransitionError, Machine, parts_of
+from lensway.protocol.stream import ReceiveStream
+
+Key: TypeAlias = tuple[int, int]
+Answer: TypeAlias = Accept | Refuse | Data | End | Fail
+Order: TypeAlias = Offer | Credit | Cancel
+
+
+class GatewayState(enum.Enum):
+    """Where the gateway's side of a session stands."""
+
+    AWAITING_HELLO = "awaiting_hello"
+    ADMITTING = "admitting"
+    OPEN = "open"
+    DRAINED = "drained"
+    LEAVING = "leaving"
+    CLOSED = "closed"
+
+
+class GatewayStimulus(enum.Enum):
+    """What can happen to it: frames of the runner, words of the gateway itself, the timer."""
+
+    HELLO = "hello"
+    ADMIT = "admit"
+    HEARTBEAT = "heartbeat"
+    IN_FORCE = "in_force"
+    ANSWER = "answer"
+    PEER_DRAIN = "peer_drain"
+    PEER_CLOSE = "peer_close"
+    TICK = "tick"
+    PUSH = "push"
+    ORDER = "order"
+    DRAIN = "drain"
+    RESUME = "resume"
+    CLOSE = "close"
+
+
+def _serving(
+    self: GatewayState, *, drain: GatewayState, resume: GatewayState
+) -> Mapping[GatewayStimulus, GatewayState]:
+    stays = (
+        GatewayStimulus.HEARTBEAT,
+        GatewayStimulus.IN_FORCE,
+        GatewayStimulus.ANSWER,
+        GatewayStimulus.TICK,
+        GatewayStimulus.PUSH,
+        GatewayStimulus.ORDER,
+    )
+    return dict.fromkeys(stays, self) | {
+        GatewayStimulus.DRAIN: drain,
+        GatewayStimulus.RESUME: resume,
+        GatewayStimulus.PEER_DRAIN: GatewayState.LEAVING,
+        GatewayStimulus.CLOSE: GatewayState.CLOSED,
+        GatewayStimulus.PEER_CLOSE: GatewayState.CLOSED,
+    }
+
+
+GATEWAY_TABLE: Final[Mapping[GatewayState, Mapping[GatewayStimulus, GatewayState]]] = {
+    GatewayState.AWAITING_HELLO: {
+        GatewayStimulus.HELLO: GatewayState.ADMITTING,
+        GatewayStimulus.TICK: GatewayState.AWAITING_HELLO,
+        GatewayStimulus.CLOSE: GatewayState.CLOSED,
+        GatewayStimulus.PEER_CLOSE: GatewayState.CLOSED,
+    },
+    GatewayState.ADMITTING: {
+        GatewayStimulus.ADMIT: GatewayState.OPEN,
+        GatewayStimulus.CLOSE: GatewayState.CLOSED,
+        GatewayStimulus.PEER_CLOSE: GatewayState.CLOSED,
+    },
+    GatewayState.OPEN: _serving(GatewayState.OPEN, drain=GatewayState.DRAINED, resume=GatewayState.OPEN),
+    GatewayState.DRAINED: _serving(GatewayState.DRAINED, drain=GatewayState.DRAINED, resume=GatewayState.OPEN),
+    # A runner that leaves does not come back in the same session, whatever an operator says.
+    GatewayState.LEAVING: _serving(GatewayState.LEAVING, drain=GatewayState.LEAVING, resume=GatewayState.LEAVING),
+    GatewayState.CLOSED: {},
+}
+
+
+# --- the gateway's own words ------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Admit:
+    """The runner of the hello is welcome."""
+
+    welcome: Welcome
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Push:
+    """This is the wanted set. ``is_lost`` (only ever set by tests) loses the frames on their way."""
+
+    revision: int
+    sources: tuple[AssignedSource, ...]
+    is_lost: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Give:
+    """An order of dispatch for one attempt."""
+
+    order: Order
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OrderDrain:
+    """No new work: by order of an operator, or because this node goes away (``after_ms`` > 0)."""
+
+    reason: str
+    after_ms: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OrderResume:
+    """An operator's drain is over."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finish:
+    """End the session."""
+
+    reason: CloseReason
+    message: str = ""
+    after_ms: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tick:
+    """The time of `next_wake` has come."""
+
+
+GatewayWord: TypeAlias = Admit | Push | Give | OrderDrain | OrderResume | Finish | Tick
+
+
+# --- instructions -----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Send:
+    """Queue the frame in the control lane."""
+
+    frame: AnyFrame
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Introduced:
+    """The runner said hello: decide, and answer with `Admit` or `Finish`."""
+
+    hello: Hello
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Alive:
+    """A sign of life."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reported:
+    """A heartbeat's facts. An attempt that was accepted and is not among ``jobs`` is provably lost: those that were offered too
+    late for the runner to have named them are added here."""
+
+    revision: int
+    jobs: tuple[Key, ...]
+    is_draining: bool
+    source_states: tuple[SourceState, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InForce:
+    """A set is in force on the runner."""
+
+    revision: int
+    source_states: tuple[SourceState, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answered:
+    """The runner's word on an attempt that is open in this session, within its credit."""
+
+    frame: Answer
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PeerLeaves:
+    """The runner takes no new work and will close."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Repush:
+    """The runner has provably not got the wanted set: push it again."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Over:
+    """The session is over: flush what waits (briefly), then cut the link."""
+
+    cause: str
+
+
+GatewayInstruction: TypeAlias = Send | Introduced | Alive | Reported | InForce | Answered | PeerLeaves | Repush | Over
+
+
+@dataclasses.dataclass(slots=True)
+class _Attempt:
+    stream: ReceiveStream
+    known_from: int
+    """Heartbeats of the runner that acknowledge this number or a higher one were sent after it had read the offer."""
+    is_accepted: bool = False
+
+
+class GatewaySession:
+    """One session as the gateway sees it."""
+
+    def __init__(self, now: float) -> None:
+        self._machine = Machine(GatewayState.AWAITING_HELLO, GATEWAY_TABLE)
+        self._numbers = HeartbeatNumbers()
+        self._peer_sequence = 0
+        self._wake: float | None = now + HANDSHAKE_TIMEOUT_SECONDS
+        self._heartbeat_seconds = 0.0
+        self._wanted_revision = 0
+        self._pushed_before = 0
+        self._attempts: dict[Key, _Attempt] = {}
+        self._alive_at = now
+
+    @property
+    def state(self) -> GatewayState:
+        """The present state."""
+        return self._machine.state
+
+    @property
+    def open_attempts(self) -> int:
+        """Attempts offered and not ended."""
+        return len(self._attempts)
+
+    def next_wake(self) -> float | None:
+        """When `handle` wants a `Tick`; None for never."""
+        return self._wake
+
+    def handle(self, stimulus: AnyFrame | GatewayWord, now: float) -> list[GatewayInstruction]:
+        """What to do about a frame of the runner or a word of the gateway.
+
+        Raises:
+            ProtocolError: the runner broke the rules; end the session with the error's reason.
+            IllegalTransitionError: a word of the gateway that the present state does not know. Nothing was changed.
+        """
+        match stimulus:
+            case (
+                Hello()
+                | Heartbeat()
+                | AssignmentInForce()
+                | Accept()
+                | Refuse()
+                | Data()
+                | End()
+                | Fail()
+                | Drain()
+                | Close()
+            ):
+                return self._on_frame(stimulus, now)
+            case Admit() | Push() | Give() | OrderDrain() | OrderResume() | Finish() | Tick():
+                return self._on_word(stimulus, now)
+            case _:
+                raise ProtocolError("unexpected_frame")
+
+    # --- frames ---------------------------------------------------------------------------------------------------------
+
+    def _on_frame(self, frame: AnyFrame, now: float) -> list[GatewayInstruction]:
+        kind = _STIMULUS_OF_FRAME[type(frame)]
+        if not self._machine.may(kind):
+            raise ProtocolError("unexpected_frame")
+        instructions: list[GatewayInstruction]
+        match frame:
+            case Accept() | Refuse() | Data() | End() | Fail():
+                instructions = self._on_answer(frame, now)
+            case Heartbeat():
+                instructions = self._on_heartbeat(frame, now)
+            case AssignmentInForce():
+                instructions = [InForce(frame.revision, frame.source_states)]
+            case Hello():
+                self._wake = None
+                instructions = [Introduced(frame)]
+            case Drain():
+                instructions = [PeerLeaves(frame.reason)]
+            case _:
+                self._wake = None
+                instructions = [Over("closed_by_runner")]
+        self._machine.move(kind)
+        return instructions
+
+    def _on_heartbeat(self, frame: Heartbeat, now: float) -> list[GatewayInstruction]:
+        if frame.sequence <= self._peer_sequence:
+            raise ProtocolError("sequence_repeated")
+        sent_at = self._numbers.acknowledge(frame.ack)
+        self._peer_sequence = frame.sequence
+        instructions: list[GatewayInstruction] = []
+        if sent_at is not None and now - sent_at <= 2.5 * self._heartbeat_seconds:
+            self._alive_at = now
+            instructions.append(Alive())
+        unaware = (key for key, attempt in self._attempts.items() if attempt.known_from > frame.ack)
+        instructions.append(Reported(frame.revision, (*frame.jobs, *unaware), frame.draining, frame.source_states))
+        if frame.revision != self._wanted_revision and frame.ack >= self._pushed_before:
+            instructions.append(Repush())
+        return instructions
+
+    def _on_answer(self, frame: Answer, now: float) -> list[GatewayInstruction]:
+        key = (frame.job, frame.attempt)
+        attempt = self._attempts.get(key)
+        if attempt is None:
+            raise ProtocolError("answer_to_no_offer")
+        match frame:
+            case Accept() | Refuse():
+                if attempt.is_accepted:
+                    raise ProtocolError("offer_answered_twice")
+                attempt.is_accepted = True
+            case _ if not attempt.is_accepted:
+                raise ProtocolError("answer_before_accept")
+            case Data():
+                attempt.stream.data(frame)
+            case End():
+                attempt.stream.end(frame)
+            case Fail():
+                pass
+        if isinstance(frame, Refuse | End | Fail):
+            del self._attempts[key]
+        instructions: list[GatewayInstruction] = [Answered(frame)]
+        # Rows are life too, but once in a quarter of an interval is enough to know it.
+        if isinstance(frame, Data) and now - self._alive_at >= self._heartbeat_seconds / 4:
+            self._alive_at = now
+            instructions.insert(0, Alive())
+        return instructions
+
+    # --- words ----------------------------------------------------------------------------------------------------------
+
+    def _on_word(self, word: GatewayWord, now: float) -> list[GatewayInstruction]:
+        kind = _STIMULUS_OF_WORD[type(word)]
+        if not self._machine.may(kind):
+            raise IllegalTransitionError(self._machine.state, kind)
+        instructions: list[GatewayInstruction]
+        match word:
+            case Give():
+                instructions = self._give(word.order)
+            case Push():
+                instructions = self._push(word)
+            case Tick():
+                instructions = self._tick(now)
+            case Admit():
+                self._heartbeat_seconds = word.welcome.heartbeat_ms / 1000
+                instructions = [Send(word.welcome), *self._beat(now)]
+            case OrderDrain():
+                instructions = [Send(Drain(reason=word.reason, after_ms=word.after_ms))]
+            case OrderResume():
+                instructions = [Send(Resume())]
+            case Finish():
+                self._wake = None
+                close = Close(reason=word.reason, message=word.message, after_ms=word.after_ms)
+                instructions = [Send(close), Over(word.reason.value)]
+        self._machine.move(kind)
+        return instructions
+
+    def _give(self, order: Order) -> list[GatewayInstruction]:
+        key = (order.job, order.attempt)
+        attempt = self._attempts.get(key)
+        match order:
+            case Offer():
+                if len(self._attempts) >= ATTEMPTS_OPEN_MAX:
+                    raise ProtocolError("offers_unanswered", reason=CloseReason.OVERLOADED)
+                stream = ReceiveStream(credit=order.credit)
+                self._attempts[key] = _Attempt(stream=stream, known_from=self._numbers.last + 1)
+            case Credit():
+                if attempt is None:
+                    return []
+                attempt.stream.grant(order.bytes)
+            case Cancel():
+                if attempt is None:
+                    return []
+        return [Send(order)]
+
+    def _push(self, push: Push) -> list[GatewayInstruction]:
+        parts = parts_of(push.revision, push.sources)
+        self._wanted_revision = push.revision
+        self._pushed_before = self._numbers.last + 1
+        return [] if push.is_lost else [Send(part) for part in parts]
+
+    def _tick(self, now: float) -> list[GatewayInstruction]:
+        if self._wake is None or now < self._wake:
+            return []
+        if self._machine.state is GatewayState.AWAITING_HELLO:
+            raise ProtocolError("no_hello")
+        return self._beat(now)
+
+    def _beat(self, now: float) -> list[GatewayInstruction]:
+        self._wake = now + self._heartbeat_seconds
+        number = self._numbers.next(now)
+        return [Send(Heartbeat(sequence=number, ack=self._peer_sequence, revision=self._wanted_revision))]
+
+
+_STIMULUS_OF_FRAME: Final[Mapping[type[AnyFrame], GatewayStimulus]] = {
+    Hello: GatewayStimulus.HELLO,
+    Heartbeat: GatewayStimulus.HEARTBEAT,
+    AssignmentInForce: GatewayStimulus.IN_FORCE,
+    Accept: GatewayStimulus.ANSWER,
+    Refuse: GatewayStimulus.ANSWER,
+    Data: GatewayStimulus.ANSWER,
+    End: GatewayStimulus.ANSWER,
+    Fail: GatewayStimulus.ANSWER,
+    Drain: GatewayStimulus.PEER_DRAIN,
+    Close: GatewayStimulus.PEER_CLOSE,
+}
+_STIMULUS_OF_WORD: Final[Mapping[type[GatewayWord], GatewayStimulus]] = {
+    Admit: GatewayStimulus.ADMIT,
+    Push: GatewayStimulus.PUSH,
+    Give: GatewayStimulus.ORDER,
+    OrderDrain: GatewayStimulus.DRAIN,
+    OrderResume: GatewayStimulus.RESUME,
+    Finish: GatewayStimulus.CLOSE,
+    Tick: GatewayStimulus.TICK,
+}

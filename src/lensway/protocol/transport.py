@@ -1,0 +1,30 @@
+"""One link's message transport as both sides see it: a WebSocket, or memory in a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+
+class TransportClosedError(Exception):
+    """The link is gone. ``cause`` is a short class (``closed``, ``reset``, ``message_too_large`` …), never a peer's text."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"the link is closed: {cause}")
+        self.cause = cause
+
+
+class Transport(Protocol):
+    """Ordered, reliable binary messages until it closes."""
+
+    def send(self, message: bytes | bytearray) -> Awaitable[None]:
+        """Send one message; waits while the peer does not take it. Raises TransportClosedError."""
+
+    def recv(self) -> Awaitable[bytes]:
+        """The next message. Raises TransportClosedError at the end."""
+
+    def close(self) -> Awaitable[None]:
+        """Close with the usual handshake, for at most CLOSE_TIMEOUT_SECONDS. Never raises."""
+
+    def abort(self) -> None:
+        """Cut the link now; a pending `send` or `recv` raises."""
