@@ -1,0 +1,229 @@
+"""From a request on a lens to a plan: names are looked up, values are checked, the order is made total."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from lensway import limits
+from lensway.errors import ErrorCode, LenswayError
+from lensway.query import cursor as cursors
+from lensway.query import where as wheres
+from lensway.query.capabilities import Capabilities
+from lensway.query.fields import Field, FieldType, LensDefinition
+from lensway.query.plan import OrderBy, Plan, PlanColumn, PlanKind, Shape, encode_shape
+
+_DIRECTIONS: Final = {"asc": False, "desc": True}
+
+
+class RowsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller asks for, as decoded JSON; nothing in it has been checked."""
+
+    where: object = None
+    order_by: object = None
+    limit: object = None
+    offset: object = None
+    cursor: object = None
+    select: object = None
+    total: object = False
+
+
+class PlannedRows(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan, and what its next cursor will be bound to (None: the lens has no primary key)."""
+
+    plan: Plan
+    binding: cursors.CursorBinding | None
+
+    def next_cursor(self, last_key: tuple[object, ...] | None) -> str | None:
+        """The cursor behind the last row of the page."""
+        if self.binding is None or last_key is None:
+            return None
+        return self.binding.sign(last_key)
+
+
+def plan_rows(
+    definition: LensDefinition, request: RowsRequest, capabilities: Capabilities, *, cursor_key: bytes, environment: str
+) -> PlannedRows:
+    """One page of rows.
+
+    Raises:
+        LenswayError: INVALID_REQUEST, UNKNOWN_FIELD, UNSUPPORTED_OPERATOR, INVALID_CURSOR.
+    """
+    limit = _integer(request.limit, "limit", 1, limits.ROWS_PER_PAGE_MAX, limits.ROWS_PER_PAGE_DEFAULT)
+    offset = _integer(request.offset, "offset", 0, limits.OFFSET_MAX, None)
+    if not isinstance(request.total, bool):
+        raise _invalid("total", "expected true or false")
+    node, params = wheres.parse(request.where, definition, capabilities)
+    order, is_total = _order(definition, request.order_by)
+    binding = None
+    if is_total:
+        binding = cursors.CursorBinding.of(
+            cursor_key, environment=environment, lens=definition.name, where=node, params=params, order=order
+        )
+    after: tuple[bool, ...] | None = None
+    where_params = len(params)
+    if request.cursor is not None:
+        if offset is not None:
+            raise cursors.invalid("cannot be combined with `offset`")
+        if binding is None:
+            raise cursors.invalid("cannot be used: the lens has no primary key")
+        last = binding.read(request.cursor, len(order))
+        after = tuple(value is None for value in last)
+        params += tuple(value for value in last if value is not None)
+    schema, table = _table(definition)
+    shape = Shape(
+        kind=PlanKind.ROWS,
+        lens=definition.name,
+        schema=schema,
+        table=table,
+        output=_output(definition, request.select),
+        keys=tuple(term.column for term in order) if is_total else (),
+        where=node,
+        order=order,
+        after=after,
+        has_limit=True,
+        has_offset=offset is not None,
+        with_total=request.total,
+        params=where_params,
+    )
+    return PlannedRows(plan=Plan(encode_shape(shape), params, limit, offset), binding=binding)
+
+
+def plan_export(definition: LensDefinition, request: RowsRequest, capabilities: Capabilities) -> Plan:
+    """Every matching row. Without `orderBy` there is no order: the database gives rows as it finds them.
+
+    Raises:
+        LenswayError: as `plan_rows`; `limit`, `offset`, `cursor` and `total` have no meaning here and are refused.
+    """
+    for name in ("limit", "offset", "cursor"):
+        if getattr(request, name) is not None:
+            raise _invalid(name, "an export has every matching row; use /v1/query for pages")
+    if request.total is not False:
+        raise _invalid("total", "an export counts its rows itself")
+    node, params = wheres.parse(request.where, definition, capabilities)
+    order = _order(definition, request.order_by)[0] if request.order_by not in (None, []) else ()
+    schema, table = _table(definition)
+    shape = Shape(
+        kind=PlanKind.ROWS,
+        lens=definition.name,
+        schema=schema,
+        table=table,
+        output=_output(definition, request.select),
+        where=node,
+        order=order,
+        params=len(params),
+    )
+    return Plan(encode_shape(shape), params)
+
+
+def plan_count(definition: LensDefinition, where: object, capabilities: Capabilities) -> Plan:
+    """How many rows match: one row with one column `count`. Raises LenswayError as `plan_rows`."""
+    node, params = wheres.parse(where, definition, capabilities)
+    schema, table = _table(definition)
+    shape = Shape(
+        kind=PlanKind.COUNT,
+        lens=definition.name,
+        schema=schema,
+        table=table,
+        output=(PlanColumn("count", "count", FieldType.INTEGER, nullable=False),),
+        where=node,
+        params=len(params),
+    )
+    return Plan(encode_shape(shape), params)
+
+
+def plan_probe(definition: LensDefinition) -> Plan:
+    """A plan over every column that reads no row: it proves that the lens can be read."""
+    schema, table = _table(definition)
+    shape = Shape(
+        kind=PlanKind.ROWS,
+        lens=definition.name,
+        schema=schema,
+        table=table,
+        output=_output(definition, None),
+        has_limit=True,
+    )
+    return Plan(encode_shape(shape), (), 0)
+
+
+def _table(definition: LensDefinition) -> tuple[str | None, str]:
+    schema, dot, table = definition.table.partition(".")
+    return (schema, table) if dot else (None, schema)
+
+
+def _output(definition: LensDefinition, select: object) -> tuple[PlanColumn, ...]:
+    if select is None:
+        return tuple(PlanColumn.of(field) for field in definition.fields.values())
+    if not isinstance(select, list) or not select:
+        raise _invalid("select", "expected a list of field names")
+    chosen: dict[str, PlanColumn] = {}
+    for number, name in enumerate(select):
+        path = f"select[{number}]"
+        field = _field(definition, name, path)
+        if field.name in chosen:
+            raise _invalid(path, f"field {field.name!r} is there already")
+        chosen[field.name] = PlanColumn.of(field)
+    return tuple(chosen.values())
+
+
+def _order(definition: LensDefinition, order_by: object) -> tuple[tuple[OrderBy, ...], bool]:
+    terms: dict[str, OrderBy] = {}
+    items = order_by if isinstance(order_by, list) else [] if order_by is None else [order_by]
+    if len(items) > len(definition.fields):
+        raise _invalid("orderBy", "more terms than the lens has fields")
+    for number, item in enumerate(items):
+        path = f"orderBy[{number}]" if isinstance(order_by, list) else "orderBy"
+        field, descending = _term(definition, item, path)
+        if field.name in terms:
+            raise _invalid(path, f"field {field.name!r} is there already")
+        terms[field.name] = OrderBy(PlanColumn.of(field), descending)
+    primary_key = definition.primary_key
+    for field in primary_key:
+        terms.setdefault(field.name, OrderBy(PlanColumn.of(field)))
+    return tuple(terms.values()), bool(primary_key)
+
+
+def _term(definition: LensDefinition, item: object, path: str) -> tuple[Field, bool]:
+    if not isinstance(item, Mapping):
+        raise _invalid(path, 'expected {"field": …, "dir": "asc" or "desc"}')
+    for key in item:
+        if key not in ("field", "dir"):
+            near = wheres.nearest(str(key), ("field", "dir"))
+            raise LenswayError(
+                ErrorCode.INVALID_REQUEST,
+                f"{path}: there is no key {str(key)[:63]!r} here",
+                hint=f"did you mean {near!r}?" if near else "keys: field, dir",
+                details={"path": path},
+            )
+    field = _field(definition, item.get("field"), f"{path}.field")
+    if field.type is FieldType.JSON or field.is_list:
+        raise LenswayError(
+            ErrorCode.UNSUPPORTED_OPERATOR, f"{path}: field {field.name!r} has no order", details={"path": path}
+        )
+    direction = item.get("dir", "asc")
+    if direction not in _DIRECTIONS:
+        raise _invalid(f"{path}.dir", 'expected "asc" or "desc"')
+    return field, _DIRECTIONS[direction]
+
+
+def _field(definition: LensDefinition, name: object, path: str) -> Field:
+    if not isinstance(name, str):
+        raise _invalid(path, "expected a field name")
+    field = definition.fields.get(name)
+    if field is None:
+        raise wheres.unknown_field(name, definition, path)
+    return field
+
+
+def _integer(value: object, path: str, least: int, most: int, default: int | None) -> int | None:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise _invalid(path, f"expected an integer from {least:,} to {most:,}")
+    return value
+
+
+def _invalid(path: str, message: str) -> LenswayError:
+    return LenswayError(ErrorCode.INVALID_REQUEST, f"{path}: {message}", details={"path": path})

@@ -1,0 +1,176 @@
+"""The grammar of `where`: a JSON object becomes a tree of comparisons and a list of values, or a typed error with its path."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from lensway import limits
+from lensway.errors import ErrorCode, LenswayError
+from lensway.query import values
+from lensway.query.capabilities import Capabilities
+from lensway.query.fields import Field, FieldType, LensDefinition
+from lensway.query.plan import And, Compare, Constant, IsNull, Node, Not, Operator, Or, PlanColumn
+
+_OPERATORS: Final = {f"${operator.value}": operator for operator in Operator}
+_EXISTS: Final = "$exists"
+_GROUPS: Final = ("$and", "$or", "$not")
+_TEXT_ONLY: Final = frozenset(
+    {Operator.LIKE, Operator.ILIKE, Operator.CONTAINS, Operator.STARTS_WITH, Operator.ENDS_WITH}
+)
+
+
+def parse(
+    where: object, definition: LensDefinition, capabilities: Capabilities
+) -> tuple[Node | None, tuple[object, ...]]:
+    """The tree (None: every row) and its values.
+
+    Raises:
+        LenswayError: INVALID_REQUEST, UNKNOWN_FIELD or UNSUPPORTED_OPERATOR, naming the path of the offender.
+    """
+    if where is None:
+        return None, ()
+    reader = _Reader(definition, capabilities)
+    node = reader.group(where, "where", 1)
+    return (None if node == And(()) else node), tuple(reader.params)
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The known name that is most like this one, or None."""
+    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def unknown_field(name: str, definition: LensDefinition, path: str) -> LenswayError:
+    """The error for a field that the lens does not have."""
+    near = nearest(name, definition.fields)
+    return LenswayError(
+        ErrorCode.UNKNOWN_FIELD,
+        f"{path}: lens {definition.name!r} has no field {_short(name)!r}",
+        hint=f"did you mean {near!r}?" if near else f"fields: {', '.join(definition.fields)}"[:500],
+        details={"path": path, "field": _short(name), **({"nearest": near} if near else {})},
+    )
+
+
+class _Reader:
+    def __init__(self, definition: LensDefinition, capabilities: Capabilities) -> None:
+        self._definition = definition
+        self._capabilities = capabilities
+        self._nodes = 0
+        self.params: list[object] = []
+
+    def group(self, where: object, path: str, depth: int) -> Node:
+        if not isinstance(where, Mapping):
+            raise _invalid(path, 'expected an object such as {"total": {"$gt": 100}}')
+        if depth > limits.REQUEST_NESTING_MAX:
+            raise _invalid(path, f"nested deeper than {limits.REQUEST_NESTING_MAX} levels")
+        items: list[Node] = []
+        for key, value in where.items():
+            items.append(self._item(str(key), value, f"{path}.{_short(str(key))}", depth))
+        return items[0] if len(items) == 1 else And(tuple(items))
+
+    def _item(self, key: str, value: object, path: str, depth: int) -> Node:
+        self._nodes += 1
+        if self._nodes > limits.WHERE_NODES_MAX:
+            raise _invalid("where", f"more than {limits.WHERE_NODES_MAX} conditions")
+        if key in ("$and", "$or"):
+            if not isinstance(value, list):
+                raise _invalid(path, "expected a list of conditions")
+            items = tuple(self.group(item, f"{path}[{number}]", depth + 1) for number, item in enumerate(value))
+            if not items:
+                return Constant(key == "$and")
+            return And(items) if key == "$and" else Or(items)
+        if key == "$not":
+            return Not(self.group(value, path, depth + 1))
+        if key.startswith("$"):
+            raise self._unknown_operator(key, path, _GROUPS)
+        field = self._definition.fields.get(key)
+        if field is None:
+            raise unknown_field(key, self._definition, path)
+        return self._conditions(field, value, path)
+
+    def _conditions(self, field: Field, value: object, path: str) -> Node:
+        if isinstance(value, list):
+            return self._compare(field, Operator.IN, value, path)
+        if not isinstance(value, Mapping):
+            return self._compare(field, Operator.EQ, value, path)
+        if not value:
+            raise _invalid(path, 'expected a value or operators such as {"$gt": 100}')
+        items = tuple(
+            self._operation(field, str(key), item, f"{path}.{_short(str(key))}") for key, item in value.items()
+        )
+        self._nodes += len(items)
+        return items[0] if len(items) == 1 else And(items)
+
+    def _operation(self, field: Field, key: str, value: object, path: str) -> Node:
+        if key == _EXISTS:
+            if not isinstance(value, bool):
+                raise _invalid(path, "expected true or false")
+            is_null = IsNull(PlanColumn.of(field))
+            return Not(is_null) if value else is_null
+        operator = _OPERATORS.get(key)
+        if operator is None:
+            raise self._unknown_operator(key, path, (*_OPERATORS, _EXISTS))
+        return self._compare(field, operator, value, path)
+
+    def _compare(self, field: Field, operator: Operator, value: object, path: str) -> Node:
+        column = PlanColumn.of(field)
+        if value is None and operator in (Operator.EQ, Operator.NE):
+            is_null = IsNull(column)
+            return is_null if operator is Operator.EQ else Not(is_null)
+        self._check_operator(field, operator, path)
+        if operator in (Operator.IN, Operator.NIN):
+            return self._membership(column, operator, value, path)
+        if value is None:
+            return Constant(None)  # NULL under any other operator is unknown
+        checked = values.check(value, field.type if operator not in _TEXT_ONLY else FieldType.TEXT, path)
+        return Compare(operator, column, self._param(checked))
+
+    def _membership(self, column: PlanColumn, operator: Operator, value: object, path: str) -> Node:
+        if not isinstance(value, list):
+            raise _invalid(path, "expected a list of values")
+        if len(value) > limits.IN_VALUES_MAX:
+            raise _invalid(path, f"{len(value)} values; {limits.IN_VALUES_MAX} is the limit")
+        checked = [
+            None if item is None else values.check(item, column.type, f"{path}[{number}]")
+            for number, item in enumerate(value)
+        ]
+        if not checked:
+            return Constant(operator is Operator.NIN)
+        return Compare(operator, column, self._param(checked))
+
+    def _check_operator(self, field: Field, operator: Operator, path: str) -> None:
+        if operator not in self._capabilities.operators:
+            raise _unsupported(path, f"${operator.value} cannot be served by bridge {self._capabilities.bridge!r}")
+        if field.type is FieldType.JSON or field.is_list:
+            kind = "a list" if field.is_list else "json"
+            raise _unsupported(path, f"field {field.name!r} is {kind} and takes $exists only")
+        if operator in _TEXT_ONLY and field.type is not FieldType.TEXT:
+            raise _unsupported(path, f"${operator.value} is for text; field {field.name!r} is {field.type.value}")
+
+    def _param(self, value: object) -> int:
+        self.params.append(value)
+        return len(self.params) - 1
+
+    def _unknown_operator(self, key: str, path: str, known: Iterable[str]) -> LenswayError:
+        names = list(known)
+        near = nearest(key, names)
+        return LenswayError(
+            ErrorCode.UNSUPPORTED_OPERATOR,
+            f"{path}: there is no operator {_short(key)!r} here",
+            hint=f"did you mean {near!r}?" if near else f"operators: {', '.join(names)}",
+            details={"path": path, "operator": _short(key), **({"nearest": near} if near else {})},
+        )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= limits.NAME_CHARACTERS_MAX else name[: limits.NAME_CHARACTERS_MAX] + "…"
+
+
+def _invalid(path: str, message: str) -> LenswayError:
+    return LenswayError(ErrorCode.INVALID_REQUEST, f"{path}: {message}", details={"path": path})
+
+
+def _unsupported(path: str, message: str) -> LenswayError:
+    return LenswayError(ErrorCode.UNSUPPORTED_OPERATOR, f"{path}: {message}", details={"path": path})
