@@ -20,6 +20,8 @@ WHERE_NODES_MAX: Final = 1_000
 """Comparisons in one `where`."""
 IN_VALUES_MAX: Final = 10_000
 """Values in one `$in` or `$nin`."""
+ORDER_TERMS_MAX: Final = 16
+"""Terms of one `orderBy`, before the primary key: a cursor's condition nests once for each."""
 TEXT_VALUE_BYTES_MAX: Final = 64 * KIB
 """One text or bytes value in a request."""
 NAME_CHARACTERS_MAX: Final = 63
@@ -154,8 +156,14 @@ CANCEL_SECONDS: Final = 2.0
 DEADLINE_SLACK_SECONDS: Final = 1.0
 """An outcome arrives by deadline + this (I2), and the database ends the statement by then too (I7)."""
 FETCH_BYTES_TARGET: Final = 64 * KIB
+PLAN_DEPTH_MAX: Final = 4 * REQUEST_NESTING_MAX
+"""Depth of a plan's tree: one level of `where` makes up to three."""
+PLAN_NODES_MAX: Final = 4 * WHERE_NODES_MAX
+"""Nodes of a plan's tree: one condition makes up to three."""
 COMPILED_PLANS_MAX: Final = 2_000
 """Compiled statements kept, per process."""
+COMPILED_SHAPES_BYTES_MAX: Final = 2 * MIB
+"""Encoded shapes of the compiled statements kept; what is made from one takes some 20 times its bytes."""
 
 # --- access ---------------------------------------------------------------------------------------------------------------
 FAILED_LOGINS_PER_MINUTE_MAX: Final = 60

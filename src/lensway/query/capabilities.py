@@ -13,20 +13,24 @@ from lensway.query.plan import Operator
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of bridge. ``dialect`` is the SQL it speaks; ``folds_unicode`` says that case-insensitive operators fold beyond
-    ASCII (where the database's collation does)."""
+    ASCII (where the database's collation does). ``has_special_values``: it knows NaN, infinite decimals and days, years
+    before 1 and after 9999, and times of day with a zone. ``pattern_bytes_max``: longest pattern that it takes."""
 
     bridge: str
     dialect: str
     operators: frozenset[Operator] = frozenset(Operator)
     has_lists: bool = False
     folds_unicode: bool = False
+    has_special_values: bool = True
+    pattern_bytes_max: int | None = None
 
 
 _KNOWN: Final[Mapping[str, Capabilities]] = {
     each.bridge: each
     for each in (
         Capabilities(bridge="postgres", dialect="postgres", has_lists=True, folds_unicode=True),
-        Capabilities(bridge="sqlite", dialect="sqlite"),
+        # SQLITE_MAX_LIKE_PATTERN_LENGTH, as SQLite is built by default.
+        Capabilities(bridge="sqlite", dialect="sqlite", has_special_values=False, pattern_bytes_max=50_000),
     )
 }
 

@@ -12,6 +12,7 @@ import msgspec
 
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
+from lensway.query import values
 from lensway.query.plan import Node, OrderBy
 
 _MAC_BYTES: Final = 16
@@ -40,13 +41,14 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True):
         facts = msgspec.msgpack.encode((environment, lens, where, params, order))
         return cls(key=key, digest=hashlib.sha256(facts).digest())
 
-    def sign(self, last_key: tuple[object, ...]) -> str:
-        """The cursor behind a row with these key values."""
+    def sign(self, last_key: tuple[object, ...]) -> str | None:
+        """The cursor behind a row with these key values; None when they are so long that `read` would refuse it."""
         payload = _VERSION + msgspec.msgpack.encode(last_key)
-        return base64.urlsafe_b64encode(self._mac(payload) + payload).decode().rstrip("=")
+        cursor = _encoded(self._mac(payload) + payload)
+        return cursor if len(cursor) <= limits.CURSOR_BYTES_MAX else None
 
-    def read(self, cursor: object, count: int) -> tuple[object, ...]:
-        """The key values in a cursor of this binding.
+    def read(self, cursor: object, order: tuple[OrderBy, ...]) -> tuple[object, ...]:
+        """The key values in a cursor of this binding, one for each term of the order.
 
         Raises:
             LenswayError: INVALID_CURSOR when it was altered, or belongs to another environment, lens, filter or order.
@@ -58,15 +60,26 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True):
         except (binascii.Error, ValueError):
             raise invalid("is not one of ours") from None
         mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(payload)) or payload[:1] != _VERSION:
+        # Base64 has several spellings of the same bytes; only the one that was given out is not altered.
+        is_ours = hmac.compare_digest(mac, self._mac(payload)) and cursor == _encoded(raw)
+        if not is_ours or payload[:1] != _VERSION:
             raise invalid("was altered, or belongs to another environment, lens, where or orderBy")
-        values = msgspec.msgpack.decode(payload[1:])
-        if not isinstance(values, list) or len(values) != count:
+        # Signed by us, but the values in it came from wherever the page was executed.
+        key = msgspec.msgpack.decode(payload[1:])
+        if not isinstance(key, list) or len(key) != len(order):
             raise invalid("has another shape than the order")
-        return tuple(values)
+        if not all(
+            value is None or values.fits(value, term.column.type) for value, term in zip(key, order, strict=True)
+        ):
+            raise invalid("holds values of other types than the order")
+        return tuple(key)
 
     def _mac(self, payload: bytes) -> bytes:
         return hmac.digest(self.key, self.digest + payload, "sha256")[:_MAC_BYTES]
+
+
+def _encoded(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def invalid(reason: str) -> LenswayError:

@@ -10,10 +10,12 @@ import msgspec
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query import cursor as cursors
+from lensway.query import values
 from lensway.query import where as wheres
 from lensway.query.capabilities import Capabilities
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.plan import OrderBy, Plan, PlanColumn, PlanKind, Shape, encode_shape
+from lensway.query.plan import After, Constant, OrderBy, Plan, PlanColumn, PlanKind, Shape, encode_shape
+from lensway.query.result import ResultEnd
 
 _DIRECTIONS: Final = {"asc": False, "desc": True}
 
@@ -36,11 +38,12 @@ class PlannedRows(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     binding: cursors.CursorBinding | None
 
-    def next_cursor(self, last_key: tuple[object, ...] | None) -> str | None:
-        """The cursor behind the last row of the page."""
-        if self.binding is None or last_key is None:
+    def next_cursor(self, end: ResultEnd) -> str | None:
+        """The cursor behind the last row of the page. None when no more rows follow, when the lens has no primary key, and
+        when the values of the order are too long for a cursor; ``end.has_more`` tells the truth in every case."""
+        if self.binding is None or end.last_key is None or not end.has_more:
             return None
-        return self.binding.sign(last_key)
+        return self.binding.sign(end.last_key)
 
 
 def plan_rows(
@@ -49,7 +52,7 @@ def plan_rows(
     """One page of rows.
 
     Raises:
-        LenswayError: INVALID_REQUEST, UNKNOWN_FIELD, UNSUPPORTED_OPERATOR, INVALID_CURSOR.
+        LenswayError: INVALID_REQUEST, UNKNOWN_FIELD, UNSUPPORTED_OPERATOR, INVALID_CURSOR, PAYLOAD_TOO_LARGE.
     """
     limit = _integer(request.limit, "limit", 1, limits.ROWS_PER_PAGE_MAX, limits.ROWS_PER_PAGE_DEFAULT)
     offset = _integer(request.offset, "offset", 0, limits.OFFSET_MAX, None)
@@ -62,15 +65,15 @@ def plan_rows(
         binding = cursors.CursorBinding.of(
             cursor_key, environment=environment, lens=definition.name, where=node, params=params, order=order
         )
-    after: tuple[bool, ...] | None = None
+    after: tuple[After, ...] | None = None
     where_params = len(params)
     if request.cursor is not None:
         if offset is not None:
             raise cursors.invalid("cannot be combined with `offset`")
         if binding is None:
             raise cursors.invalid("cannot be used: the lens has no primary key")
-        last = binding.read(request.cursor, len(order))
-        after = tuple(value is None for value in last)
+        last = binding.read(request.cursor, order)
+        after = tuple(_after(term, value) for term, value in zip(order, last, strict=True))
         params += tuple(value for value in last if value is not None)
     schema, table = _table(definition)
     shape = Shape(
@@ -88,7 +91,7 @@ def plan_rows(
         with_total=request.total,
         params=where_params,
     )
-    return PlannedRows(plan=Plan(encode_shape(shape), params, limit, offset), binding=binding)
+    return PlannedRows(plan=_plan(shape, params, limit, offset), binding=binding)
 
 
 def plan_export(definition: LensDefinition, request: RowsRequest, capabilities: Capabilities) -> Plan:
@@ -115,7 +118,7 @@ def plan_export(definition: LensDefinition, request: RowsRequest, capabilities: 
         order=order,
         params=len(params),
     )
-    return Plan(encode_shape(shape), params)
+    return _plan(shape, params)
 
 
 def plan_count(definition: LensDefinition, where: object, capabilities: Capabilities) -> Plan:
@@ -131,7 +134,7 @@ def plan_count(definition: LensDefinition, where: object, capabilities: Capabili
         where=node,
         params=len(params),
     )
-    return Plan(encode_shape(shape), params)
+    return _plan(shape, params)
 
 
 def plan_probe(definition: LensDefinition) -> Plan:
@@ -143,9 +146,24 @@ def plan_probe(definition: LensDefinition) -> Plan:
         schema=schema,
         table=table,
         output=_output(definition, None),
-        has_limit=True,
+        # Not a limit of 0: executing sides fetch one row more than the limit.
+        where=Constant(False),
     )
-    return Plan(encode_shape(shape), (), 0)
+    return Plan(encode_shape(shape))
+
+
+def _plan(shape: Shape, params: tuple[object, ...], limit: int | None = None, offset: int | None = None) -> Plan:
+    plan = Plan(encode_shape(shape), params, limit, offset)
+    # Refused here and not where it is offered, so that a query is not too large only when a runner executes it.
+    plan.encode()
+    return plan
+
+
+def _after(term: OrderBy, value: object) -> After:
+    if value is None:
+        return After.NULL
+    is_zoned = term.column.type is FieldType.TIME and values.has_zone(value)
+    return After.ZONED if is_zoned else After.VALUE
 
 
 def _table(definition: LensDefinition) -> tuple[str | None, str]:
@@ -171,8 +189,8 @@ def _output(definition: LensDefinition, select: object) -> tuple[PlanColumn, ...
 def _order(definition: LensDefinition, order_by: object) -> tuple[tuple[OrderBy, ...], bool]:
     terms: dict[str, OrderBy] = {}
     items = order_by if isinstance(order_by, list) else [] if order_by is None else [order_by]
-    if len(items) > len(definition.fields):
-        raise _invalid("orderBy", "more terms than the lens has fields")
+    if len(items) > limits.ORDER_TERMS_MAX:
+        raise _invalid("orderBy", f"{len(items):,} terms; {limits.ORDER_TERMS_MAX} is the limit")
     for number, item in enumerate(items):
         path = f"orderBy[{number}]" if isinstance(order_by, list) else "orderBy"
         field, descending = _term(definition, item, path)
@@ -203,7 +221,7 @@ def _term(definition: LensDefinition, item: object, path: str) -> tuple[Field, b
             ErrorCode.UNSUPPORTED_OPERATOR, f"{path}: field {field.name!r} has no order", details={"path": path}
         )
     direction = item.get("dir", "asc")
-    if direction not in _DIRECTIONS:
+    if not isinstance(direction, str) or direction not in _DIRECTIONS:
         raise _invalid(f"{path}.dir", 'expected "asc" or "desc"')
     return field, _DIRECTIONS[direction]
 

@@ -33,8 +33,9 @@ class ResultLimits(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class ResultEnd(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The end mark of a complete result.
 
-    ``last_key`` holds the values of the order columns and the primary key of the last row that was released, already in the
-    JSON-able form that cursors carry; None when there is no row or the lens has no primary key.
+    ``last_key`` holds the values of the shape's ``keys`` in the last row that was written, at full precision and in the form
+    of plans (see `lensway.query.values`: text, integer, float, boolean, bytes; decimals, days, times and uuids as text); None
+    when there is no row or the lens has no primary key.
     """
 
     rows: int

@@ -1,18 +1,17 @@
 """Values of requests, checked against the type of their field and brought into the form that plans carry.
 
 That form is plain: text, 64-bit integers, floats, booleans, bytes; decimals, dates, times, timestamps and uuids as canonical
-text. The bridge binds it; nothing of it is ever part of a statement.
+text. The bridge binds it; nothing of it is ever part of a statement. Cursors and last keys carry the same form.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import datetime
+import calendar
 import decimal
 import math
 import re
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -22,13 +21,22 @@ from lensway.query.fields import FieldType
 
 _INT64: Final = range(-(2**63), 2**63)
 _DECIMAL_CHARACTERS_MAX: Final = 1_000
-_DECIMAL: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?|NaN")
-_TIMESTAMP: Final = re.compile(
-    r"(?P<day>\d{4,6}-\d\d-\d\d)(?:[T ](?P<time>\d\d:\d\d:\d\d(?:\.\d{1,6})?))?(?P<zone>[Zz]|[+-]\d\d:\d\d)?(?P<era> BC)?"
-)
-_DATE: Final = re.compile(r"\d{4,6}-\d\d-\d\d( BC)?")
-_TIME: Final = re.compile(r"\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)?")
+# ASCII throughout: \d alone takes the digits of every script, which databases do not.
+_DECIMAL: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
+_DAY: Final = r"(?P<year>\d{4,7})-(?P<month>\d\d)-(?P<day>\d\d)"
+_CLOCK: Final = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)(?:\.(?P<fraction>\d{1,6}))?"
+_ZONE: Final = r"(?P<zone>[Zz]|[+-](?P<zone_hour>\d\d):(?P<zone_minute>\d\d))?"
+_DATE: Final = re.compile(rf"{_DAY}(?P<era> BC)?", re.ASCII)
+_TIME: Final = re.compile(rf"{_CLOCK}{_ZONE}", re.ASCII)
+_TIMESTAMP: Final = re.compile(rf"{_DAY}(?:[Tt ]{_CLOCK})?{_ZONE}(?P<era> BC)?", re.ASCII)
+_UUID: Final = re.compile(r"([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})")
 _FLOATS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_INFINITE_DAYS: Final = frozenset({"infinity", "-infinity"})
+# PostgreSQL's ranges, the widest of any bridge.
+_DATE_YEAR_MAX: Final = 5_874_896
+_TIMESTAMP_YEAR_MAX: Final = 294_275
+_YEARS_BC_MAX: Final = 4_713
+_ZONE_HOURS_MAX: Final = 15
 
 
 class WrongValueError(Exception):
@@ -47,6 +55,44 @@ def check(value: object, type: FieldType, path: str) -> object:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST, f"{path}: expected {error}, got {_kind(value)}", details={"path": path}
         ) from None
+
+
+def fits(value: object, type: FieldType) -> bool:
+    """Whether this is a value in the form of plans, for what comes from a peer instead of from `check`. NULL is not one."""
+    match type:
+        case FieldType.INTEGER:
+            return value.__class__ is int and value in _INT64
+        case FieldType.NUMBER:
+            return value.__class__ is float or (value.__class__ is int and value in _INT64)
+        case FieldType.BOOLEAN:
+            return value.__class__ is bool
+        case FieldType.BYTES:
+            return value.__class__ is bytes
+        case FieldType.JSON:
+            return False
+        case _:
+            return isinstance(value, str) and "\0" not in value
+
+
+def is_special(value: object, type: FieldType) -> bool:
+    """Whether this checked value is one that only some databases know: not a number, an infinite decimal or day, a year
+    before 1 or after 9999, a time of day with a zone. Infinite floats are known everywhere."""
+    match type:
+        case FieldType.NUMBER:
+            return isinstance(value, float) and math.isnan(value)
+        case FieldType.DECIMAL:
+            return value in _FLOATS
+        case FieldType.DATE | FieldType.TIMESTAMP:
+            return isinstance(value, str) and (value in _INFINITE_DAYS or value[4] != "-" or value.endswith(" BC"))
+        case FieldType.TIME:
+            return has_zone(value)
+        case _:
+            return False
+
+
+def has_zone(value: object) -> bool:
+    """Whether this text of a time of day says its zone."""
+    return isinstance(value, str) and any(sign in value for sign in "Z+-")
 
 
 def _kind(value: object) -> str:
@@ -68,14 +114,14 @@ def _text(value: object) -> str:
     except UnicodeEncodeError:
         raise WrongValueError("a text of valid Unicode") from None
     if size > limits.TEXT_VALUE_BYTES_MAX:
-        raise WrongValueError(f"a text of at most {limits.TEXT_VALUE_BYTES_MAX} bytes")
+        raise WrongValueError(f"a text of at most {limits.TEXT_VALUE_BYTES_MAX:,} bytes")
     return value
 
 
 def _integer(value: object) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        if isinstance(value, float) and value.is_integer() and int(value) in _INT64:
-            return int(value)
         raise WrongValueError("an integer")
     if value not in _INT64:
         raise WrongValueError("an integer of 64 bits")
@@ -94,13 +140,16 @@ def _number(value: object) -> float:
 
 
 def _decimal(value: object) -> str:
+    if isinstance(value, str) and value in _FLOATS:
+        return value
+    expected = "a decimal as text or number"
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise WrongValueError("a decimal as text or number")
-    text = str(value) if not isinstance(value, float) else repr(value)
+        raise WrongValueError(expected)
+    if isinstance(value, int) and value.bit_length() > 4 * _DECIMAL_CHARACTERS_MAX:
+        raise WrongValueError(expected)  # Python itself refuses to write some of these
+    text = str(value)
     if len(text) > _DECIMAL_CHARACTERS_MAX or not _DECIMAL.fullmatch(text):
-        raise WrongValueError("a decimal as text or number")
-    if text == "NaN":
-        return text
+        raise WrongValueError(expected)
     return format(decimal.Decimal(text), "f") if "e" in text or "E" in text else text
 
 
@@ -111,60 +160,70 @@ def _boolean(value: object) -> bool:
 
 
 def _date(value: object) -> str:
+    expected = "a date such as 2013-01-31"
     text = _text(value)
-    if not _DATE.fullmatch(text) and text not in ("infinity", "-infinity"):
-        raise WrongValueError("a date such as 2013-01-31")
-    _check_day(text)
+    if text in _INFINITE_DAYS:
+        return text
+    match = _DATE.fullmatch(text)
+    if match is None:
+        raise WrongValueError(expected)
+    _check_day(match, _DATE_YEAR_MAX)
     return text
 
 
 def _time(value: object) -> str:
-    text = _text(value)
-    if not _TIME.fullmatch(text):
-        raise WrongValueError("a time such as 17:05:00")
-    _check_time(text)
-    return text
+    match = _TIME.fullmatch(_text(value))
+    if match is None:
+        raise WrongValueError("a time such as 17:05:00 or 17:05:00.123456")
+    _check_clock(match, hours=24)
+    _check_zone(match)
+    return match[0].upper()
 
 
 def _timestamp(value: object) -> str:
     text = _text(value)
-    if text in ("infinity", "-infinity"):
+    if text in _INFINITE_DAYS:
         return text
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
-        raise WrongValueError("a timestamp such as 2013-01-31T17:05:00Z")
-    _check_day(match["day"] + (match["era"] or ""))
-    time = match["time"] or "00:00:00"
-    _check_time(time)
-    seconds, _, fraction = time.partition(".")
-    zone = (match["zone"] or "").upper()
-    return f"{match['day']}T{seconds}.{fraction:0<6}{zone}{match['era'] or ''}"
+        raise WrongValueError("a timestamp such as 2013-01-31T17:05:00Z or 2013-01-31T17:05:00.123456")
+    _check_day(match, _TIMESTAMP_YEAR_MAX)
+    if match["hour"]:
+        _check_clock(match, hours=23)
+    _check_zone(match)
+    day = f"{match['year']}-{match['month']}-{match['day']}"
+    clock = f"{match['hour'] or '00'}:{match['minute'] or '00'}:{match['second'] or '00'}.{match['fraction'] or '':0<6}"
+    return f"{day}T{clock}{(match['zone'] or '').upper()}{match['era'] or ''}"
 
 
-def _check_day(text: str) -> None:
-    if text.endswith("infinity"):
-        return
-    year, month, day = text.removesuffix(" BC").split("-")
-    try:
-        # Years that Python cannot hold are checked by a leap year of theirs: the database knows better.
-        datetime.date(
-            int(year) if len(year) == 4 and int(year) > 0 and not text.endswith("BC") else 2000, int(month), int(day)
-        )
-    except ValueError:
-        raise WrongValueError("a day that exists") from None
+def _check_day(match: re.Match[str], year_max: int) -> None:
+    year, month, day = int(match["year"]), int(match["month"]), int(match["day"])
+    # Only 4 digits unless needed: so a year has one spelling.
+    if not 1 <= year <= (_YEARS_BC_MAX if match["era"] else year_max) or (len(match["year"]) > 4) != (year > 9999):
+        raise WrongValueError("a year that databases know")
+    # The year before 1 is 1 BC, and the calendar repeats itself every 400 years.
+    proleptic = (1 - year if match["era"] else year) % 400 + 2000
+    if not 1 <= month <= 12 or not 1 <= day <= calendar.monthrange(proleptic, month)[1]:
+        raise WrongValueError("a day that exists")
 
 
-def _check_time(text: str) -> None:
-    hours, minutes, seconds = (float(part) for part in re.split(r"[Zz+-]", text)[0].split(":"))
-    if hours > 24 or minutes > 59 or seconds >= 60 or (hours == 24 and (minutes or seconds)):
+def _check_clock(match: re.Match[str], *, hours: int) -> None:
+    hour, minute, second = int(match["hour"]), int(match["minute"]), int(match["second"])
+    beyond = hour == 24 and (minute or second or int(match["fraction"] or "0"))
+    if hour > hours or minute > 59 or second > 59 or beyond:
         raise WrongValueError("a time that exists")
 
 
+def _check_zone(match: re.Match[str]) -> None:
+    if match["zone_hour"] and (int(match["zone_hour"]) > _ZONE_HOURS_MAX or int(match["zone_minute"]) > 59):
+        raise WrongValueError("a zone that exists")
+
+
 def _uuid(value: object) -> str:
-    try:
-        return str(uuid.UUID(_text(value)))
-    except ValueError:
-        raise WrongValueError("a uuid") from None
+    match = _UUID.fullmatch(_text(value).lower())
+    if match is None:
+        raise WrongValueError("a uuid")
+    return "-".join(match.groups())
 
 
 def _bytes(value: object) -> bytes:

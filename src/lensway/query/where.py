@@ -8,17 +8,25 @@ from typing import Final
 
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query import values
+from lensway.query import patterns, values
 from lensway.query.capabilities import Capabilities
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.plan import And, Compare, Constant, IsNull, Node, Not, Operator, Or, PlanColumn
+from lensway.query.plan import (
+    PATTERN_OPERATORS,
+    And,
+    Compare,
+    Constant,
+    IsNull,
+    Node,
+    Not,
+    Operator,
+    Or,
+    PlanColumn,
+)
 
 _OPERATORS: Final = {f"${operator.value}": operator for operator in Operator}
 _EXISTS: Final = "$exists"
 _GROUPS: Final = ("$and", "$or", "$not")
-_TEXT_ONLY: Final = frozenset(
-    {Operator.LIKE, Operator.ILIKE, Operator.CONTAINS, Operator.STARTS_WITH, Operator.ENDS_WITH}
-)
 
 
 def parse(
@@ -65,26 +73,28 @@ class _Reader:
             raise _invalid(path, 'expected an object such as {"total": {"$gt": 100}}')
         if depth > limits.REQUEST_NESTING_MAX:
             raise _invalid(path, f"nested deeper than {limits.REQUEST_NESTING_MAX} levels")
-        items: list[Node] = []
-        for key, value in where.items():
-            items.append(self._item(str(key), value, f"{path}.{_short(str(key))}", depth))
-        return items[0] if len(items) == 1 else And(tuple(items))
+        if not where:
+            self._count()
+        return _all(
+            tuple(self._item(str(key), value, f"{path}.{_short(str(key))}", depth) for key, value in where.items())
+        )
 
     def _item(self, key: str, value: object, path: str, depth: int) -> Node:
-        self._nodes += 1
-        if self._nodes > limits.WHERE_NODES_MAX:
-            raise _invalid("where", f"more than {limits.WHERE_NODES_MAX} conditions")
         if key in ("$and", "$or"):
             if not isinstance(value, list):
                 raise _invalid(path, "expected a list of conditions")
             items = tuple(self.group(item, f"{path}[{number}]", depth + 1) for number, item in enumerate(value))
             if not items:
+                self._count()
                 return Constant(key == "$and")
-            return And(items) if key == "$and" else Or(items)
+            return _all(items) if key == "$and" or len(items) == 1 else Or(items)
         if key == "$not":
+            self._count()
             return Not(self.group(value, path, depth + 1))
         if key.startswith("$"):
-            raise self._unknown_operator(key, path, _GROUPS)
+            raise self._unknown_operator(
+                key, path, _GROUPS, f"operators stand under a field, {', '.join(_GROUPS)} here"
+            )
         field = self._definition.fields.get(key)
         if field is None:
             raise unknown_field(key, self._definition, path)
@@ -100,21 +110,24 @@ class _Reader:
         items = tuple(
             self._operation(field, str(key), item, f"{path}.{_short(str(key))}") for key, item in value.items()
         )
-        self._nodes += len(items)
-        return items[0] if len(items) == 1 else And(items)
+        return _all(items)
 
     def _operation(self, field: Field, key: str, value: object, path: str) -> Node:
         if key == _EXISTS:
+            self._count()
             if not isinstance(value, bool):
                 raise _invalid(path, "expected true or false")
             is_null = IsNull(PlanColumn.of(field))
             return Not(is_null) if value else is_null
         operator = _OPERATORS.get(key)
         if operator is None:
-            raise self._unknown_operator(key, path, (*_OPERATORS, _EXISTS))
+            raise self._unknown_operator(
+                key, path, (*_OPERATORS, _EXISTS), f"operators: {', '.join((*_OPERATORS, _EXISTS))}"
+            )
         return self._compare(field, operator, value, path)
 
     def _compare(self, field: Field, operator: Operator, value: object, path: str) -> Node:
+        self._count()
         column = PlanColumn.of(field)
         if value is None and operator in (Operator.EQ, Operator.NE):
             is_null = IsNull(column)
@@ -124,21 +137,35 @@ class _Reader:
             return self._membership(column, operator, value, path)
         if value is None:
             return Constant(None)  # NULL under any other operator is unknown
-        checked = values.check(value, field.type if operator not in _TEXT_ONLY else FieldType.TEXT, path)
-        return Compare(operator, column, self._param(checked))
+        checked = self._value(value, column.type, path)
+        if operator in PATTERN_OPERATORS:
+            self._check_pattern(checked, path)
+        return Compare(operator, column, self._param(checked), _is_zoned(column, checked))
 
     def _membership(self, column: PlanColumn, operator: Operator, value: object, path: str) -> Node:
         if not isinstance(value, list):
             raise _invalid(path, "expected a list of values")
         if len(value) > limits.IN_VALUES_MAX:
-            raise _invalid(path, f"{len(value)} values; {limits.IN_VALUES_MAX} is the limit")
+            raise _invalid(path, f"{len(value):,} values; {limits.IN_VALUES_MAX:,} is the limit")
         checked = [
-            None if item is None else values.check(item, column.type, f"{path}[{number}]")
+            None if item is None else self._value(item, column.type, f"{path}[{number}]")
             for number, item in enumerate(value)
         ]
         if not checked:
             return Constant(operator is Operator.NIN)
-        return Compare(operator, column, self._param(checked))
+        zoned = any(_is_zoned(column, item) for item in checked)
+        return Compare(operator, column, self._param(checked), zoned)
+
+    def _value(self, value: object, type: FieldType, path: str) -> object:
+        checked = values.check(value, type, path)
+        if not self._capabilities.has_special_values and values.is_special(checked, type):
+            raise _invalid(path, f"a database of bridge {self._capabilities.bridge!r} has no such {type.value}")
+        return checked
+
+    def _check_pattern(self, pattern: object, path: str) -> None:
+        most = self._capabilities.pattern_bytes_max
+        if most is not None and isinstance(pattern, str) and patterns.bound_bytes_max(pattern) > most:
+            raise _invalid(path, f"expected a pattern of at most {most:,} bytes, wildcards and backslashes thrice")
 
     def _check_operator(self, field: Field, operator: Operator, path: str) -> None:
         if operator not in self._capabilities.operators:
@@ -146,22 +173,35 @@ class _Reader:
         if field.type is FieldType.JSON or field.is_list:
             kind = "a list" if field.is_list else "json"
             raise _unsupported(path, f"field {field.name!r} is {kind} and takes $exists only")
-        if operator in _TEXT_ONLY and field.type is not FieldType.TEXT:
+        if operator in PATTERN_OPERATORS and field.type is not FieldType.TEXT:
             raise _unsupported(path, f"${operator.value} is for text; field {field.name!r} is {field.type.value}")
+
+    def _count(self) -> None:
+        # What is counted is every leaf and every $not; the rest of the tree joins at least two of them.
+        self._nodes += 1
+        if self._nodes > limits.WHERE_NODES_MAX:
+            raise _invalid("where", f"more than {limits.WHERE_NODES_MAX:,} conditions")
 
     def _param(self, value: object) -> int:
         self.params.append(value)
         return len(self.params) - 1
 
-    def _unknown_operator(self, key: str, path: str, known: Iterable[str]) -> LenswayError:
-        names = list(known)
-        near = nearest(key, names)
+    def _unknown_operator(self, key: str, path: str, known: Iterable[str], hint: str) -> LenswayError:
+        near = nearest(key, known)
         return LenswayError(
             ErrorCode.UNSUPPORTED_OPERATOR,
             f"{path}: there is no operator {_short(key)!r} here",
-            hint=f"did you mean {near!r}?" if near else f"operators: {', '.join(names)}",
+            hint=f"did you mean {near!r}?" if near else hint,
             details={"path": path, "operator": _short(key), **({"nearest": near} if near else {})},
         )
+
+
+def _all(items: tuple[Node, ...]) -> Node:
+    return items[0] if len(items) == 1 else And(items)
+
+
+def _is_zoned(column: PlanColumn, value: object) -> bool:
+    return column.type is FieldType.TIME and values.has_zone(value)
 
 
 def _short(name: str) -> str:

@@ -1,0 +1,209 @@
+"""What each dialect of SQL does its own way. One instance compiles one statement and collects its placeholders in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+from sqlglot import exp
+
+from lensway.query.fields import FieldType
+from lensway.query.patterns import Transform
+from lensway.query.plan import PlanColumn
+
+TABLE_ALIAS: Final = "t"
+
+
+class ParamSlot(msgspec.Struct, frozen=True):
+    """One placeholder: the value at ``index`` of the plan's params, or the page's limit or offset."""
+
+    index: int
+    type: FieldType
+    is_array: bool = False
+    transform: Transform = Transform.NONE
+    zoned: bool = False
+
+
+class Dialect(Protocol):
+    """One dialect while it compiles one statement."""
+
+    name: str
+    params: list[ParamSlot]
+
+    def shown(self, column: PlanColumn) -> exp.Expression:
+        """The column as it is selected and tested for NULL."""
+
+    def compared(self, column: PlanColumn) -> exp.Expression:
+        """The column as it is compared."""
+
+    def ordered(self, column: PlanColumn, *, descending: bool) -> exp.Ordered:
+        """The column as a term of the order: NULLs last when ascending, first when descending."""
+
+    def value(self, slot: ParamSlot) -> exp.Expression:
+        """The placeholder for a value that a column is compared with."""
+
+    def member(self, column: PlanColumn, slot: ParamSlot, *, negated: bool) -> exp.Expression:
+        """Membership in a list that is one value."""
+
+    def like(self, column: PlanColumn, index: int) -> exp.Expression:
+        """LIKE that minds case."""
+
+    def pattern(self, column: PlanColumn, index: int, transform: Transform) -> exp.Expression:
+        """LIKE that does not."""
+
+
+class _Postgres:
+    """PostgreSQL. The session's time zone is UTC; `timestamp` and `timestamptz` compare across types there, by index."""
+
+    name = "postgres"
+    # Texts that a domain of values has a stricter type for in PostgreSQL are sent as text and cast there: the server's own
+    # parser takes infinities, years before Christ and every digit. Text itself stays without a type, so that it becomes
+    # that of the column (varchar, char, enum, citext), and the column's index serves. Columns are never cast to be compared.
+    _TYPES: Final[Mapping[FieldType, tuple[str, ...]]] = {
+        FieldType.TEXT: (),
+        FieldType.INTEGER: ("bigint",),
+        FieldType.NUMBER: ("double precision",),
+        FieldType.BOOLEAN: ("boolean",),
+        FieldType.BYTES: ("bytea",),
+        FieldType.DECIMAL: ("text", "numeric"),
+        FieldType.DATE: ("text", "date"),
+        FieldType.TIME: ("text", "time"),
+        FieldType.TIMESTAMP: ("text", "timestamptz"),
+        FieldType.UUID: ("text", "uuid"),
+    }
+    _ZONED: Final = ("text", "timetz")
+    _BUILT: Final[Mapping[str, exp.DataType]] = {
+        name: exp.DataType.build(name, dialect="postgres")
+        for each in (*_TYPES.values(), _ZONED)
+        for scalar in each
+        for name in (scalar, scalar + "[]")
+    }
+
+    def __init__(self) -> None:
+        self.params: list[ParamSlot] = []
+
+    def shown(self, column: PlanColumn) -> exp.Expression:
+        # Not qualified: PostgreSQL would take t."count" for the function count(t) where there is no such column.
+        return _column(column)
+
+    def compared(self, column: PlanColumn) -> exp.Expression:
+        return _column(column)
+
+    def ordered(self, column: PlanColumn, *, descending: bool) -> exp.Ordered:
+        # Qualified: a bare name in ORDER BY is first of all the name of an output column. Where NULLs stand is said only
+        # where the dialect would do otherwise, which PostgreSQL does not.
+        return exp.Ordered(this=_column(column, qualified=True), desc=descending, nulls_first=descending)
+
+    def value(self, slot: ParamSlot) -> exp.Expression:
+        # A cursor compares with the same value several times; it is sent once.
+        if slot not in self.params:
+            self.params.append(slot)
+        placeholder: exp.Expression = exp.Parameter(this=exp.Literal.number(self.params.index(slot) + 1))
+        for name in self._ZONED if slot.zoned else self._TYPES[slot.type]:
+            built = self._BUILT[name + "[]" if slot.is_array else name]
+            placeholder = exp.Cast(this=placeholder, to=built.copy())
+        return placeholder
+
+    def member(self, column: PlanColumn, slot: ParamSlot, *, negated: bool) -> exp.Expression:
+        # One array: the statement is the same for any number of values.
+        value = exp.Paren(this=self.value(slot))
+        if negated:
+            return exp.NEQ(this=self.compared(column), expression=exp.All(this=value))
+        return exp.EQ(this=self.compared(column), expression=exp.Any(this=value))
+
+    def like(self, column: PlanColumn, index: int) -> exp.Expression:
+        return exp.Like(this=self._text(column), expression=self._pattern(index, Transform.LIKE))
+
+    def pattern(self, column: PlanColumn, index: int, transform: Transform) -> exp.Expression:
+        return exp.ILike(this=self._text(column), expression=self._pattern(index, transform))
+
+    def _text(self, column: PlanColumn) -> exp.Expression:
+        # Nothing for text and varchar; for citext it brings case back, for enums it makes patterns possible at all.
+        return exp.Cast(this=_column(column), to=self._BUILT["text"].copy())
+
+    def _pattern(self, index: int, transform: Transform) -> exp.Expression:
+        self.params.append(ParamSlot(index, FieldType.TEXT, transform=transform))
+        placeholder = exp.Parameter(this=exp.Literal.number(len(self.params)))
+        return exp.Cast(this=placeholder, to=self._BUILT["text"].copy())
+
+
+class _Sqlite:
+    """SQLite, with the functions of `lensway.query.forms` registered."""
+
+    name = "sqlite"
+    _FORMS: Final[Mapping[FieldType, str]] = {
+        FieldType.DECIMAL: "lensway_decimal",
+        FieldType.DATE: "lensway_date",
+        FieldType.TIME: "lensway_time",
+        FieldType.TIMESTAMP: "lensway_timestamp",
+    }
+    # What JSON cannot hold travels as text: floats, because SQLite does not read every one of them exactly, and bytes.
+    _ELEMENTS: Final[Mapping[FieldType, str]] = {**_FORMS, FieldType.NUMBER: "lensway_number"}
+
+    def __init__(self) -> None:
+        self.params: list[ParamSlot] = []
+
+    def shown(self, column: PlanColumn) -> exp.Expression:
+        # Qualified: SQLite would take "name" for a text where there is no such column.
+        return _column(column, qualified=True)
+
+    def compared(self, column: PlanColumn) -> exp.Expression:
+        return self._formed(self.shown(column), self._FORMS.get(column.type))
+
+    def ordered(self, column: PlanColumn, *, descending: bool) -> exp.Ordered:
+        # For SQLite NULL is the smallest value. For a column without NULLs the generator is told what SQLite does anyway,
+        # so that nothing is written and an index serves.
+        nulls_first = descending if column.nullable else not descending
+        return exp.Ordered(this=self.compared(column), desc=descending, nulls_first=nulls_first)
+
+    def value(self, slot: ParamSlot) -> exp.Expression:
+        self.params.append(slot)
+        return self._formed(exp.Placeholder(), self._FORMS.get(slot.type))
+
+    def member(self, column: PlanColumn, slot: ParamSlot, *, negated: bool) -> exp.Expression:
+        # json_each takes the list as one value, so the statement is the same for any number of values.
+        self.params.append(slot)
+        tested = self.compared(column)
+        if slot.type is FieldType.BYTES:
+            tested = self._formed(tested, "hex")
+            # hex(NULL) is an empty text, and NULL must stay NULL.
+            tested = exp.Case(ifs=[exp.If(this=_is_not_null(self.shown(column)), true=tested)])
+        element = self._formed(exp.column("value", table="e", quoted=True), self._ELEMENTS.get(slot.type))
+        listed = exp.alias_(exp.Anonymous(this="json_each", expressions=[exp.Placeholder()]), "e", quoted=True)
+        member = exp.In(this=tested, query=exp.Subquery(this=exp.select(element).from_(listed)))
+        return exp.Not(this=member) if negated else member
+
+    def like(self, column: PlanColumn, index: int) -> exp.Expression:
+        # SQLite's LIKE never minds case; GLOB always does, and can use an index.
+        self.params.append(ParamSlot(index, FieldType.TEXT, transform=Transform.GLOB))
+        return exp.Glob(this=self.shown(column), expression=exp.Placeholder())
+
+    def pattern(self, column: PlanColumn, index: int, transform: Transform) -> exp.Expression:
+        self.params.append(ParamSlot(index, FieldType.TEXT, transform=transform))
+        like = exp.Like(this=self.shown(column), expression=exp.Placeholder())
+        return exp.Escape(this=like, expression=exp.Literal.string("\\"))
+
+    def _formed(self, expression: exp.Expression, function: str | None) -> exp.Expression:
+        return expression if function is None else exp.Anonymous(this=function, expressions=[expression])
+
+
+DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {"postgres": _Postgres, "sqlite": _Sqlite}
+
+
+def is_null(expression: exp.Expression) -> exp.Expression:
+    """The test for NULL."""
+    return exp.Is(this=expression, expression=exp.Null())
+
+
+def identifier(name: str) -> exp.Identifier:
+    """The name as an identifier; the generator quotes it."""
+    return exp.Identifier(this=name, quoted=True)
+
+
+def _is_not_null(expression: exp.Expression) -> exp.Expression:
+    return exp.Not(this=is_null(expression))
+
+
+def _column(column: PlanColumn, *, qualified: bool = False) -> exp.Column:
+    return exp.Column(this=identifier(column.column), table=identifier(TABLE_ALIAS) if qualified else None)

@@ -1,0 +1,58 @@
+"""Text values of pattern operators, as they are bound, so that only the wildcards meant as such are wildcards."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+from lensway.query.plan import Operator
+
+
+class Transform(enum.Enum):
+    """What becomes of a text value before it is bound."""
+
+    NONE = "none"
+    LIKE = "like"
+    """`%` and `_` are wildcards, backslash is itself."""
+    GLOB = "glob"
+    """The same in GLOB's alphabet."""
+    CONTAINS = "contains"
+    STARTS_WITH = "starts_with"
+    ENDS_WITH = "ends_with"
+
+
+FOLDING: Final[Mapping[Operator, Transform]] = {
+    Operator.ILIKE: Transform.LIKE,
+    Operator.CONTAINS: Transform.CONTAINS,
+    Operator.STARTS_WITH: Transform.STARTS_WITH,
+    Operator.ENDS_WITH: Transform.ENDS_WITH,
+}
+"""The operators that do not mind case."""
+
+_GLOB: Final = str.maketrans({"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"})
+_BACKSLASH: Final = str.maketrans({"\\": "\\\\"})
+_LITERAL: Final = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
+_SPECIAL: Final = "%_\\*?["
+
+
+def bind_text(value: str, transform: Transform) -> str:
+    """The value as it is bound under its transform. LIKE's escape character is the backslash."""
+    match transform:
+        case Transform.NONE:
+            return value
+        case Transform.LIKE:
+            return value.translate(_BACKSLASH)
+        case Transform.GLOB:
+            return value.translate(_GLOB)
+        case Transform.CONTAINS:
+            return f"%{value.translate(_LITERAL)}%"
+        case Transform.STARTS_WITH:
+            return f"{value.translate(_LITERAL)}%"
+        case Transform.ENDS_WITH:
+            return f"%{value.translate(_LITERAL)}"
+
+
+def bound_bytes_max(value: str) -> int:
+    """No transform of this value is longer."""
+    return len(value.encode()) + 2 * sum(value.count(character) for character in _SPECIAL) + 2
