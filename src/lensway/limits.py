@@ -69,6 +69,8 @@ PLAN_BYTES_MAX: Final = 192 * KIB
 """An encoded plan rides in one offer."""
 CREDIT_WINDOW_BYTES: Final = 512 * KIB
 """Bytes that an executor may have sent and the caller not yet taken, per job."""
+CREDIT_GRANT_BYTES_MIN: Final = 128 * KIB
+"""Smaller grants are saved up: one credit frame for several data frames."""
 HOLD_BACK_BYTES: Final = 256 * KIB
 """Rows of a stream held back so that a runner lost early costs the caller nothing."""
 HOLD_BACK_SECONDS: Final = 0.050
@@ -119,6 +121,10 @@ NOT_ASSIGNED_MAX: Final = 2
 """A session that still says `not_assigned` after its set was pushed so often is left out for this job."""
 REPORTS_MISSED_MAX: Final = 2
 """Heartbeats in a row that do not list an attempt that we count on: then it is lost."""
+NODE_STALL_SECONDS: Final = 0.1
+"""A timer of this node that is so late says that the node itself stood still; nobody else is blamed for silence then."""
+NODE_STALL_GRACE_SECONDS: Final = 0.25
+"""What peers said meanwhile is read within this time after a stall."""
 RUNNER_HISTORY_ENTRIES_MAX: Final = 10_000
 """Runners whose last session is remembered after it was lost."""
 QUEUE_JOBS_MAX: Final = 1_000
@@ -196,6 +202,7 @@ EVENT_BACKLOG_MAX: Final = 1_000
 TEST_TIMEOUT_SECONDS: Final = 15.0
 
 assert CREDIT_WINDOW_BYTES >= HOLD_BACK_BYTES + DATA_FRAME_BYTES_MAX
+assert 4 * CREDIT_GRANT_BYTES_MIN <= CREDIT_WINDOW_BYTES
 assert HEARTBEAT_SECONDS < SUSPECT_SECONDS < RUNNER_FENCE_SECONDS < DEAD_SECONDS
 assert HEARTBEAT_LARGE_SECONDS < SUSPECT_LARGE_SECONDS < RUNNER_FENCE_LARGE_SECONDS < DEAD_LARGE_SECONDS
 assert DEAD_LARGE_SECONDS <= ASSIGNMENT_FORCE_SECONDS

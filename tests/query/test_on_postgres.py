@@ -168,6 +168,12 @@ def test_pages_totals_and_counts_are_those_of_the_model(things: Reader, asked: A
     assert things.count(DEFINITION, asked.where) == len(expected)
 
 
+def test_every_operator_holds_for_every_value_as_in_the_model(things: Reader) -> None:
+    for where in query_model.conditions(DEFINITION, has_special_values=True):
+        expected = sum(query_model.matches(where, row, DEFINITION) for row in ROWS)
+        assert things.count(DEFINITION, where) == expected, where
+
+
 def test_a_probe_reads_no_row_but_every_column(things: Reader) -> None:
     assert things.rows(plan_probe(DEFINITION))[0] == []
     gone = LensDefinition(

@@ -131,6 +131,12 @@ def test_pages_are_the_rows_of_the_model_in_its_order(things: sqlite3.Connection
     assert [(row["key_a"], row["key_b"]) for row in pages(things, DEFINITION, request)] == expected
 
 
+def test_every_operator_holds_for_every_value_as_in_the_model(things: sqlite3.Connection) -> None:
+    for where in query_model.conditions(DEFINITION, has_special_values=False):
+        expected = sum(query_model.matches(where, row, DEFINITION) for row in ROWS)
+        assert fetch(things, plan_count(DEFINITION, where, SQLITE))[0][0]["count"] == expected, where
+
+
 @settings(max_examples=150)
 @given(asked=query_model.questions(DEFINITION, has_special_values=False))
 def test_counts_totals_and_exports_are_of_the_same_rows(things: sqlite3.Connection, asked: Asked) -> None:

@@ -6,11 +6,13 @@ that names an older attempt, or comes from another session than the attempt's, c
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
+import msgspec
+
+from lensway.dispatch.records import JobRecord
 from lensway.errors import Failure
 from lensway.fleet.facts import SessionFacts
 from lensway.ids import EnvironmentId, JobId, RequestId, RunnerId, SessionId, SourceId
@@ -38,10 +40,11 @@ class RefusalKind(enum.Enum):
     POLICY = "policy"
     STALE = "stale"
     UNKNOWN_KIND = "unknown_kind"
+    UNWRITTEN = "unwritten"
+    """The offer never left this node: the link was closed already. Said by the link, never by a runner."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class JobRequest:
+class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request to be executed. ``payload`` is opaque (an encoded plan). ``deadline`` is monotonic time.
 
     ``runner`` pins the job to one runner, ``session`` to one instance (connection tests); pinned jobs are never executed
@@ -71,31 +74,27 @@ class JobRequest:
 # --- events ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Submitted:
+class Submitted(msgspec.Struct, frozen=True):
     """A caller wants this job done."""
 
     job: JobId
     request: JobRequest
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CallerGone:
+class CallerGone(msgspec.Struct, frozen=True):
     """The caller cancelled or went away."""
 
     job: JobId
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Consumed:
+class Consumed(msgspec.Struct, frozen=True):
     """The caller took so many released bytes."""
 
     job: JobId
     bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """The place executes the attempt."""
 
     session: SessionId
@@ -103,8 +102,7 @@ class Accepted:
     attempt: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The place does not execute the attempt; nothing was started."""
 
     session: SessionId
@@ -115,8 +113,7 @@ class Refused:
     message: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(msgspec.Struct, frozen=True):
     """Encoded rows of the attempt, in order."""
 
     session: SessionId
@@ -125,8 +122,7 @@ class Rows:
     payload: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """The attempt is complete; ``result`` is the opaque end mark, ``tail`` the last rows, ``sent_bytes`` all of its data."""
 
     session: SessionId
@@ -137,8 +133,7 @@ class Ended:
     tail: bytes = b""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class AttemptFailed:
+class AttemptFailed(msgspec.Struct, frozen=True):
     """The attempt ended without a result."""
 
     session: SessionId
@@ -149,23 +144,24 @@ class AttemptFailed:
     handed_back: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SessionOpened:
+class SessionOpened(msgspec.Struct, frozen=True):
     """A runner is connected and authenticated."""
 
     facts: SessionFacts
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SessionAlive:
-    """A sign of life: the peer acknowledged our last heartbeat, or sent rows."""
+class SessionAlive(msgspec.Struct, frozen=True):
+    """A sign of life: the peer acknowledged our last heartbeat. (Rows are noted as life too, but they prove one direction.)"""
 
     session: SessionId
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SessionReported:
-    """The runner's heartbeat: the revision in force, what it holds, what it knows of its sources."""
+class SessionReported(msgspec.Struct, frozen=True):
+    """The runner's heartbeat: the revision in force, what it holds, what it knows of its sources.
+
+    ``jobs`` are the (job, attempt) pairs that it has accepted and not ended; None when this report does not say. Give it behind
+    all frames that arrived before it.
+    """
 
     session: SessionId
     revision: int
@@ -174,48 +170,56 @@ class SessionReported:
     source_states: Mapping[SourceId, tuple[str, str]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SessionDraining:
+class SessionDraining(msgspec.Struct, frozen=True):
     """The runner (or an operator) takes it out of service; attempts in flight go on. ``is_draining`` False ends it."""
 
     session: SessionId
     is_draining: bool = True
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SessionLost:
+class SessionLost(msgspec.Struct, frozen=True):
     """The connection is gone. ``cause`` is for people: a short class such as ``closed``, ``reset``, ``heartbeat_lost``."""
 
     session: SessionId
     cause: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CatalogChanged:
+class CatalogChanged(msgspec.Struct, frozen=True):
     """There is a newer snapshot; queued and waiting jobs are routed again."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """The time that `Core.next_wake` asked for has come."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(msgspec.Struct, frozen=True):
     """The node goes down: nothing new is accepted, what runs is finished."""
 
 
 Event: TypeAlias = (
-    Submitted | CallerGone | Consumed | Accepted | Refused | Rows | Ended | AttemptFailed | SessionOpened | SessionAlive
-    | SessionReported | SessionDraining | SessionLost | CatalogChanged | Tick | Stopping
+    Submitted
+    | CallerGone
+    | Consumed
+    | Accepted
+    | Refused
+    | Rows
+    | Ended
+    | AttemptFailed
+    | SessionOpened
+    | SessionAlive
+    | SessionReported
+    | SessionDraining
+    | SessionLost
+    | CatalogChanged
+    | Tick
+    | Stopping
 )
 
 
 # --- instructions ---------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SendOffer:
+class SendOffer(msgspec.Struct, frozen=True):
     """Offer the attempt to the session (or start it inline when ``session`` is INLINE)."""
 
     session: SessionId
@@ -227,8 +231,7 @@ class SendOffer:
     credit: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SendCancel:
+class SendCancel(msgspec.Struct, frozen=True):
     """Stop the attempt at its place; what it still says is ignored."""
 
     session: SessionId
@@ -237,8 +240,7 @@ class SendCancel:
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SendCredit:
+class SendCredit(msgspec.Struct, frozen=True):
     """The attempt may send so many bytes more."""
 
     session: SessionId
@@ -247,50 +249,52 @@ class SendCredit:
     bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PushSet:
+class PushSet(msgspec.Struct, frozen=True):
     """The session does not have the wanted set: push it (again)."""
 
     session: SessionId
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CloseSession:
+class CloseSession(msgspec.Struct, frozen=True):
     """End the session now (dead, or it broke the rules)."""
 
     session: SessionId
     cause: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True):
     """Give these rows to the caller, in order."""
 
     job: JobId
     chunks: tuple[bytes, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(msgspec.Struct, frozen=True):
     """The job's one good outcome: the rest of the rows and the end mark."""
 
     job: JobId
     chunks: tuple[bytes, ...]
     result: bytes
+    record: JobRecord
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(msgspec.Struct, frozen=True):
     """The job's one bad outcome. ``released`` says that rows went out before it: the stream must visibly break."""
 
     job: JobId
     failure: Failure
     released: bool
+    record: JobRecord
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class StatusChanged:
-    """A session's state changed; for events, metrics and the Console."""
+class Abandon(msgspec.Struct, frozen=True):
+    """The job has had its outcome and the caller has taken nothing of the rest for too long: drop it and cut the caller."""
+
+    job: JobId
+
+
+class StatusChanged(msgspec.Struct, frozen=True):
+    """A session's state changed; for events, metrics and the Console. The first state is ``live``, the last ``lost``."""
 
     session: SessionId
     runner: RunnerId
@@ -299,5 +303,5 @@ class StatusChanged:
 
 
 Instruction: TypeAlias = (
-    SendOffer | SendCancel | SendCredit | PushSet | CloseSession | Deliver | Complete | Fail | StatusChanged
+    SendOffer | SendCancel | SendCredit | PushSet | CloseSession | Deliver | Complete | Fail | Abandon | StatusChanged
 )

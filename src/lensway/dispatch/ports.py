@@ -1,4 +1,4 @@
-"""The two ports of dispatch, and the table it routes by. The gateway implements `RunnerLink`, the execution library (wired by
+"""The ports of dispatch, and the table it routes by. The gateway implements `RunnerLink`, the execution library (wired by
 `compose`) implements `Executor`; both answer by handing events to the dispatcher."""
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ class RunnerLink(Protocol):
     """One session as dispatch sees it. Nothing here waits and nothing raises: a link that cannot send is about to be lost."""
 
     def offer(self, order: SendOffer) -> None:
-        """Write the offer behind the assignment set it depends on."""
+        """Write the offer behind the assignment set it depends on. A link that is closed already and so does not write it
+        answers `Refused` with `RefusalKind.UNWRITTEN`, so that even a job that is never repeated can go elsewhere."""
 
     def cancel(self, order: SendCancel) -> None:
         """Write the cancel."""
@@ -27,11 +28,15 @@ class RunnerLink(Protocol):
         """Write the wanted assignment set again."""
 
     def close(self, cause: str) -> None:
-        """Abort the connection; the link reports `SessionLost` once."""
+        """Abort the connection. `SessionLost` may follow; dispatch has already ended the session."""
 
 
 class Executor(Protocol):
-    """The inline place. Answers with the same events as a session, with ``session`` INLINE."""
+    """The inline place. Answers with the same events as a session, with ``session`` INLINE.
+
+    Every order that was started is answered by Ended or AttemptFailed in the end, also after a cancel: only then is its
+    reservation given back.
+    """
 
     def start(self, order: SendOffer) -> None:
         """Begin the attempt: Accepted at once, then Rows, Ended or AttemptFailed."""
@@ -44,7 +49,11 @@ class Executor(Protocol):
 
 
 class SourceRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """What routing needs of one source: made from the snapshot, one look-up per query."""
+    """What routing needs of one source: made from the snapshot, one look-up per query.
+
+    ``wanted`` and ``marks`` stand beside ``runners``: the revision of each one's set, and ``revoked`` or ``draining`` for a
+    runner that is out of service by order ("" otherwise).
+    """
 
     source: SourceId
     name: str
@@ -53,21 +62,25 @@ class SourceRoute(msgspec.Struct, frozen=True, kw_only=True):
     """Runner-local credentials or `execution = "runner_required"`: never inline."""
     runners: tuple[RunnerId, ...]
     runner_names: tuple[str, ...]
+    wanted: tuple[int, ...]
+    marks: tuple[str, ...]
+    serving: tuple[bool, ...]
+
+
+class RunnerRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """What routing needs of one runner that a job is pinned to."""
+
+    runner: RunnerId
+    name: str
+    wanted: int
+    mark: str
 
 
 class Routes(Protocol):
     """The catalog as routing sees it, always the newest."""
 
-    revision_of: RevisionOf
-
     def source(self, environment: EnvironmentId, source: SourceId) -> SourceRoute | None:
         """The source's route, or None when it is gone."""
 
-    def is_serving(self, runner: RunnerId) -> bool:
-        """True when the runner exists, is not revoked and not drained by an operator."""
-
-
-class RevisionOf(Protocol):
-    """The wanted revision of a runner's set."""
-
-    def __call__(self, runner: RunnerId) -> int: ...
+    def runner(self, environment: EnvironmentId, runner: RunnerId) -> RunnerRoute | None:
+        """The runner of this environment, or None when it is gone."""

@@ -41,6 +41,8 @@ class Verdict(enum.StrEnum):
     """This job's offer was not answered there."""
     NOT_READY = "not_ready"
     """It keeps saying that the source is not assigned to it, although its set was pushed."""
+    CLOSING = "closing"
+    """Its link was closed already when this job was offered."""
     NOT_PINNED = "not_pinned"
     """The job is pinned to another instance."""
 
@@ -56,7 +58,7 @@ UNABLE = frozenset(
 )
 """Live, but cannot serve this: waiting does not help."""
 
-REVIVABLE = frozenset({Verdict.SUSPECT, Verdict.DRAINING, Verdict.UNANSWERED, Verdict.NOT_READY})
+REVIVABLE = frozenset({Verdict.SUSPECT, Verdict.DRAINING, Verdict.UNANSWERED, Verdict.NOT_READY, Verdict.CLOSING})
 """Connected and perhaps able again in a moment."""
 
 

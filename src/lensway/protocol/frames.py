@@ -53,6 +53,8 @@ class Welcome(Frame, tag=2, frozen=True, kw_only=True):
     fence_ms: Count
     nonce: bytes
     features: tuple[str, ...] = ()
+    wall_ms: Count = 0
+    """The gateway's wall clock: the runner judges the expiry of sealed credentials on it, never on its own."""
 
 
 class Heartbeat(Frame, tag=3, frozen=True, kw_only=True):

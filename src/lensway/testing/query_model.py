@@ -8,7 +8,7 @@ import datetime
 import decimal
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from hypothesis import strategies
@@ -297,6 +297,19 @@ def questions(definition: LensDefinition, *, has_special_values: bool) -> strate
         order_by=strategies.lists(term, max_size=3, unique_by=lambda each: each["field"]),
         limit=strategies.integers(1, 12),
     )
+
+
+def conditions(definition: LensDefinition, *, has_special_values: bool) -> Iterator[dict[str, object]]:
+    """Every operator of every field with every value, one condition each."""
+    for field in definition.fields.values():
+        if field.type is FieldType.JSON or field.is_list:
+            continue
+        known = values_of(field.type, has_special_values=has_special_values)
+        for operator in (*_COMPARISONS, *(_PATTERNS if field.type is FieldType.TEXT else ())):
+            yield from ({field.name: {operator: value}} for value in known)
+        for value in known:
+            for operator in ("$in", "$nin"):
+                yield from ({field.name: {operator: listed}} for listed in ([value], [value, None]))
 
 
 def wheres(definition: LensDefinition, *, has_special_values: bool) -> strategies.SearchStrategy[object]:

@@ -1,0 +1,57 @@
+"""What became of a job, as plain values: for `GET /v1/requests/{id}`, logs and metrics. Times are monotonic seconds."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lensway.errors import Failure
+from lensway.fleet import CandidateNote
+from lensway.ids import EnvironmentId, InstanceId, JobId, RequestId, RunnerId, SessionId, SourceId
+
+
+class AttemptRecord(msgspec.Struct, kw_only=True):
+    """One offer and what followed. ``runner`` None is inline. ``cause`` is a closed word, with a code behind a colon where it
+    has one: ``ended``, ``refused:busy``, ``unanswered``, ``lost:closed``, ``failed:QUERY_TIMEOUT``, ``handed_back``,
+    ``stopped:deadline``, ``stopped:caller_gone``, ``stopped:stalled``."""
+
+    number: int
+    session: SessionId
+    runner: RunnerId | None
+    runner_name: str | None
+    instance: InstanceId | None
+    candidates: tuple[CandidateNote, ...]
+    offered_at: float
+    accepted_at: float | None = None
+    first_row_at: float | None = None
+    ended_at: float | None = None
+    cause: str = ""
+
+
+class JobRecord(msgspec.Struct, kw_only=True):
+    """One job from submission to outcome. ``attempts`` are all offers in order; ``executed`` counts the accepted ones.
+
+    ``undecided`` is the last decision that found nobody (why the job waited, was queued, or failed); ``outcome`` is
+    ``completed`` or the code of the failure, "" while the job runs.
+    """
+
+    request: RequestId
+    job: JobId
+    environment: EnvironmentId
+    source: SourceId
+    kind: str
+    submitted_at: float
+    deadline: float
+    attempts: list[AttemptRecord] = msgspec.field(default_factory=list)
+    executed: int = 0
+    undecided: tuple[CandidateNote, ...] = ()
+    waited_at: float | None = None
+    queued_at: float | None = None
+    released_at: float | None = None
+    ended_at: float | None = None
+    bytes: int = 0
+    outcome: str = ""
+    failure: Failure | None = None
+
+    def placed_at(self) -> AttemptRecord | None:
+        """The attempt that gave the outcome, or the last one that was executed."""
+        return next((attempt for attempt in reversed(self.attempts) if attempt.accepted_at is not None), None)

@@ -1,0 +1,81 @@
+"""Typed failures on the wire, and which codes a runner may report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from lensway.errors import ErrorCode, Failure
+from lensway.protocol.errors import ProtocolError
+
+MESSAGE_CHARACTERS_MAX: Final = 2_000
+DETAILS_BYTES_MAX: Final = 16_384
+
+REPORTABLE: Final = frozenset(
+    {
+        ErrorCode.INVALID_REQUEST,
+        ErrorCode.UNSUPPORTED_OPERATOR,
+        ErrorCode.NOT_FOUND,
+        ErrorCode.REFUSED_BY_RUNNER,
+        ErrorCode.LIMIT_EXCEEDED,
+        ErrorCode.ROW_TOO_LARGE,
+        ErrorCode.PAYLOAD_TOO_LARGE,
+        ErrorCode.SOURCE_QUERY_FAILED,
+        ErrorCode.SOURCE_UNREACHABLE,
+        ErrorCode.OVERLOADED,
+        ErrorCode.QUERY_TIMEOUT,
+        ErrorCode.CANCELLED,
+        ErrorCode.INTERNAL,
+    }
+)
+"""A runner must not be able to tell a caller that its key is wrong, or that a runner was lost; the rest becomes `internal`."""
+
+
+class _WireFailure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    code: str
+    message: str
+    hint: str | None = None
+    details: Mapping[str, object] = {}
+    retry_after_seconds: float | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(_WireFailure)
+
+
+def encode_failure(failure: Failure) -> bytes:
+    """The failure as JSON, cut to what a frame may hold."""
+    details = msgspec.to_builtins(failure.details, str_keys=True)
+    if len(msgspec.json.encode(details)) > DETAILS_BYTES_MAX:
+        details = {}
+    return msgspec.json.encode(
+        _WireFailure(
+            code=failure.code.value,
+            message=failure.message[:MESSAGE_CHARACTERS_MAX],
+            hint=failure.hint[:MESSAGE_CHARACTERS_MAX] if failure.hint else None,
+            details=details,
+            retry_after_seconds=failure.retry_after_seconds,
+        )
+    )
+
+
+def decode_failure(data: bytes) -> Failure:
+    """The failure of these bytes; a code that a runner may not report becomes `internal` without its text.
+
+    Raises:
+        ProtocolError: for anything but a failure.
+    """
+    try:
+        wire = _decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise ProtocolError("malformed_failure") from None
+    if wire.code not in REPORTABLE:
+        return Failure(code=ErrorCode.INTERNAL, message="the runner failed in a way that it cannot report")
+    return Failure(
+        code=ErrorCode(wire.code),
+        message=wire.message[:MESSAGE_CHARACTERS_MAX],
+        hint=wire.hint[:MESSAGE_CHARACTERS_MAX] if wire.hint else None,
+        details=wire.details,
+        retry_after_seconds=wire.retry_after_seconds,
+    )
