@@ -80,6 +80,8 @@ HANDSHAKE_TIMEOUT_SECONDS: Final = 5.0
 """From the TCP connection to a complete `hello`."""
 HANDSHAKES_PENDING_MAX: Final = 200
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
+SESSIONS_MAX: Final = 10_000
+"""Connections of runners on one node; one more is refused before its upgrade."""
 SESSIONS_PER_RUNNER_MAX: Final = 32
 """Instances of one runner; the newest is refused, so that two never take turns to evict each other."""
 
@@ -148,6 +150,15 @@ RECONNECT_SECONDS_MIN: Final = 0.25
 RECONNECT_SECONDS_MAX: Final = 15.0
 RECONNECT_STABLE_SECONDS: Final = 30.0
 """Back-off resets only after a session has lived so long."""
+RUNNER_STALL_SECONDS: Final = 0.5
+"""A runner whose loop stood still for so long discards the offers that waited meanwhile (I6)."""
+RUNNER_STALL_GRACE_SECONDS: Final = 0.1
+"""What waited in the socket during a stall has been read by then."""
+RUNNER_WATCH_SECONDS: Final = 0.1
+FLUSH_SECONDS: Final = 0.025
+"""Rows of a stream wait at most so long for a frame to fill up."""
+PROBE_SECONDS: Final = 5.0
+"""A runner looks again at a source that it could not reach, so often."""
 DRAIN_SECONDS: Final = 30.0
 """A draining runner hands back what has not finished by then."""
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 import msgspec
+
+from lensway.errors import ErrorCode, LenswayError
 
 
 class RowFormat(enum.StrEnum):
@@ -43,3 +46,19 @@ class ResultEnd(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     has_more: bool = False
     last_key: tuple[object, ...] | None = None
     total: int | None = None
+
+
+_decoder: Final = msgspec.msgpack.Decoder(ResultEnd)
+
+
+def encode_end(end: ResultEnd) -> bytes:
+    """The end mark as it travels, opaque to whoever carries it."""
+    return msgspec.msgpack.encode(end)
+
+
+def decode_end(data: bytes) -> ResultEnd:
+    """The end mark of these bytes. Raises LenswayError INTERNAL for anything else: whoever executed it broke the rules."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise LenswayError(ErrorCode.INTERNAL, "the end mark of the result cannot be read") from None

@@ -1,0 +1,143 @@
+"""The one table of routes: the server's routing and the OpenAPI document are both made from it."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Final
+
+import msgspec
+
+from lensway.api import shapes
+
+
+class Access(enum.Enum):
+    """Who may call a route. The decision itself is made in `auth`."""
+
+    OPEN = "open"
+    """No key."""
+    DATA = "data"
+    """Any key; the lens's grants decide."""
+    READ = "read"
+    """An admin key of any role."""
+    OPERATE = "operate"
+    """An admin key with role operator or admin."""
+    ADMIN = "admin"
+    """An admin key with role admin."""
+    INSTANCE = "instance"
+    """An instance-wide admin key with role admin."""
+
+
+class Param(msgspec.Struct, frozen=True):
+    """A query parameter."""
+
+    name: str
+    kind: type = str
+    description: str = ""
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One method on one path. ``name`` is the operation id and the name of its handler."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    access: Access
+    request: Any = None
+    answer: Any = None
+    status: int = 200
+    params: tuple[Param, ...] = ()
+    media: str = "application/json"
+    is_body_optional: bool = False
+
+
+_FORCE: Final = Param("force", bool, "delete although it has assignments")
+_VERIFY: Final = Param("verify", bool, "test from that runner first; change nothing when it fails")
+_LIMIT: Final = Param("limit", int, "at most so many, the newest first")
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route(method="GET", path="/healthz", name="healthz", summary="The process lives.", access=Access.OPEN),
+    Route(method="GET", path="/readyz", name="readyz", summary="The process serves.", access=Access.OPEN),
+    Route(method="GET", path="/openapi.json", name="openapi", summary="This document.", access=Access.OPEN),
+    Route(method="GET", path="/metrics", name="metrics", summary="Prometheus metrics.", access=Access.READ, media="text/plain"),
+    # data plane
+    Route(method="POST", path="/v1/query/{lens}", name="query", summary="Rows of a lens, a page.", access=Access.DATA,
+          request=shapes.QueryRequest, answer=shapes.QueryAnswer, is_body_optional=True),
+    Route(method="POST", path="/v1/query/{lens}/export", name="export", summary="Every matching row, streamed; Accept decides the format.",
+          access=Access.DATA, request=shapes.ExportRequest, media="application/x-ndjson", is_body_optional=True),
+    Route(method="POST", path="/v1/query/{lens}/explain", name="explain", summary="What would run and where; runs nothing.",
+          access=Access.DATA, request=shapes.QueryRequest, answer=shapes.ExplainAnswer, is_body_optional=True),
+    Route(method="POST", path="/v1/count/{lens}", name="count", summary="How many rows match.", access=Access.DATA,
+          request=shapes.CountRequest, answer=shapes.CountAnswer, is_body_optional=True),
+    Route(method="GET", path="/v1/lenses", name="list_lenses", summary="What this key may ask.", access=Access.DATA, answer=shapes.LensList),
+    Route(method="GET", path="/v1/lenses/{lens}", name="show_lens", summary="One lens with its field types.", access=Access.DATA,
+          answer=shapes.LensSummary),
+    Route(method="GET", path="/v1/requests/{id}", name="show_request", summary="What became of a request.", access=Access.DATA),
+    # control plane
+    Route(method="POST", path="/v1/environments", name="create_environment", summary="A new environment.", access=Access.INSTANCE,
+          request=shapes.EnvironmentRequest, answer=shapes.EnvironmentAnswer, status=201),
+    Route(method="GET", path="/v1/environments", name="list_environments", summary="The environments this key may see.",
+          access=Access.READ, answer=shapes.EnvironmentList),
+    Route(method="DELETE", path="/v1/environments/{environment}", name="delete_environment", summary="Delete an empty environment.",
+          access=Access.INSTANCE, status=204),
+    Route(method="POST", path="/v1/sources", name="create_source", summary="A new source.", access=Access.ADMIN,
+          request=shapes.SourceRequest, answer=shapes.SourceAnswer, status=201),
+    Route(method="GET", path="/v1/sources", name="list_sources", summary="The sources.", access=Access.READ, answer=shapes.SourceList),
+    Route(method="GET", path="/v1/sources/{source}", name="show_source", summary="One source.", access=Access.READ, answer=shapes.SourceAnswer),
+    Route(method="PATCH", path="/v1/sources/{source}", name="patch_source", summary="Change a source; what is absent stays.",
+          access=Access.ADMIN, request=shapes.SourcePatch, answer=shapes.SourceAnswer),
+    Route(method="DELETE", path="/v1/sources/{source}", name="delete_source", summary="Delete a source without lenses and assignments.",
+          access=Access.ADMIN, status=204),
+    Route(method="POST", path="/v1/sources/{source}/test", name="test_source", summary="Test the connection from where it is executed.",
+          access=Access.OPERATE, answer=shapes.TestAnswer, params=(Param("runner", str, "test from this runner, assigned or not"),)),
+    Route(method="GET", path="/v1/sources/{source}/tables", name="list_tables", summary="The tables that its login can read.",
+          access=Access.READ),
+    Route(method="GET", path="/v1/sources/{source}/tables/{table}", name="show_table", summary="One table's columns.", access=Access.READ),
+    Route(method="PUT", path="/v1/lenses/{lens}", name="put_lens", summary="Declare a lens. Does not contact the source.",
+          access=Access.ADMIN, request=shapes.LensRequest),
+    Route(method="DELETE", path="/v1/lenses/{lens}", name="delete_lens", summary="Delete a lens.", access=Access.ADMIN, status=204),
+    Route(method="POST", path="/v1/runners", name="create_runner", summary="Register a runner; its token is shown once.",
+          access=Access.ADMIN, request=shapes.RunnerRequest, answer=shapes.CreatedRunner, status=201),
+    Route(method="GET", path="/v1/runners", name="list_runners", summary="Every runner with its state and what it covers.",
+          access=Access.READ, answer=shapes.RunnerList),
+    Route(method="GET", path="/v1/runners/{runner}", name="show_runner", summary="One runner, by id or name.", access=Access.READ,
+          answer=shapes.RunnerAnswer),
+    Route(method="PATCH", path="/v1/runners/{runner}", name="patch_runner", summary="Change the network label.", access=Access.ADMIN,
+          request=shapes.RunnerPatch, answer=shapes.RunnerAnswer),
+    Route(method="DELETE", path="/v1/runners/{runner}", name="delete_runner", summary="Delete a runner.", access=Access.ADMIN,
+          params=(_FORCE,)),
+    Route(method="POST", path="/v1/runners/{runner}/rotate", name="rotate_runner", summary="A new token, shown once; the old one overlaps.",
+          access=Access.ADMIN, answer=shapes.CreatedRunner),
+    Route(method="POST", path="/v1/runners/{runner}/revoke", name="revoke_runner", summary="End its tokens and sessions; assignments are kept.",
+          access=Access.ADMIN),
+    Route(method="POST", path="/v1/runners/{runner}/drain", name="drain_runner", summary="Give it no new work; assignments are kept.",
+          access=Access.OPERATE),
+    Route(method="POST", path="/v1/runners/{runner}/resume", name="resume_runner", summary="End a drain.", access=Access.OPERATE),
+    Route(method="GET", path="/v1/runners/{runner}/sources", name="list_runner_sources", summary="What a runner is assigned.",
+          access=Access.READ, answer=shapes.RunnerSources),
+    Route(method="PUT", path="/v1/runners/{runner}/sources/{source}", name="assign", summary="The runner serves the source, from now on.",
+          access=Access.OPERATE, answer=shapes.AssignmentAnswer, params=(_VERIFY,)),
+    Route(method="DELETE", path="/v1/runners/{runner}/sources/{source}", name="unassign", summary="The runner serves the source no more.",
+          access=Access.OPERATE, answer=shapes.AssignmentAnswer),
+    Route(method="GET", path="/v1/assignments", name="list_assignments", summary="The whole set with its revision.", access=Access.READ,
+          answer=shapes.AssignmentList),
+    Route(method="POST", path="/v1/push", name="push", summary="Apply a declaration: a diff, in one transaction.", access=Access.ADMIN,
+          request=dict[str, Any], answer=shapes.PushAnswer,
+          params=(Param("dryRun", bool, "only say what would change"), Param("prune", bool, "remove what the document does not name"))),
+    Route(method="GET", path="/v1/config", name="config", summary="The environment as a declaration, without configs.", access=Access.READ),
+    Route(method="POST", path="/v1/keys", name="create_key", summary="A new key, shown once.", access=Access.ADMIN,
+          request=shapes.KeyRequest, answer=shapes.KeyAnswer, status=201),
+    Route(method="GET", path="/v1/keys", name="list_keys", summary="The keys, without their secrets.", access=Access.READ, answer=shapes.KeyList),
+    Route(method="DELETE", path="/v1/keys/{id}", name="delete_key", summary="The key opens nothing any more.", access=Access.ADMIN, status=204),
+    Route(method="GET", path="/v1/requests", name="list_requests", summary="Recent requests with their attempts.", access=Access.READ,
+          params=(_LIMIT,)),
+    Route(method="GET", path="/v1/events", name="events", summary="Server-sent events: session, assignment, health, drain, test, warning.",
+          access=Access.READ, media="text/event-stream"),
+    Route(method="GET", path="/v1/audit", name="audit", summary="Who did what, the newest first.", access=Access.READ,
+          params=(_LIMIT, Param("before", int, "entries older than this sequence number"))),
+)  # fmt: skip
+
+
+def route_named(name: str) -> Route:
+    """The route of this operation id."""
+    return next(route for route in ROUTES if route.name == name)

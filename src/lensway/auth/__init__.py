@@ -1,0 +1,1 @@
+"""Room: auth. Minting, hashing, scopes, sealing; decisions as pure functions."""

@@ -1,0 +1,67 @@
+"""A WebSocket as the transport that both ends of the runner link are written against."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Final
+
+from websockets.asyncio.connection import Connection
+from websockets.exceptions import ConnectionClosed
+
+from lensway.limits import DATA_FRAME_BYTES_MAX
+from lensway.protocol.transport import TransportClosedError
+
+_CAUSES: Final = {
+    1001: "going_away",
+    1006: "reset",
+    1009: "message_too_large",
+    1002: "protocol_error",
+    1007: "protocol_error",
+}
+
+
+class WebSocketTransport:
+    """Implements `lensway.protocol.transport.Transport`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        _keep_unsent_short(connection)
+
+    async def send(self, message: bytes | bytearray) -> None:
+        """Send one message; waits while the peer does not take it."""
+        try:
+            await self._connection.send(message)
+        except ConnectionClosed as error:
+            raise TransportClosedError(_cause(error)) from None
+
+    async def recv(self) -> bytes:
+        """The next message; a text message is a broken peer."""
+        try:
+            message = await self._connection.recv(decode=False)
+        except ConnectionClosed as error:
+            raise TransportClosedError(_cause(error)) from None
+        return message
+
+    async def close(self) -> None:
+        """Close with the usual handshake; the library bounds it by its close timeout."""
+        with contextlib.suppress(ConnectionClosed, OSError):
+            await self._connection.close()
+
+    def abort(self) -> None:
+        """Cut the link now."""
+        self._connection.transport.abort()
+
+
+def _cause(error: ConnectionClosed) -> str:
+    received = error.rcvd or error.sent
+    return "reset" if received is None else _CAUSES.get(received.code, "closed")
+
+
+def _keep_unsent_short(connection: Connection) -> None:
+    # What the kernel holds unsent cannot be overtaken by control frames; on a slow link that is most of their delay.
+    sock = connection.transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if sock is not None and option is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, option, 2 * DATA_FRAME_BYTES_MAX)

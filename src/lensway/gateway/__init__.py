@@ -1,0 +1,1 @@
+"""Room: gateway. The listener that runners dial; frames in, dispatch events out; pushes assignment sets."""

@@ -1,0 +1,382 @@
+"""One connected runner: moves messages, feeds the session machine, and carries dispatch's orders out.
+
+Three tasks live as long as the link: a reader, a writer, a timer. The first to end takes the others with it. Whatever happens,
+dispatch hears `SessionLost` exactly once for every session that it was told of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+
+from lensway import limits
+from lensway.catalog.records import Runner
+from lensway.clock import Clock
+from lensway.dispatch.events import (
+    Event,
+    RefusalKind,
+    Refused,
+    SendCancel,
+    SendCredit,
+    SendOffer,
+    SessionAlive,
+    SessionDraining,
+    SessionLost,
+    SessionReported,
+)
+from lensway.dispatch.ports import RunnerLink
+from lensway.fleet import Fleet, SessionFacts, Timings
+from lensway.gateway.orders import answer_event, offer_frame, states_of
+from lensway.gateway.sets import AssignmentSets
+from lensway.ids import InstanceId, SessionId
+from lensway.protocol.codec import Decoder
+from lensway.protocol.errors import ProtocolError
+from lensway.protocol.frames import AssignedSource, Cancel, CloseReason, Credit, Hello, Welcome
+from lensway.protocol.gateway_session import (
+    Admit,
+    Alive,
+    Answered,
+    Finish,
+    GatewayInstruction,
+    GatewaySession,
+    GatewayWord,
+    Give,
+    InForce,
+    Introduced,
+    Order,
+    OrderDrain,
+    OrderResume,
+    Over,
+    PeerLeaves,
+    Push,
+    Reported,
+    Repush,
+    Send,
+    Tick,
+)
+from lensway.protocol.outbox import Outbox
+from lensway.protocol.session import IllegalTransitionError
+from lensway.protocol.transport import Transport, TransportClosedError
+from lensway.protocol.version import choose_features, choose_version
+
+_log = structlog.get_logger("lensway.gateway")
+
+_CLOSE_REASONS: Final = {reason.value: reason for reason in CloseReason}
+
+
+class Dispatch(Protocol):
+    """What a link needs of the dispatcher."""
+
+    def handle(self, event: Event) -> None:
+        """Take an event."""
+
+    def next_session_id(self) -> SessionId:
+        """A number greater than all before."""
+
+    def open_session(self, facts: SessionFacts, link: RunnerLink) -> None:
+        """A runner is connected; from now on orders may come."""
+
+    @property
+    def fleet(self) -> Fleet:
+        """The sessions of this node, to read."""
+
+
+class Link:
+    """Implements `lensway.dispatch.ports.RunnerLink` for one connection of an authenticated runner."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        runner: Runner,
+        *,
+        dispatch: Dispatch,
+        sets: AssignmentSets,
+        clock: Clock,
+        address: str,
+        token_hash: bytes,
+        push_is_lost: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.runner = runner
+        self.token_hash = token_hash
+        self.session_id: SessionId | None = None
+        self._transport = transport
+        self._dispatch = dispatch
+        self._sets = sets
+        self._clock = clock
+        self._address = address
+        self._push_is_lost = push_is_lost
+        self._session = GatewaySession(clock.monotonic())
+        self._outbox = Outbox()
+        self._decoder = Decoder()
+        self._to_send = asyncio.Event()
+        self._wake_moved = asyncio.Event()
+        self._public_key = b""
+        self._over_cause: str | None = None
+        self._is_ordered_to_drain = False
+
+    # --- life -------------------------------------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Serve the connection until it is over. Never raises but for cancellation."""
+        tasks = [
+            asyncio.create_task(self._read(), name="link reader"),
+            asyncio.create_task(self._write(), name="link writer"),
+            asyncio.create_task(self._keep_time(), name="link timer"),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._is_gone(self._over_cause or _cause_of(tasks))
+            await self._farewell()
+
+    def _is_gone(self, cause: str) -> None:
+        self._over_cause = self._over_cause or cause
+        if self.session_id is not None:
+            session, self.session_id = self.session_id, None
+            _log.info("session lost", runner=self.runner.name, session=session, cause=cause)
+            self._dispatch.handle(SessionLost(session, cause))
+
+    async def _farewell(self) -> None:
+        # The last word (Close with its reason) is worth a moment, never more.
+        with contextlib.suppress(TransportClosedError, TimeoutError, ProtocolError):
+            async with asyncio.timeout(limits.CLOSE_TIMEOUT_SECONDS):
+                while message := self._outbox.take():
+                    await self._transport.send(message)
+        await self._transport.close()
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._transport.recv()
+            try:
+                for frame in self._decoder.feed(message):
+                    self._perform(self._session.handle(frame, self._clock.monotonic()))
+                    if self._over_cause is not None:
+                        return
+            except ProtocolError as error:
+                _log.warning("runner broke the protocol", runner=self.runner.name, cause=error.cause)
+                self._say(Finish(error.reason, error.cause))
+                return
+
+    async def _write(self) -> None:
+        while True:
+            await self._to_send.wait()
+            self._to_send.clear()
+            while message := self._outbox.take():
+                await self._transport.send(message)
+            if self._over_cause is not None:
+                return
+
+    async def _keep_time(self) -> None:
+        while self._over_cause is None:
+            wake = self._session.next_wake()
+            pause = None if wake is None else max(0.0, wake - self._clock.monotonic())
+            self._wake_moved.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake_moved.wait()
+                continue
+            try:
+                self._say(Tick())
+            except ProtocolError as error:
+                self._say(Finish(error.reason, error.cause))
+
+    # --- the session machine ------------------------------------------------------------------------------------------------
+
+    def _say(self, word: GatewayWord) -> bool:
+        """Hand a word to the machine; False when the session is past it. Raises ProtocolError."""
+        try:
+            instructions = self._session.handle(word, self._clock.monotonic())
+        except IllegalTransitionError:
+            return False
+        self._perform(instructions)
+        return True
+
+    def _perform(self, instructions: list[GatewayInstruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Send():
+                    self._outbox.put(instruction.frame)
+                    self._to_send.set()
+                case Answered():
+                    self._tell(lambda session, answer=instruction: answer_event(session, answer.frame))
+                case Alive():
+                    self._tell(SessionAlive)
+                case Reported():
+                    self._report(instruction.revision, instruction.jobs, instruction)
+                case InForce():
+                    self._report(instruction.revision, None, instruction)
+                case Introduced():
+                    self._admit(instruction.hello)
+                case PeerLeaves():
+                    self._tell(SessionDraining)
+                case Repush():
+                    self.push_set()
+                case Over():
+                    self._is_gone(instruction.cause)
+                    self._wake_moved.set()
+                    self._to_send.set()
+
+    def _tell(self, event: Callable[[SessionId], Event]) -> None:
+        if self.session_id is not None:
+            self._dispatch.handle(event(self.session_id))
+
+    def _report(self, revision: int, jobs: tuple[tuple[int, int], ...] | None, said: Reported | InForce) -> None:
+        draining = said.is_draining if isinstance(said, Reported) else self._is_leaving
+        states = states_of(said.source_states)
+        self._tell(lambda session: SessionReported(session, revision, jobs, draining, states))
+
+    @property
+    def _is_leaving(self) -> bool:
+        return self._session.state.value == "leaving"
+
+    def _admit(self, hello: Hello) -> None:
+        if hello.runner != self.runner.id:
+            self._say(Finish(CloseReason.UNAUTHENTICATED, "the token belongs to another runner"))
+            return
+        try:
+            version = choose_version(hello.versions)
+        except ProtocolError as error:
+            self._say(Finish(error.reason, "no common protocol version: upgrade the older side"))
+            return
+        others = sum(
+            session.facts.instance != hello.instance for session in self._dispatch.fleet.sessions_of(self.runner.id)
+        )
+        if others >= limits.SESSIONS_PER_RUNNER_MAX:
+            self._say(Finish(CloseReason.TOO_MANY_INSTANCES, f"{others} instances are connected", after_ms=30_000))
+            return
+        self._public_key = hello.public_key
+        session = self._dispatch.next_session_id()
+        timings = self._dispatch.fleet.timings_for_next()
+        self._say(Admit(self._welcome(hello, version, session, timings)))
+        self._wake_moved.set()
+        self.session_id = session
+        # The set stands in the lane before the first offer can.
+        self.push_set()
+        if self.runner.is_draining:
+            self._order_drain()
+        facts = SessionFacts(
+            session=session,
+            environment=self.runner.environment,
+            runner=self.runner.id,
+            runner_name=self.runner.name,
+            instance=InstanceId(hello.instance),
+            bridges=hello.bridges,
+            capacity=hello.capacity,
+            software=hello.software,
+            hostname=hello.hostname,
+            address=self._address,
+            version=version,
+        )
+        _log.info("session opened", runner=self.runner.name, session=session, instance=hello.instance)
+        self._dispatch.open_session(facts, self)
+
+    def _welcome(self, hello: Hello, version: int, session: SessionId, timings: Timings) -> Welcome:
+        return Welcome(
+            version=version,
+            session=session,
+            runner_name=self.runner.name,
+            environment=self.runner.environment,
+            heartbeat_ms=int(timings.heartbeat_seconds * 1000),
+            fence_ms=int(timings.runner_fence_seconds * 1000),
+            nonce=secrets.token_bytes(16),
+            features=choose_features(hello.features),
+            wall_ms=self._sets.wall_ms(),
+        )
+
+    # --- changes of the catalog -----------------------------------------------------------------------------------------------
+
+    def adopt(self, runner: Runner | None) -> None:
+        """The runner as the newest snapshot has it; None when it is gone. Pushes, drains, resumes or ends as it takes."""
+        before, self.runner = self.runner, runner or self.runner
+        if runner is None or runner.is_revoked:
+            self.finish(CloseReason.REVOKED, "the runner was revoked" if runner else "the runner was deleted")
+        elif all(token.hash != self.token_hash for token in runner.tokens):
+            self.finish(CloseReason.UNAUTHENTICATED, "the token was rotated out")
+        elif self.session_id is not None:
+            if runner.set_revision != before.set_revision:
+                self.push_set()
+            if runner.is_draining != self._is_ordered_to_drain:
+                self._order_drain() if runner.is_draining else self._order_resume()
+
+    def _order_drain(self) -> None:
+        self._is_ordered_to_drain = True
+        self._say(OrderDrain("by order of an operator"))
+
+    def _order_resume(self) -> None:
+        self._is_ordered_to_drain = False
+        self._say(OrderResume())
+
+    def go_away(self, after_ms: int) -> None:
+        """This node stops: no new work for the runner here; it is to dial again after ``after_ms``."""
+        if self.session_id is not None:
+            self._say(OrderDrain("the server stops", after_ms))
+
+    def finish(self, reason: CloseReason, message: str = "", *, after_ms: int = 0) -> None:
+        """End the session with a last word."""
+        if not self._say(Finish(reason, message, after_ms)):
+            self._transport.abort()
+
+    # --- orders of dispatch ---------------------------------------------------------------------------------------------------
+
+    def offer(self, order: SendOffer) -> None:
+        """Write the offer behind the set it depends on."""
+        spec: AssignedSource | None = None
+        if order.request.unassigned:
+            spec = self._sets.spec_of(self.runner, order.request.source, self._public_key)
+        if not self._give(offer_frame(order, spec)):
+            self._tell(lambda session: Refused(session, order.job, order.attempt, RefusalKind.UNWRITTEN))
+
+    def cancel(self, order: SendCancel) -> None:
+        """Write the cancel."""
+        self._give(Cancel(job=order.job, attempt=order.attempt, reason=order.reason))
+
+    def credit(self, order: SendCredit) -> None:
+        """Write the credit."""
+        self._give(Credit(job=order.job, attempt=order.attempt, bytes=order.bytes))
+
+    def push_set(self) -> None:
+        """Write the wanted set again."""
+        sources = self._sets.set_of(self.runner, self._public_key)
+        try:
+            self._say(Push(self.runner.set_revision, sources, is_lost=self._push_is_lost()))
+        except ProtocolError as error:
+            self._say(Finish(error.reason, error.cause))
+
+    def close(self, cause: str) -> None:
+        """Abort the connection; dispatch has already ended the session."""
+        self.session_id = None
+        reason = _CLOSE_REASONS.get(cause, CloseReason.GOING_AWAY)
+        self._over_cause = self._over_cause or cause
+        self._say(Finish(reason))
+        self._wake_moved.set()
+        self._to_send.set()
+
+    def _give(self, order: Order) -> bool:
+        if self._over_cause is not None:
+            return False
+        try:
+            return self._say(Give(order))
+        except ProtocolError as error:
+            self._say(Finish(error.reason, error.cause))
+            return False
+
+
+def _cause_of(tasks: list[asyncio.Task[None]]) -> str:
+    for task in tasks:
+        if task.cancelled():
+            continue
+        error = task.exception()
+        if isinstance(error, TransportClosedError):
+            return error.cause
+        if error is not None:
+            _log.error("link failed", exc_info=error)
+            return "internal"
+    return "closed"

@@ -1,0 +1,202 @@
+"""The address that runners dial: who may upgrade, and one `Link` for each that does.
+
+Everything that can be refused is refused before the upgrade, with an HTTP status that tells the runner whether dialling again
+can help: 401 and 403 are final, 429 and 503 are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+import structlog
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import MultipleValuesError
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from lensway import limits
+from lensway.auth import tokens
+from lensway.auth.decisions import authenticate_runner
+from lensway.catalog.ports import CatalogStore
+from lensway.catalog.records import Change, Runner
+from lensway.catalog.snapshot import Snapshot
+from lensway.clock import Clock
+from lensway.errors import ErrorCode, LenswayError
+from lensway.gateway.link import Dispatch, Link
+from lensway.gateway.sets import AssignmentSets
+from lensway.protocol.frames import CloseReason
+from lensway.protocol.transport import Transport
+from lensway.protocol.version import SUBPROTOCOL
+
+_log = structlog.get_logger("lensway.gateway")
+
+PATH: Final = "/connect"
+
+
+class FailureLimiter(Protocol):
+    """Counts failed attempts per address."""
+
+    def check(self, address: str, now: float) -> None:
+        """Raises LenswayError RATE_LIMITED when this address has failed too often."""
+
+    def failed(self, address: str, now: float) -> None:
+        """Count one failure."""
+
+
+class Listener:
+    """The gateway's server. One per node."""
+
+    def __init__(
+        self,
+        store: CatalogStore,
+        dispatch: Dispatch,
+        clock: Clock,
+        *,
+        transport_of: Callable[[Any], Transport],
+        limiter: FailureLimiter,
+        push_is_lost: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._store = store
+        self._dispatch = dispatch
+        self._clock = clock
+        self._sets = AssignmentSets(store, clock)
+        self._transport_of = transport_of
+        self._limiter = limiter
+        self._push_is_lost = push_is_lost
+        self._links: set[Link] = set()
+        self._server: Server | None = None
+        self._forget = store.subscribe(self._on_change)
+
+    @property
+    def link_count(self) -> int:
+        """Connections that are served now."""
+        return len(self._links)
+
+    async def start(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> Sequence[tuple[str, int]]:
+        """Listen; the addresses that are bound. Raises OSError when the port is in use."""
+        self._server = await serve(
+            self._serve,
+            host,
+            port,
+            process_request=self._check_upgrade,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,
+            max_size=limits.MESSAGE_BYTES_MAX,
+            max_queue=8,
+            ping_interval=None,
+            open_timeout=limits.HANDSHAKE_TIMEOUT_SECONDS,
+            close_timeout=limits.CLOSE_TIMEOUT_SECONDS,
+            server_header=None,
+            ssl=tls,
+        )
+        return [sock.getsockname()[:2] for sock in self._server.sockets]
+
+    async def drain(self, after_ms: int) -> None:
+        """Tell every runner that this node goes away."""
+        for link in list(self._links):
+            link.go_away(after_ms)
+
+    async def close(self) -> None:
+        """Close every session and stop listening."""
+        self._forget()
+        for link in list(self._links):
+            link.finish(CloseReason.GOING_AWAY, "the server stops")
+        if self._server is not None:
+            self._server.close(close_connections=True)
+            await self._server.wait_closed()
+
+    # --- one connection -----------------------------------------------------------------------------------------------------
+
+    def _check_upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
+        address = _address_of(connection)
+        try:
+            runner, token_hash = self._admit(request, address)
+        except LenswayError as error:
+            status = _STATUS.get(error.code, http.HTTPStatus.BAD_REQUEST)
+            _log.info("upgrade refused", address=address, code=error.code.value, reason=str(error))
+            response = connection.respond(status, f"{error.code.value}: {error}\n")
+            if error.failure.retry_after_seconds:
+                response.headers["Retry-After"] = str(int(error.failure.retry_after_seconds) + 1)
+            return response
+        connection.lensway_runner = runner  # type: ignore[attr-defined]  # the library offers no slot for what a check found
+        connection.lensway_token_hash = token_hash  # type: ignore[attr-defined]
+        return None
+
+    def _admit(self, request: Request, address: str) -> tuple[Runner, bytes]:
+        path, _, query = request.path.partition("?")
+        if path == "/healthz":
+            raise LenswayError(ErrorCode.NOT_FOUND, "this is the gateway for runners; health is served with HTTP")
+        if path != PATH:
+            raise LenswayError(ErrorCode.NOT_FOUND, f"runners connect to {PATH}")
+        if query:
+            # A token in a URL ends up in logs: refused even if it were a good one.
+            raise LenswayError(
+                ErrorCode.INVALID_REQUEST, "the URL must have no query; the token goes into Authorization"
+            )
+        if "Origin" in request.headers:
+            raise LenswayError(ErrorCode.FORBIDDEN, "upgrades from web pages are refused")
+        now = self._clock.monotonic()
+        self._limiter.check(address, now)
+        if len(self._links) >= limits.SESSIONS_MAX:
+            raise LenswayError(ErrorCode.OVERLOADED, "too many connections", retry_after_seconds=10.0)
+        try:
+            header = request.headers.get("Authorization", "")
+        except MultipleValuesError:
+            header = ""
+        scheme, _, token = header.partition(" ")
+        try:
+            if scheme.lower() != "bearer":
+                raise LenswayError(ErrorCode.UNAUTHENTICATED, "no bearer token")
+            runner = authenticate_runner(self._store.current(), token.strip(), self._clock.wall().isoformat())
+        except LenswayError:
+            self._limiter.failed(address, now)
+            raise
+        return runner, tokens.hash_token(token.strip())
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        if connection.subprotocol != SUBPROTOCOL:
+            await connection.close(1002, f"subprotocol {SUBPROTOCOL} is required")
+            return
+        link = Link(
+            self._transport_of(connection),
+            connection.lensway_runner,  # type: ignore[attr-defined]
+            dispatch=self._dispatch,
+            sets=self._sets,
+            clock=self._clock,
+            address=_address_of(connection),
+            token_hash=connection.lensway_token_hash,  # type: ignore[attr-defined]
+            push_is_lost=self._push_is_lost,
+        )
+        self._links.add(link)
+        try:
+            # The catalog may have moved between the check and now.
+            link.adopt(self._store.current().runner_by_id(link.runner.id))
+            await link.serve()
+        except asyncio.CancelledError:
+            raise
+        finally:
+            self._links.discard(link)
+
+    def _on_change(self, snapshot: Snapshot, changes: Sequence[Change]) -> None:
+        for link in list(self._links):
+            now = snapshot.runner_by_id(link.runner.id)
+            if now is not link.runner:
+                link.adopt(now)
+
+
+_STATUS: Final = {
+    ErrorCode.UNAUTHENTICATED: http.HTTPStatus.UNAUTHORIZED,
+    ErrorCode.FORBIDDEN: http.HTTPStatus.FORBIDDEN,
+    ErrorCode.NOT_FOUND: http.HTTPStatus.NOT_FOUND,
+    ErrorCode.RATE_LIMITED: http.HTTPStatus.TOO_MANY_REQUESTS,
+    ErrorCode.OVERLOADED: http.HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def _address_of(connection: ServerConnection) -> str:
+    remote = connection.remote_address
+    return str(remote[0]) if remote else ""

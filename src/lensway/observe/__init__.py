@@ -1,0 +1,1 @@
+"""Room: observe. What can be observed, and where it goes: log, metrics."""

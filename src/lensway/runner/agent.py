@@ -1,0 +1,315 @@
+"""The runner as a whole: dial, serve a session, wait, dial again, for ever; until it is told to stop or dialling cannot help."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+import socket
+from collections.abc import Callable, Hashable
+from typing import Final
+
+import structlog
+
+import lensway
+from lensway import limits
+from lensway.auth.sealing import InstanceKeys
+from lensway.bridges.contract import Execution
+from lensway.clock import Clock
+from lensway.errors import ErrorCode, LenswayError
+from lensway.ids import InstanceId
+from lensway.protocol.frames import FATAL_CLOSES, CloseReason, Hello, Welcome
+from lensway.protocol.version import FEATURES, VERSIONS_SPOKEN
+from lensway.query.result import ResultLimits, RowFormat
+from lensway.runner.backoff import Backoff
+from lensway.runner.credentials import LocalCredentials
+from lensway.runner.dial import Dial, DialError
+from lensway.runner.library import Library
+from lensway.runner.policy import LocalPolicy
+from lensway.runner.session import Session, SessionParts
+from lensway.runner.sources import READY, UNREACHABLE, AssignedSources, ServedSource
+
+_log = structlog.get_logger("lensway.runner")
+
+_REVOKED_RETRY_SECONDS: Final = 60.0
+
+
+class LoopWatch:
+    """Notices when this process's event loop stood still (paused, starved, blocked)."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ticked_at = clock.monotonic()
+        self._discard_until = 0.0
+        self.lag_seconds = 0.0
+
+    def stood_still(self) -> bool:
+        """True while what is read now may have waited through a stall."""
+        now = self._clock.monotonic()
+        return now < self._discard_until or now - self._ticked_at > limits.RUNNER_STALL_SECONDS
+
+    async def run(self) -> None:
+        """Tick for ever."""
+        while True:
+            await asyncio.sleep(limits.RUNNER_WATCH_SECONDS)
+            now = self._clock.monotonic()
+            self.lag_seconds = max(0.0, now - self._ticked_at - limits.RUNNER_WATCH_SECONDS)
+            if self.lag_seconds > limits.RUNNER_STALL_SECONDS:
+                self._discard_until = now + limits.RUNNER_STALL_GRACE_SECONDS
+                _log.warning("this process stood still", seconds=round(self.lag_seconds, 3))
+            self._ticked_at = now
+
+
+class Agent:
+    """One instance of a runner. Implements `lensway.runner.session.Observer`."""
+
+    def __init__(
+        self,
+        *,
+        runner: str,
+        instance: InstanceId,
+        capacity: int,
+        dial: Dial,
+        library: Library,
+        local: LocalCredentials,
+        policy: LocalPolicy,
+        clock: Clock,
+        chance: Callable[[], float],
+        announce: Callable[[str], None] = lambda _line: None,
+        hostname: str | None = None,
+        drain_seconds: float = limits.DRAIN_SECONDS,
+    ) -> None:
+        self.sources = AssignedSources(library, local, policy)
+        self.state = "connecting"
+        self.since = clock.monotonic()
+        self.cause = ""
+        self.runner_name = ""
+        self.revision = 0
+        self._runner = runner
+        self._instance = instance
+        self._dial = dial
+        self._library = library
+        self._clock = clock
+        self._announce = announce
+        self._drain_seconds = drain_seconds
+        self._backoff = Backoff(chance)
+        self._watch = LoopWatch(clock)
+        self._stopping = asyncio.Event()
+        self._session: Session | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._keys = InstanceKeys.generate()
+        self._parts = SessionParts(
+            library=library,
+            sources=self.sources,
+            policy=policy,
+            keys=self._keys,
+            hello=Hello(
+                runner=runner,
+                instance=instance,
+                versions=VERSIONS_SPOKEN,
+                software=f"lensway {lensway.__version__} python {platform.python_version()}",
+                public_key=self._keys.public_bytes,
+                bridges=dict(library.installed()),
+                capacity=capacity,
+                features=FEATURES,
+                hostname=(hostname if hostname is not None else socket.gethostname())[:255],
+                started_at=clock.wall().isoformat(timespec="seconds"),
+            ),
+            clock=clock,
+            observer=self,
+            loop_lag=lambda: self._watch.lag_seconds,
+            stood_still=self._watch.stood_still,
+            forget=self._forget,
+        )
+
+    @property
+    def instance(self) -> InstanceId:
+        """The id of this process."""
+        return self._instance
+
+    @property
+    def jobs_count(self) -> int:
+        """Attempts that are executed now."""
+        return 0 if self._session is None else self._session.jobs.count
+
+    # --- life -------------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until `stop`. Returns after a drain.
+
+        Raises:
+            LenswayError: UNAUTHENTICATED or CONFLICT when dialling again cannot help.
+        """
+        self._start(self._watch.run(), "loop watch")
+        self._start(self._probe_for_ever(), "source probes")
+        try:
+            while not self._stopping.is_set():
+                pause = await self._once()
+                if self._stopping.is_set():
+                    break
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._stopping.wait()
+        finally:
+            for task in list(self._background):
+                task.cancel()
+            await asyncio.gather(*self._background, return_exceptions=True)
+            self.sources.clear()
+            await self._library.close()
+            self._is("stopped", self.cause)
+
+    def stop(self) -> None:
+        """Drain: take nothing new, finish what runs (or hand it back after the grace), then `run` returns."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        if self._session is not None:
+            self._is("draining", "stopping")
+            self._start(self._session.leave("the runner stops", self._drain_seconds), "leave")
+
+    async def _once(self) -> float:
+        """One connection, from dialling to its end; the seconds to wait before the next."""
+        self._is("connecting", self.cause)
+        try:
+            transport = await self._dial_or_stop()
+        except DialError as error:
+            return self._not_connected(error)
+        if transport is None:
+            return 0.0
+        session = self._session = Session(transport, self._parts)
+        if self._stopping.is_set():
+            self._start(session.leave("the runner stops", 0.0), "leave")
+        try:
+            cause = await session.serve()
+        finally:
+            self._session = None
+        now = self._clock.monotonic()
+        lived = 0.0 if session.welcomed_at is None else now - session.welcomed_at
+        reason = None if session.close is None else session.close.reason
+        _log.info("session over", cause=cause, lived_seconds=round(lived, 1))
+        if not self._stopping.is_set():
+            self._is("connecting", cause)
+            self._announce(f"connection lost ({cause}), dialling again")
+        if reason in FATAL_CLOSES:
+            self._fatal(reason, session.close.message if session.close else "")
+        return self._backoff.after_session(lived, session.told_seconds)
+
+    async def _dial_or_stop(self) -> object | None:
+        dialling = asyncio.ensure_future(self._dial())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({dialling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return dialling.result() if dialling.done() else None
+        finally:
+            stopping.cancel()
+            if not dialling.done():
+                dialling.cancel()
+
+    def _not_connected(self, error: DialError) -> float:
+        self._is("connecting", error.cause)
+        if error.is_final:
+            raise LenswayError(
+                ErrorCode.UNAUTHENTICATED, f"the gateway refused this runner ({error.cause})", hint=error.hint
+            )
+        pause = max(self._backoff.after_failure(), error.retry_after)
+        _log.warning("cannot connect", cause=error.cause, hint=error.hint, again_seconds=round(pause, 2))
+        return pause
+
+    def _fatal(self, reason: CloseReason, message: str) -> None:
+        hints = {
+            CloseReason.REVOKED: "An operator revoked or deleted this runner; rotate its token to use it again.",
+            CloseReason.UNAUTHENTICATED: "The token does not fit LENSWAY_RUNNER_ID, or was rotated out.",
+            CloseReason.VERSION: "Upgrade the older of runner and server.",
+        }
+        raise LenswayError(
+            ErrorCode.UNAUTHENTICATED, f"the gateway ended the session: {reason.value}", hint=hints.get(reason, message)
+        )
+
+    def _is(self, state: str, cause: str) -> None:
+        if state != self.state:
+            self.since = self._clock.monotonic()
+        self.state, self.cause = state, cause
+
+    # --- what the session tells -------------------------------------------------------------------------------------------
+
+    def welcomed(self, welcome: Welcome) -> None:
+        """The session is open."""
+        self.runner_name = welcome.runner_name
+
+    def set_applied(self, revision: int, sources: AssignedSources) -> None:
+        """A set is in force: from now on there may be jobs."""
+        self.revision = revision
+        if self.state == "connecting":
+            self._is("connected", "")
+            self._announce("connected, awaiting jobs")
+        names = ", ".join(source.name for source in sources.served()) or "none yet"
+        self._announce(f"assigned sources (revision {revision}): {names}")
+        for source in sources.served():
+            if source.refusal is not None:
+                self._announce(f"  {source.name} cannot be served: {source.state} {source.cause}".rstrip())
+            elif source.state == READY:
+                self._start(self._probe(source), f"probe of {source.name}")
+
+    def drained(self, reason: str, after_ms: int) -> None:
+        """The gateway gives no new work."""
+        self._announce(f"draining: {reason}")
+
+    def resumed(self) -> None:
+        """The gateway's drain is over."""
+        self._announce("resumed")
+
+    # --- sources ------------------------------------------------------------------------------------------------------------
+
+    def _forget(self, key: Hashable) -> None:
+        self._start(self._library.forget(key), "close source")
+
+    async def _probe_for_ever(self) -> None:
+        """Look again at what could not be reached: its state must not stay wrong until somebody asks for rows."""
+        while True:
+            await asyncio.sleep(limits.PROBE_SECONDS)
+            for source in self.sources.served():
+                if source.state == UNREACHABLE:
+                    await self._probe(source)
+
+    async def _probe(self, source: ServedSource) -> None:
+        execution = Execution(
+            deadline=self._clock.monotonic() + limits.CONNECT_TIMEOUT_SECONDS,
+            format=RowFormat.DOCUMENT,
+            limits=ResultLimits(rows_max=1, bytes_max=limits.MIB, row_bytes_max=limits.MIB),
+            tag="probe",
+        )
+        state, cause = READY, ""
+        try:
+            await self._library.perform(
+                source.key,
+                source.bridge,
+                source.config,
+                kind="probe",
+                payload=b"",
+                execution=execution,
+                sink=_Nowhere(),
+            )
+        except LenswayError as error:
+            details = error.failure.details
+            if error.code is not ErrorCode.SOURCE_UNREACHABLE:
+                return
+            state, cause = UNREACHABLE, f"{details.get('stage', '')} {details.get('class', '')}".strip()
+        if self.sources.get(source.id) is not source:
+            return
+        if self.sources.note(source.id, state, cause) and self._session is not None:
+            self._session.report()
+
+    def _start(self, work: object, name: str) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work, name=name)  # type: ignore[arg-type]
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("background work failed", task=task.get_name(), error=type(error).__name__, exc_info=error)
+
+
+class _Nowhere:
+    async def write(self, chunk: bytes) -> None:
+        """Take rows and drop them."""

@@ -1,0 +1,72 @@
+"""Local settings of sources, from the runner's own environment: the network owner's word on how a database is reached.
+
+``LENSWAY_SOURCE_<NAME>_URL`` or ``LENSWAY_SOURCE_<NAME>_<KEY>``, each also with ``_FILE``; NAME in upper case, ``-`` → ``_``.
+The longest assigned name wins a variable. Pure but for reading the files.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+_PREFIX: Final = "LENSWAY_SOURCE_"
+_FILE: Final = "_FILE"
+
+
+class LocalCredentials:
+    """What the environment says of sources. Values are secrets; nothing here prints them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._variables = {
+            name.removeprefix(_PREFIX): value for name, value in environment.items() if name.startswith(_PREFIX)
+        }
+
+    def __repr__(self) -> str:
+        """The number of variables, never a value."""
+        return f"LocalCredentials({len(self._variables)} variables)"
+
+    def ambiguous(self, names: Iterable[str]) -> frozenset[str]:
+        """The assigned names that stand for the same variables as another assigned one."""
+        by_variable: dict[str, list[str]] = {}
+        for name in names:
+            by_variable.setdefault(variable_of(name), []).append(name)
+        return frozenset(name for same in by_variable.values() if len(same) > 1 for name in same)
+
+    def settings_of(self, name: str, names: Iterable[str]) -> dict[str, str]:
+        """The settings of one source, by key in lower case; ``names`` are all assigned ones.
+
+        A file is read now, so that a rotated secret is found at the next change of the set. One that cannot be read gives the
+        key ``unreadable_file`` with the name of the variable, which no bridge knows: refused there by name.
+        """
+        own = variable_of(name) + "_"
+        longer = [other + "_" for each in names if (other := variable_of(each)).startswith(own)]
+        found: dict[str, str] = {}
+        for variable, value in sorted(self._variables.items()):
+            if not variable.startswith(own) or any(variable.startswith(each) for each in longer):
+                continue
+            key = variable.removeprefix(own)
+            if key.endswith(_FILE):
+                try:
+                    found[key.removesuffix(_FILE).lower()] = pathlib.Path(value).read_text(encoding="utf-8").strip()
+                except (OSError, UnicodeDecodeError):
+                    found["unreadable_file"] = _PREFIX + variable
+            elif key:
+                found.setdefault(key.lower(), value)
+        return found
+
+
+def variable_of(name: str) -> str:
+    """The part of a variable's name that stands for a source."""
+    return name.upper().replace("-", "_")
+
+
+def merged(managed: Mapping[str, object], local: Mapping[str, str]) -> dict[str, object]:
+    """Managed settings with local ones over them, key by key. A local URL replaces the managed address and login whole."""
+    if "url" in local:
+        kept = {key: value for key, value in managed.items() if key not in _ADDRESS_KEYS}
+        return {**kept, **local}
+    return {**managed, **local}
+
+
+_ADDRESS_KEYS: Final = frozenset({"url", "host", "port", "database", "user", "password", "path"})

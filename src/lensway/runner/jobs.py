@@ -1,0 +1,309 @@
+"""The attempts that this instance executes in one session: accept or refuse at once, execute, stream under credit, end.
+
+Rows wait in the stream of their attempt until there is credit and room in the outbox; streams take turns, so that a large
+result never delays a small one. What ends an attempt travels behind its rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+
+import structlog
+
+from lensway import limits
+from lensway.bridges.contract import Execution
+from lensway.clock import Clock
+from lensway.errors import ErrorCode, Failure, LenswayError
+from lensway.protocol.failures import encode_failure
+from lensway.protocol.frames import Accept, Cancel, Credit, Fail, JobKind, Offer, Refuse, RefuseReason
+from lensway.protocol.outbox import Outbox
+from lensway.protocol.stream import SendStream
+from lensway.query.plan import Plan, decode_shape
+from lensway.query.result import ResultEnd, ResultLimits, RowFormat, encode_end
+from lensway.runner.library import Library
+from lensway.runner.policy import LocalPolicy
+from lensway.runner.sources import READY, UNREACHABLE, AssignedSources, ServedSource
+
+_log = structlog.get_logger("lensway.runner")
+
+_OUTBOX_BYTES_MAX = 2 * limits.DATA_FRAME_BYTES_MAX
+"""Rows handed to the outbox ahead of the socket: enough to keep it busy, little enough that turns are short."""
+_PENDING_BYTES_MAX = 2 * limits.DATA_FRAME_BYTES_MAX
+"""Rows of one attempt that wait for credit before its bridge is made to wait."""
+_PLAN_KINDS = frozenset({JobKind.ROWS, JobKind.EXPORT})
+_KINDS = frozenset({JobKind.ROWS, JobKind.EXPORT, JobKind.TEST, JobKind.TABLES, JobKind.TABLE})
+
+
+class _Attempt:
+    """One accepted attempt: its stream, and the sink that its bridge writes to."""
+
+    def __init__(self, offer: Offer, served: ServedSource, wake: Callable[[], None]) -> None:
+        self.offer = offer
+        self.served = served
+        self.stream = SendStream(job=offer.job, attempt=offer.attempt, credit=offer.credit)
+        self.result: bytes | None = None
+        self.is_flushing = False
+        self.task: asyncio.Task[None] | None = None
+        self._wake = wake
+        self._room = asyncio.Event()
+        self._flush: asyncio.TimerHandle | None = None
+
+    async def write(self, chunk: bytes) -> None:
+        """Take rows; waits while too many of this attempt wait already."""
+        self.stream.put(chunk)
+        if self.stream.pending_bytes >= limits.DATA_FRAME_BYTES_MAX:
+            self._wake()
+        elif self.offer.kind is JobKind.EXPORT and self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(limits.FLUSH_SECONDS, self._flush_now)
+        while self.stream.pending_bytes >= _PENDING_BYTES_MAX:
+            self._room.clear()
+            await self._room.wait()
+
+    def wants_out(self) -> bool:
+        """True when a frame of rows should go."""
+        pending = self.stream.pending_bytes
+        return bool(pending) and (pending >= limits.DATA_FRAME_BYTES_MAX or self.is_flushing or self.result is not None)
+
+    def moved(self) -> None:
+        """Rows went out: whoever waits for room may look again."""
+        self.is_flushing = False
+        if self.stream.pending_bytes < _PENDING_BYTES_MAX:
+            self._room.set()
+
+    def close(self) -> None:
+        """No timer outlives the attempt."""
+        if self._flush is not None:
+            self._flush.cancel()
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        self.is_flushing = True
+        self._wake()
+
+
+class Jobs:
+    """Every attempt of one session."""
+
+    def __init__(
+        self,
+        library: Library,
+        sources: AssignedSources,
+        policy: LocalPolicy,
+        *,
+        capacity: int,
+        clock: Clock,
+        outbox: Outbox,
+        wake: Callable[[], None],
+        report: Callable[[], None],
+    ) -> None:
+        self._library = library
+        self._sources = sources
+        self._policy = policy
+        self._capacity = capacity
+        self._clock = clock
+        self._outbox = outbox
+        self._wake = wake
+        self._report = report
+        self._attempts: OrderedDict[tuple[int, int], _Attempt] = OrderedDict()
+        self._handing_back = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def held(self) -> tuple[tuple[int, int], ...]:
+        """The attempts whose last frame has not left."""
+        return (*self._attempts, *(key for key in self._outbox.held if key not in self._attempts))
+
+    @property
+    def count(self) -> int:
+        """Attempts that are being executed."""
+        return len(self._attempts)
+
+    # --- offers -----------------------------------------------------------------------------------------------------------
+
+    def answer(self, offer: Offer, *, revision: int, spec: ServedSource | None) -> Accept | Refuse:
+        """Accept and begin, or refuse. ``spec`` is the source of a test that needs no assignment."""
+        served = spec or self._sources.get(offer.source)
+        reason, message = self._obstacle(offer, served)
+        if reason is not None or served is None:
+            why = reason or RefuseReason.NOT_ASSIGNED
+            return Refuse(job=offer.job, attempt=offer.attempt, reason=why, revision=revision, message=message)
+        attempt = _Attempt(offer, served, self._wake)
+        self._attempts[offer.job, offer.attempt] = attempt
+        self._idle.clear()
+        attempt.task = asyncio.create_task(self._execute(attempt), name=f"attempt {offer.job}/{offer.attempt}")
+        return Accept(job=offer.job, attempt=offer.attempt)
+
+    def _obstacle(self, offer: Offer, served: ServedSource | None) -> tuple[RefuseReason | None, str]:
+        if self._handing_back:
+            return RefuseReason.DRAINING, ""
+        if offer.kind not in _KINDS:
+            return RefuseReason.UNKNOWN_KIND, ""
+        if served is None:
+            return RefuseReason.NOT_ASSIGNED, ""
+        if served.refusal is not None:
+            return served.refusal, f"the local policy refuses this {served.cause}" if served.state == "refused" else ""
+        if len(self._attempts) >= self._capacity:
+            return RefuseReason.BUSY, ""
+        if offer.kind in _PLAN_KINDS and self._policy.tables is not None:
+            try:
+                shape = decode_shape(Plan.decode(offer.payload).shape)
+            except LenswayError:
+                return None, ""  # executing says what is wrong with it
+            table = f"{shape.schema}.{shape.table}" if shape.schema else shape.table
+            if not self._policy.allows_table(table):
+                return RefuseReason.POLICY, f"the local policy does not allow the table {table}"
+        return None, ""
+
+    # --- orders -----------------------------------------------------------------------------------------------------------
+
+    def order(self, order: Credit | Cancel) -> None:
+        """More credit for an attempt, or its end. One that is over already needs neither."""
+        attempt = self._attempts.get((order.job, order.attempt))
+        if attempt is None:
+            return
+        if isinstance(order, Credit):
+            attempt.stream.grant(order.bytes)
+            self._wake()
+        elif attempt.task is not None and not attempt.task.done():
+            attempt.task.cancel()
+        else:
+            # Executed, and its rows still wait: nobody wants them any more.
+            self._end(attempt, _cancelled())
+
+    def hand_back(self) -> None:
+        """End everything; the gateway gives it to others without counting it as failed."""
+        self._handing_back = True
+        for attempt in list(self._attempts.values()):
+            if attempt.task is not None and not attempt.task.done():
+                attempt.task.cancel()
+            else:
+                self._end(attempt, _cancelled(), handed_back=True)
+
+    async def stop(self) -> None:
+        """The session is over: cancel every statement and wait until it is gone."""
+        tasks = [attempt.task for attempt in self._attempts.values() if attempt.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=limits.CANCEL_SECONDS + 1.0)
+        for attempt in self._attempts.values():
+            attempt.close()
+        self._attempts.clear()
+        self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Return when nothing is being executed and every last frame was taken."""
+        while self._attempts or self._outbox.held:
+            self._idle.clear()
+            await self._idle.wait()
+
+    # --- flow -------------------------------------------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Move rows into the outbox, one frame of each attempt in turns, until it holds enough."""
+        moved = True
+        while moved and self._outbox.data_bytes < _OUTBOX_BYTES_MAX:
+            moved = False
+            for key in list(self._attempts):
+                attempt = self._attempts[key]
+                if self._finish(attempt):
+                    moved = True
+                elif attempt.wants_out() and (frame := attempt.stream.take()) is not None:
+                    self._outbox.put_data(frame)
+                    attempt.moved()
+                    moved = True
+                if self._outbox.data_bytes >= _OUTBOX_BYTES_MAX:
+                    # The next turn begins behind the one that filled it.
+                    self._attempts.move_to_end(key) if key in self._attempts else None
+                    break
+        if not self._attempts and not self._outbox.held:
+            self._idle.set()
+
+    def _finish(self, attempt: _Attempt) -> bool:
+        if attempt.result is None:
+            return False
+        end = attempt.stream.end(attempt.result)
+        if end is None:
+            return False
+        self._outbox.put_data(end)
+        self._forget(attempt)
+        return True
+
+    def _end(self, attempt: _Attempt, failure: Failure, *, retryable: bool = False, handed_back: bool = False) -> None:
+        offer = attempt.offer
+        self._outbox.drop(offer.job, offer.attempt)
+        fail = Fail(
+            job=offer.job,
+            attempt=offer.attempt,
+            failure=encode_failure(failure),
+            retryable=retryable,
+            handed_back=handed_back,
+        )
+        self._outbox.put_data(fail)
+        self._forget(attempt)
+        self._wake()
+
+    def _forget(self, attempt: _Attempt) -> None:
+        attempt.close()
+        self._attempts.pop((attempt.offer.job, attempt.offer.attempt), None)
+
+    # --- execution ----------------------------------------------------------------------------------------------------------
+
+    async def _execute(self, attempt: _Attempt) -> None:
+        offer, served = attempt.offer, attempt.served
+        rows_max = offer.rows_max if self._policy.rows_max is None else min(offer.rows_max, self._policy.rows_max)
+        try:
+            execution = Execution(
+                deadline=self._clock.monotonic() + offer.deadline_ms / 1000,
+                format=RowFormat(offer.format),
+                limits=ResultLimits(rows_max=rows_max, bytes_max=offer.bytes_max, row_bytes_max=offer.row_bytes_max),
+                tag=f"{offer.request or offer.job}/{offer.attempt}",
+                is_export=offer.kind is JobKind.EXPORT,
+            )
+            end = await self._library.perform(
+                served.key,
+                served.bridge,
+                served.config,
+                kind=offer.kind.value,
+                payload=offer.payload,
+                execution=execution,
+                sink=attempt,
+            )
+        except asyncio.CancelledError:
+            self._end(attempt, _cancelled(), handed_back=self._handing_back)
+            raise
+        except LenswayError as error:
+            self._failed(attempt, error.failure)
+        except Exception as error:  # noqa: BLE001 - the task boundary of one attempt: its defect must not take the others down
+            _log.error("attempt failed by a defect", job=offer.job, attempt=offer.attempt, error=type(error).__name__)
+            self._end(attempt, Failure(code=ErrorCode.INTERNAL, message="The runner failed while it executed this"))
+        else:
+            self._done(attempt, end)
+
+    def _done(self, attempt: _Attempt, end: ResultEnd) -> None:
+        if attempt.offer.kind in _PLAN_KINDS and self._sources.note(attempt.served.id, READY):
+            self._report()
+        attempt.result = encode_end(end)
+        self._wake()
+
+    def _failed(self, attempt: _Attempt, failure: Failure) -> None:
+        is_unreachable = failure.code is ErrorCode.SOURCE_UNREACHABLE
+        _log.info(
+            "attempt failed",
+            source=attempt.served.name,
+            code=failure.code.value,
+            stage=failure.details.get("stage"),
+            cause=failure.details.get("class"),
+        )
+        if is_unreachable:
+            cause = f"{failure.details.get('stage', '')} {failure.details.get('class', '')}".strip()
+            if self._sources.note(attempt.served.id, UNREACHABLE, cause):
+                self._report()
+        self._end(attempt, failure, retryable=is_unreachable or failure.code is ErrorCode.OVERLOADED)
+
+
+def _cancelled() -> Failure:
+    return Failure(code=ErrorCode.CANCELLED, message="The attempt was cancelled")

@@ -1,0 +1,38 @@
+"""What a runner needs of whoever executes plans: the execution library, or a fake of it in a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Protocol
+
+from lensway.bridges.contract import Execution, RowSink
+from lensway.query.result import ResultEnd
+
+
+class Library(Protocol):
+    """Executes jobs on sources that are told apart by a key; everything of one key shares connections."""
+
+    def installed(self) -> Mapping[str, str]:
+        """The bridges that can be used here, with their drivers' versions."""
+
+    def check(self, bridge: str, config: Mapping[str, object]) -> None:
+        """Refuse settings that cannot work or that the policy forbids. Contacts nothing. Raises LenswayError."""
+
+    async def perform(
+        self,
+        key: Hashable,
+        bridge: str,
+        config: Mapping[str, object],
+        *,
+        kind: str,
+        payload: bytes,
+        execution: Execution,
+        sink: RowSink,
+    ) -> ResultEnd:
+        """Do one job and write what it gives. Cancelling the task ends the statement first. Raises LenswayError."""
+
+    async def forget(self, key: Hashable) -> None:
+        """Close the connections of this key once what runs on them is over."""
+
+    async def close(self) -> None:
+        """Close everything; what runs is cancelled."""

@@ -1,0 +1,164 @@
+"""What a runner process is told by its environment. Read once, checked whole, secrets redacted by type."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import pathlib
+import urllib.parse
+from collections.abc import Mapping
+
+from lensway.auth.secret import Secret
+from lensway.errors import ErrorCode, LenswayError
+from lensway.limits import JOBS_PER_SESSION_DEFAULT
+
+_PREFIX = "LENSWAY_"
+_KNOWN = frozenset(
+    {
+        "LENSWAY_RUNNER_ID",
+        "LENSWAY_RUNNER_TOKEN",
+        "LENSWAY_RUNNER_TOKEN_FILE",
+        "LENSWAY_GATEWAY_URL",
+        "LENSWAY_CA_FILE",
+        "LENSWAY_RUNNER_POLICY",
+        "LENSWAY_RUNNER_CAPACITY",
+        "LENSWAY_RUNNER_STATE_DIR",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerSettings:
+    """Who this runner is and where it dials."""
+
+    runner: str
+    token: Secret
+    token_file: pathlib.Path | None
+    gateway_url: str
+    ca_file: pathlib.Path | None
+    policy_file: pathlib.Path | None
+    capacity: int
+    state_dir: pathlib.Path | None
+
+    def fresh_token(self) -> Secret:
+        """The token as it is now: a file is read again, so that a rotated token needs no restart."""
+        return self.token if self.token_file is None else _token_of(self.token_file)
+
+
+def read_settings(environment: Mapping[str, str], *, insecure: bool = False) -> RunnerSettings:
+    """The settings that these variables hold.
+
+    Raises:
+        LenswayError: INVALID_REQUEST naming the variable that is missing or wrong, never its value.
+    """
+    runner = _required(environment, "LENSWAY_RUNNER_ID")
+    url = _required(environment, "LENSWAY_GATEWAY_URL")
+    check_gateway_url(url, insecure=insecure)
+    token_file = _path(environment, "LENSWAY_RUNNER_TOKEN_FILE")
+    if token_file is not None:
+        token = _token_of(token_file)
+    else:
+        token = _checked_token(_required(environment, "LENSWAY_RUNNER_TOKEN"), "LENSWAY_RUNNER_TOKEN")
+    return RunnerSettings(
+        runner=runner,
+        token=token,
+        token_file=token_file,
+        gateway_url=url,
+        ca_file=_path(environment, "LENSWAY_CA_FILE"),
+        policy_file=_path(environment, "LENSWAY_RUNNER_POLICY"),
+        capacity=_capacity(environment.get("LENSWAY_RUNNER_CAPACITY")),
+        state_dir=pathlib.Path(environment["LENSWAY_RUNNER_STATE_DIR"])
+        if environment.get("LENSWAY_RUNNER_STATE_DIR")
+        else None,
+    )
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables with our prefix that nothing reads: probably misspelt."""
+    return sorted(name for name in environment if name.startswith(_PREFIX + "RUNNER_") and name not in _KNOWN)
+
+
+def check_gateway_url(url: str, *, insecure: bool) -> urllib.parse.SplitResult:
+    """The parts of the gateway's address.
+
+    Raises:
+        LenswayError: INVALID_REQUEST for anything but ``ws://`` or ``wss://HOST[:PORT]/connect``, and for ``ws://`` to a host
+            that is not loopback unless ``insecure``.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port_is_good = parts.port is None or 0 < parts.port < 65536
+    except ValueError:
+        raise _invalid("LENSWAY_GATEWAY_URL", "is not a URL") from None
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or not port_is_good:
+        raise _invalid("LENSWAY_GATEWAY_URL", "must be wss://HOST[:PORT]/connect")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise _invalid(
+            "LENSWAY_GATEWAY_URL", "must hold no user, token or query: the token goes into LENSWAY_RUNNER_TOKEN"
+        )
+    if parts.path.rstrip("/") != "/connect":
+        raise _invalid("LENSWAY_GATEWAY_URL", "must end in /connect")
+    if parts.scheme == "ws" and not insecure and not is_loopback(parts.hostname):
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            "LENSWAY_GATEWAY_URL is ws:// to a host that is not this machine: the token would travel in clear",
+            hint="Use wss://, or start with --insecure when the way there is protected by other means.",
+        )
+    return parts
+
+
+def is_loopback(host: str) -> bool:
+    """True for names and addresses of this machine itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name, "").strip()
+    if not value:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"{name} is not set",
+            hint="`lensway runners create NAME` prints the environment block of a new runner.",
+        )
+    return value
+
+
+def _path(environment: Mapping[str, str], name: str) -> pathlib.Path | None:
+    value = environment.get(name)
+    if not value:
+        return None
+    path = pathlib.Path(value)
+    if not path.is_file():
+        raise _invalid(name, f"names {value}, which is not a file")
+    return path
+
+
+def _token_of(path: pathlib.Path) -> Secret:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise _invalid("LENSWAY_RUNNER_TOKEN_FILE", f"names {path}, which cannot be read") from None
+    return _checked_token(text, "LENSWAY_RUNNER_TOKEN_FILE")
+
+
+def _checked_token(text: str, name: str) -> Secret:
+    if not text.startswith("rk_") or not text.isascii() or not text.isprintable() or " " in text:
+        raise _invalid(name, "does not hold a runner token (rk_…)")
+    return Secret(text)
+
+
+def _capacity(text: str | None) -> int:
+    if not text:
+        return JOBS_PER_SESSION_DEFAULT
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise _invalid("LENSWAY_RUNNER_CAPACITY", "must be a whole number from 1 to 10000")
+    return int(text)
+
+
+def _invalid(name: str, what: str) -> LenswayError:
+    return LenswayError(ErrorCode.INVALID_REQUEST, f"{name} {what}")

@@ -1,0 +1,178 @@
+"""The sources this runner is assigned: settings, and what is known of each. In memory only, dropped on unassignment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import msgspec
+
+from lensway.auth import sealing
+from lensway.errors import ErrorCode, LenswayError
+from lensway.protocol.frames import AssignedSource, RefuseReason, SourceState
+from lensway.runner.credentials import LocalCredentials, merged
+from lensway.runner.library import Library
+from lensway.runner.policy import LocalPolicy
+
+READY = "ready"
+UNREACHABLE = "unreachable"
+
+_REFUSALS: Mapping[str, RefuseReason] = {
+    "no_bridge": RefuseReason.NO_BRIDGE,
+    "no_credentials": RefuseReason.NO_CREDENTIALS,
+    "credentials_ambiguous": RefuseReason.CREDENTIALS_AMBIGUOUS,
+    "refused": RefuseReason.POLICY,
+}
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class ServedSource:
+    """One assigned source as this process can, or cannot, serve it."""
+
+    id: str
+    name: str
+    bridge: str
+    key: Hashable
+    config: Mapping[str, object] = dataclasses.field(repr=False)
+    state: str
+    cause: str = ""
+
+    @property
+    def refusal(self) -> RefuseReason | None:
+        """Why every offer for it is refused; None when it can be tried."""
+        return _REFUSALS.get(self.state)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Opener:
+    """Opens sealed settings: the key pair of this instance, who the settings must be for, and the gateway's wall clock."""
+
+    keys: sealing.InstanceKeys
+    environment: str
+    runner: str
+    wall_ms: Callable[[], int]
+
+    def open(self, source: AssignedSource) -> Mapping[str, object]:
+        """The settings inside. Raises LenswayError when they are not for us, too old, or not readable."""
+        if source.sealed_config is None:
+            return {}
+        plain = sealing.open_sealed(
+            source.sealed_config,
+            self.keys,
+            environment=self.environment,
+            source=source.source,
+            runner=self.runner,
+            version=source.config_version,
+            now_wall_ms=self.wall_ms(),
+        )
+        return msgspec.json.decode(plain, type=dict[str, object])
+
+
+class AssignedSources:
+    """The set in force, and what is known of each source in it."""
+
+    def __init__(self, library: Library, local: LocalCredentials, policy: LocalPolicy) -> None:
+        self._library = library
+        self._local = local
+        self._policy = policy
+        self._served: dict[str, ServedSource] = {}
+        self._changed: dict[str, ServedSource] = {}
+
+    def __len__(self) -> int:
+        return len(self._served)
+
+    def __iter__(self) -> object:
+        return iter(list(self._served.values()))
+
+    def served(self) -> Sequence[ServedSource]:
+        """Every assigned source."""
+        return tuple(self._served.values())
+
+    def get(self, source: str) -> ServedSource | None:
+        """The assigned source of this id."""
+        return self._served.get(source)
+
+    def apply(self, sources: Sequence[AssignedSource], opener: Opener) -> list[Hashable]:
+        """Make this set the one in force; the keys of settings that are not used any more."""
+        names = [source.name for source in sources]
+        ambiguous = self._local.ambiguous(names)
+        before = self._served
+        self._served = {}
+        for source in sources:
+            served = self.resolve(source, opener, names=names, ambiguous=source.name in ambiguous)
+            known = before.get(source.source)
+            if known is not None and known.key == served.key and served.state == READY:
+                served.state, served.cause = known.state, known.cause
+            self._served[source.source] = served
+        self._changed = {}
+        kept = {served.key for served in self._served.values()}
+        return [served.key for served in before.values() if served.key not in kept]
+
+    def resolve(
+        self, source: AssignedSource, opener: Opener, *, names: Sequence[str], ambiguous: bool = False
+    ) -> ServedSource:
+        """What this process can do about a source: its settings, or the state that says why not."""
+        local = self._local.settings_of(source.name, names)
+        state, cause, config = READY, "", {}
+        try:
+            config = merged(opener.open(source), local)
+        except LenswayError:
+            state, cause = "no_credentials", "unreadable"
+        if not self._policy.allows_source(source.name):
+            state, cause = "refused", "source"
+        elif source.bridge not in self._library.installed():
+            state, cause = "no_bridge", source.bridge
+        elif ambiguous and local:
+            state, cause = "credentials_ambiguous", ""
+        elif state == READY and not config:
+            state, cause = "no_credentials", ""
+        elif state == READY:
+            state, cause = self._checked(source.bridge, config)
+        # Local settings are part of the identity: a changed file means other connections.
+        identity = (source.source, source.config_version, tuple(sorted(local.items())))
+        return ServedSource(
+            id=source.source,
+            name=source.name,
+            bridge=source.bridge,
+            key=(source.source, source.config_version, hash(identity)),
+            config=config if state == READY else {},
+            state=state,
+            cause=cause,
+        )
+
+    def _checked(self, bridge: str, config: Mapping[str, object]) -> tuple[str, str]:
+        try:
+            self._library.check(bridge, config)
+        except LenswayError as error:
+            if error.code in (ErrorCode.REFUSED_BY_RUNNER, ErrorCode.FORBIDDEN):
+                return "refused", "address"
+            return "no_credentials", "invalid_settings"
+        return READY, ""
+
+    def note(self, source: str, state: str, cause: str = "") -> bool:
+        """What the last contact showed; True when that is news."""
+        served = self._served.get(source)
+        if served is None or served.refusal is not None or (served.state, served.cause) == (state, cause):
+            return False
+        served.state, served.cause = state, cause
+        self._changed[source] = served
+        return True
+
+    def states(self) -> tuple[SourceState, ...]:
+        """The state of every source."""
+        return tuple(map(_state_of, self._served.values()))
+
+    def take_changes(self) -> tuple[SourceState, ...]:
+        """The states that changed since they were taken last."""
+        changed, self._changed = self._changed, {}
+        return tuple(map(_state_of, changed.values()))
+
+    def clear(self) -> list[Hashable]:
+        """Drop every setting; the keys that were used."""
+        keys = [served.key for served in self._served.values()]
+        self._served = {}
+        return keys
+
+
+def _state_of(served: ServedSource) -> SourceState:
+    return SourceState(source=served.id, state=served.state, cause=served.cause)

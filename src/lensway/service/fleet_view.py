@@ -1,0 +1,103 @@
+"""The fleet of this node in the words of the API: runners with their state, instances and health per source."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+from lensway.catalog.records import Runner
+from lensway.catalog.snapshot import Snapshot
+from lensway.catalog.warnings import InstanceView
+from lensway.clock import Clock
+from lensway.dispatch.shell import Dispatcher
+from lensway.fleet import RunnerFlags, RunnerStatus, Session, runner_status
+from lensway.ids import RunnerId
+
+
+class FleetOfNode:
+    """Implements `lensway.catalog.warnings.FleetView`."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def instances(self, runner: RunnerId) -> Sequence[InstanceView]:
+        """The connected instances of a runner."""
+        return [
+            InstanceView(
+                is_live=not session.is_suspect and not session.is_draining,
+                bridges=session.facts.bridges.keys(),
+                source_states={source: state for source, (state, _) in session.source_states.items()},
+            )
+            for session in self._dispatcher.fleet.sessions_of(runner)
+        ]
+
+
+def status_of(snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, now: float) -> RunnerStatus:
+    """State, since when (monotonic), why, and what to do."""
+    sources = tuple(source.id for source in snapshot.sources_of(runner.environment, runner.id))
+    flags = RunnerFlags(
+        is_revoked=runner.is_revoked,
+        is_draining=runner.is_draining,
+        wanted_revision=runner.set_revision,
+        sources=sources,
+    )
+    fleet = dispatcher.fleet
+    return runner_status(flags, list(fleet.sessions_of(runner.id)), fleet.last_loss(runner.id), now)
+
+
+def runner_document(snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, clock: Clock) -> dict[str, Any]:
+    """A runner as the API shows it."""
+    now = clock.monotonic()
+    wall = clock.wall()
+
+    def moment(at: float | None) -> str | None:
+        if at is None:
+            return None
+        return (wall - datetime.timedelta(seconds=now - at)).isoformat(timespec="milliseconds")
+
+    status = status_of(snapshot, runner, dispatcher, now)
+    sessions = list(dispatcher.fleet.sessions_of(runner.id))
+    return {
+        "id": runner.id,
+        "name": runner.name,
+        "network": runner.network,
+        "status": status.state.value,
+        "since": moment(status.since),
+        "cause": status.cause,
+        "hint": status.hint,
+        "revision": runner.set_revision,
+        "instances": [
+            {
+                "id": session.facts.instance,
+                "state": session.shown_state,
+                "since": moment(session.since),
+                "cause": session.cause,
+                "version": session.facts.software,
+                "hostname": session.facts.hostname,
+                "address": session.facts.address,
+                "bridges": dict(session.facts.bridges),
+                "capacity": session.load.capacity,
+                "outstanding": session.load.outstanding,
+                "revision": session.revision,
+                "wantedRevision": runner.set_revision,
+            }
+            for session in sessions
+        ],
+        "sources": [
+            {"name": source.name, "bridge": source.bridge, **_health(source.id, sessions)}
+            for source in snapshot.sources_of(runner.environment, runner.id)
+        ],
+        "createdAt": runner.created_at,
+    }
+
+
+def _health(source: str, sessions: Sequence[Session]) -> dict[str, Any]:
+    """The worst of what the instances report; ``unknown`` without one."""
+    if not sessions:
+        return {"health": "offline"}
+    reports = [state for session in sessions for id, state in session.source_states.items() if id == source]
+    bad = next((report for report in reports if report[0] not in ("", "ready")), None)
+    if bad is not None:
+        return {"health": bad[0], "cause": bad[1]} if bad[1] else {"health": bad[0]}
+    return {"health": "ready" if reports else "pending"}

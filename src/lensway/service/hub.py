@@ -1,0 +1,81 @@
+"""What happens, for whoever watches live: a bounded backlog, and a bounded queue for each watcher."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+from lensway import limits
+from lensway.clock import Clock
+from lensway.errors import ErrorCode, LenswayError
+from lensway.ids import EnvironmentId
+
+
+class HubEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened. ``kind`` is session, assignment, health, drain, test, warning, source, lens, runner or key."""
+
+    sequence: int
+    at: datetime.datetime
+    environment: EnvironmentId
+    kind: str
+    data: Mapping[str, Any]
+
+
+class EventHub:
+    """Publishes to every watcher of an environment. Publishing never waits."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._sequence = 0
+        self._backlog: deque[HubEvent] = deque(maxlen=limits.EVENT_BACKLOG_MAX)
+        self._watchers: dict[asyncio.Queue[HubEvent | None], EnvironmentId] = {}
+
+    def publish(self, environment: EnvironmentId, kind: str, data: Mapping[str, Any]) -> None:
+        """Tell the watchers. One that does not keep up is cut off, so that it knows that it missed something."""
+        self._sequence += 1
+        event = HubEvent(
+            sequence=self._sequence, at=self._clock.wall(), environment=environment, kind=kind, data=data
+        )
+        self._backlog.append(event)
+        for queue, watched in list(self._watchers.items()):
+            if watched != environment:
+                continue
+            try:
+                queue.put_nowait(event)
+            except asyncio.QueueFull:
+                del self._watchers[queue]
+                while not queue.empty():
+                    queue.get_nowait()
+                queue.put_nowait(None)
+
+    async def watch(self, environment: EnvironmentId, *, after: int | None = None) -> AsyncIterator[HubEvent]:
+        """The events of an environment from now on, or behind sequence ``after`` as far as the backlog goes.
+
+        Raises:
+            LenswayError: OVERLOADED when too many watch already.
+        """
+        if len(self._watchers) >= limits.EVENT_SUBSCRIBERS_MAX:
+            raise LenswayError(ErrorCode.OVERLOADED, "too many watchers of events", retry_after_seconds=5.0)
+        queue: asyncio.Queue[HubEvent | None] = asyncio.Queue(limits.EVENT_BACKLOG_MAX)
+        for event in self._backlog if after is not None else ():
+            if after is not None and event.sequence > after and event.environment == environment:
+                queue.put_nowait(event)
+        self._watchers[queue] = environment
+        try:
+            while (event_or_end := await queue.get()) is not None:
+                yield event_or_end
+        finally:
+            self._watchers.pop(queue, None)
+
+    def close(self) -> None:
+        """End every watch."""
+        for queue in list(self._watchers):
+            while not queue.empty():
+                queue.get_nowait()
+            queue.put_nowait(None)
+        self._watchers.clear()

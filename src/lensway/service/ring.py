@@ -1,0 +1,119 @@
+"""What became of recent requests: a bounded ring in memory."""
+
+from __future__ import annotations
+
+import datetime
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from lensway import limits
+from lensway.dispatch.records import AttemptRecord, JobRecord
+from lensway.fleet import CandidateNote
+from lensway.ids import EnvironmentId, KeyId
+
+
+class RequestEntry(msgspec.Struct, kw_only=True):
+    """One request: who asked for what, and the record of its job as it goes."""
+
+    id: str
+    environment: EnvironmentId
+    key: KeyId
+    kind: str
+    lens: str
+    source: str
+    at: datetime.datetime
+    record: JobRecord | None = None
+
+
+class RequestRing:
+    """The latest requests, by id."""
+
+    def __init__(self, entries_max: int = limits.REQUEST_RING_ENTRIES) -> None:
+        self._entries: OrderedDict[str, RequestEntry] = OrderedDict()
+        self._entries_max = entries_max
+
+    def add(self, entry: RequestEntry) -> None:
+        """Remember a request; the oldest one is forgotten when there are too many."""
+        self._entries[entry.id] = entry
+        if len(self._entries) > self._entries_max:
+            self._entries.popitem(last=False)
+
+    def get(self, id: str) -> RequestEntry | None:
+        """The request of this id."""
+        return self._entries.get(id)
+
+    def newest(self, environment: EnvironmentId) -> Iterator[RequestEntry]:
+        """The requests of an environment, newest first."""
+        return (entry for entry in reversed(self._entries.values()) if entry.environment == environment)
+
+
+def request_document(entry: RequestEntry, *, with_runners: bool = True) -> dict[str, Any]:
+    """A request as the API shows it. ``with_runners`` False leaves out who executed it."""
+    record = entry.record
+    document: dict[str, Any] = {
+        "id": entry.id,
+        "kind": entry.kind,
+        "lens": entry.lens,
+        "at": entry.at.isoformat(timespec="milliseconds"),
+        "outcome": "running" if record is None or not record.outcome else record.outcome,
+    }
+    if record is None:
+        return document
+    placed = record.placed_at()
+    end = record.ended_at
+    document["durationMs"] = None if end is None else round((end - record.submitted_at) * 1000, 3)
+    document["bytes"] = record.bytes
+    document["route"] = route_document(record, with_runners=with_runners)
+    if record.failure is not None:
+        document["error"] = {"code": record.failure.code.value}
+    if with_runners:
+        document["source"] = entry.source
+        document["attempts"] = [_attempt(record, attempt) for attempt in record.attempts]
+        if placed is None and record.undecided:
+            document["candidates"] = [_candidate(note) for note in record.undecided]
+    return document
+
+
+def route_document(record: JobRecord, *, with_runners: bool) -> dict[str, Any]:
+    """Where the request was executed."""
+    placed = record.placed_at()
+    route: dict[str, Any] = {
+        "via": "inline" if placed is None or placed.runner is None else "runner",
+        "attempts": max(1, record.executed),
+    }
+    if with_runners:
+        route["runner"] = None if placed is None else placed.runner_name
+    return route
+
+
+def _attempt(record: JobRecord, attempt: AttemptRecord) -> dict[str, Any]:
+    def since(at: float | None) -> float | None:
+        return None if at is None else round((at - record.submitted_at) * 1000, 3)
+
+    return {
+        "number": attempt.number,
+        "via": "inline" if attempt.runner is None else "runner",
+        "runner": attempt.runner_name,
+        "instance": attempt.instance,
+        "offeredMs": since(attempt.offered_at),
+        "acceptedMs": since(attempt.accepted_at),
+        "firstRowMs": since(attempt.first_row_at),
+        "endedMs": since(attempt.ended_at),
+        "outcome": attempt.cause or "running",
+        "candidates": [_candidate(note) for note in attempt.candidates],
+    }
+
+
+def _candidate(note: CandidateNote) -> dict[str, Any]:
+    document: dict[str, Any] = {"runner": note.runner_name, "verdict": note.verdict.value}
+    if note.session is not None:
+        document["session"] = note.session
+    if note.score is not None:
+        document["score"] = round(note.score, 4)
+    return document
+
+
+candidate_document = _candidate

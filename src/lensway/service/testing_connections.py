@@ -1,0 +1,135 @@
+"""Connection tests: the same jobs that queries are, pinned to each place that would execute the source."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+
+import msgspec
+
+from lensway import limits
+from lensway.bridges.work import encode_probes
+from lensway.catalog.records import Runner, Source
+from lensway.dispatch.events import JobRequest, Release
+from lensway.errors import ErrorCode, LenswayError
+from lensway.fleet import Session
+from lensway.ids import RequestId, RunnerId, SessionId, new_request_id
+from lensway.query.planner import plan_probe
+from lensway.query.result import RowFormat
+from lensway.service.desk import Caller, Desk
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentJob:
+    """A job whose result is one JSON document: a test, a list of tables, a table."""
+
+    kind: str
+    source: Source
+    payload: bytes = b""
+    timeout_seconds: float = limits.TEST_TIMEOUT_SECONDS
+    runner: RunnerId | None = None
+    session: SessionId | None = None
+    unassigned: bool = False
+
+
+async def run_document_job(desk: Desk, job: DocumentJob, *, request_id: str | None = None) -> Any:
+    """The decoded document. Raises LenswayError with whatever the job's one outcome was."""
+    request = JobRequest(
+        request=RequestId(request_id or new_request_id()),
+        environment=job.source.environment,
+        source=job.source.id,
+        kind=job.kind,
+        payload=job.payload,
+        format=RowFormat.DOCUMENT.value,
+        deadline=desk.clock.monotonic() + job.timeout_seconds,
+        release=Release.AT_END,
+        rows_max=1,
+        bytes_max=limits.PAGE_BYTES_MAX,
+        row_bytes_max=limits.PAGE_BYTES_MAX,
+        page_bytes_max=limits.PAGE_BYTES_MAX,
+        runner=job.runner,
+        session=job.session,
+        unassigned=job.unassigned,
+    )
+    page = await desk.dispatcher.submit(request).page()
+    return msgspec.json.decode(b"".join(page.chunks))
+
+
+class ConnectionTests:
+    """The use case behind every Test connection button."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def test(self, caller: Caller, source: Source, *, runner: Runner | None = None) -> list[dict[str, Any]]:
+        """One result per live instance of the assigned runners (or of ``runner``, assigned or not); one with runner None when
+        the service executes the source itself.
+
+        Raises:
+            LenswayError: NO_RUNNERS_ONLINE, SOURCE_REQUIRES_RUNNER.
+        """
+        snapshot = self._desk.snapshot()
+        environment = source.environment
+        assigned = snapshot.runners_of(environment, source.id)
+        payload = encode_probes(
+            [plan_probe(lens.definition).encode() for lens in snapshot.lenses_of(environment, source.id)]
+        )
+        if runner is None and not assigned:
+            result = await self._one(source, payload, None)
+            results = [{"runner": None, **result}]
+        else:
+            runners = (runner.id,) if runner is not None else assigned
+            sessions = [session for each in runners for session in self._desk.dispatcher.fleet.sessions_of(each)]
+            if not sessions:
+                await self._raise_absent(source, payload, runner)
+            tests = (self._one(source, payload, session, assigned=assigned) for session in sessions)
+            found = await asyncio.gather(*tests)
+            results = [
+                {"runner": session.facts.runner_name, "instance": session.facts.instance, **result}
+                for session, result in zip(sessions, found, strict=True)
+            ]
+        ok = all(result["ok"] for result in results)
+        data = {"source": source.name, "ok": ok, "by": caller.identity.actor, "results": results}
+        self._desk.hub.publish(environment, "test", data)
+        return results
+
+    async def _one(
+        self, source: Source, payload: bytes, session: Session | None, *, assigned: tuple[RunnerId, ...] = ()
+    ) -> dict[str, Any]:
+        job = DocumentJob(kind="test", source=source, payload=payload)
+        if session is not None:
+            job = dataclasses.replace(
+                job,
+                runner=session.facts.runner,
+                session=session.id,
+                unassigned=session.facts.runner not in assigned,
+            )
+        try:
+            document = await run_document_job(self._desk, job)
+        except LenswayError as error:
+            if session is None and error.code in (ErrorCode.SOURCE_REQUIRES_RUNNER, ErrorCode.NO_RUNNERS_ONLINE):
+                raise
+            hint = error.failure.hint
+            stage = {"stage": "runner", "ok": False, "ms": 0.0, "error": _class_of(error)}
+            return {"ok": False, "stages": [stage | ({"hint": hint} if hint else {"hint": str(error)}), *_skipped()], "warnings": []}
+        document.setdefault("warnings", [])
+        return dict(document)
+
+    async def _raise_absent(self, source: Source, payload: bytes, runner: Runner | None) -> None:
+        """Nobody is there: dispatch itself says who, since when, and what to do."""
+        job = DocumentJob(kind="test", source=source, payload=payload)
+        if runner is not None:
+            job = dataclasses.replace(job, runner=runner.id, unassigned=True)
+        await run_document_job(self._desk, job)
+
+
+def _class_of(error: LenswayError) -> str:
+    return str(error.failure.details.get("class", error.code.value))
+
+
+def _skipped() -> list[dict[str, Any]]:
+    return [
+        {"stage": stage, "ok": None, "ms": 0.0}
+        for stage in ("dns", "tcp", "tls", "login", "query", "read_only", "lenses")
+    ]
