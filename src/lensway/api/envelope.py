@@ -18,7 +18,12 @@ def error_body(failure: Failure, request_id: str, *, is_public: bool = False) ->
     if is_public and not _NAMING.isdisjoint(details):
         details = {key: value for key, value in details.items() if key not in _NAMING}
         message, hint = CODES[failure.code].meaning, None
-    error: dict[str, Any] = {"code": failure.code.value, "message": message, "requestId": request_id, "details": details}
+    error: dict[str, Any] = {
+        "code": failure.code.value,
+        "message": message,
+        "requestId": request_id,
+        "details": details,
+    }
     if hint is not None:
         error["hint"] = hint
     return {"error": error}

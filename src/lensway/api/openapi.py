@@ -42,10 +42,17 @@ def document(version: str) -> dict[str, Any]:
 
 def _operation(route: Route, by_type: dict[str, Any]) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _PATH_PARAM.findall(route.path)
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PATH_PARAM.findall(route.path)
     ]
     for param in route.params:
-        entry = {"name": param.name, "in": "query", "required": False, "schema": _KINDS[param.kind], "description": param.description}
+        entry = {
+            "name": param.name,
+            "in": "query",
+            "required": False,
+            "schema": _KINDS[param.kind],
+            "description": param.description,
+        }
         parameters.append(entry)
     operation: dict[str, Any] = {
         "operationId": route.name,
@@ -57,7 +64,7 @@ def _operation(route: Route, by_type: dict[str, Any]) -> dict[str, Any]:
         "description": "A typed failure",
         "content": {"application/json": {"schema": by_type[repr(shapes.ErrorAnswer)]}},
     }
-    operation["responses"] |= {status: failure for status in _ERRORS}
+    operation["responses"] |= dict.fromkeys(_ERRORS, failure)
     operation["responses"]["default"] = failure
     if parameters:
         operation["parameters"] = parameters

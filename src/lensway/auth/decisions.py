@@ -56,7 +56,9 @@ def authenticate(snapshot: Snapshot, header: str | None) -> Identity:
     key = snapshot.key_by_hash(hashed)
     # Compared again, and against nobody's hash: the same work for keys that exist and keys that do not.
     if not hmac.compare_digest(_NOBODY if key is None else key.hash, hashed) or key is None:
-        raise _unauthenticated("This key is not valid", "It may have been deleted; ask whoever administers this server.")
+        raise _unauthenticated(
+            "This key is not valid", "It may have been deleted; ask whoever administers this server."
+        )
     return identity_of(key)
 
 

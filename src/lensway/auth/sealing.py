@@ -64,9 +64,7 @@ class InstanceKeys:
         self.public_bytes = private.public_key().public_bytes(
             serialization.Encoding.Raw, serialization.PublicFormat.Raw
         )
-        self._key = OKPKey.import_key(
-            {"kty": "OKP", "crv": "X25519", "x": _text(self.public_bytes), "d": _text(raw)}
-        )
+        self._key = OKPKey.import_key({"kty": "OKP", "crv": "X25519", "x": _text(self.public_bytes), "d": _text(raw)})
 
     @classmethod
     def generate(cls) -> InstanceKeys:

@@ -111,6 +111,9 @@ class OpenSource(Protocol):
         """Prove each stage by the path that queries take; ``lenses`` are plans that read no row. Never raises for a failed
         stage."""
 
+    async def probe(self, *, deadline: float) -> None:
+        """One round trip. Raises LenswayError SOURCE_UNREACHABLE."""
+
     async def tables(self, *, deadline: float) -> Sequence[TableSummary]:
         """Every table and view that this login can read."""
 

@@ -166,14 +166,18 @@ def timed_out(job: Job, now: float) -> Failure:
 def cancelled(reason: str) -> Failure:
     """The caller cancelled, went away, or took nothing for too long."""
     return Failure(
-        code=ErrorCode.CANCELLED, message="The request was cancelled: " + reason.replace("_", " "), details={"reason": reason}
+        code=ErrorCode.CANCELLED,
+        message="The request was cancelled: " + reason.replace("_", " "),
+        details={"reason": reason},
     )
 
 
 def runner_failed(job: Job, cause: str) -> Failure:
     """Runners were lost under the job and it is not tried again; ``phase`` says how far the last attempt was."""
     attempts = [
-        {"runner": record.runner_name, "cause": record.cause} for record in job.record.attempts if record.accepted_at is not None
+        {"runner": record.runner_name, "cause": record.cause}
+        for record in job.record.attempts
+        if record.accepted_at is not None
     ]
     lost = "The runner was lost" if job.losses < limits.RUNNERS_LOST_MAX else f"{job.losses} runners were lost"
     return Failure(

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from lensway import limits
 from lensway.dispatch import core_failures as failures
-from lensway.dispatch.core_jobs import Attempt, AttemptStimulus, Job, JobState, JobStimulus, attempt_record
+from lensway.dispatch.core_jobs import Attempt, Job, JobState, JobStimulus, attempt_record
 from lensway.dispatch.core_state import State
 from lensway.dispatch.events import INLINE, SendOffer
 from lensway.dispatch.ports import SourceRoute
 from lensway.errors import Failure
 from lensway.fleet import Ask, CandidateNote, Choice, Session
 from lensway.fleet.choice import UNABLE
-from lensway.ids import SessionId
 
 
 class Router:

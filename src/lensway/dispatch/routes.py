@@ -47,7 +47,8 @@ def _source_route(snapshot: Snapshot, environment: EnvironmentId, source: Source
         source=source,
         name=record.name,
         bridge=record.bridge,
-        needs_runner=record.credentials is Credentials.RUNNER_LOCAL or record.execution is ExecutionMode.RUNNER_REQUIRED,
+        needs_runner=record.credentials is Credentials.RUNNER_LOCAL
+        or record.execution is ExecutionMode.RUNNER_REQUIRED,
         runners=tuple(runner.id for runner in runners),
         runner_names=tuple(runner.name for runner in runners),
         wanted=tuple(runner.set_revision for runner in runners),

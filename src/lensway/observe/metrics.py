@@ -18,7 +18,10 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
-            "lensway_requests", "Requests by outcome: ok, or the code of the failure.", ["code"], registry=self._registry
+            "lensway_requests",
+            "Requests by outcome: ok, or the code of the failure.",
+            ["code"],
+            registry=self._registry,
         )
         self._dispatch = Histogram(
             "lensway_dispatch_seconds",

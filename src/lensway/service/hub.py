@@ -38,9 +38,7 @@ class EventHub:
     def publish(self, environment: EnvironmentId, kind: str, data: Mapping[str, Any]) -> None:
         """Tell the watchers. One that does not keep up is cut off, so that it knows that it missed something."""
         self._sequence += 1
-        event = HubEvent(
-            sequence=self._sequence, at=self._clock.wall(), environment=environment, kind=kind, data=data
-        )
+        event = HubEvent(sequence=self._sequence, at=self._clock.wall(), environment=environment, kind=kind, data=data)
         self._backlog.append(event)
         for queue, watched in list(self._watchers.items()):
             if watched != environment:

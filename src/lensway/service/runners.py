@@ -150,7 +150,10 @@ class Runners:
             await self._verify(caller, name, source)
         at = self._desk.now_text()
         changed = await self._change(
-            caller, "assign", f"{source} -> {name}", lambda snapshot, env: rules.assign(snapshot, env, name, [source], at=at)
+            caller,
+            "assign",
+            f"{source} -> {name}",
+            lambda snapshot, env: rules.assign(snapshot, env, name, [source], at=at),
         )
         if changed.changes:
             self._publish_assignment(caller, name, source, "assigned")
@@ -159,7 +162,10 @@ class Runners:
     async def unassign(self, caller: Caller, name: str, source: str) -> dict[str, Any]:
         """The runner serves the source no more. Raises LenswayError NOT_FOUND."""
         changed = await self._change(
-            caller, "unassign", f"{source} -> {name}", lambda snapshot, env: rules.unassign(snapshot, env, name, [source])
+            caller,
+            "unassign",
+            f"{source} -> {name}",
+            lambda snapshot, env: rules.unassign(snapshot, env, name, [source]),
         )
         if changed.changes:
             self._publish_assignment(caller, name, source, "unassigned")
@@ -189,9 +195,7 @@ class Runners:
     async def _act(
         self, caller: Caller, action: str, name: str, rule: Callable[[Snapshot, EnvironmentId, str], Sequence[Change]]
     ) -> dict[str, Any]:
-        changed = await self._change(
-            caller, f"runner.{action}", name, lambda snapshot, env: rule(snapshot, env, name)
-        )
+        changed = await self._change(caller, f"runner.{action}", name, lambda snapshot, env: rule(snapshot, env, name))
         runner = rules.require_runner(changed.snapshot, caller.environment.id, name)
         self._publish(caller, "drain" if action in ("drain", "resume") else "runner", runner.name, action)
         return self._document(changed.snapshot, runner) | _warnings(changed)
@@ -199,9 +203,7 @@ class Runners:
     async def _change(
         self, caller: Caller, action: str, object: str, rule: Callable[[Snapshot, EnvironmentId], Sequence[Change]]
     ) -> Changed:
-        return await self._desk.change(
-            caller, action, object, lambda snapshot: rule(snapshot, caller.environment.id)
-        )
+        return await self._desk.change(caller, action, object, lambda snapshot: rule(snapshot, caller.environment.id))
 
     def _document(self, snapshot: Snapshot, runner: Runner) -> dict[str, Any]:
         return runner_document(snapshot, runner, self._desk.dispatcher, self._desk.clock)
@@ -211,9 +213,7 @@ class Runners:
         return {"revision": runner.set_revision} | _warnings(changed)
 
     def _created(self, runner: Runner, token: str) -> dict[str, Any]:
-        block = (
-            f"LENSWAY_RUNNER_ID={runner.id}\nLENSWAY_RUNNER_TOKEN={token}\nLENSWAY_GATEWAY_URL={self._desk.gateway_url}\n"
-        )
+        block = f"LENSWAY_RUNNER_ID={runner.id}\nLENSWAY_RUNNER_TOKEN={token}\nLENSWAY_GATEWAY_URL={self._desk.gateway_url}\n"
         answer: dict[str, Any] = {"id": runner.id, "name": runner.name, "token": token, "env": block}
         return answer | ({"network": runner.network} if runner.network else {})
 

@@ -112,7 +112,11 @@ class ConnectionTests:
                 raise
             hint = error.failure.hint
             stage = {"stage": "runner", "ok": False, "ms": 0.0, "error": _class_of(error)}
-            return {"ok": False, "stages": [stage | ({"hint": hint} if hint else {"hint": str(error)}), *_skipped()], "warnings": []}
+            return {
+                "ok": False,
+                "stages": [stage | ({"hint": hint} if hint else {"hint": str(error)}), *_skipped()],
+                "warnings": [],
+            }
         document.setdefault("warnings", [])
         return dict(document)
 

@@ -1,0 +1,89 @@
+"""The failures that bridges give: closed classes, facts, and what to do. Never a driver's text, never a setting's value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from lensway.errors import ErrorCode, LenswayError
+
+HINTS: Final[Mapping[str, str]] = {
+    "unknown_host": "The host name does not resolve from there. Look at the source's host, and at DNS where it is executed.",
+    "refused": "Nothing listens at that address and port, or a firewall refuses. Is the database up?",
+    "timeout": "Nothing answers in time: a firewall drops the packets, or the address is wrong.",
+    "reset": "The connection was cut. The database may have been restarted, or something in between closes connections.",
+    "no_tls": "The server does not offer TLS. Enable it there, or set sslmode to disable if the way to it is safe.",
+    "certificate": "The server's certificate is not trusted or does not fit its name. Set sslrootcert, or correct the host.",
+    "tls": "The TLS handshake failed.",
+    "password": "The database refuses this user or password.",
+    "unknown_database": "There is no database of this name on that server.",
+    "not_permitted": "The server does not let this user connect from there. On PostgreSQL look at pg_hba.conf.",
+    "too_many_connections": "The server has no free connection. Raise max_connections, or lower what else connects.",
+    "starting_up": "The database is starting, stopping or recovering.",
+    "forbidden_address": "The policy of whoever executes this source forbids that address.",
+    "no_file": "The file does not exist there, or cannot be read.",
+    "not_a_database": "The file is not a database of this kind.",
+    "unreachable": "The network has no way there.",
+}
+
+
+def unreachable(stage: str, cause: str, **details: object) -> LenswayError:
+    """The database cannot be reached: at which stage, and the class of failure."""
+    where = {"dns": "look up the host of", "tcp": "connect to", "tls": "secure the connection to", "login": "log in to"}
+    return LenswayError(
+        ErrorCode.SOURCE_UNREACHABLE,
+        f"Cannot {where.get(stage, 'reach')} the database ({cause.replace('_', ' ')})",
+        hint=HINTS.get(cause),
+        details={"stage": stage, "class": cause, **details},
+    )
+
+
+def query_failed(cause: str, message: str, *, hint: str | None = None, **details: object) -> LenswayError:
+    """The database refused or failed the statement."""
+    return LenswayError(ErrorCode.SOURCE_QUERY_FAILED, message, hint=hint, details={"class": cause, **details})
+
+
+def type_mismatch(field: str, wanted: str, found: str) -> LenswayError:
+    """A field is declared as something that its column is not."""
+    return query_failed(
+        "type_mismatch",
+        f"The field '{field}' is declared as {wanted}, and its column holds {found}",
+        hint="Correct the type in the lens.",
+        field=field,
+    )
+
+
+def timed_out() -> LenswayError:
+    """The deadline passed while the database worked, or while a connection was waited for."""
+    return LenswayError(
+        ErrorCode.QUERY_TIMEOUT,
+        "The deadline passed before the database had answered",
+        hint="Ask for less, add an index that serves the filter and the order, or raise `timeoutMs`.",
+    )
+
+
+def row_too_large(limit: int) -> LenswayError:
+    """One row is larger than the lens allows."""
+    return LenswayError(
+        ErrorCode.ROW_TOO_LARGE,
+        f"A row is larger than {limit:,} bytes",
+        hint="Select fewer fields, or raise limits.maxRowBytes of the lens.",
+        details={"maxRowBytes": limit},
+    )
+
+
+def limit_exceeded(what: str, limit: int) -> LenswayError:
+    """The result is larger than a limit; it is never shortened instead."""
+    return LenswayError(
+        ErrorCode.LIMIT_EXCEEDED,
+        f"The result has more than {limit:,} {what}",
+        hint="Narrow it with `where`, select fewer fields, ask for a smaller page, or export it.",
+        details={"limit": limit, "of": what},
+    )
+
+
+def invalid_setting(key: str, what: str, *, hint: str | None = None) -> LenswayError:
+    """A setting of a source is wrong; names the key, never the value."""
+    return LenswayError(
+        ErrorCode.INVALID_REQUEST, f"config.{key}: {what}", hint=hint, details={"path": f"config.{key}"}
+    )

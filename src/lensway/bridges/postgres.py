@@ -1,0 +1,226 @@
+"""PostgreSQL: pages as one statement, exports through a cursor, both read-only and under a deadline that the database knows.
+
+A page is one round trip: the session is read-only by default, plans are SELECTs, and the statement timeout of the session is
+already right for most requests. Large pages and exports read through a cursor in a READ ONLY transaction, sized by bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import asyncpg
+
+from lensway import limits
+from lensway.bridges import postgres_errors as errors
+from lensway.bridges.addresses import check_host
+from lensway.bridges.contract import (
+    AddressPolicy,
+    ConnectionReport,
+    Execution,
+    RowSink,
+    TableDescription,
+    TableSummary,
+)
+from lensway.bridges.encode import RowWriter
+from lensway.bridges.failures import timed_out
+from lensway.bridges.postgres_inspection import describe_table, list_tables, run_test
+from lensway.bridges.postgres_pool import Pool, PooledConnection, check_columns
+from lensway.bridges.postgres_settings import PostgresSettings, read_settings
+from lensway.query.compile import Compiled, compile_shape
+from lensway.query.plan import Plan
+from lensway.query.result import ResultEnd
+
+_DIALECT: Final = "postgres"
+_SINGLE_STATEMENT_ROWS_MAX: Final = 1_000
+"""Larger pages read through a cursor: all rows of one statement are in memory at once."""
+_FIRST_FETCH_ROWS: Final = 50
+_FETCH_ROWS_MAX: Final = 2_000
+"""Some milliseconds of decoding: the loop serves others in between."""
+_FETCH_BYTES: Final = 4 * limits.FETCH_BYTES_TARGET
+
+
+class PostgresBridge:
+    """Implements `lensway.bridges.contract.Bridge`."""
+
+    kind = "postgres"
+
+    def driver_version(self) -> str | None:
+        """The driver's version."""
+        return f"asyncpg {importlib.metadata.version('asyncpg')}"
+
+    def check_config(self, config: Mapping[str, object], *, policy: AddressPolicy) -> None:
+        """Refuse settings that cannot work or that the policy forbids. Raises LenswayError."""
+        settings = read_settings(config)
+        settings.tls()
+        check_host(settings.host, policy)
+
+    async def open(self, config: Mapping[str, object], *, policy: AddressPolicy) -> PostgresSource:
+        """A source ready for use; connections are made when needed."""
+        return PostgresSource(read_settings(config), policy)
+
+
+class PostgresSource:
+    """Implements `lensway.bridges.contract.OpenSource`."""
+
+    def __init__(self, settings: PostgresSettings, policy: AddressPolicy) -> None:
+        self._settings = settings
+        self._policy = policy
+        self._queries = Pool(settings, policy, size=limits.CONNECTIONS_PER_SOURCE_MAX)
+        self._exports = Pool(settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
+
+    async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
+        """Execute the plan and write its rows; cancelled or late, the statement is gone from the database first."""
+        compiled = compile_shape(plan.shape, _DIALECT)
+        pool = self._exports if execution.is_export else self._queries
+        page_rows = plan.limit
+        try:
+            async with asyncio.timeout(max(0.0, execution.deadline - time.monotonic())):
+                for is_last_try in (False, True):
+                    writer = RowWriter(compiled, execution.format, execution.limits, sink, page_rows=page_rows)
+                    try:
+                        return await self._on_connection(pool, compiled, plan, execution, writer, fresh=is_last_try)
+                    except (
+                        asyncpg.PostgresError,
+                        asyncpg.InterfaceError,
+                        asyncpg.InternalClientError,
+                        OSError,
+                        EOFError,
+                    ) as error:
+                        if isinstance(error, TimeoutError):
+                            raise
+                        can_repeat = errors.is_broken_connection(error) or errors.is_stale_statement(error)
+                        if is_last_try or writer.rows or not can_repeat:
+                            raise errors.of_query(error) from None
+                raise AssertionError("the second try returns or raises")
+        except TimeoutError:
+            raise timed_out() from None
+
+    async def _on_connection(
+        self,
+        pool: Pool,
+        compiled: Compiled,
+        plan: Plan,
+        execution: Execution,
+        writer: RowWriter,
+        *,
+        fresh: bool,
+    ) -> ResultEnd:
+        connection = await pool.acquire(fresh=fresh)
+        is_clean = False
+        try:
+            if execution.is_export or (plan.limit or 0) > _SINGLE_STATEMENT_ROWS_MAX:
+                end = await _by_cursor(connection, compiled, plan, execution, writer)
+            else:
+                end = await _at_once(connection, compiled, plan, execution, writer)
+            is_clean = True
+            return end
+        except asyncpg.PostgresError as error:
+            # The server has answered: the connection is as good as before, unless it says otherwise.
+            is_clean = not errors.is_broken_connection(error) and not connection.driver.is_in_transaction()
+            if errors.is_stale_statement(error):
+                connection.forget_statements()
+            if is_clean and error.sqlstate == "57014":
+                is_clean = False
+            raise
+        finally:
+            if is_clean:
+                pool.release(connection)
+            else:
+                await pool.discard(connection)
+
+    async def test(self, lenses: Sequence[Plan], *, deadline: float) -> ConnectionReport:
+        """Prove each stage. Never raises for a failed one."""
+        return await run_test(self._settings, self._policy, lenses, deadline=deadline)
+
+    async def probe(self, *, deadline: float) -> None:
+        """One round trip on a connection of the pool. Raises LenswayError SOURCE_UNREACHABLE."""
+        await self._inspect(_ping, deadline)
+
+    async def tables(self, *, deadline: float) -> Sequence[TableSummary]:
+        """Every table and view that this login can read."""
+        return await self._inspect(list_tables, deadline)
+
+    async def table(self, name: str, *, deadline: float) -> TableDescription:
+        """One table's columns. Raises LenswayError NOT_FOUND."""
+        return await self._inspect(lambda driver: describe_table(driver, name), deadline)
+
+    async def _inspect(self, look: Any, deadline: float) -> Any:
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                for is_last_try in (False, True):
+                    connection = await self._queries.acquire(fresh=is_last_try)
+                    is_clean = False
+                    try:
+                        await connection.limit_time(deadline - time.monotonic())
+                        found = await look(connection.driver)
+                        is_clean = True
+                        return found
+                    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError) as error:
+                        if is_last_try or isinstance(error, TimeoutError) or not errors.is_broken_connection(error):
+                            raise errors.of_query(error) from None
+                    finally:
+                        if is_clean:
+                            self._queries.release(connection)
+                        else:
+                            await self._queries.discard(connection)
+        except TimeoutError:
+            raise timed_out() from None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._queries.close()
+        await self._exports.close()
+
+
+async def _ping(driver: Any) -> None:
+    await driver.execute("SELECT 1")
+
+
+async def _at_once(
+    connection: PooledConnection, compiled: Compiled, plan: Plan, execution: Execution, writer: RowWriter
+) -> ResultEnd:
+    await connection.limit_time(execution.deadline - time.monotonic())
+    statement = await connection.prepared(compiled, compiled.sql)
+    rows = await statement.fetch(*compiled.bind(plan))
+    await writer.write(rows)
+    return await writer.end(await _total(connection, compiled, plan))
+
+
+async def _by_cursor(
+    connection: PooledConnection, compiled: Compiled, plan: Plan, execution: Execution, writer: RowWriter
+) -> ResultEnd:
+    await connection.limit_time(execution.deadline - time.monotonic())
+    driver = connection.driver
+    async with driver.transaction(readonly=True):
+        # A statement of its own for each export: its tag makes the database's log a witness of what was executed.
+        sql = f"{compiled.sql} /* lensway {execution.tag.replace('*', '')} */" if execution.is_export else compiled.sql
+        statement = await (driver.prepare(sql) if execution.is_export else connection.prepared(compiled, sql))
+        if execution.is_export:
+            check_columns(compiled, statement)
+        cursor = await statement.cursor(*compiled.bind(plan))
+        count = _FIRST_FETCH_ROWS
+        in_force = connection.timeout_seconds
+        while rows := await cursor.fetch(count):
+            await writer.write(rows)
+            if writer.has_more or len(rows) < count:
+                break
+            count = max(1, min(_FETCH_ROWS_MAX, _FETCH_BYTES * writer.rows // max(1, writer.bytes)))
+            # The timeout counts for each fetch; what is set must never reach beyond the deadline by more than a second.
+            seconds = max(1, int(execution.deadline - time.monotonic()) + 1)
+            if seconds < in_force:
+                await driver.execute(f"SET LOCAL statement_timeout = {seconds * 1000}")
+                in_force = seconds
+        total = await _total(connection, compiled, plan)
+    return await writer.end(total)
+
+
+async def _total(connection: PooledConnection, compiled: Compiled, plan: Plan) -> int | None:
+    if compiled.count_sql is None:
+        return None
+    statement = await connection.prepared(compiled, compiled.count_sql)
+    found: int = await statement.fetchval(*compiled.bind_count(plan))
+    return found

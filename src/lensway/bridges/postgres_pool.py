@@ -1,0 +1,267 @@
+"""Connections of one PostgreSQL source: opened when needed, kept while used, bounded, never reused after a cancel.
+
+No reset round trip lies between two uses: nothing that a plan can say changes a session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Any, Final
+
+import asyncpg
+
+from lensway import limits
+from lensway.bridges import postgres_errors as errors
+from lensway.bridges.addresses import resolve
+from lensway.bridges.contract import AddressPolicy
+from lensway.bridges.failures import type_mismatch, unreachable
+from lensway.bridges.postgres_settings import PostgresSettings
+from lensway.bridges.postgres_values import TEXT_DECODERS, fits
+from lensway.errors import LenswayError
+from lensway.query.cache import BoundedCache
+from lensway.query.compile import Compiled
+from lensway.query.plan import PlanKind
+
+_STATEMENTS_MAX: Final = 200
+_STATEMENTS_BYTES_MAX: Final = 4 * limits.MIB
+_IDLE_IN_TRANSACTION_MS: Final = int((limits.STALL_TIMEOUT_SECONDS + 10) * 1000)
+
+# One statement sets the session up. Through set_config, because poolers refuse unknown start-up parameters; the last line
+# only where the server knows it (14 and newer): a statement whose client died then ends within half a second.
+_SESSION: Final = f"""
+SELECT set_config('default_transaction_read_only', 'on', false), set_config('timezone', 'UTC', false),
+  set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postgres', false),
+  set_config('extra_float_digits', '1', false), set_config('bytea_output', 'hex', false),
+  set_config('standard_conforming_strings', 'on', false), set_config('search_path', current_setting('search_path'), false),
+  set_config('application_name', 'lensway', false),
+  set_config('idle_in_transaction_session_timeout', '{_IDLE_IN_TRANSACTION_MS}', false);
+SELECT set_config(name, '500', false) FROM pg_settings WHERE name = 'client_connection_check_interval';
+"""  # noqa: S608 - made of our own numbers
+
+
+class PooledConnection:
+    """One connection with its prepared statements and the statement timeout that is in force on it."""
+
+    def __init__(self, connection: Any) -> None:
+        self.driver = connection
+        self.idle_since = 0.0
+        self.timeout_seconds = 0
+        self._statements: BoundedCache[str, Any] = BoundedCache(
+            entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX
+        )
+
+    async def prepared(self, compiled: Compiled, sql: str) -> Any:
+        """The prepared statement; its columns fit the lens. Raises LenswayError type_mismatch, and the driver's errors."""
+        statement = self._statements.get(sql)
+        if statement is None:
+            statement = await self.driver.prepare(sql)
+            if sql == compiled.sql and compiled.shape.kind is not PlanKind.COUNT:
+                check_columns(compiled, statement)
+            self._statements.put(sql, statement, len(sql))
+        return statement
+
+    def forget_statements(self) -> None:
+        """Prepare everything again: a table has changed."""
+        self._statements = BoundedCache(entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX)
+
+    async def limit_time(self, remaining_seconds: float) -> None:
+        """Let the database itself end a statement that begins now by the deadline and at most a second.
+
+        Rounded up to whole seconds, so that a stream of requests with equal time-outs needs no further round trip.
+        """
+        seconds = max(1, int(remaining_seconds) + 1)
+        if seconds != self.timeout_seconds:
+            await self.driver.execute(f"SET statement_timeout = {seconds * 1000}")
+            self.timeout_seconds = seconds
+
+    def is_usable(self) -> bool:
+        """False once the driver knows that it is closed."""
+        return not self.driver.is_closed()
+
+    async def discard(self) -> None:
+        """Close it, whatever it does: a running statement has been cancelled by the driver and is waited for, briefly."""
+        try:
+            await self.driver.close(timeout=limits.CANCEL_SECONDS)
+        except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            self.driver.terminate()
+
+
+def check_columns(compiled: Compiled, statement: Any) -> None:
+    """Raises LenswayError type_mismatch naming the first field whose column is something else."""
+    for column, attribute in zip(compiled.columns, statement.get_attributes(), strict=True):
+        kind, name = attribute.type.kind, attribute.type.name
+        is_list = kind == "array"
+        element = name.removesuffix("[]").removeprefix("_")
+        element_kind = "enum" if is_list and attribute.type.schema != "pg_catalog" else kind
+        if is_list != column.is_list or not fits(column.type, element, element_kind):
+            wanted = f"a list of {column.type.value}" if column.is_list else column.type.value
+            raise type_mismatch(column.name, wanted, name)
+
+
+class Pool:
+    """Up to ``size`` connections. The one used last is used first, so that idle ones grow old and are closed."""
+
+    def __init__(self, settings: PostgresSettings, policy: AddressPolicy, *, size: int) -> None:
+        self._settings = settings
+        self._policy = policy
+        self._size = size
+        self._idle: deque[PooledConnection] = deque()
+        self._count = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._pruning: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    async def acquire(self, *, fresh: bool = False) -> PooledConnection:
+        """A connection, idle or new; waits while all are used. Bound it by the deadline.
+
+        Raises:
+            LenswayError: SOURCE_UNREACHABLE.
+        """
+        while True:
+            while self._idle and not fresh:
+                connection = self._idle.pop()
+                if connection.is_usable():
+                    return connection
+                self._count -= 1
+            if fresh and self._idle and self._count >= self._size:
+                self._drop(self._idle.popleft())
+            if self._count < self._size:
+                return await self._open()
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._wake_one()
+                raise
+
+    def release(self, connection: PooledConnection) -> None:
+        """The connection may be used again."""
+        if self._is_closed or not connection.is_usable():
+            self._drop(connection)
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.append(connection)
+        if self._pruning is None:
+            self._pruning = loop.call_later(limits.CONNECTION_IDLE_SECONDS, self._prune)
+        self._wake_one()
+
+    async def discard(self, connection: PooledConnection) -> None:
+        """Close it; returns when its statement is gone from the database."""
+        closing = asyncio.ensure_future(connection.discard())
+        self._count -= 1
+        self._wake_one()
+        # Our own cancellation must not leave the statement running.
+        await asyncio.shield(closing)
+
+    async def close(self) -> None:
+        """Close every idle connection; the ones in use close when they are released."""
+        self._is_closed = True
+        if self._pruning is not None:
+            self._pruning.cancel()
+        while self._idle:
+            self._drop(self._idle.pop())
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    async def _open(self) -> PooledConnection:
+        self._count += 1
+        try:
+            return await connect(self._settings, self._policy)
+        except BaseException:
+            self._count -= 1
+            self._wake_one()
+            raise
+
+    def _drop(self, connection: PooledConnection) -> None:
+        self._count -= 1
+        task = asyncio.ensure_future(connection.discard())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        self._wake_one()
+
+    def _wake_one(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    def _prune(self) -> None:
+        self._pruning = None
+        loop = asyncio.get_running_loop()
+        oldest_allowed = loop.time() - limits.CONNECTION_IDLE_SECONDS
+        while self._idle and self._idle[0].idle_since <= oldest_allowed:
+            self._drop(self._idle.popleft())
+        if self._idle:
+            due = self._idle[0].idle_since + limits.CONNECTION_IDLE_SECONDS
+            self._pruning = loop.call_at(due, self._prune)
+
+
+async def connect(settings: PostgresSettings, policy: AddressPolicy) -> PooledConnection:
+    """A connection to the first address that answers, set up for reading.
+
+    Raises:
+        LenswayError: SOURCE_UNREACHABLE with stage and class.
+    """
+    addresses = await resolve(settings.host, settings.port, policy)
+    failure = unreachable("tcp", "unreachable")
+    for address in addresses:
+        try:
+            async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS):
+                driver = await connect_driver(settings, address)
+                await driver.execute(_SESSION)
+                for name, decode in TEXT_DECODERS.items():
+                    await _set_decoder(driver, name, decode)
+            return PooledConnection(driver)
+        except TimeoutError:
+            failure = unreachable("tcp", "timeout")
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, LenswayError) as error:
+            failure = errors.of_connecting(error)
+            if failure.failure.details.get("stage") == "login":
+                break  # another address of the same server says the same
+    raise failure
+
+
+async def _set_decoder(driver: Any, name: str, decode: Any) -> None:
+    with contextlib.suppress(ValueError):  # a server that does not know the type
+        await driver.set_type_codec(name, schema="pg_catalog", encoder=str, decoder=decode, format="text")
+
+
+async def connect_driver(settings: PostgresSettings, address: str) -> Any:
+    """The driver's connection; everything is given, so that no variable, password or service file of this machine is used.
+
+    Raises the driver's errors.
+    """
+    context = settings.tls()
+    try:
+        return await _driver(settings, address, context)
+    except asyncpg.exceptions.ClientConfigurationError:
+        raise unreachable("login", "login") from None
+    except ConnectionError as error:
+        # The server rejects TLS: for `prefer` that is an answer too. A refused or broken connection is no such answer.
+        if isinstance(error, ConnectionRefusedError | ConnectionResetError) or context is None:
+            raise
+        if settings.sslmode == "prefer":
+            return await _driver(settings, address, None)
+        raise unreachable("tls", "no_tls") from None
+
+
+async def _driver(settings: PostgresSettings, address: str, context: Any) -> Any:
+    return await asyncpg.connect(
+        host=address,
+        port=settings.port,
+        user=settings.user,
+        password=settings.password,
+        database=settings.database,
+        ssl=False if context is None else context,
+        direct_tls=False,
+        timeout=limits.CONNECT_TIMEOUT_SECONDS,
+        statement_cache_size=0,
+        target_session_attrs="any",
+    )

@@ -1,0 +1,145 @@
+"""The settings of a PostgreSQL source: an allow-list, from a URL or from fields. Nothing else reaches the driver."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ssl
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lensway.bridges.addresses import is_loopback
+from lensway.bridges.failures import invalid_setting
+
+FIELDS: Final = ("host", "port", "database", "user", "password", "sslmode", "sslrootcert", "connect_timeout")
+_SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
+_PORT: Final = 5432
+_CERTIFICATE_START: Final = "-----BEGIN CERTIFICATE-----"
+
+
+class _NamedContext(ssl.SSLContext):
+    """Connections go to an address that was checked; the certificate is compared with the name that was configured."""
+
+    host = ""
+
+    def wrap_bio(self, *args: Any, server_hostname: Any = None, **options: Any) -> ssl.SSLObject:
+        """As the base class, with the configured name."""
+        return super().wrap_bio(*args, server_hostname=self.host, **options)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresSettings:
+    """Where and as whom to connect."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: str = dataclasses.field(repr=False)
+    sslmode: str
+    sslrootcert: str | None = dataclasses.field(default=None, repr=False)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """How the connection is secured; None for ``disable``. Raises LenswayError for a root that holds no certificate."""
+        if self.sslmode == "disable":
+            return None
+        context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.host = self.host
+        if self.sslmode in ("verify-ca", "verify-full"):
+            context.check_hostname = self.sslmode == "verify-full"
+            try:
+                if self.sslrootcert is None:
+                    context.load_default_certs()
+                elif self.sslrootcert.lstrip().startswith(_CERTIFICATE_START):
+                    context.load_verify_locations(cadata=self.sslrootcert)
+                else:
+                    context.load_verify_locations(cafile=self.sslrootcert)
+            except (ssl.SSLError, OSError):
+                raise invalid_setting("sslrootcert", "holds no certificates") from None
+        else:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+def read_settings(config: Mapping[str, object]) -> PostgresSettings:
+    """The settings that this config holds. Raises LenswayError INVALID_REQUEST naming the key that is wrong."""
+    fields = dict(config)
+    url = fields.pop("url", None)
+    values = {} if url is None else _of_url(url)
+    for key, value in fields.items():
+        if key not in FIELDS:
+            near = difflib.get_close_matches(key, ("url", *FIELDS), n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known: url, {', '.join(FIELDS)}."
+            raise invalid_setting(str(key)[:63], "unknown setting of a postgres source", hint=hint)
+        values[key] = _text(key, value)
+    host = values.get("host") or "localhost"
+    if host.startswith("/") or "," in host:
+        raise invalid_setting("host", "must be one host name or address")
+    user = values.get("user", "")
+    if not user:
+        raise invalid_setting("user", "is missing", hint="Use a login that may only SELECT.")
+    sslmode = values.get("sslmode") or ("prefer" if is_loopback(host) else "require")
+    if sslmode not in _SSL_MODES:
+        raise invalid_setting("sslmode", f"must be one of {', '.join(_SSL_MODES)}")
+    return PostgresSettings(
+        host=host,
+        port=_port(values.get("port")),
+        database=values.get("database") or user,
+        user=user,
+        password=values.get("password", ""),
+        sslmode=sslmode,
+        sslrootcert=values.get("sslrootcert"),
+    )
+
+
+def _of_url(url: object) -> dict[str, str]:
+    if not isinstance(url, str):
+        raise invalid_setting("url", "must be text")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port, host = parts.port, parts.hostname
+    except ValueError:
+        # The library's own text quotes parts of the URL, which may be parts of a password.
+        raise invalid_setting(
+            "url", "is not a URL; special characters in user and password must be %-encoded"
+        ) from None
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise invalid_setting("url", "must begin with postgresql://")
+    values: dict[str, str] = {}
+    options = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
+    for key, value in options:
+        if key not in FIELDS or key in ("user", "password", "database"):
+            known = "host, port, sslmode, sslrootcert"
+            raise invalid_setting("url", f"the option {key[:63]!r} is not allowed", hint=f"Allowed: {known}.")
+        values[key] = value
+    if host:
+        values["host"] = host
+    if port:
+        values["port"] = str(port)
+    if parts.username is not None:
+        values["user"] = urllib.parse.unquote(parts.username)
+    if parts.password is not None:
+        values["password"] = urllib.parse.unquote(parts.password)
+    if database := urllib.parse.unquote(parts.path.lstrip("/")):
+        values["database"] = database
+    if parts.fragment:
+        raise invalid_setting("url", "has a fragment; a # in user or password must be written %23")
+    return values
+
+
+def _text(key: str, value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise invalid_setting(key, "must be text")
+    if "\0" in str(value):
+        raise invalid_setting(key, "must not contain NUL")
+    return str(value)
+
+
+def _port(text: str | None) -> int:
+    if not text:
+        return _PORT
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 65536:
+        raise invalid_setting("port", "must be a number from 1 to 65535")
+    return int(text)

@@ -1,0 +1,121 @@
+"""PostgreSQL's values as callers are shown them: decoders by type, and which column types each type of the lens can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from lensway.query.fields import FieldType
+
+_DAY_CHARACTERS: Final = 10
+_SECOND_END: Final = 19
+_MICROSECONDS: Final = 6
+
+
+def timestamptz(text: str) -> str:
+    """``2013-01-31T17:05:00.000000Z``; the session is in UTC, so PostgreSQL writes ``+00``."""
+    if text.endswith("+00") and text[4] == "-":
+        return f"{text[:10]}T{_clock(text[11:-3])}Z"
+    return _unusual(text)
+
+
+def timestamp(text: str) -> str:
+    """``2013-01-31T17:05:00.000000``, without a suffix: the column has no zone."""
+    return f"{text[:10]}T{_clock(text[11:])}" if text[4] == "-" and text[-1] != "C" else _unusual(text)
+
+
+def time(text: str) -> str:
+    """``17:05:00.000000``."""
+    return _clock(text)
+
+
+def timetz(text: str) -> str:
+    """``17:05:00.000000+02:00``."""
+    sign = max(text.rfind("+"), text.rfind("-"))
+    clock, zone = text[:sign], text[sign:]
+    return _clock(clock) + (zone if ":" in zone else zone + ":00")
+
+
+def _clock(text: str) -> str:
+    if len(text) == 8:
+        return text + ".000000"
+    seconds, _, fraction = text.partition(".")
+    return f"{seconds}.{fraction:0<6}"
+
+
+def _unusual(text: str) -> str:
+    """Infinities as they are; years beyond four digits and before 1 in the same form, with `` BC`` as PostgreSQL has it."""
+    if "infinity" in text:
+        return text
+    era = " BC" if text.endswith(" BC") else ""
+    day, _, clock = text.removesuffix(" BC").partition(" ")
+    zone = "Z" if clock.endswith("+00") else ""
+    return f"{day}T{_clock(clock.removesuffix('+00'))}{zone}{era}"
+
+
+def json(text: str) -> Any:
+    """The document as it is; without line breaks, so that it can stand in NDJSON."""
+    data = text.encode()
+    return msgspec.Raw(msgspec.json.format(data, indent=-1) if b"\n" in data else data)
+
+
+TEXT_DECODERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "timestamptz": timestamptz,
+    "timestamp": timestamp,
+    "date": str,
+    "time": time,
+    "timetz": timetz,
+    "numeric": str,
+    "uuid": str,
+    "json": json,
+    "jsonb": json,
+    "float4": float,
+    "interval": str,
+    "inet": str,
+    "cidr": str,
+    "macaddr": str,
+    "macaddr8": str,
+    "money": str,
+    "xml": str,
+    "bit": str,
+    "varbit": str,
+    "tsvector": str,
+    "point": str,
+    "pg_lsn": str,
+}
+"""How each type is read when PostgreSQL sends it as text; types that are not here come in the driver's binary form."""
+
+_INTEGERS: Final = frozenset({"int2", "int4", "int8", "oid"})
+_PLAIN_TEXTS: Final = frozenset(
+    {"text", "varchar", "bpchar", "char", "name", "citext", "interval", "inet", "cidr", "macaddr", "macaddr8"}
+    | {"money", "xml", "bit", "varbit", "tsvector", "point", "pg_lsn", "uuid"}
+)
+COLUMN_TYPES: Final[Mapping[FieldType, frozenset[str]]] = {
+    FieldType.TEXT: _PLAIN_TEXTS,
+    FieldType.INTEGER: _INTEGERS,
+    FieldType.NUMBER: frozenset({"float4", "float8"}) | _INTEGERS,
+    FieldType.DECIMAL: frozenset({"numeric"}),
+    FieldType.BOOLEAN: frozenset({"bool"}),
+    FieldType.DATE: frozenset({"date"}),
+    FieldType.TIME: frozenset({"time", "timetz"}),
+    FieldType.TIMESTAMP: frozenset({"timestamp", "timestamptz"}),
+    FieldType.UUID: frozenset({"uuid"}),
+    FieldType.JSON: frozenset({"json", "jsonb"}),
+    FieldType.BYTES: frozenset({"bytea"}),
+}
+
+
+def lens_type(name: str) -> FieldType | None:
+    """The type of the lens that fits a column type best, or None."""
+    if name == "uuid":
+        return FieldType.UUID
+    if name in _INTEGERS:
+        return FieldType.INTEGER
+    return next((type for type, names in COLUMN_TYPES.items() if name in names), None)
+
+
+def fits(type: FieldType, name: str, kind: str) -> bool:
+    """True when a column of this PostgreSQL type can be shown as this type. Enums are texts."""
+    return name in COLUMN_TYPES[type] or (type is FieldType.TEXT and kind == "enum")

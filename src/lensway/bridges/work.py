@@ -1,0 +1,210 @@
+"""The execution library: every kind of job, on any number of sources, the same for the service and for runners.
+
+Sources are told apart by a key that changes when their settings do. Drivers are imported when a source of their kind is used
+first, so that a machine without one serves everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from lensway import limits
+from lensway.bridges.contract import AddressPolicy, Bridge, Execution, OpenSource, RowSink
+from lensway.errors import ErrorCode, LenswayError
+from lensway.query.plan import Plan
+from lensway.query.result import ResultEnd
+
+_BRIDGES: Final[Mapping[str, tuple[str, str]]] = {
+    "postgres": ("lensway.bridges.postgres", "PostgresBridge"),
+    "sqlite": ("lensway.bridges.sqlite", "SqliteBridge"),
+}
+_PROBES: Final = msgspec.msgpack.Decoder(list[bytes])
+_PROBES_MAX: Final = 200
+"""Lenses that one connection test reads; a source with more has the first ones tested."""
+
+
+def installed() -> dict[str, str]:
+    """The bridges that can be used here, with their drivers' versions."""
+    found = {}
+    for kind in _BRIDGES:
+        bridge = bridge_of(kind)
+        version = None if bridge is None else bridge.driver_version()
+        if version is not None:
+            found[kind] = version
+    return found
+
+
+def bridge_of(kind: str) -> Bridge | None:
+    """The bridge of this kind, or None when its driver is not installed."""
+    if kind not in _BRIDGES:
+        return None
+    module, name = _BRIDGES[kind]
+    try:
+        bridge: Bridge = getattr(importlib.import_module(module), name)()
+    except ImportError:
+        return None
+    return bridge
+
+
+def encode_probes(plans: Sequence[bytes]) -> bytes:
+    """The payload of a test job: one encoded probe plan for each lens."""
+    fitting: list[bytes] = []
+    size = 0
+    for plan in plans[:_PROBES_MAX]:
+        size += len(plan) + 8
+        if size > limits.PLAN_BYTES_MAX:
+            break
+        fitting.append(plan)
+    return msgspec.msgpack.encode(fitting)
+
+
+class _Kept:
+    """One open source and how many jobs are on it."""
+
+    def __init__(self, source: Any) -> None:
+        self.source: OpenSource = source
+        self.users = 0
+        self.is_forgotten = False
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+
+class ExecutionLibrary:
+    """Open sources, by key. Safe for concurrent use on one loop."""
+
+    def __init__(self, policy: AddressPolicy) -> None:
+        self._policy = policy
+        self._kept: dict[Hashable, _Kept] = {}
+        self._opening: dict[Hashable, asyncio.Lock] = {}
+        self._installed = installed()
+
+    def installed(self) -> Mapping[str, str]:
+        """The bridges that can be used here, with their drivers' versions."""
+        return self._installed
+
+    def check(self, bridge: str, config: Mapping[str, object]) -> None:
+        """Refuse settings that cannot work or that the policy forbids. Contacts nothing.
+
+        Raises:
+            LenswayError: INVALID_REQUEST, or FORBIDDEN for an address or path that the policy forbids.
+        """
+        try:
+            _require(bridge).check_config(config, policy=self._policy)
+        except LenswayError as error:
+            if error.failure.details.get("class") == "forbidden_address":
+                raise LenswayError(
+                    ErrorCode.FORBIDDEN,
+                    "The policy here forbids the address or path of this source",
+                    hint=error.failure.hint,
+                    details=error.failure.details,
+                ) from None
+            raise
+
+    async def perform(
+        self,
+        key: Hashable,
+        bridge: str,
+        config: Mapping[str, object],
+        *,
+        kind: str,
+        payload: bytes,
+        execution: Execution,
+        sink: RowSink,
+    ) -> ResultEnd:
+        """Do one job and write what it gives. Cancelling the task ends the statement first.
+
+        Raises:
+            LenswayError: whatever the bridge raises; INVALID_REQUEST for a payload that is none.
+        """
+        kept = await self._open(key, bridge, config)
+        kept.users += 1
+        kept.idle.clear()
+        try:
+            return await _perform(kept.source, kind, payload, execution, sink)
+        finally:
+            kept.users -= 1
+            if not kept.users:
+                kept.idle.set()
+
+    async def forget(self, key: Hashable) -> None:
+        """Close the connections of this key once what runs on them is over."""
+        kept = self._kept.pop(key, None)
+        self._opening.pop(key, None)
+        if kept is not None:
+            kept.is_forgotten = True
+            await kept.idle.wait()
+            await kept.source.close()
+
+    async def close(self) -> None:
+        """Close everything."""
+        kept, self._kept = list(self._kept.values()), {}
+        for each in kept:
+            await each.source.close()
+
+    async def _open(self, key: Hashable, bridge: str, config: Mapping[str, object]) -> _Kept:
+        kept = self._kept.get(key)
+        if kept is not None:
+            return kept
+        async with self._opening.setdefault(key, asyncio.Lock()):
+            kept = self._kept.get(key)
+            if kept is None:
+                kept = _Kept(await _require(bridge).open(config, policy=self._policy))
+                self._kept[key] = kept
+            return kept
+
+
+def _require(kind: str) -> Bridge:
+    bridge = bridge_of(kind)
+    if bridge is None:
+        raise LenswayError(
+            ErrorCode.SOURCE_UNREACHABLE,
+            f"The bridge '{kind}' is not installed where this source is executed",
+            hint=f"pip install 'lensway[{kind}]' there.",
+            details={"stage": "runner", "class": "no_bridge"},
+        )
+    return bridge
+
+
+async def _perform(source: OpenSource, kind: str, payload: bytes, execution: Execution, sink: RowSink) -> ResultEnd:
+    deadline = execution.deadline
+    match kind:
+        case "rows" | "export":
+            return await source.run(Plan.decode(payload), execution, sink)
+        case "test":
+            report = await source.test(_probes(payload), deadline=deadline)
+            return await _document(report, sink)
+        case "tables":
+            return await _document(await source.tables(deadline=deadline), sink)
+        case "table":
+            return await _document(await source.table(_name(payload), deadline=deadline), sink)
+        case "probe":
+            await source.probe(deadline=deadline)
+            return await _document(True, sink)
+        case _:
+            raise LenswayError(ErrorCode.INVALID_REQUEST, "unknown kind of job")
+
+
+async def _document(value: object, sink: RowSink) -> ResultEnd:
+    data = msgspec.json.encode(value)
+    await sink.write(data)
+    return ResultEnd(rows=1, bytes=len(data))
+
+
+def _probes(payload: bytes) -> list[Plan]:
+    try:
+        encoded = _PROBES.decode(payload)
+    except (msgspec.MsgspecError, ValueError):
+        raise LenswayError(ErrorCode.INVALID_REQUEST, "the payload of the test is malformed") from None
+    return [Plan.decode(plan) for plan in encoded]
+
+
+def _name(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, "the name of the table is malformed") from None
