@@ -186,7 +186,7 @@ class Router:
         if job.state is JobState.QUEUED:
             return
         if self._is_full(job):
-            state.fail(job, _gave_up(job, failures.overloaded("the queue is full")), now)
+            state.fail(job, gave_up(job, failures.overloaded("the queue is full")), now)
             return
         self._leave(job)
         job.move(JobStimulus.ENQUEUE)
@@ -228,6 +228,10 @@ class Router:
 
 
 def _unable(job: Job, route: SourceRoute, notes: tuple[CandidateNote, ...]) -> Failure:
-    names: dict[str, tuple[str, object]] = {}
-    found = [(note.runner_name, note.verdict) for note in notes if note.verdict in UNABLE]
-    return failures.unable(route, list(dict(found).items()), job.refusal_message)
+    found = {note.runner_name: note.verdict for note in notes if note.verdict in UNABLE}
+    return failures.unable(route, list(found.items()), job.refusal_message)
+
+
+def gave_up(job: Job, failure: Failure) -> Failure:
+    """The failure for a job that can wait no longer: what a place that was tried has said wins over what is said here."""
+    return failure if job.pending_failure is None else failures.with_runners(job.pending_failure, job.unreachable)

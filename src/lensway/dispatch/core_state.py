@@ -3,8 +3,6 @@ that all of them make. Decides nothing about routing."""
 
 from __future__ import annotations
 
-from typing import Final
-
 from lensway import limits
 from lensway.dispatch import core_failures as failures
 from lensway.dispatch.core_jobs import Attempt, AttemptState, AttemptStimulus, Job, JobState, JobStimulus
@@ -23,8 +21,6 @@ from lensway.dispatch.ports import Routes
 from lensway.errors import Failure
 from lensway.fleet import Fleet, Load, Session
 from lensway.ids import JobId, SessionId, SourceId
-
-_ENDED_STATES: Final = frozenset({AttemptState.STOPPING, AttemptState.OVER})
 
 
 class RetryBudget:
@@ -126,14 +122,15 @@ class State:
     def _detach(self, attempt: Attempt) -> None:
         """What the attempt held back is dropped: rows of it are never released any more."""
         job = attempt.job
-        if job.attempt is attempt and job.state not in (JobState.RELEASED, JobState.DELIVERING):
-            job.attempt = None
-        if job.page_bytes and job.state is not JobState.DELIVERING:
-            self.page_bytes -= job.page_bytes
-            job.page_bytes = 0
-        if attempt.state in _ENDED_STATES and job.state is not JobState.DELIVERING:
-            attempt.flow.held = []
-            attempt.flow.held_bytes = 0
+        if job.attempt is not attempt:
+            return  # given up before; what the job holds now is of a newer attempt
+        if job.state in (JobState.RELEASED, JobState.DELIVERING):
+            return
+        job.attempt = None
+        self.page_bytes -= job.page_bytes
+        job.page_bytes = 0
+        attempt.flow.held = []
+        attempt.flow.held_bytes = 0
 
     # --- outcomes ---------------------------------------------------------------------------------------------------------
 

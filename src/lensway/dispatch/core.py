@@ -1,0 +1,225 @@
+"""The core of dispatch: one entry, events in, instructions out. No I/O, no clock, no chance.
+
+Owns the fleet and every job. `handle` decides completely: after it returns, every invariant holds again, and what is to be
+done about it stands in the instructions, in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lensway import limits
+from lensway.dispatch import core_failures as failures
+from lensway.dispatch.core_attempts import Attempts
+from lensway.dispatch.core_jobs import AttemptState, Job, JobState
+from lensway.dispatch.core_routing import Router, gave_up
+from lensway.dispatch.core_sessions import Sessions
+from lensway.dispatch.core_state import State
+from lensway.dispatch.events import (
+    Abandon,
+    Accepted,
+    AttemptFailed,
+    CallerGone,
+    CatalogChanged,
+    CloseSession,
+    Consumed,
+    Ended,
+    Event,
+    Instruction,
+    Refused,
+    Rows,
+    SessionAlive,
+    SessionDraining,
+    SessionLost,
+    SessionOpened,
+    SessionReported,
+    Stopping,
+    Submitted,
+    Tick,
+)
+from lensway.dispatch.ports import Routes
+from lensway.fleet import Fleet
+
+
+class Core:
+    """Decides everything about jobs and sessions of one node."""
+
+    def __init__(self, routes: Routes, started_at: float) -> None:
+        self._state = State(routes, started_at)
+        self._router = Router(self._state)
+        self._attempts = Attempts(self._state, self._router)
+        self._sessions = Sessions(self._state, self._attempts)
+        self._grace_until = started_at
+
+    @property
+    def fleet(self) -> Fleet:
+        """The sessions, to read."""
+        return self._state.fleet
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What was dropped or is worth knowing, by name."""
+        return self._state.counters
+
+    @property
+    def jobs_count(self) -> int:
+        """Jobs that are not over."""
+        return len(self._state.jobs)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of rows in memory here, at most: credit windows that are open, and pages."""
+        return self._state.credit_bytes + self._state.page_bytes
+
+    def job_state(self, job: int) -> JobState | None:
+        """Where a job stands; None when it is over."""
+        found = self._state.jobs.get(job)  # type: ignore[call-overload]  # any number may be asked for
+        return None if found is None else found.state
+
+    def next_wake(self) -> float | None:
+        """When `handle` wants a `Tick`; None for never."""
+        state = self._state
+        dues = (state.timers.next_due(), state.fleet.next_sweep(), state.pump_at)
+        found = min((due for due in dues if due is not None), default=None)
+        if found is not None and found < self._grace_until:
+            return self._grace_until
+        return found
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """What to do about an event."""
+        state = self._state
+        assert not state.out, "instructions of the event before were taken"
+        self._react(event, now)
+        self._close_broken(now)
+        if state.has_room_again and state.queue.count:
+            state.queue.serve(lambda job: self._router.route(job, now))
+        state.has_room_again = False
+        out, state.out = state.out, []
+        return out
+
+    def _react(self, event: Event, now: float) -> None:
+        match event:
+            case Submitted():
+                self._attempts.submitted(event, now)
+            case Accepted():
+                self._attempts.accepted(event, now)
+            case Rows():
+                self._attempts.rows(event, now)
+            case Ended():
+                self._attempts.ended(event, now)
+            case Consumed():
+                self._attempts.consumed(event, now)
+            case Refused():
+                self._attempts.refused(event, now)
+            case AttemptFailed():
+                self._attempts.failed(event, now)
+            case CallerGone():
+                self._attempts.caller_gone(event, now)
+            case Tick():
+                self._tick(now)
+            case Stopping():
+                self._state.is_stopping = True
+            case _:
+                self._react_to_session(event, now)
+
+    def _react_to_session(self, event: Event, now: float) -> None:
+        may_place = False
+        match event:
+            case SessionAlive():
+                may_place = self._sessions.alive(event, now)
+            case SessionReported():
+                may_place = self._sessions.reported(event, now)
+            case SessionOpened():
+                may_place = self._sessions.opened(event, now)
+            case SessionDraining():
+                may_place = self._sessions.draining(event, now)
+            case SessionLost():
+                self._sessions.lost(event, now)
+            case CatalogChanged():
+                may_place = True
+            case _:
+                raise AssertionError("every event is handled")
+        if may_place:
+            self._state.has_room_again = True
+            for job in list(self._state.waiting.values()):
+                if job.state is JobState.WAITING:
+                    self._router.route(job, now)
+
+    def _close_broken(self, now: float) -> None:
+        """Sessions that were ordered closed for breaking the rules are lost within the same event."""
+        for order in [each for each in self._state.out if isinstance(each, CloseSession)]:
+            self._sessions.close_broken(order, now)
+
+    # --- time -------------------------------------------------------------------------------------------------------------
+
+    def _tick(self, now: float) -> None:
+        state = self._state
+        expected = self.next_wake()
+        if expected is not None and now - expected > limits.NODE_STALL_SECONDS and now >= self._grace_until:
+            # This node stood still: what peers said meanwhile waits in sockets, and is heard before anybody is blamed.
+            self._grace_until = now + limits.NODE_STALL_GRACE_SECONDS
+            state.count("node_stalled")
+        is_graceful = now < self._grace_until
+        if state.pump_at is not None and now >= state.pump_at:
+            state.pump_at = None
+            state.has_room_again = True
+        for job_id in state.timers.due(now):
+            job = state.jobs.get(job_id)
+            if job is not None:
+                self._due(job, now, is_graceful=is_graceful)
+        if not is_graceful:
+            self._sessions.sweep(now)
+
+    def _due(self, job: Job, now: float, *, is_graceful: bool) -> None:
+        """An entry of the job surfaced: act if something is due, and make sure that it surfaces again."""
+        state = self._state
+        job.scheduled = None
+        due = job.due
+        if due is None:
+            return
+        if now < due:
+            state.timers.schedule(job)
+            return
+        if job.state is JobState.DELIVERING:
+            self._delivering_due(job, now)
+        elif now >= job.request.deadline:
+            state.fail(job, failures.timed_out(job, now), now, stop_cause="deadline")
+        elif job.state is JobState.OFFERED and is_graceful:
+            job.phase_due = self._grace_until
+        else:
+            self._phase_due(job, now)
+        if job.id in state.jobs:
+            state.timers.schedule(job)
+
+    def _phase_due(self, job: Job, now: float) -> None:
+        state, attempt = self._state, job.attempt
+        match job.state:
+            case JobState.OFFERED:
+                assert attempt is not None
+                assert attempt.state is AttemptState.OFFERED
+                job.phase_due = None
+                self._attempts.unanswered(attempt, now)
+            case JobState.EXECUTING:
+                job.phase_due = None
+                self._attempts.release(job, now)
+            case JobState.RELEASED:
+                assert attempt is not None
+                if attempt.flow.untaken and now - job.progress_at >= limits.STALL_TIMEOUT_SECONDS:
+                    state.fail(job, failures.cancelled("stalled"), now, stop_cause="stalled")
+                else:
+                    since = job.progress_at if attempt.flow.untaken else now
+                    job.phase_due = since + limits.STALL_TIMEOUT_SECONDS
+            case JobState.WAITING:
+                self._router.route(job, now)
+            case JobState.QUEUED:
+                state.fail(job, gave_up(job, failures.overloaded("every place that could serve it is busy")), now)
+            case _:
+                job.phase_due = None
+
+    def _delivering_due(self, job: Job, now: float) -> None:
+        due = job.progress_at + limits.STALL_TIMEOUT_SECONDS
+        if now >= due:
+            self._state.out.append(Abandon(job.id))
+            self._state.taken(job)
+        else:
+            job.phase_due = due

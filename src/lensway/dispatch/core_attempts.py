@@ -1,0 +1,326 @@
+"""What places say of attempts, and what follows: acceptance, refusal, rows, ends, failures, losses.
+
+Counting: refusals, unanswered offers and hand-backs are not attempts; at most three attempts, one at a time; two runners lost
+under one job are enough. Nothing is repeated once rows were released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from lensway import limits
+from lensway.dispatch import core_failures as failures
+from lensway.dispatch.core_jobs import Attempt, AttemptState, AttemptStimulus, Job, JobState, JobStimulus
+from lensway.dispatch.core_routing import Router
+from lensway.dispatch.core_state import State
+from lensway.dispatch.events import (
+    INLINE,
+    Accepted,
+    AttemptFailed,
+    CallerGone,
+    CloseSession,
+    Consumed,
+    Deliver,
+    Ended,
+    PushSet,
+    RefusalKind,
+    Refused,
+    Rows,
+    SendCredit,
+    Submitted,
+)
+from lensway.errors import ErrorCode, Failure
+from lensway.fleet import Verdict
+
+_EXCLUDING: Final[Mapping[RefusalKind, Verdict]] = {
+    RefusalKind.DRAINING: Verdict.DRAINING,
+    RefusalKind.NO_BRIDGE: Verdict.NO_BRIDGE,
+    RefusalKind.NO_CREDENTIALS: Verdict.NO_CREDENTIALS,
+    RefusalKind.CREDENTIALS_AMBIGUOUS: Verdict.CREDENTIALS_AMBIGUOUS,
+    RefusalKind.POLICY: Verdict.POLICY,
+    RefusalKind.UNKNOWN_KIND: Verdict.UNKNOWN_KIND,
+    RefusalKind.UNWRITTEN: Verdict.CLOSING,
+}
+_UNREACHABLE_FACTS: Final = ("stage", "class", "sqlstate")
+
+
+class Attempts:
+    """Handles the events of jobs and attempts."""
+
+    def __init__(self, state: State, router: Router) -> None:
+        self._state = state
+        self._router = router
+
+    # --- callers ----------------------------------------------------------------------------------------------------------
+
+    def submitted(self, event: Submitted, now: float) -> None:
+        """A new job."""
+        state = self._state
+        job = Job(event.job, event.request, now)
+        state.jobs[event.job] = job
+        state.budget.earn(event.request.source)
+        if state.is_stopping:
+            state.fail(job, failures.overloaded("the server is stopping"), now)
+        elif not self._router.enqueue_behind(job, now):
+            self._router.route(job, now)
+
+    def caller_gone(self, event: CallerGone, now: float) -> None:
+        """Nobody waits for the job any more."""
+        job = self._state.jobs.get(event.job)
+        if job is None:
+            return
+        if job.state is JobState.DELIVERING:
+            self._state.taken(job)
+        else:
+            self._state.fail(job, failures.cancelled("caller_gone"), now, stop_cause="caller_gone")
+
+    def consumed(self, event: Consumed, now: float) -> None:
+        """The caller took released bytes: the executor may send as many more."""
+        job = self._state.jobs.get(event.job)
+        if job is None or job.attempt is None:
+            return
+        attempt = job.attempt
+        attempt.flow.take(event.bytes)
+        job.progress_at = now
+        if job.state is JobState.DELIVERING:
+            if not attempt.flow.untaken:
+                self._state.taken(job)
+        else:
+            self._grant(attempt, event.bytes)
+
+    def _grant(self, attempt: Attempt, taken: int) -> None:
+        grant = attempt.flow.grant_for(taken)
+        if grant and attempt.state is AttemptState.EXECUTING:
+            self._state.out.append(SendCredit(attempt.session, attempt.job.id, attempt.number, grant))
+
+    # --- places -----------------------------------------------------------------------------------------------------------
+
+    def accepted(self, event: Accepted, now: float) -> None:
+        """The place executes it."""
+        attempt = self._state.find(event.session, event.job, event.attempt, "accept")
+        if attempt is None or attempt.state is not AttemptState.OFFERED:
+            return
+        self._heard(attempt, now)
+        job = attempt.job
+        attempt.move(AttemptStimulus.ACCEPT)
+        attempt.record.accepted_at = now
+        job.record.executed += 1
+        job.move(JobStimulus.ACCEPT)
+        job.phase_due = None
+        job.progress_at = now
+
+    def refused(self, event: Refused, now: float) -> None:
+        """The place does not execute it; nothing was started there."""
+        state = self._state
+        attempt = state.find(event.session, event.job, event.attempt, "refusal")
+        if attempt is None:
+            return
+        self._heard(attempt, now)
+        was_offered = attempt.state is AttemptState.OFFERED
+        state.free(attempt, f"refused:{event.reason.value}", now)
+        if not was_offered:
+            return
+        job = attempt.job
+        job.move(JobStimulus.RETURN)
+        match event.reason:
+            case RefusalKind.NOT_ASSIGNED:
+                count = job.not_assigned[event.session] = job.not_assigned.get(event.session, 0) + 1
+                state.out.append(PushSet(event.session))
+                if count > limits.NOT_ASSIGNED_MAX:
+                    job.excluded[event.session] = Verdict.NOT_READY
+            case RefusalKind.BUSY | RefusalKind.STALE:
+                attempt.pair.busy_until = now + limits.BUSY_BACKOFF_SECONDS
+                due = attempt.pair.busy_until
+                state.pump_at = due if state.pump_at is None else min(state.pump_at, due)
+            case _:
+                job.excluded[event.session] = _EXCLUDING[event.reason]
+                if event.reason is RefusalKind.POLICY:
+                    job.refusal_message = event.message
+        self._router.route(job, now)
+
+    def rows(self, event: Rows, now: float) -> None:
+        """Rows of the attempt: held, or passed on when rows were released already."""
+        attempt = self._state.find(event.session, event.job, event.attempt, "rows")
+        if attempt is None or not self._take_bytes(attempt, len(event.payload), now):
+            return
+        job, flow = attempt.job, attempt.flow
+        if job.is_page:
+            flow.hold(event.payload)
+            self._grant(attempt, len(event.payload))
+        elif job.state is JobState.RELEASED:
+            self._state.out.append(Deliver(job.id, flow.release(event.payload)))
+        else:
+            flow.hold(event.payload)
+            if flow.held_bytes >= limits.HOLD_BACK_BYTES:
+                self.release(job, now)
+            elif job.phase_due is None:
+                job.phase_due = now + limits.HOLD_BACK_SECONDS
+                self._state.timers.schedule(job)
+
+    def release(self, job: Job, now: float) -> None:
+        """From now on the caller has rows of this attempt, and of no other."""
+        attempt = job.attempt
+        assert attempt is not None, "only an attempt has rows to release"
+        job.move(JobStimulus.RELEASE)
+        job.record.released_at = now
+        job.progress_at = now
+        job.phase_due = now + limits.STALL_TIMEOUT_SECONDS
+        self._state.timers.schedule(job)
+        self._state.out.append(Deliver(job.id, attempt.flow.release()))
+
+    def ended(self, event: Ended, now: float) -> None:
+        """The attempt is complete, and so is the job."""
+        attempt = self._state.find(event.session, event.job, event.attempt, "end")
+        if attempt is None:
+            return
+        if attempt.state is AttemptState.STOPPING:
+            self._heard(attempt, now)
+            self._state.free(attempt, "ended", now)
+            return
+        if not self._take_bytes(attempt, len(event.tail), now):
+            return
+        if attempt.flow.received != event.sent_bytes:
+            self._broke_rules(attempt, "byte_count_differs", now)
+            return
+        attempt.pair.record_reached()
+        job = attempt.job
+        if job.record.released_at is None:
+            job.record.released_at = now
+        self._state.complete(job, attempt.flow.release(event.tail), event.result, now)
+
+    def failed(self, event: AttemptFailed, now: float) -> None:
+        """The attempt ended without a result."""
+        state = self._state
+        attempt = state.find(event.session, event.job, event.attempt, "failure")
+        if attempt is None:
+            return
+        self._heard(attempt, now)
+        if attempt.state is not AttemptState.EXECUTING:
+            was_offered = attempt.state is AttemptState.OFFERED
+            state.free(attempt, "failed", now)
+            if was_offered:
+                attempt.job.move(JobStimulus.RETURN)
+                state.fail(attempt.job, event.failure, now)
+            return
+        job, failure = attempt.job, event.failure
+        is_unreachable = failure.code is ErrorCode.SOURCE_UNREACHABLE
+        if is_unreachable:
+            attempt.pair.record_unreachable(now)
+        elif not event.handed_back:
+            attempt.pair.record_reached()
+        lost = failures.runner_failed(job, "handed_back") if event.handed_back else failure
+        state.free(attempt, "handed_back" if event.handed_back else f"failed:{failure.code.value}", now)
+        if job.state is JobState.RELEASED:
+            state.fail(job, lost, now)
+            return
+        job.move(JobStimulus.RETURN)
+        if event.handed_back:
+            self._handed_back(job, attempt, lost, now)
+        elif event.retryable:
+            self._elsewhere(job, attempt, failure, now)
+        else:
+            state.fail(job, failure, now)
+
+    def _handed_back(self, job: Job, attempt: Attempt, lost: Failure, now: float) -> None:
+        if not job.request.may_retry:
+            self._state.fail(job, lost, now)
+            return
+        job.record.executed -= 1
+        job.excluded[attempt.session] = Verdict.DRAINING
+        self._router.route(job, now)
+
+    def _elsewhere(self, job: Job, attempt: Attempt, failure: Failure, now: float) -> None:
+        """A failure of the place rather than of the query: the second candidate's word decides."""
+        state = self._state
+        facts = {name: failure.details[name] for name in _UNREACHABLE_FACTS if name in failure.details}
+        if attempt.record.runner_name is not None:
+            job.unreachable.append({"name": attempt.record.runner_name, **facts})
+        job.pending_failure = failure
+        job.excluded[attempt.session] = Verdict.FAILED
+        may_try = (
+            attempt.session != INLINE
+            and job.request.may_retry
+            and job.record.executed < limits.ATTEMPTS_MAX
+            and state.budget.spend(job.request.source)
+        )
+        if may_try:
+            self._router.route(job, now)
+        else:
+            state.fail(job, failures.with_runners(failure, job.unreachable), now)
+
+    def lost(self, attempt: Attempt, cause: str, now: float) -> None:
+        """The place is gone, or provably does not have the attempt any more."""
+        state, job = self._state, attempt.job
+        before = attempt.state
+        failure = failures.runner_failed(job, cause)
+        state.free(attempt, f"lost:{cause}", now)
+        if before is AttemptState.STOPPING:
+            return
+        if job.state is JobState.RELEASED:
+            state.fail(job, failure, now)
+            return
+        job.move(JobStimulus.RETURN)
+        job.losses += before is AttemptState.EXECUTING
+        is_over = job.losses >= limits.RUNNERS_LOST_MAX or job.record.executed >= limits.ATTEMPTS_MAX
+        if is_over or not job.request.may_retry:
+            state.fail(job, failure, now)
+        else:
+            self._router.route(job, now)
+
+    def unanswered(self, attempt: Attempt, now: float) -> None:
+        """The offer was not answered in time: it goes elsewhere, and the silent session is suspect."""
+        state, job = self._state, attempt.job
+        failure = failures.runner_failed(job, "unanswered")
+        session = state.fleet.sessions.get(attempt.session)
+        state.stop(attempt, "unanswered", now)
+        job.move(JobStimulus.RETURN)
+        if session is not None and state.fleet.offer_unanswered(session, now):
+            state.show(session)
+        if not job.request.may_retry:
+            state.fail(job, failure, now)
+            return
+        job.excluded[attempt.session] = Verdict.UNANSWERED
+        self._router.route(job, now)
+
+    # --- parts ------------------------------------------------------------------------------------------------------------
+
+    def _take_bytes(self, attempt: Attempt, size: int, now: float) -> bool:
+        """Count bytes of an executing attempt; False when they are not to be used."""
+        state, job = self._state, attempt.job
+        if attempt.state is not AttemptState.EXECUTING:
+            if attempt.state is AttemptState.OFFERED:
+                self._broke_rules(attempt, "rows_before_accept", now)
+            else:
+                state.count("stopped_rows")
+            return False
+        if attempt.record.first_row_at is None:
+            attempt.record.first_row_at = now
+            attempt.pair.record_latency(now - attempt.record.offered_at, now)
+            attempt.pair.record_reached()
+        if not attempt.flow.receive(size):
+            self._broke_rules(attempt, "credit_overrun", now)
+            return False
+        if job.is_page and size:
+            bound = job.request.page_bytes_max or limits.PAGE_BYTES_MAX
+            if job.page_bytes + size > bound:
+                state.fail(job, failures.page_too_large(bound), now)
+                return False
+            if state.page_bytes + size > limits.PAGE_BYTES_TOTAL_MAX:
+                state.fail(job, failures.overloaded("too many pages are held at once"), now)
+                return False
+            job.page_bytes += size
+            state.page_bytes += size
+        return True
+
+    def _broke_rules(self, attempt: Attempt, cause: str, now: float) -> None:
+        if attempt.session == INLINE:
+            self._state.broke_executor(attempt, cause, now)
+        else:
+            self._state.count(cause)
+            self._state.out.append(CloseSession(attempt.session, "protocol_error"))
+
+    def _heard(self, attempt: Attempt, now: float) -> None:
+        session = self._state.fleet.sessions.get(attempt.session)
+        if session is not None:
+            self._state.fleet.heard(session, now)

@@ -1,0 +1,352 @@
+"""The one shell around the core: gives it events and the time, performs its instructions, and lets callers wait for outcomes.
+
+Everything happens on one event loop. Events that arrive while instructions are performed (an executor that answers at once)
+wait for their turn, so the core never sees one event inside another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Final, assert_never
+
+import msgspec
+
+from lensway.clock import Clock
+from lensway.dispatch.core import Core
+from lensway.dispatch.events import (
+    INLINE,
+    Abandon,
+    CallerGone,
+    CatalogChanged,
+    CloseSession,
+    Complete,
+    Consumed,
+    Deliver,
+    Event,
+    Fail,
+    Instruction,
+    JobRequest,
+    PushSet,
+    SendCancel,
+    SendCredit,
+    SendOffer,
+    SessionOpened,
+    StatusChanged,
+    Stopping,
+    Submitted,
+    Tick,
+)
+from lensway.dispatch.ports import Executor, Routes, RunnerLink
+from lensway.dispatch.records import JobRecord
+from lensway.errors import ErrorCode, LenswayError
+from lensway.fleet import Fleet, SessionFacts
+from lensway.ids import JobId, SessionId
+
+
+class PageResult(msgspec.Struct, frozen=True):
+    """A complete result: its rows in order, and the encoded end mark."""
+
+    chunks: tuple[bytes, ...]
+    result: bytes
+    record: JobRecord
+
+
+class JobHandle:
+    """One job as its caller sees it. Use `page` or `stream`, once."""
+
+    __slots__ = ("_changed", "_chunks", "_dispatcher", "_end", "_is_abandoned", "id", "record", "result")
+
+    def __init__(self, dispatcher: Dispatcher, job: JobId) -> None:
+        self.id = job
+        self.record: JobRecord | None = None
+        self.result: bytes = b""
+        self._dispatcher = dispatcher
+        self._chunks: deque[bytes] = deque()
+        self._end: Complete | Fail | None = None
+        self._is_abandoned = False
+        self._changed: asyncio.Future[None] | None = None
+
+    async def page(self) -> PageResult:
+        """The whole result. Cancelling this cancels the job.
+
+        Raises:
+            LenswayError: the job's one bad outcome.
+        """
+        try:
+            while self._end is None:
+                await self._change()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        chunks = tuple(self._chunks)
+        self._chunks.clear()
+        end = self._finish()
+        self._consumed(sum(map(len, chunks)))
+        return PageResult(chunks, end.result, end.record)
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The rows as they are released; each chunk counts as taken when the next one is asked for.
+
+        Raises:
+            LenswayError: the job's one bad outcome; what was yielded before it is then not complete.
+        """
+        try:
+            while True:
+                while self._chunks:
+                    chunk = self._chunks.popleft()
+                    yield chunk
+                    self._consumed(len(chunk))
+                if self._end is not None:
+                    self.result = self._finish().result
+                    return
+                await self._change()
+        finally:
+            # A caller that stops early, by cancellation or by closing the iterator, wants no more of it.
+            if self._end is None or self._chunks:
+                self.cancel()
+
+    async def released(self) -> None:
+        """Return when the first rows were released, or the job is over. Raises LenswayError when it failed before."""
+        try:
+            while self._end is None and not self._chunks:
+                await self._change()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if isinstance(self._end, Fail) and not self._chunks:
+            self._finish()
+
+    def cancel(self) -> None:
+        """Nobody waits for the job any more. Does nothing when it is over."""
+        self._chunks.clear()
+        self._dispatcher.handle(CallerGone(self.id))
+
+    def deliver(self, chunks: tuple[bytes, ...]) -> None:
+        """Rows were released (for the dispatcher)."""
+        self._chunks.extend(chunks)
+        self._wake()
+
+    def settle(self, end: Complete | Fail) -> None:
+        """The one outcome (for the dispatcher)."""
+        assert self._end is None, "a job has one outcome"
+        self._end = end
+        self.record = end.record
+        if isinstance(end, Complete):
+            self._chunks.extend(end.chunks)
+        self._wake()
+
+    def abandon(self) -> None:
+        """The caller took nothing for too long: the rest is dropped (for the dispatcher)."""
+        self._is_abandoned = True
+        self._chunks.clear()
+        self._wake()
+
+    def _finish(self) -> Complete:
+        end = self._end
+        assert end is not None
+        if self._is_abandoned:
+            raise LenswayError(
+                ErrorCode.CANCELLED, "The rest of the result was dropped: the caller took nothing for too long"
+            )
+        if isinstance(end, Fail):
+            raise LenswayError.of(end.failure)
+        return end
+
+    def _consumed(self, size: int) -> None:
+        if size:
+            self._dispatcher.handle(Consumed(self.id, size))
+
+    async def _change(self) -> None:
+        self._changed = asyncio.get_running_loop().create_future()
+        try:
+            await self._changed
+        finally:
+            self._changed = None
+
+    def _wake(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+
+class _NoLink:
+    """Stands for a session whose link is gone."""
+
+    def offer(self, order: SendOffer) -> None: ...
+    def cancel(self, order: SendCancel) -> None: ...
+    def credit(self, order: SendCredit) -> None: ...
+    def push_set(self) -> None: ...
+    def close(self, cause: str) -> None: ...
+
+
+_NO_LINK: Final = _NoLink()
+
+
+class Dispatcher:
+    """Dispatch as the rest of the program sees it. All methods are called on its event loop."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        executor: Executor,
+        clock: Clock,
+        *,
+        on_status: Callable[[StatusChanged], None] = lambda _status: None,
+        on_record: Callable[[JobRecord], None] = lambda _record: None,
+        first_session: int = 1,
+    ) -> None:
+        self._core = Core(routes, clock.monotonic())
+        self._executor = executor
+        self._clock = clock
+        self._on_status = on_status
+        self._on_record = on_record
+        self._next_job = 0
+        self._next_session = first_session - 1
+        self._handles: dict[JobId, JobHandle] = {}
+        self._links: dict[SessionId, RunnerLink] = {}
+        self._events: deque[Event] = deque()
+        self._is_performing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due: float | None = None
+        self._idle: asyncio.Event = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def fleet(self) -> Fleet:
+        """The sessions of this node, to read."""
+        return self._core.fleet
+
+    @property
+    def core(self) -> Core:
+        """The core, to read."""
+        return self._core
+
+    @property
+    def jobs_in_flight(self) -> int:
+        """Jobs without an outcome."""
+        return len(self._handles)
+
+    # --- callers ----------------------------------------------------------------------------------------------------------
+
+    def submit(self, request: JobRequest) -> JobHandle:
+        """Take a job; never waits and never raises: every failure is the job's outcome."""
+        self._next_job += 1
+        job = JobId(self._next_job)
+        handle = self._handles[job] = JobHandle(self, job)
+        self._idle.clear()
+        self.handle(Submitted(job, request))
+        return handle
+
+    # --- links ------------------------------------------------------------------------------------------------------------
+
+    def next_session_id(self) -> SessionId:
+        """A number greater than all before: a session's id is its epoch."""
+        self._next_session += 1
+        return SessionId(self._next_session)
+
+    def open_session(self, facts: SessionFacts, link: RunnerLink) -> None:
+        """A runner is connected; orders for it go to this link from now on."""
+        self._links[facts.session] = link
+        self.handle(SessionOpened(facts))
+
+    def catalog_changed(self) -> None:
+        """There is a newer snapshot."""
+        self.handle(CatalogChanged())
+
+    # --- the loop ---------------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:
+        """Give the core an event and do what it says."""
+        self._events.append(event)
+        if self._is_performing:
+            return
+        self._is_performing = True
+        try:
+            while self._events:
+                for instruction in self._core.handle(self._events.popleft(), self._clock.monotonic()):
+                    self._perform(instruction)
+        finally:
+            self._is_performing = False
+        self._set_timer()
+
+    async def stop(self, seconds: float) -> None:
+        """Take nothing new; return when every job has its outcome, or after this time."""
+        self.handle(Stopping())
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            for job in list(self._handles):
+                self.handle(CallerGone(job))
+
+    def close(self) -> None:
+        """No timer outlives the dispatcher."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _perform(self, instruction: Instruction) -> None:
+        match instruction:
+            case SendOffer():
+                if instruction.session == INLINE:
+                    self._executor.start(instruction)
+                else:
+                    self._link(instruction.session).offer(instruction)
+            case SendCredit():
+                if instruction.session == INLINE:
+                    self._executor.credit(instruction)
+                else:
+                    self._link(instruction.session).credit(instruction)
+            case SendCancel():
+                if instruction.session == INLINE:
+                    self._executor.cancel(instruction)
+                else:
+                    self._link(instruction.session).cancel(instruction)
+            case Complete() | Fail():
+                self._settle(instruction)
+            case Deliver():
+                if (handle := self._handles.get(instruction.job)) is not None:
+                    handle.deliver(instruction.chunks)
+            case Abandon():
+                pass  # the handle has its outcome; what it still holds goes with its caller
+            case PushSet():
+                self._link(instruction.session).push_set()
+            case CloseSession():
+                self._links.pop(instruction.session, _NO_LINK).close(instruction.cause)
+            case StatusChanged():
+                if instruction.state == "lost":
+                    self._links.pop(instruction.session, None)
+                self._on_status(instruction)
+            case _:
+                assert_never(instruction)
+
+    def _link(self, session: SessionId) -> RunnerLink:
+        return self._links.get(session, _NO_LINK)
+
+    def _settle(self, end: Complete | Fail) -> None:
+        handle = self._handles.pop(end.job)
+        handle.settle(end)
+        if not self._handles:
+            self._idle.set()
+        self._on_record(end.record)
+
+    def _set_timer(self) -> None:
+        due = self._core.next_wake()
+        if due == self._timer_due and self._timer is not None:
+            return
+        if self._timer is not None:
+            # One that comes too early only ticks in vain; moving it for every job would cost more.
+            if due is not None and self._timer_due is not None and self._timer_due <= due:
+                return
+            self._timer.cancel()
+            self._timer = None
+        self._timer_due = due
+        if due is not None:
+            pause = max(0.0, due - self._clock.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(pause, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._timer_due = None
+        self.handle(Tick())
