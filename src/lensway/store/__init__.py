@@ -1,0 +1,1 @@
+"""Room: store. SQL persistence of the catalog and migrations; credentials at rest."""

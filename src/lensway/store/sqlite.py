@@ -1,0 +1,305 @@
+"""The catalog's store on SQLite: one file, one writer, every change with its revision and its audit row in one transaction.
+
+Reads never come here: the snapshot and the decrypted settings are kept in memory. A change is told to its maker and to the
+subscribers only when it is durable (WAL, synchronous=FULL); killed at any point, the file holds what was acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import hashlib
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
+
+from lensway.auth import sealing
+from lensway.auth.derive import derive
+from lensway.catalog.ports import AuditEntry, Decide
+from lensway.catalog.records import Change, Environment, Put, Source
+from lensway.catalog.rules.environments import DEFAULT
+from lensway.catalog.snapshot import Snapshot
+from lensway.clock import Clock
+from lensway.errors import ErrorCode, LenswayError
+from lensway.ids import EnvironmentId, SourceId, new_environment_id
+from lensway.store import mapping, migrate
+from lensway.store import tables as t
+
+Listener = Callable[[Snapshot, Sequence[Change]], None]
+Result = TypeVar("Result")
+
+_KEY_CHECK: Final = b"lensway"
+_GENESIS: Final = bytes(32)
+_BUSY_MS: Final = 5_000
+
+
+class SqliteStore:
+    """Implements `lensway.catalog.ports.CatalogStore`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        worker: concurrent.futures.ThreadPoolExecutor,
+        snapshot: Snapshot,
+        configs: dict[tuple[EnvironmentId, SourceId], bytes],
+        key: bytes,
+    ) -> None:
+        self._engine = engine
+        self._worker = worker
+        self._snapshot = snapshot
+        self._configs = configs
+        self._key = key
+        self._listeners: dict[object, Listener] = {}
+        self._writing = asyncio.Lock()
+
+    @classmethod
+    def open(cls, path: pathlib.Path, *, master_key: bytes, clock: Clock) -> SqliteStore:
+        """The store in this file, made and migrated when needed.
+
+        Raises:
+            LenswayError: CONFLICT for a database of a newer release, INVALID_REQUEST for another master key than its own.
+        """
+        worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
+        try:
+            return worker.submit(cls._open, path, master_key, clock, worker).result()
+        except BaseException:
+            worker.shutdown()
+            raise
+
+    @classmethod
+    def _open(
+        cls, path: pathlib.Path, master_key: bytes, clock: Clock, worker: concurrent.futures.ThreadPoolExecutor
+    ) -> SqliteStore:
+        if not path.exists():
+            path.touch(mode=0o600)
+        engine = _engine(path)
+        key = derive(master_key, "at-rest")
+        try:
+            migrate.upgrade(engine)
+            with engine.begin() as connection:
+                revision = _found_deployment(connection, key, clock)
+                snapshot = Snapshot.of(list(mapping.load(connection)), revision=revision)
+                configs = dict(_load_configs(connection, key))
+        except BaseException:
+            engine.dispose()
+            raise
+        return cls(engine, worker, snapshot, configs, key)
+
+    def current(self) -> Snapshot:
+        """The newest snapshot."""
+        return self._snapshot
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` after each commit that changed something; gives back the function that ends it."""
+        token = object()
+        self._listeners[token] = listener
+
+        def forget() -> None:
+            self._listeners.pop(token, None)
+
+        return forget
+
+    async def commit(self, decide: Decide) -> Snapshot:
+        """Decide, write, publish. Raises what ``decide`` raises; then nothing is written.
+
+        A caller that is cancelled meanwhile does not stop it: what is durable is published.
+        """
+        return await asyncio.shield(asyncio.ensure_future(self._commit(decide)))
+
+    async def _commit(self, decide: Decide) -> Snapshot:
+        async with self._writing:
+            before = self._snapshot
+            changes, entry = decide(before)
+            after = before
+            if changes:
+                after = before.after(changes, revision=before.revision + 1)
+            await self._in_worker(lambda: self._write(changes, entry, after.revision))
+            if not changes:
+                return before
+            self._snapshot = after
+            for change in changes:
+                self._keep_config(change)
+            for listener in list(self._listeners.values()):
+                listener(after, changes)
+            return after
+
+    def source_config(self, environment: EnvironmentId, source: SourceId) -> bytes | None:
+        """The decrypted settings of a managed source, or None."""
+        return self._configs.get((environment, source))
+
+    async def audit(
+        self, environment: EnvironmentId | None, *, limit: int, before: int | None = None
+    ) -> Sequence[tuple[int, AuditEntry]]:
+        """The newest entries first, with their sequence numbers."""
+        return await self._in_worker(lambda: self._read_audit(environment, limit, before))
+
+    async def record_audit(self, entry: AuditEntry) -> None:
+        """Write an entry of its own."""
+        async with self._writing:
+            await self._in_worker(lambda: self._write((), entry, self._snapshot.revision))
+
+    async def verify_audit(self) -> int | None:
+        """The first sequence number whose chain is broken (an entry was altered or removed), or None."""
+        return await self._in_worker(self._verify_audit)
+
+    def close(self) -> None:
+        """Finish what is being written and close the file."""
+        self._worker.submit(self._engine.dispose).result()
+        self._worker.shutdown()
+
+    # --- in the worker ------------------------------------------------------------------------------------------------------
+
+    async def _in_worker(self, work: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+        except DBAPIError as error:
+            raise LenswayError(
+                ErrorCode.INTERNAL,
+                "The metadata store cannot be written; nothing was changed",
+                hint="Look at the free space and the permissions of the data directory.",
+                details={"class": type(error.orig).__name__},
+            ) from None
+
+    def _write(self, changes: Sequence[Change], entry: AuditEntry, revision: int) -> None:
+        with self._engine.begin() as connection:
+            # Removals behind everything that is put: until then something may still point at what goes.
+            for change in changes:
+                if isinstance(change, Put):
+                    mapping.put(connection, change.record)
+                    self._write_config(connection, change)
+            for change in changes:
+                if not isinstance(change, Put):
+                    mapping.remove(connection, change.record)
+            if changes:
+                connection.execute(update(t.deployment).values(revision=revision))
+            _append_audit(connection, entry)
+
+    def _write_config(self, connection: Connection, change: Put) -> None:
+        record = change.record
+        if not isinstance(record, Source) or (change.config is None and record.config_version):
+            return
+        key = (t.source_configs.c.environment == record.environment, t.source_configs.c.source == record.id)
+        connection.execute(t.source_configs.delete().where(*key))
+        if change.config is None:
+            return
+        sealed = sealing.encrypt_at_rest(
+            change.config, self._key, environment=record.environment, source=record.id, version=record.config_version
+        )
+        connection.execute(
+            insert(t.source_configs).values(
+                environment=record.environment, source=record.id, version=record.config_version, sealed=sealed
+            )
+        )
+
+    def _keep_config(self, change: Change) -> None:
+        record = change.record
+        if not isinstance(record, Source):
+            return
+        if not isinstance(change, Put) or record.config_version == 0:
+            self._configs.pop((record.environment, record.id), None)
+        elif change.config is not None:
+            self._configs[record.environment, record.id] = change.config
+
+    def _read_audit(
+        self, environment: EnvironmentId | None, limit: int, before: int | None
+    ) -> Sequence[tuple[int, AuditEntry]]:
+        query = select(t.audit.c.sequence, t.audit.c.entry).order_by(t.audit.c.sequence.desc()).limit(limit)
+        if environment is not None:
+            query = query.where(t.audit.c.environment == environment)
+        if before is not None:
+            query = query.where(t.audit.c.sequence < before)
+        with self._engine.connect() as connection:
+            return [(row.sequence, _entry_of(row.entry)) for row in connection.execute(query)]
+
+    def _verify_audit(self) -> int | None:
+        chain, expected = _GENESIS, 1
+        with self._engine.connect() as connection:
+            for row in connection.execute(select(t.audit).order_by(t.audit.c.sequence)):
+                chain = hashlib.sha256(chain + row.entry.encode()).digest()
+                if row.sequence != expected or row.chain != chain:
+                    return expected
+                expected += 1
+        return None
+
+
+def _engine(path: pathlib.Path) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _BUSY_MS / 1000}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # We begin transactions ourselves: the driver's own way would leave DDL and reads outside of them.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _found_deployment(connection: Connection, key: bytes, clock: Clock) -> int:
+    """The revision; on first use the deployment is founded, with the environment ``default``."""
+    row = connection.execute(select(t.deployment)).first()
+    at = clock.wall().isoformat(timespec="milliseconds")
+    claims = {"environment": t.INSTANCE_WIDE, "source": "key-check", "version": 1}
+    if row is None:
+        check = sealing.encrypt_at_rest(_KEY_CHECK, key, **claims)  # type: ignore[arg-type]
+        connection.execute(insert(t.deployment).values(environment=t.INSTANCE_WIDE, revision=1, key_check=check))
+        mapping.put(connection, Environment(id=new_environment_id(), name=DEFAULT, created_at=at))
+        return 1
+    try:
+        sealing.decrypt_at_rest(row.key_check, key, **claims)  # type: ignore[arg-type]
+    except LenswayError:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            "The master key is not the one that this data directory was written with",
+            hint="Set LENSWAY_MASTER_KEY to the old one, or restore the master.key file.",
+        ) from None
+    revision: int = row.revision
+    return revision
+
+
+def _load_configs(connection: Connection, key: bytes) -> Any:
+    versions = {
+        (row.environment, row.id): row.config_version
+        for row in connection.execute(select(t.sources.c.environment, t.sources.c.id, t.sources.c.config_version))
+    }
+    for row in connection.execute(select(t.source_configs)):
+        config = sealing.decrypt_at_rest(
+            row.sealed,
+            key,
+            environment=row.environment,
+            source=row.source,
+            version=versions[row.environment, row.source],
+        )
+        yield (EnvironmentId(row.environment), SourceId(row.source)), config
+
+
+def _append_audit(connection: Connection, entry: AuditEntry) -> None:
+    """The entry, chained to the one before: an altered or removed one breaks the chain behind it."""
+    last = connection.execute(
+        select(t.audit.c.sequence, t.audit.c.chain).order_by(t.audit.c.sequence.desc()).limit(1)
+    ).first()
+    sequence, chain = (0, _GENESIS) if last is None else (last.sequence, last.chain)
+    text = msgspec.json.encode(entry, order="deterministic").decode()
+    connection.execute(
+        insert(t.audit).values(
+            sequence=sequence + 1,
+            environment=entry.environment or t.INSTANCE_WIDE,
+            entry=text,
+            chain=hashlib.sha256(chain + text.encode()).digest(),
+        )
+    )
+
+
+def _entry_of(text: str) -> AuditEntry:
+    return msgspec.json.decode(text, type=AuditEntry)
