@@ -150,8 +150,6 @@ RECONNECT_SECONDS_MIN: Final = 0.25
 RECONNECT_SECONDS_MAX: Final = 15.0
 RECONNECT_STABLE_SECONDS: Final = 30.0
 """Back-off resets only after a session has lived so long."""
-RUNNER_STALL_SECONDS: Final = 0.5
-"""A runner whose loop stood still for so long discards the offers that waited meanwhile (I6)."""
 RUNNER_STALL_GRACE_SECONDS: Final = 0.1
 """What waited in the socket during a stall has been read by then."""
 RUNNER_WATCH_SECONDS: Final = 0.1

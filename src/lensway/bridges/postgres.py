@@ -142,11 +142,13 @@ class PostgresSource:
 
     async def tables(self, *, deadline: float) -> Sequence[TableSummary]:
         """Every table and view that this login can read."""
-        return await self._inspect(list_tables, deadline)
+        found: Sequence[TableSummary] = await self._inspect(list_tables, deadline)
+        return found
 
     async def table(self, name: str, *, deadline: float) -> TableDescription:
         """One table's columns. Raises LenswayError NOT_FOUND."""
-        return await self._inspect(lambda driver: describe_table(driver, name), deadline)
+        found: TableDescription = await self._inspect(lambda driver: describe_table(driver, name), deadline)
+        return found
 
     async def _inspect(self, look: Any, deadline: float) -> Any:
         try:

@@ -122,6 +122,7 @@ async def _tcp(addresses: Sequence[str], port: int) -> None:
 async def _tls(addresses: Sequence[str], settings: PostgresSettings) -> bool:
     """True when the handshake succeeds, False when the server has none and none is required."""
     context = settings.tls()
+    assert context is not None, "sslmode disable has no TLS stage"
     failure: LenswayError | None = None
     for address in addresses:
         try:

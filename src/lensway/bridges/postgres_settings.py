@@ -7,7 +7,7 @@ import difflib
 import ssl
 import urllib.parse
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from lensway.bridges.addresses import is_loopback
 from lensway.bridges.failures import invalid_setting
@@ -23,9 +23,16 @@ class _NamedContext(ssl.SSLContext):
 
     host = ""
 
-    def wrap_bio(self, *args: Any, server_hostname: Any = None, **options: Any) -> ssl.SSLObject:
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
         """As the base class, with the configured name."""
-        return super().wrap_bio(*args, server_hostname=self.host, **options)
+        return super().wrap_bio(incoming, outgoing, server_side, self.host, session)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

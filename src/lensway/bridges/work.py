@@ -131,6 +131,10 @@ class ExecutionLibrary:
             if not kept.users:
                 kept.idle.set()
 
+    def open_keys(self) -> tuple[Hashable, ...]:
+        """The keys of what is open."""
+        return tuple(self._kept)
+
     async def forget(self, key: Hashable) -> None:
         """Close the connections of this key once what runs on them is over."""
         kept = self._kept.pop(key, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -206,7 +207,7 @@ class Link:
                     self._outbox.put(instruction.frame)
                     self._to_send.set()
                 case Answered():
-                    self._tell(lambda session, answer=instruction: answer_event(session, answer.frame))
+                    self._tell(functools.partial(_answered, instruction))
                 case Alive():
                     self._tell(SessionAlive)
                 case Reported():
@@ -367,6 +368,10 @@ class Link:
         except ProtocolError as error:
             self._say(Finish(error.reason, error.cause))
             return False
+
+
+def _answered(answered: Answered, session: SessionId) -> Event:
+    return answer_event(session, answered.frame)
 
 
 def _cause_of(tasks: list[asyncio.Task[None]]) -> str:

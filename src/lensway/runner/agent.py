@@ -19,6 +19,7 @@ from lensway.clock import Clock
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import InstanceId
 from lensway.protocol.frames import FATAL_CLOSES, CloseReason, Hello, Welcome
+from lensway.protocol.transport import Transport
 from lensway.protocol.version import FEATURES, VERSIONS_SPOKEN
 from lensway.query.result import ResultLimits, RowFormat
 from lensway.runner.backoff import Backoff
@@ -46,7 +47,7 @@ class LoopWatch:
     def stood_still(self) -> bool:
         """True while what is read now may have waited through a stall."""
         now = self._clock.monotonic()
-        return now < self._discard_until or now - self._ticked_at > limits.RUNNER_STALL_SECONDS
+        return now < self._discard_until or now - self._ticked_at > limits.LOOP_STALL_SECONDS
 
     async def run(self) -> None:
         """Tick for ever."""
@@ -54,7 +55,7 @@ class LoopWatch:
             await asyncio.sleep(limits.RUNNER_WATCH_SECONDS)
             now = self._clock.monotonic()
             self.lag_seconds = max(0.0, now - self._ticked_at - limits.RUNNER_WATCH_SECONDS)
-            if self.lag_seconds > limits.RUNNER_STALL_SECONDS:
+            if self.lag_seconds > limits.LOOP_STALL_SECONDS:
                 self._discard_until = now + limits.RUNNER_STALL_GRACE_SECONDS
                 _log.warning("this process stood still", seconds=round(self.lag_seconds, 3))
             self._ticked_at = now
@@ -128,6 +129,15 @@ class Agent:
         return self._instance
 
     @property
+    def runner_id(self) -> str:
+        """The id of the runner that this process is an instance of."""
+        return self._runner
+
+    def seconds_in_state(self) -> float:
+        """For how long the present state has lasted."""
+        return self._clock.monotonic() - self.since
+
+    @property
     def jobs_count(self) -> int:
         """Attempts that are executed now."""
         return 0 if self._session is None else self._session.jobs.count
@@ -194,7 +204,7 @@ class Agent:
             self._fatal(reason, session.close.message if session.close else "")
         return self._backoff.after_session(lived, session.told_seconds)
 
-    async def _dial_or_stop(self) -> object | None:
+    async def _dial_or_stop(self) -> Transport | None:
         dialling = asyncio.ensure_future(self._dial())
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:

@@ -171,7 +171,7 @@ class Runners:
             self._publish_assignment(caller, name, source, "unassigned")
         return self._set_answer(caller, name, changed)
 
-    def preview(self, caller: Caller, name: str, source: str, *, is_assigning: bool) -> list[dict[str, Any]]:
+    def preview(self, caller: Caller, name: str, source: str, *, is_assigning: bool) -> Sequence[dict[str, Any]]:
         """The warnings that a change would give, without making it. Raises LenswayError NOT_FOUND."""
         environment = caller.environment.id
 

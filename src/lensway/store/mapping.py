@@ -43,6 +43,7 @@ class _LensDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 def put(connection: Connection, record: AnyRecord) -> None:
     """Write the record, replacing one with the same identity."""
+    values: dict[str, Any]
     match record:
         case Environment():
             values = {"environment": record.id, "name": record.name, "created_at": record.created_at}

@@ -299,7 +299,7 @@ def questions(definition: LensDefinition, *, has_special_values: bool) -> strate
     )
 
 
-def conditions(definition: LensDefinition, *, has_special_values: bool) -> Iterator[dict[str, object]]:
+def conditions(definition: LensDefinition, *, has_special_values: bool) -> Iterator[Mapping[str, object]]:
     """Every operator of every field with every value, one condition each."""
     for field in definition.fields.values():
         if field.type is FieldType.JSON or field.is_list:

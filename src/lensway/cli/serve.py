@@ -1,0 +1,125 @@
+"""`lensway serve`: the server in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import pathlib
+import sys
+from collections.abc import Coroutine
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from lensway.auth.tokens import check_admin_key
+from lensway.errors import ErrorCode, LenswayError
+
+
+def serve(
+    *,
+    data_dir: Annotated[pathlib.Path, Parameter(help="Metadata, keys and the lock.")] = pathlib.Path("lensway-data"),
+    http: Annotated[str, Parameter(help="HOST:PORT of the API and the Console.")] = "127.0.0.1:8080",
+    gateway: Annotated[str, Parameter(help="HOST:PORT that runners dial.")] = "127.0.0.1:8081",
+    public_url: Annotated[str | None, Parameter(help="How callers reach the API; printed, never bound.")] = None,
+    gateway_url: Annotated[
+        str | None, Parameter(help="How runners reach the gateway; printed in their environment block.")
+    ] = None,
+    tls_cert: Annotated[pathlib.Path | None, Parameter(help="Certificate chain for both listeners.")] = None,
+    tls_key: Annotated[pathlib.Path | None, Parameter(help="Its key.")] = None,
+    trusted_proxies: Annotated[
+        list[str] | None, Parameter(help="Networks whose X-Forwarded-For is believed.", negative=())
+    ] = None,
+    source_dir: Annotated[
+        list[pathlib.Path] | None, Parameter(help="Where file-backed sources may lie.", negative=())
+    ] = None,
+    deny_private_sources: Annotated[
+        bool, Parameter(negative=(), help="Refuse inline sources at private and loopback addresses.")
+    ] = False,
+    database_url: Annotated[str | None, Parameter(show=False)] = None,
+    bus: Annotated[str | None, Parameter(show=False)] = None,
+    log_level: Annotated[str, Parameter(help="debug, info, warning or error.")] = "warning",
+) -> None:
+    """Run the server: HTTP, gateway, Console and store in one process."""
+    # Imported here: a client command must not pay for the server.
+    from lensway.compose.environment import scrub_environment  # noqa: PLC0415
+    from lensway.compose.server import Server, ServerSettings  # noqa: PLC0415
+    from lensway.observe import log  # noqa: PLC0415
+
+    for option, value in (("--database-url", database_url), ("--bus", bus)):
+        if value is not None:
+            raise LenswayError(
+                ErrorCode.INVALID_REQUEST,
+                f"{option} is not available in this version: one node with SQLite is what there is",
+                hint="Start without it.",
+            )
+    log.configure(level=_level(log_level))
+    admin_key = os.environ.get("LENSWAY_ADMIN_KEY")
+    http_host, http_port = _address(http, "--http")
+    gateway_host, gateway_port = _address(gateway, "--gateway")
+    scheme = "s" if tls_cert is not None else ""
+    settings = ServerSettings(
+        data_dir=data_dir,
+        http_host=http_host,
+        http_port=http_port,
+        gateway_host=gateway_host,
+        gateway_port=gateway_port,
+        public_url=(public_url or f"http{scheme}://{_shown(http_host)}:{http_port}").rstrip("/"),
+        gateway_url=gateway_url or f"ws{scheme}://{_shown(gateway_host)}:{gateway_port}/connect",
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        trusted_proxies=tuple(_network(text) for text in trusted_proxies or ()),
+        source_dirs=tuple(source_dir or ()),
+        deny_private_sources=deny_private_sources,
+        admin_key=check_admin_key(admin_key) if admin_key else None,
+        master_key=os.environ.get("LENSWAY_MASTER_KEY"),
+        is_losing_pushes=os.environ.get("LENSWAY_FAULT_LOSE_PUSHES") == "1",
+    )
+    scrub_environment()
+    server = Server(settings, _announce)
+    try:
+        _run(server.run())
+    except LenswayError as error:
+        if error.code is ErrorCode.CONFLICT:
+            raise LenswayError(ErrorCode.INVALID_REQUEST, str(error), hint=error.failure.hint) from None
+        raise
+
+
+def _run(main: Coroutine[None, None, None]) -> None:
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+def _announce(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _address(text: str, option: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, f"{option} must be HOST:PORT, for example 127.0.0.1:8080")
+    return host, int(port)
+
+
+def _shown(host: str) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - named to be replaced
+    return f"[{host}]" if ":" in host else host
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, f"--trusted-proxies: {text[:60]!r} is not a network") from None
+
+
+def _level(text: str) -> str:
+    if text.lower() not in ("debug", "info", "warning", "error"):
+        raise LenswayError(ErrorCode.INVALID_REQUEST, "--log-level must be debug, info, warning or error")
+    return text.lower()

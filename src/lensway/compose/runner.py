@@ -1,0 +1,69 @@
+"""The runner, wired: settings, policy, library, agent; and the private socket that `status` asks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Callable, Mapping
+
+from lensway.bridges.work import ExecutionLibrary
+from lensway.clock import SystemClock
+from lensway.compose.websocket import WebSocketTransport
+from lensway.ids import new_instance_id
+from lensway.runner.agent import Agent
+from lensway.runner.credentials import LocalCredentials
+from lensway.runner.dial import Dialer
+from lensway.runner.policy import read_policy
+from lensway.runner.settings import RunnerSettings
+from lensway.runner.status import StatusSocket
+
+
+def build_agent(
+    settings: RunnerSettings, environment: Mapping[str, str], announce: Callable[[str], None], *, drain_seconds: float
+) -> Agent:
+    """An instance of this runner. Raises LenswayError INVALID_REQUEST for a policy or CA file that cannot be used."""
+    policy = read_policy(settings.policy_file)
+    return Agent(
+        runner=settings.runner,
+        instance=new_instance_id(),
+        capacity=settings.capacity,
+        dial=Dialer(settings, WebSocketTransport),
+        library=ExecutionLibrary(policy.address_policy()),
+        local=LocalCredentials(environment),
+        policy=policy,
+        clock=SystemClock(),
+        chance=random.random,
+        announce=announce,
+        drain_seconds=drain_seconds,
+    )
+
+
+async def run_runner(
+    settings: RunnerSettings, environment: Mapping[str, str], announce: Callable[[str], None], *, drain_seconds: float
+) -> None:
+    """Serve until SIGTERM or SIGINT, drain, return; a second signal ends the process at once.
+
+    Raises:
+        LenswayError: for settings that cannot be used, and when dialling again cannot help.
+    """
+    agent = build_agent(settings, environment, announce, drain_seconds=drain_seconds)
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, lambda *_: os._exit(1))
+        announce("draining: finishing what runs")
+        agent.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    status = StatusSocket(settings, agent)
+    await status.start()
+    try:
+        await agent.run()
+    finally:
+        await status.close()
+    announce("stopped")

@@ -1,0 +1,323 @@
+"""The server, wired: store, dispatch, gateway, HTTP, Console; started in order, stopped the other way round."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import ipaddress
+import pathlib
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+
+import structlog
+import uvicorn
+
+from lensway import limits
+from lensway.auth.derive import derive
+from lensway.auth.limiter import FailureLimiter
+from lensway.auth.secret import Secret
+from lensway.bridges.contract import AddressPolicy
+from lensway.bridges.work import ExecutionLibrary
+from lensway.catalog.snapshot import Snapshot
+from lensway.clock import SystemClock
+from lensway.compose.websocket import WebSocketTransport
+from lensway.dispatch.events import StatusChanged
+from lensway.dispatch.records import JobRecord
+from lensway.dispatch.routes import SnapshotRoutes
+from lensway.dispatch.shell import Dispatcher
+from lensway.errors import ErrorCode, LenswayError
+from lensway.gateway.listener import Listener
+from lensway.observe.metrics import Metrics
+from lensway.service.app import Operations, build_app
+from lensway.service.control_plane import ControlPlane, UseCases
+from lensway.service.data_plane import DataPlane
+from lensway.service.desk import Desk
+from lensway.service.http import Endpoint
+from lensway.service.hub import EventHub
+from lensway.service.inline import InlineExecutor
+from lensway.service.ring import RequestRing
+from lensway.service.runners import Runners
+from lensway.service.settings import Audit, Declarations, Environments, Keys
+from lensway.service.sources import Lenses, Sources
+from lensway.service.testing_connections import ConnectionTests
+from lensway.store.bootstrap import DataDirectory, first_admin_key
+from lensway.store.sqlite import SqliteStore
+
+_log = structlog.get_logger("lensway.server")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What `lensway serve` was told."""
+
+    data_dir: pathlib.Path
+    http_host: str
+    http_port: int
+    gateway_host: str
+    gateway_port: int
+    public_url: str
+    gateway_url: str
+    tls_cert: pathlib.Path | None = None
+    tls_key: pathlib.Path | None = None
+    trusted_proxies: tuple[Network, ...] = ()
+    source_dirs: tuple[pathlib.Path, ...] = ()
+    deny_private_sources: bool = False
+    admin_key: Secret | None = None
+    master_key: str | None = None
+    drain_seconds: float = limits.DRAIN_SECONDS
+    is_losing_pushes: bool = False
+    """For the proof that reconciliation works: assignment sets are pushed by heartbeats only."""
+
+    def policy(self) -> AddressPolicy:
+        """Where inline sources may point."""
+        forbidden = ("/proc", "/sys", "/dev", str(self.data_dir.resolve()))
+        is_local = self.http_host in ("127.0.0.1", "::1", "localhost")
+        dirs: tuple[str, ...] | None = tuple(str(each.resolve()) for each in self.source_dirs)
+        if not dirs and is_local:
+            dirs = None
+        return AddressPolicy(deny_private=self.deny_private_sources, source_dirs=dirs, forbidden_dirs=forbidden)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """The certificate of both listeners. Raises LenswayError INVALID_REQUEST."""
+        if self.tls_cert is None and self.tls_key is None:
+            return None
+        if self.tls_cert is None or self.tls_key is None:
+            raise LenswayError(ErrorCode.INVALID_REQUEST, "--tls-cert and --tls-key belong together")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(self.tls_cert, self.tls_key)
+        except (OSError, ssl.SSLError):
+            raise LenswayError(
+                ErrorCode.INVALID_REQUEST, f"--tls-cert {self.tls_cert} and --tls-key {self.tls_key} cannot be used"
+            ) from None
+        return context
+
+
+class _Uvicorn(uvicorn.Server):
+    """Signals are ours: the order in which things stop is decided here."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Server:
+    """One server process."""
+
+    def __init__(self, settings: ServerSettings, announce: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._announce = announce
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Finish what runs, then end."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until stopped.
+
+        Raises:
+            LenswayError: for settings, ports or a data directory that cannot be used.
+        """
+        settings = self._settings
+        tls = settings.tls()
+        directory = DataDirectory.open(settings.data_dir)
+        clock = SystemClock()
+        try:
+            master = directory.master_key(settings.master_key)
+            store = SqliteStore.open(directory.database, master_key=master, clock=clock)
+        except BaseException:
+            directory.close()
+            raise
+        try:
+            minted = await first_admin_key(store, settings.admin_key, clock)
+            await self._serve(store, master, clock, tls, minted)
+        finally:
+            store.close()
+            directory.close()
+
+    async def _serve(
+        self, store: SqliteStore, master: bytes, clock: SystemClock, tls: ssl.SSLContext | None, minted: Secret | None
+    ) -> None:
+        settings = self._settings
+        metrics, hub, ring = Metrics(), EventHub(clock), RequestRing()
+        library = ExecutionLibrary(settings.policy())
+        executor = InlineExecutor(store, library)
+        statuses = _Statuses(store, hub)
+        # Session ids grow over restarts too: an epoch of before is never valid again.
+        dispatcher = Dispatcher(
+            SnapshotRoutes(store),
+            executor,
+            clock,
+            on_status=statuses.changed,
+            on_record=_recorder(metrics, ring),
+            first_session=int(clock.wall().timestamp() * 1000),
+        )
+        executor.connect(dispatcher.handle)
+        listener = Listener(
+            store,
+            dispatcher,
+            clock,
+            transport_of=WebSocketTransport,
+            limiter=FailureLimiter(),
+            push_is_lost=lambda: settings.is_losing_pushes,
+        )
+        store.subscribe(lambda _snapshot, _changes: dispatcher.catalog_changed())
+        desk = Desk(store=store, dispatcher=dispatcher, hub=hub, clock=clock, gateway_url=settings.gateway_url)
+        tests = ConnectionTests(desk)
+        sources = Sources(desk, tests, library.check)
+        use = UseCases(
+            sources=sources,
+            lenses=Lenses(desk),
+            runners=Runners(desk, tests),
+            environments=Environments(desk),
+            keys=Keys(desk),
+            declarations=Declarations(desk, sources),
+            audit=Audit(desk),
+        )
+        metrics.watch_runners(lambda: _runner_states(store.current(), dispatcher))
+        metrics.watch_gauge("lensway_jobs_in_flight", "Jobs without an outcome.", lambda: dispatcher.jobs_in_flight)
+        metrics.watch_gauge("lensway_sessions", "Connected runner processes.", lambda: len(dispatcher.fleet.sessions))
+        operations = Operations(desk, metrics)
+        endpoint = Endpoint(
+            snapshots=store,
+            limiter=FailureLimiter(),
+            metrics=metrics,
+            clock=clock,
+            trusted_proxies=settings.trusted_proxies,
+        )
+        app = build_app(
+            endpoint,
+            (DataPlane(desk, ring, derive(master, "cursor")), ControlPlane(use, desk, ring), operations),
+        )
+        await self._listen(app, listener, dispatcher, executor, operations, hub, tls, minted)
+
+    async def _listen(
+        self,
+        app: object,
+        listener: Listener,
+        dispatcher: Dispatcher,
+        executor: InlineExecutor,
+        operations: Operations,
+        hub: EventHub,
+        tls: ssl.SSLContext | None,
+        minted: Secret | None,
+    ) -> None:
+        settings = self._settings
+        http = _Uvicorn(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type]
+                host=settings.http_host,
+                port=settings.http_port,
+                ssl_certfile=settings.tls_cert,
+                ssl_keyfile=settings.tls_key,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=True,
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=int(settings.drain_seconds),
+                h11_max_incomplete_event_size=64 * limits.KIB,
+            )
+        )
+        sockets = [_bound(settings.http_host, settings.http_port, "--http")]
+        try:
+            await listener.start(settings.gateway_host, settings.gateway_port, tls=tls)
+        except OSError as error:
+            sockets[0].close()
+            raise _port_error(settings.gateway_host, settings.gateway_port, "--gateway", error) from None
+        serving = asyncio.create_task(http.serve(sockets=sockets), name="http")
+        self._install_signals()
+        stopping = asyncio.create_task(self._stopping.wait(), name="wait for the end")
+        operations.is_ready = True
+        self._greet(minted)
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        # Runners are told first, so that they look for another node; then what runs is finished; then sockets close.
+        operations.is_ready = False
+        self._announce("stopping: finishing what runs")
+        await listener.drain(1_000)
+        hub.close()
+        await dispatcher.stop(settings.drain_seconds)
+        http.should_exit = True
+        await asyncio.wait({serving})
+        stopping.cancel()
+        await listener.close()
+        await executor.close()
+        dispatcher.close()
+        serving.result()
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+
+    def _greet(self, minted: Secret | None) -> None:
+        settings = self._settings
+        self._announce(f"Lensway serves {settings.public_url}")
+        self._announce(f"  Console   {settings.public_url}/console/")
+        self._announce(f"  runners   {settings.gateway_url}")
+        self._announce(f"  data      {settings.data_dir}")
+        if minted is not None:
+            self._announce(f"  admin key {minted.reveal()}   (shown once)")
+
+
+class _Statuses:
+    """Turns changes of sessions into events for watchers."""
+
+    def __init__(self, store: SqliteStore, hub: EventHub) -> None:
+        self._store = store
+        self._hub = hub
+
+    def changed(self, status: StatusChanged) -> None:
+        """A session's state changed."""
+        runner = self._store.current().runner_by_id(status.runner)
+        if runner is None:
+            return
+        data = {"runner": runner.name, "session": status.session, "state": status.state, "cause": status.cause}
+        self._hub.publish(runner.environment, "session", data)
+
+
+def _recorder(metrics: Metrics, ring: RequestRing) -> Callable[[JobRecord], None]:
+    def record(done: JobRecord) -> None:
+        entry = ring.get(done.request)
+        if entry is not None:
+            entry.record = done
+        placed = done.placed_at()
+        via = "inline" if placed is None or placed.runner is None else "runner"
+        metrics.dispatched(via, (done.ended_at or done.submitted_at) - done.submitted_at)
+
+    return record
+
+
+def _runner_states(snapshot: Snapshot, dispatcher: Dispatcher) -> Iterator[tuple[str, str, bool]]:
+    for environment in snapshot.environments():
+        for runner in snapshot.runners(environment.id):
+            live = any(not session.is_suspect for session in dispatcher.fleet.sessions_of(runner.id))
+            yield environment.name, runner.name, live
+
+
+def _bound(host: str, port: int, option: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise _port_error(host, port, option, error) from None
+    bound.set_inheritable(True)
+    return bound
+
+
+def _port_error(host: str, port: int, option: str, error: OSError) -> LenswayError:
+    return LenswayError(
+        ErrorCode.INVALID_REQUEST,
+        f"cannot listen on {host}:{port} ({(error.strerror or 'address').lower()})",
+        hint=f"Is another server running there? Choose another address with {option} HOST:PORT.",
+    )

@@ -1,0 +1,65 @@
+"""`lensway runner doctor`: from the settings to the gateway and the databases, one finding after the other, each with what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+
+import msgspec
+
+from lensway import limits
+from lensway.errors import LenswayError
+from lensway.runner.credentials import LocalCredentials
+from lensway.runner.dial import Dial, DialError
+from lensway.runner.settings import RunnerSettings, check_gateway_url, unknown_variables
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the report. ``ok`` None is a remark."""
+
+    check: str
+    ok: bool | None
+    detail: str
+    hint: str = ""
+
+
+async def examine(
+    settings: RunnerSettings, environment: Mapping[str, str], dial: Dial, installed: Mapping[str, str]
+) -> AsyncIterator[Finding]:
+    """The findings, in the order in which a connection is made. A connection is opened and closed without serving."""
+    yield Finding(check="settings", ok=True, detail=f"runner {settings.runner}, gateway {settings.gateway_url}")
+    for name in unknown_variables(environment):
+        yield Finding(check="settings", ok=None, detail=f"{name} is set and nothing reads it", hint="Is it misspelt?")
+    local = LocalCredentials(environment)
+    yield Finding(check="credentials", ok=None, detail=repr(local))
+    drivers = ", ".join(f"{kind} ({version})" for kind, version in sorted(installed.items()))
+    yield Finding(
+        check="bridges",
+        ok=bool(installed),
+        detail=drivers or "none",
+        hint="" if installed else "pip install 'lensway[postgres]'",
+    )
+    parts = check_gateway_url(settings.gateway_url, insecure=True)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        yield Finding(
+            check="dns", ok=False, detail=f"{host} does not resolve", hint="Look at LENSWAY_GATEWAY_URL and DNS."
+        )
+        return
+    yield Finding(check="dns", ok=True, detail=f"{host} is {found[0][4][0]}")
+    started = time.monotonic()
+    try:
+        transport = await dial()
+    except (DialError, LenswayError) as error:
+        hint = error.hint if isinstance(error, DialError) else (error.failure.hint or "")
+        yield Finding(check="gateway", ok=False, detail=str(error), hint=hint)
+        return
+    milliseconds = (time.monotonic() - started) * 1000
+    async with asyncio.timeout(limits.CLOSE_TIMEOUT_SECONDS + 1):
+        await transport.close()
+    yield Finding(check="gateway", ok=True, detail=f"connected and authenticated in {milliseconds:.0f} ms")

@@ -1,0 +1,269 @@
+"""HTTP around the handlers: request ids, keys, bodies, errors in their envelope. One place for what every route has."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import ipaddress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from lensway import limits
+from lensway.api.envelope import error_body
+from lensway.api.routes import Access, Param, Route
+from lensway.auth import decisions
+from lensway.auth.limiter import FailureLimiter
+from lensway.catalog.names import invalid, nearest
+from lensway.catalog.ports import SnapshotSource
+from lensway.clock import Clock
+from lensway.errors import CODES, ErrorCode, Failure, LenswayError
+from lensway.ids import new_request_id
+from lensway.observe.metrics import Metrics
+from lensway.service.desk import Caller
+
+_log = structlog.get_logger("lensway.http")
+
+_REQUIRE: Final[Mapping[Access, Callable[[decisions.Identity], None]]] = {
+    Access.READ: decisions.require_read,
+    Access.OPERATE: decisions.require_operate,
+    Access.ADMIN: decisions.require_admin,
+    Access.INSTANCE: decisions.require_instance_wide,
+}
+_TRUE: Final = frozenset({"true", "1", "yes", ""})
+_FALSE: Final = frozenset({"false", "0", "no"})
+
+
+@dataclasses.dataclass(slots=True)
+class Call:
+    """One request on its way through a handler."""
+
+    request: Request
+    route: Route
+    request_id: str
+    address: str
+    caller: Caller | None = None
+
+    @property
+    def by(self) -> Caller:
+        """Who calls; there on every route but the open ones."""
+        assert self.caller is not None, "an open route has no caller"
+        return self.caller
+
+    @property
+    def is_public(self) -> bool:
+        """True for a publishable key."""
+        return self.caller is not None and self.caller.identity.is_public
+
+    def path(self, name: str) -> str:
+        """A parameter of the path."""
+        value: str = self.request.path_params[name]
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A boolean query parameter, false when absent. Raises LenswayError INVALID_REQUEST."""
+        value = self.request.query_params.get(name)
+        if value is None or value.lower() in _FALSE:
+            return False
+        if value.lower() in _TRUE:
+            return True
+        raise invalid(name, "must be true or false")
+
+    def number(self, name: str, default: int | None, maximum: int) -> int | None:
+        """A whole query parameter from 1. Raises LenswayError INVALID_REQUEST."""
+        value = self.request.query_params.get(name)
+        if value is None:
+            return default
+        if not value.isascii() or not value.isdecimal() or len(value) > 15 or not 1 <= int(value) <= maximum:
+            raise invalid(name, f"must be a whole number from 1 to {maximum:,}")
+        return int(value)
+
+    async def body(self) -> Any:
+        """The decoded JSON body. Raises LenswayError INVALID_REQUEST, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE."""
+        data = await self._read()
+        if not data:
+            if self.route.is_body_optional:
+                return {}
+            raise LenswayError(ErrorCode.INVALID_REQUEST, "The request has no body", hint="Send a JSON object.")
+        media = self.request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if media != "application/json":
+            raise LenswayError(
+                ErrorCode.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON", hint="Send Content-Type: application/json."
+            )
+        try:
+            return msgspec.json.decode(data)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            where = str(error) if isinstance(error, msgspec.DecodeError) else "nested too deeply or not UTF-8"
+            raise LenswayError(ErrorCode.INVALID_REQUEST, f"The body is not JSON: {where}") from None
+
+    async def _read(self) -> bytes:
+        length = self.request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > limits.REQUEST_BODY_BYTES_MAX:
+            raise _too_large()
+        parts: list[bytes] = []
+        size = 0
+        async for part in self.request.stream():
+            size += len(part)
+            if size > limits.REQUEST_BODY_BYTES_MAX:
+                raise _too_large()
+            parts.append(part)
+        return b"".join(parts)
+
+    async def while_connected(self, work: Awaitable[Any]) -> Any:
+        """What the work gives; cancelled when the caller goes away. Use it after the body was read."""
+        task = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(self._disconnected())
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientDisconnect
+            return task.result()
+        finally:
+            gone.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _disconnected(self) -> None:
+        while (await self.request.receive())["type"] != "http.disconnect":
+            pass
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+class Endpoint:
+    """Makes a handler of a route into what the router calls."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: SnapshotSource,
+        limiter: FailureLimiter,
+        metrics: Metrics,
+        clock: Clock,
+        trusted_proxies: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = (),
+    ) -> None:
+        self._snapshots = snapshots
+        self._limiter = limiter
+        self._metrics = metrics
+        self._clock = clock
+        self._trusted = trusted_proxies
+
+    def of(self, route: Route, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """The endpoint of one route."""
+
+        async def endpoint(request: Request) -> Response:
+            call = Call(request, route, new_request_id(), self._address(request))
+            try:
+                _check_params(request, route.params)
+                if route.access is not Access.OPEN:
+                    call.caller = self._authenticate(call)
+                    if (require := _REQUIRE.get(route.access)) is not None:
+                        require(call.caller.identity)
+                response = await handler(call)
+                self._metrics.request("ok")
+            except ClientDisconnect:
+                self._metrics.request(ErrorCode.CANCELLED.value)
+                response = Response(status_code=CODES[ErrorCode.CANCELLED].status)
+            except LenswayError as error:
+                response = self.failure(error.failure, call.request_id, is_public=call.is_public)
+            except Exception as error:  # the boundary of one request: its defect is answered and logged, not spread
+                _log.exception(
+                    "request failed by a defect", request=call.request_id, route=route.name, error=type(error).__name__
+                )
+                failure = Failure(
+                    code=ErrorCode.INTERNAL,
+                    message="Lensway failed to answer this request",
+                    hint=f"The log has it under {call.request_id}.",
+                )
+                response = self.failure(failure, call.request_id)
+            response.headers["X-Request-Id"] = call.request_id
+            return response
+
+        return endpoint
+
+    def failure(self, failure: Failure, request_id: str, *, is_public: bool = False) -> Response:
+        """A failure as a response."""
+        self._metrics.request(failure.code.value)
+        headers = {"X-Request-Id": request_id}
+        if failure.retry_after_seconds is not None:
+            headers["Retry-After"] = str(max(1, round(failure.retry_after_seconds)))
+        if failure.code is ErrorCode.UNAUTHENTICATED:
+            headers["WWW-Authenticate"] = "Bearer"
+        body = msgspec.json.encode(error_body(failure, request_id, is_public=is_public))
+        return Response(body, CODES[failure.code].status, headers, "application/json")
+
+    async def unrouted(self, request: Request, error: Exception) -> Response:
+        """A path or method that no route has."""
+        request_id = new_request_id()
+        status = error.status_code if isinstance(error, HTTPException) else 404
+        if status == 405:
+            failure = Failure(
+                code=ErrorCode.METHOD_NOT_ALLOWED,
+                message=f"{request.method} is not possible on {request.url.path[:200]}",
+            )
+        else:
+            failure = Failure(
+                code=ErrorCode.NOT_FOUND, message="There is no such path", hint="GET /openapi.json lists what there is."
+            )
+        response = self.failure(failure, request_id)
+        if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+
+    def _authenticate(self, call: Call) -> Caller:
+        now = self._clock.monotonic()
+        self._limiter.check(call.address, now)
+        snapshot = self._snapshots.current()
+        try:
+            identity = decisions.authenticate(snapshot, call.request.headers.get("authorization"))
+        except LenswayError:
+            self._limiter.failed(call.address, now)
+            raise
+        wanted = call.request.headers.get("x-environment")
+        environment = decisions.choose_environment(snapshot, identity, wanted)
+        return Caller(identity=identity, environment=environment, request_id=call.request_id, address=call.address)
+
+    def _address(self, request: Request) -> str:
+        peer = request.client.host if request.client else ""
+        forwarded = request.headers.get("x-forwarded-for")
+        if not self._trusted or not forwarded:
+            return peer
+        # From the nearest hop outwards: the first that is not one of our own proxies is who asks.
+        for hop in [peer, *(each.strip() for each in reversed(forwarded.split(",")))]:
+            if not self._is_trusted(hop):
+                return hop
+        return peer
+
+    def _is_trusted(self, text: str) -> bool:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
+
+
+def json_response(value: object, *, status: int = 200) -> Response:
+    """The value as JSON."""
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _check_params(request: Request, known: Sequence[Param]) -> None:
+    names = {param.name for param in known}
+    for name in request.query_params:
+        if name not in names:
+            raise invalid(name[: limits.NAME_CHARACTERS_MAX], "unknown query parameter", nearest=nearest(name, names))
+
+
+def _too_large() -> LenswayError:
+    return LenswayError(
+        ErrorCode.PAYLOAD_TOO_LARGE,
+        f"The body is larger than {limits.REQUEST_BODY_BYTES_MAX:,} bytes",
+        details={"limit": limits.REQUEST_BODY_BYTES_MAX},
+    )

@@ -1,0 +1,193 @@
+"""Inline execution: the same library that runners use, for sources without assignments. Answers dispatch by events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from lensway import limits
+from lensway.bridges.contract import Execution
+from lensway.bridges.work import ExecutionLibrary
+from lensway.catalog.ports import CatalogStore
+from lensway.catalog.records import Change, Source
+from lensway.catalog.snapshot import Snapshot
+from lensway.dispatch.events import (
+    INLINE,
+    Accepted,
+    AttemptFailed,
+    Ended,
+    Event,
+    Rows,
+    SendCancel,
+    SendCredit,
+    SendOffer,
+)
+from lensway.errors import ErrorCode, Failure, LenswayError
+from lensway.ids import EnvironmentId, JobId, SourceId
+from lensway.query.result import ResultLimits, RowFormat, encode_end
+
+_log = structlog.get_logger("lensway.inline")
+
+
+class _Attempt:
+    """One attempt and its credit: its bridge waits while there is none."""
+
+    def __init__(self, order: SendOffer, emit: Callable[[Event], None]) -> None:
+        self.order = order
+        self.sent_bytes = 0
+        self.task: asyncio.Task[None] | None = None
+        self._emit = emit
+        self._credit = order.credit
+        self._more = asyncio.Event()
+        self._tail: list[bytes] = []
+        self._tail_bytes = 0
+
+    def grant(self, count: int) -> None:
+        """The caller took so many bytes more."""
+        self._credit += count
+        self._more.set()
+
+    async def write(self, chunk: bytes) -> None:
+        """Take rows. Small results leave with their end, in one event."""
+        if self._tail_bytes + len(chunk) <= limits.DATA_FRAME_BYTES_MAX and not self.order.request.is_export:
+            self._tail.append(chunk)
+            self._tail_bytes += len(chunk)
+            return
+        await self._send(b"".join((*self._tail, chunk)))
+        self._tail, self._tail_bytes = [], 0
+
+    async def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            size = min(len(view), self._credit, limits.DATA_FRAME_BYTES_MAX)
+            if size <= 0:
+                self._more.clear()
+                await self._more.wait()
+                continue
+            self._credit -= size
+            self.sent_bytes += size
+            self._emit(Rows(INLINE, self.order.job, self.order.attempt, bytes(view[:size])))
+            view = view[size:]
+
+    async def take_tail(self) -> bytes:
+        """What leaves with the end."""
+        tail = b"".join(self._tail)
+        if len(tail) > self._credit:
+            await self._send(tail)
+            return b""
+        self.sent_bytes += len(tail)
+        return tail
+
+
+class InlineExecutor:
+    """Implements `lensway.dispatch.ports.Executor`."""
+
+    def __init__(self, store: CatalogStore, library: ExecutionLibrary) -> None:
+        self._store = store
+        self._library = library
+        self._attempts: dict[tuple[JobId, int], _Attempt] = {}
+        self._emit: Callable[[Event], None] = lambda _event: None
+        self._closing: set[asyncio.Task[None]] = set()
+        store.subscribe(self._on_change)
+
+    def connect(self, emit: Callable[[Event], None]) -> None:
+        """Where answers go: the dispatcher, which is made after its executor."""
+        self._emit = emit
+
+    def start(self, order: SendOffer) -> None:
+        """Begin the attempt."""
+        attempt = self._attempts[order.job, order.attempt] = _Attempt(order, self._emit)
+        self._emit(Accepted(INLINE, order.job, order.attempt))
+        attempt.task = asyncio.create_task(self._execute(attempt), name=f"inline {order.job}/{order.attempt}")
+
+    def cancel(self, order: SendCancel) -> None:
+        """Stop the attempt and its statement."""
+        attempt = self._attempts.get((order.job, order.attempt))
+        if attempt is not None and attempt.task is not None:
+            attempt.task.cancel()
+
+    def credit(self, order: SendCredit) -> None:
+        """The attempt may write so many bytes more."""
+        attempt = self._attempts.get((order.job, order.attempt))
+        if attempt is not None:
+            attempt.grant(order.bytes)
+
+    async def close(self) -> None:
+        """Cancel what runs, and close every connection."""
+        tasks = [attempt.task for attempt in self._attempts.values() if attempt.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, *self._closing, return_exceptions=True)
+        await self._library.close()
+
+    async def _execute(self, attempt: _Attempt) -> None:
+        order = attempt.order
+        ids = (INLINE, order.job, order.attempt)
+        event: Event
+        try:
+            event = await self._run(attempt)
+        except asyncio.CancelledError:
+            event = AttemptFailed(*ids, Failure(code=ErrorCode.CANCELLED, message="The attempt was cancelled"))
+        except LenswayError as error:
+            event = AttemptFailed(*ids, error.failure)
+        except Exception as error:  # the boundary of one attempt: its defect must not take the others down
+            _log.exception("attempt failed by a defect", job=order.job, error=type(error).__name__)
+            event = AttemptFailed(
+                *ids, Failure(code=ErrorCode.INTERNAL, message="The service failed while it executed this")
+            )
+        del self._attempts[order.job, order.attempt]
+        self._emit(event)
+
+    async def _run(self, attempt: _Attempt) -> Event:
+        order, request = attempt.order, attempt.order.request
+        source = self._store.current().source(request.environment, request.source)
+        config = self._store.source_config(request.environment, request.source)
+        if source is None or config is None:
+            raise LenswayError(
+                ErrorCode.SOURCE_UNREACHABLE,
+                "The source has no settings",
+                hint="Give it a config: `lensway push`, or PATCH the source.",
+                details={"stage": "login", "class": "no_credentials"},
+            )
+        execution = Execution(
+            deadline=request.deadline,
+            format=RowFormat(request.format),
+            limits=ResultLimits(
+                rows_max=request.rows_max, bytes_max=request.bytes_max, row_bytes_max=request.row_bytes_max
+            ),
+            tag=f"{request.request}/{order.attempt}",
+            is_export=request.is_export,
+        )
+        end = await self._library.perform(
+            _key(source),
+            source.bridge,
+            msgspec.json.decode(config),
+            kind=request.kind,
+            payload=request.payload,
+            execution=execution,
+            sink=attempt,
+        )
+        tail = await attempt.take_tail()
+        return Ended(INLINE, order.job, order.attempt, encode_end(end), attempt.sent_bytes, tail)
+
+    def _on_change(self, snapshot: Snapshot, changes: Sequence[Change]) -> None:
+        """Close the connections of settings that are not the present ones any more."""
+        for change in changes:
+            if isinstance(change.record, Source):
+                self._forget_others(snapshot, change.record.environment, change.record.id)
+
+    def _forget_others(self, snapshot: Snapshot, environment: EnvironmentId, source: SourceId) -> None:
+        present = snapshot.source(environment, source)
+        kept = None if present is None else _key(present)
+        for key in self._library.open_keys():
+            if isinstance(key, tuple) and key[:2] == (environment, source) and key != kept:
+                task = asyncio.create_task(self._library.forget(key), name="close source")
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
+
+def _key(source: Source) -> tuple[EnvironmentId, SourceId, int]:
+    return source.environment, source.id, source.config_version
