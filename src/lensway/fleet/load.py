@@ -16,7 +16,10 @@ _SAMPLE_WEIGHT_MIN: Final = 0.05
 _SAMPLE_WEIGHT_MAX: Final = 0.3
 _FORGET_SECONDS: Final = 5.0
 """After a pause of this order a new sample weighs more: a pair that only gets probes must be able to recover."""
-_LATENCY_SECONDS_MIN: Final = 0.0001
+_LATENCY_SECONDS_MIN: Final = 0.002
+"""Below it differences are those of scheduling, not of places: faster pairs count as equally fast."""
+_SAMPLES_UNTIL_KNOWN: Final = 5
+"""The first queries of a place open connections and prepare statements; by their least a pair is judged, and not before."""
 
 
 class Pair:
@@ -52,7 +55,7 @@ class Pair:
     @property
     def latency_seconds(self) -> float | None:
         """Moving time from offer to first row; None while nothing is known."""
-        return math.exp(self._latency_log) if self._samples else None
+        return math.exp(self._latency_log) if self._samples >= _SAMPLES_UNTIL_KNOWN else None
 
     def record_latency(self, seconds: float, now: float) -> None:
         """Learn from one attempt that gave rows.
@@ -62,6 +65,10 @@ class Pair:
         """
         sample = math.log(max(seconds, _LATENCY_SECONDS_MIN))
         self._samples += 1
+        if self._samples <= _SAMPLES_UNTIL_KNOWN:
+            self._latency_log = sample if self._samples == 1 else min(self._latency_log, sample)
+            self._sampled_at = now
+            return
         pause_weight = min(1.0 - math.exp(-(now - self._sampled_at) / _FORGET_SECONDS), _SAMPLE_WEIGHT_MAX)
         weight = max(_SAMPLE_WEIGHT_MIN, 1.0 / self._samples, pause_weight)
         self._latency_log += (sample - self._latency_log) * weight
