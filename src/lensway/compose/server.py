@@ -10,12 +10,13 @@ import pathlib
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import structlog
 import uvicorn
 
 from lensway import limits
+from lensway.auth.caller import Caller
 from lensway.auth.derive import derive
 from lensway.auth.limiter import FailureLimiter
 from lensway.auth.secret import Secret
@@ -24,6 +25,7 @@ from lensway.bridges.work import ExecutionLibrary
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import SystemClock
 from lensway.compose.websocket import WebSocketTransport
+from lensway.console.pages import Console, Uses
 from lensway.dispatch.events import StatusChanged
 from lensway.dispatch.records import JobRecord
 from lensway.dispatch.routes import SnapshotRoutes
@@ -32,7 +34,7 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.listener import Listener
 from lensway.observe.metrics import Metrics
 from lensway.service.app import Operations, build_app
-from lensway.service.control_plane import ControlPlane, UseCases
+from lensway.service.control_plane import ControlPlane, UseCases, event_stream
 from lensway.service.data_plane import DataPlane
 from lensway.service.desk import Desk
 from lensway.service.http import Endpoint
@@ -194,6 +196,13 @@ class Server:
         app = build_app(
             endpoint,
             (DataPlane(desk, ring, derive(master, "cursor")), ControlPlane(use, desk, ring), operations),
+            mounts=Console(
+                Uses(runners=use.runners, sources=use.sources, events=_Watch(hub)),
+                snapshots=store,
+                clock=clock,
+                signing_key=derive(master, "session"),
+                is_secure=settings.public_url.startswith("https://"),
+            ).routes(),
         )
         await self._listen(app, listener, dispatcher, executor, operations, hub, tls, minted)
 
@@ -265,6 +274,17 @@ class Server:
         self._announce(f"  data      {settings.data_dir}")
         if minted is not None:
             self._announce(f"  admin key {minted.reveal()}   (shown once)")
+
+
+class _Watch:
+    """What happens, for pages."""
+
+    def __init__(self, hub: EventHub) -> None:
+        self._hub = hub
+
+    def stream(self, caller: Caller) -> AsyncIterator[bytes]:
+        """Server-sent events of the caller's environment."""
+        return event_stream(self._hub.watch(caller.environment.id))
 
 
 class _Statuses:

@@ -303,7 +303,7 @@ class Link:
             self.finish(CloseReason.UNAUTHENTICATED, "the token was rotated out")
         elif self.session_id is not None:
             if runner.set_revision != before.set_revision:
-                self.push_set()
+                self._push(is_lost=self._push_is_lost())
             if runner.is_draining != self._is_ordered_to_drain:
                 self._order_drain() if runner.is_draining else self._order_resume()
 
@@ -345,9 +345,12 @@ class Link:
 
     def push_set(self) -> None:
         """Write the wanted set again."""
+        self._push()
+
+    def _push(self, *, is_lost: bool = False) -> None:
         sources = self._sets.set_of(self.runner, self._public_key)
         try:
-            self._say(Push(self.runner.set_revision, sources, is_lost=self._push_is_lost()))
+            self._say(Push(self.runner.set_revision, sources, is_lost=is_lost))
         except ProtocolError as error:
             self._say(Finish(error.reason, error.cause))
 

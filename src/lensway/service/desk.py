@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from lensway import limits
-from lensway.auth.decisions import Identity
+from lensway.auth.caller import Caller
 from lensway.catalog.ports import AuditEntry, CatalogStore
-from lensway.catalog.records import Change, Environment
+from lensway.catalog.records import Change
 from lensway.catalog.snapshot import Snapshot
 from lensway.catalog.warnings import Warning as CatalogWarning
 from lensway.catalog.warnings import warnings_of_change
@@ -20,17 +20,6 @@ from lensway.dispatch.shell import Dispatcher
 from lensway.errors import LenswayError
 from lensway.service.fleet_view import FleetOfNode
 from lensway.service.hub import EventHub
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who asks, in which environment, from where."""
-
-    identity: Identity
-    environment: Environment
-    request_id: str
-    address: str
-
 
 Rule = Callable[[Snapshot], Sequence[Change]]
 

@@ -18,6 +18,7 @@ from lensway import limits
 from lensway.api.envelope import error_body
 from lensway.api.routes import Access, Param, Route
 from lensway.auth import decisions
+from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
 from lensway.catalog.names import invalid, nearest
 from lensway.catalog.ports import SnapshotSource
@@ -25,7 +26,6 @@ from lensway.clock import Clock
 from lensway.errors import CODES, ErrorCode, Failure, LenswayError
 from lensway.ids import new_request_id
 from lensway.observe.metrics import Metrics
-from lensway.service.desk import Caller
 
 _log = structlog.get_logger("lensway.http")
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from lensway import limits
 from lensway.auth import tokens
+from lensway.auth.caller import Caller
 from lensway.catalog import rules
 from lensway.catalog.reading import Section
 from lensway.catalog.records import Change, Runner
 from lensway.catalog.snapshot import Snapshot
 from lensway.catalog.warnings import warnings_now
 from lensway.ids import EnvironmentId, new_runner_id
-from lensway.service.desk import Caller, Changed, Desk, warning_document
+from lensway.service.desk import Changed, Desk, warning_document
 from lensway.service.fleet_view import runner_document
 from lensway.service.sources import not_verified
 from lensway.service.testing_connections import ConnectionTests

@@ -8,6 +8,7 @@ import msgspec
 
 from lensway import limits
 from lensway.auth import tokens
+from lensway.auth.caller import Caller
 from lensway.auth.decisions import require_instance_wide
 from lensway.catalog import declaration, rules
 from lensway.catalog.names import invalid
@@ -15,7 +16,7 @@ from lensway.catalog.reading import Section
 from lensway.catalog.records import Environment, Key, KeyKind, Role
 from lensway.errors import LenswayError
 from lensway.ids import EnvironmentId, new_environment_id, new_key_id, new_lens_id, new_source_id
-from lensway.service.desk import Caller, Desk, warning_document
+from lensway.service.desk import Desk, warning_document
 from lensway.service.sources import Sources
 
 _MINTING = declaration.Minting(source_id=new_source_id, lens_id=new_lens_id)

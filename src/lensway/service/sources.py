@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lensway.auth.caller import Caller
 from lensway.catalog import rules
 from lensway.catalog.definitions import (
     SourceDraft,
@@ -20,7 +21,7 @@ from lensway.catalog.warnings import warnings_now
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import new_lens_id, new_source_id
 from lensway.query.capabilities import capabilities_of
-from lensway.service.desk import Caller, Desk, warning_document
+from lensway.service.desk import Desk, warning_document
 from lensway.service.testing_connections import ConnectionTests, DocumentJob, run_document_job
 
 CheckConfig = Callable[[str, Mapping[str, object]], None]

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from lensway import limits
+from lensway.auth.caller import Caller
 from lensway.bridges.work import encode_probes
 from lensway.catalog.records import Runner, Source
 from lensway.dispatch.events import JobRequest, Release
@@ -17,7 +18,7 @@ from lensway.fleet import Session
 from lensway.ids import RequestId, RunnerId, SessionId, new_request_id
 from lensway.query.planner import plan_probe
 from lensway.query.result import RowFormat
-from lensway.service.desk import Caller, Desk
+from lensway.service.desk import Desk
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
