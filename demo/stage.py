@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import pathlib
+import pty
 import shlex
 import subprocess
 import sys
@@ -55,16 +57,8 @@ class Stage:
             StoryBrokenError: it failed, or did not fail with ``fails_with``.
         """
         say(f"$ lensway {shlex.join(arguments)}")
-        done = subprocess.run(
-            [str(pathlib.Path(sys.executable).parent / "lensway"), *arguments],
-            env=clean_environment() | self.shell,
-            cwd=REPOSITORY,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        is_read = quiet or "json" in arguments
+        done = (_run_piped if is_read else _run_on_terminal)(arguments, clean_environment() | self.shell)
         if not quiet:
             for line in (done.stdout + done.stderr).rstrip().splitlines():
                 say(f"  {line}")
@@ -97,6 +91,47 @@ class Stage:
     def warehouse_settings(self) -> dict[str, str]:
         """The runner-local credentials of `warehouse`, under the name that a runner reads."""
         return {"LENSWAY_SOURCE_WAREHOUSE_URL": self.shell["FLIGHTS_URL"]}
+
+
+_PROGRAM: Final = str(pathlib.Path(sys.executable).parent / "lensway")
+_COMMAND_SECONDS: Final = 60.0
+
+
+def _run_piped(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [_PROGRAM, *arguments],
+        env=environment,
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_COMMAND_SECONDS,
+        check=False,
+    )
+
+
+def _run_on_terminal(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command as somebody at a terminal sees it: tables, not JSON."""
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [_PROGRAM, *arguments],
+            env={**environment, "TERM": "dumb", "COLUMNS": "118", "NO_COLOR": "1"},
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        output = b""
+        # A terminal whose last user has gone answers with an error, which is how its output ends.
+        with contextlib.suppress(OSError):
+            while chunk := os.read(ours, 65536):
+                output += chunk
+        code = process.wait(_COMMAND_SECONDS)
+    finally:
+        os.close(ours)
+    return subprocess.CompletedProcess(arguments, code, output.decode(errors="replace").replace("\r\n", "\n"), "")
 
 
 def start(directory: pathlib.Path) -> Stage:

@@ -20,8 +20,10 @@ _JFK_TO_LAX: Final = (
     "flights",
     "--where",
     '{"origin": "JFK", "destination": "LAX"}',
+    "--select",
+    "departed,carrier,number,arrDelay",
     "--limit",
-    "3",
+    "1",
     "--format",
     "json",
 )

@@ -52,8 +52,8 @@ class Sessions:
         states_before = dict(session.source_states) if event.source_states else session.source_states
         if state.fleet.report(session, event.revision, event.source_states, now, is_draining=event.draining):
             state.show(session)
-        elif session.source_states != states_before:
-            # The health of a source changed: watchers of the session want to know.
+        elif was_behind or session.source_states != states_before:
+            # Another set is in force, or the health of a source changed: watchers of the session want to know.
             state.show(session)
         if event.jobs is not None:
             self._compare(session, frozenset(event.jobs), now)

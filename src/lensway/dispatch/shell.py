@@ -40,7 +40,7 @@ from lensway.dispatch.events import (
 )
 from lensway.dispatch.ports import Executor, Routes, RunnerLink
 from lensway.dispatch.records import JobRecord
-from lensway.errors import ErrorCode, LenswayError
+from lensway.errors import LenswayError
 from lensway.fleet import Fleet, SessionFacts
 from lensway.ids import JobId, SessionId
 
@@ -56,7 +56,7 @@ class PageResult(msgspec.Struct, frozen=True):
 class JobHandle:
     """One job as its caller sees it. Use `page` or `stream`, once."""
 
-    __slots__ = ("_changed", "_chunks", "_dispatcher", "_end", "_is_abandoned", "id", "record", "result")
+    __slots__ = ("_changed", "_chunks", "_dispatcher", "_end", "id", "record", "result")
 
     def __init__(self, dispatcher: Dispatcher, job: JobId) -> None:
         self.id = job
@@ -65,7 +65,6 @@ class JobHandle:
         self._dispatcher = dispatcher
         self._chunks: deque[bytes] = deque()
         self._end: Complete | Fail | None = None
-        self._is_abandoned = False
         self._changed: asyncio.Future[None] | None = None
 
     async def page(self) -> PageResult:
@@ -137,19 +136,9 @@ class JobHandle:
             self._chunks.extend(end.chunks)
         self._wake()
 
-    def abandon(self) -> None:
-        """The caller took nothing for too long: the rest is dropped (for the dispatcher)."""
-        self._is_abandoned = True
-        self._chunks.clear()
-        self._wake()
-
     def _finish(self) -> Complete:
         end = self._end
         assert end is not None
-        if self._is_abandoned:
-            raise LenswayError(
-                ErrorCode.CANCELLED, "The rest of the result was dropped: the caller took nothing for too long"
-            )
         if isinstance(end, Fail):
             raise LenswayError.of(end.failure)
         return end
@@ -288,30 +277,15 @@ class Dispatcher:
 
     def _perform(self, instruction: Instruction) -> None:
         match instruction:
-            case SendOffer():
-                if instruction.session == INLINE:
-                    self._executor.start(instruction)
-                else:
-                    self._link(instruction.session).offer(instruction)
-            case SendCredit():
-                if instruction.session == INLINE:
-                    self._executor.credit(instruction)
-                else:
-                    self._link(instruction.session).credit(instruction)
-            case SendCancel():
-                if instruction.session == INLINE:
-                    self._executor.cancel(instruction)
-                else:
-                    self._link(instruction.session).cancel(instruction)
+            case SendOffer() | SendCredit() | SendCancel() | PushSet():
+                self._order(instruction)
             case Complete() | Fail():
                 self._settle(instruction)
             case Deliver():
                 if (handle := self._handles.get(instruction.job)) is not None:
                     handle.deliver(instruction.chunks)
             case Abandon():
-                pass  # the handle has its outcome; what it still holds goes with its caller
-            case PushSet():
-                self._link(instruction.session).push_set()
+                pass  # the handle has its outcome, and what it still holds goes with its caller
             case CloseSession():
                 self._links.pop(instruction.session, _NO_LINK).close(instruction.cause)
             case StatusChanged():
@@ -321,8 +295,18 @@ class Dispatcher:
             case _:
                 assert_never(instruction)
 
-    def _link(self, session: SessionId) -> RunnerLink:
-        return self._links.get(session, _NO_LINK)
+    def _order(self, order: SendOffer | SendCredit | SendCancel | PushSet) -> None:
+        link = self._links.get(order.session, _NO_LINK)
+        is_inline = order.session == INLINE
+        match order:
+            case SendOffer():
+                self._executor.start(order) if is_inline else link.offer(order)
+            case SendCredit():
+                self._executor.credit(order) if is_inline else link.credit(order)
+            case SendCancel():
+                self._executor.cancel(order) if is_inline else link.cancel(order)
+            case PushSet():
+                link.push_set()
 
     def _settle(self, end: Complete | Fail) -> None:
         handle = self._handles.pop(end.job)

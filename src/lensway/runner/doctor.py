@@ -1,4 +1,4 @@
-"""`lensway runner doctor`: from the settings to the gateway and the databases, one finding after the other, each with what to do."""
+"""`lensway runner doctor`: from the settings to the gateway, one finding after the other, each with what to do."""
 
 from __future__ import annotations
 

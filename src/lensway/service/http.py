@@ -173,7 +173,7 @@ class Endpoint:
                 response = Response(status_code=CODES[ErrorCode.CANCELLED].status)
             except LenswayError as error:
                 response = self.failure(error.failure, call.request_id, is_public=call.is_public)
-            except Exception as error:  # the boundary of one request: its defect is answered and logged, not spread
+            except Exception as error:  # noqa: BLE001 - the boundary of one request: its defect is answered and logged, not spread
                 _log.exception(
                     "request failed by a defect", request=call.request_id, route=route.name, error=type(error).__name__
                 )

@@ -133,7 +133,7 @@ class InlineExecutor:
             event = AttemptFailed(*ids, Failure(code=ErrorCode.CANCELLED, message="The attempt was cancelled"))
         except LenswayError as error:
             event = AttemptFailed(*ids, error.failure)
-        except Exception as error:  # the boundary of one attempt: its defect must not take the others down
+        except Exception as error:  # noqa: BLE001 - the boundary of one attempt: its defect must not take the others down
             _log.exception("attempt failed by a defect", job=order.job, error=type(error).__name__)
             event = AttemptFailed(
                 *ids, Failure(code=ErrorCode.INTERNAL, message="The service failed while it executed this")
