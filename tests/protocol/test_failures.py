@@ -6,7 +6,13 @@ import pytest
 
 from lensway.errors import ErrorCode, Failure
 from lensway.protocol.errors import ProtocolError
-from lensway.protocol.failures import DETAILS_BYTES_MAX, MESSAGE_CHARACTERS_MAX, REPORTABLE, decode_failure, encode_failure
+from lensway.protocol.failures import (
+    DETAILS_BYTES_MAX,
+    MESSAGE_CHARACTERS_MAX,
+    REPORTABLE,
+    decode_failure,
+    encode_failure,
+)
 
 
 @pytest.mark.parametrize("code", ErrorCode)
@@ -28,7 +34,9 @@ def test_what_is_too_long_is_cut_on_both_sides() -> None:
     assert decoded.details == {}
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"code":1,"message":"m"}', b'{"code":"x"}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b'{"code":1,"message":"m"}', b'{"code":"x"}', b"\xff", b"[" * 100_000]
+)
 def test_anything_else_is_a_broken_peer(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="malformed_failure"):
         decode_failure(data)
