@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 
 from lensway import limits
-from lensway.query.fields import FieldType
 
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS_MAX)]
 Moment: TypeAlias = Annotated[str, msgspec.Meta(description="RFC 3339")]
+FieldKind: TypeAlias = Literal[
+    "text", "integer", "number", "decimal", "boolean", "date", "time", "timestamp", "uuid", "json", "bytes"
+]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -128,7 +130,7 @@ class FieldAnswer(Answer, frozen=True, kw_only=True):
     """One field of a lens."""
 
     name: str
-    type: FieldType
+    type: FieldKind
     nullable: bool
     primary_key: bool
     list: bool

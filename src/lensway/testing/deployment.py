@@ -70,6 +70,7 @@ class OutputWatch:
             with self._changed:
                 self._lines.append(line)
                 self._changed.notify_all()
+        stream.close()
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
@@ -191,6 +192,7 @@ class Deployment:
         for process in [*self.runners, *([self.server] if self.server else [])]:
             if process.is_running:
                 process.kill()
+            process.output.join()
 
     def start_server(self) -> Process:
         """Start (or start again) the server and wait until it is ready."""

@@ -10,7 +10,20 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Make the tables, each after the ones it points at."""
+    _audit()
+    _deployment()
+    _environments()
+    _keys()
+    _runners()
+    _sources()
+    _assignments()
+    _lenses()
+    _runner_tokens()
+    _source_configs()
+
+
+def _audit() -> None:
     op.create_table(
         "audit",
         sa.Column("sequence", sa.Integer(), nullable=False),
@@ -20,6 +33,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sequence", name=op.f("pk_audit")),
     )
     op.create_index(op.f("ix_audit_environment_sequence"), "audit", ["environment", "sequence"], unique=False)
+
+
+def _deployment() -> None:
     op.create_table(
         "deployment",
         sa.Column("environment", sa.String(), nullable=False),
@@ -27,6 +43,9 @@ def upgrade() -> None:
         sa.Column("key_check", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("environment", name=op.f("pk_deployment")),
     )
+
+
+def _environments() -> None:
     op.create_table(
         "environments",
         sa.Column("environment", sa.String(), nullable=False),
@@ -35,6 +54,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment", name=op.f("pk_environments")),
         sa.UniqueConstraint("name", name=op.f("uq_environments_name")),
     )
+
+
+def _keys() -> None:
     op.create_table(
         "keys",
         sa.Column("environment", sa.String(), nullable=False),
@@ -47,6 +69,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment", "id", name=op.f("pk_keys")),
         sa.UniqueConstraint("hash", name=op.f("uq_keys_hash")),
     )
+
+
+def _runners() -> None:
     op.create_table(
         "runners",
         sa.Column("environment", sa.String(), nullable=False),
@@ -61,6 +86,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment", "id", name=op.f("pk_runners")),
         sa.UniqueConstraint("environment", "name", name=op.f("uq_runners_environment_name")),
     )
+
+
+def _sources() -> None:
     op.create_table(
         "sources",
         sa.Column("environment", sa.String(), nullable=False),
@@ -75,6 +103,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment", "id", name=op.f("pk_sources")),
         sa.UniqueConstraint("environment", "name", name=op.f("uq_sources_environment_name")),
     )
+
+
+def _assignments() -> None:
     op.create_table(
         "assignments",
         sa.Column("environment", sa.String(), nullable=False),
@@ -93,6 +124,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("environment", "source", "runner", name=op.f("pk_assignments")),
     )
+
+
+def _lenses() -> None:
     op.create_table(
         "lenses",
         sa.Column("environment", sa.String(), nullable=False),
@@ -108,6 +142,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment", "id", name=op.f("pk_lenses")),
         sa.UniqueConstraint("environment", "name", name=op.f("uq_lenses_environment_name")),
     )
+
+
+def _runner_tokens() -> None:
     op.create_table(
         "runner_tokens",
         sa.Column("environment", sa.String(), nullable=False),
@@ -124,6 +161,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment", "runner", "position", name=op.f("pk_runner_tokens")),
         sa.UniqueConstraint("hash", name=op.f("uq_runner_tokens_hash")),
     )
+
+
+def _source_configs() -> None:
     op.create_table(
         "source_configs",
         sa.Column("environment", sa.String(), nullable=False),
