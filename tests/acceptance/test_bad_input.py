@@ -1,0 +1,112 @@
+"""Bad input gets the typed error that names the offender and the nearest valid name; nothing is half applied."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.acceptance
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "named"),
+    [
+        ({"where": {"custmer": 1}}, "unknown_field", "customer"),
+        ({"where": {"id": {"$gtt": 1}}}, "unsupported_operator", "$gt"),
+        ({"where": {"id": "one"}}, "invalid_request", "where.id"),
+        ({"where": {"note": "x" * 70_000}}, "invalid_request", "where.note"),
+        ({"where": []}, "invalid_request", "where"),
+        ({"limit": 0}, "invalid_request", "limit"),
+        ({"limit": 10_001}, "invalid_request", "limit"),
+        ({"limt": 1}, "invalid_request", "limit"),
+        ({"select": ["id", "nope"]}, "unknown_field", "nope"),
+        ({"orderBy": {"field": "id", "dir": "up"}}, "invalid_request", "orderBy"),
+        ({"cursor": "AAAA"}, "invalid_cursor", "cursor"),
+        ({"timeoutMs": -5}, "invalid_request", "timeoutMs"),
+        ({"include": {"x": {}}}, "invalid_request", "include"),
+        ({"total": "yes"}, "invalid_request", "total"),
+    ],
+)
+def test_a_wrong_query_names_the_offender(stage, body: dict, code: str, named: str) -> None:
+    answer = stage.query(body)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["code"] == code
+    assert named in error["message"] + str(error.get("hint")) + str(error["details"])
+    assert error["requestId"] == answer.headers["X-Request-Id"]
+
+
+def test_a_foreign_or_altered_cursor_is_refused(stage) -> None:
+    cursor = stage.query({"limit": 2}).json()["meta"]["nextCursor"]
+    assert stage.query({"limit": 2, "cursor": cursor}).json()["rows"][0]["id"] == 3
+    for body, lens in (
+        ({"cursor": cursor[:-2] + ("AA" if cursor[-2:] != "AA" else "BB")}, None),
+        ({"cursor": cursor, "where": {"id": {"$gt": 1}}}, None),
+        ({"cursor": cursor, "orderBy": {"field": "customer"}}, None),
+        ({"cursor": cursor}, stage.slow_lens),
+        ({"cursor": cursor, "offset": 1}, None),
+    ):
+        answer = stage.query({"limit": 2, **body}, lens=lens)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_cursor")
+
+
+def test_bodies_that_are_no_json_or_too_large(stage) -> None:
+    url = f"/v1/query/{stage.lens}"
+    headers = {"Content-Type": "application/json"}
+    for content, code in ((b"{", 400), (b"[1]", 400), (b"\xff", 400), (b"[" * 100_000, 400), (b'{"where":NaN}', 400)):
+        assert stage.client.post(url, content=content, headers=headers).status_code == code
+    assert stage.client.post(url, content=b" " * 2_000_000, headers=headers).status_code == 413
+    wrong = stage.client.post(url, content=b"a=b", headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert wrong.json()["error"]["code"] == "unsupported_media_type"
+    assert stage.client.get(url).json()["error"]["code"] == "method_not_allowed"
+    assert stage.client.post(url, json={}, headers={"Accept": "image/png"}).json()["error"]["code"] == "not_acceptable"
+
+
+def test_unknown_objects_suggest_the_nearest(stage) -> None:
+    answer = stage.query(lens=stage.lens + "x")
+    assert answer.status_code == 404
+    assert stage.lens in answer.json()["error"]["hint"]
+    for path in (f"/v1/sources/{stage.source}x", f"/v1/runners/{stage.source}-nobody"):
+        assert stage.client.get(path).json()["error"]["code"] == "not_found"
+    assert stage.client.get("/v1/sorces").status_code == 404
+
+
+def test_a_wrong_declaration_is_refused_whole(stage) -> None:
+    fresh = f"{stage.source}-fresh"
+    document = {
+        "sources": {fresh: {"bridge": "postgres", "config": {"url": stage.database.reader_url}}},
+        "lenses": {"broken": {"source": fresh, "table": "t", "fields": {"id": {"type": "integr"}}}},
+    }
+    answer = stage.client.post("/v1/push", json=document)
+    error = answer.json()["error"]
+    assert answer.status_code == 400
+    assert "lenses.broken.fields.id.type" in error["message"]
+    assert "integer" in str(error)
+    assert stage.client.get(f"/v1/sources/{fresh}").status_code == 404, "nothing was half applied"
+    unset = {"sources": {fresh: {"bridge": "postgres", "config": {"url": "${NOT_SET}"}}}}
+    assert "${" in stage.client.post("/v1/push", json=unset).json()["error"]["message"]
+    wrong = {"sources": {fresh: {"bridge": "postgres", "config": {"hots": "x", "user": "y"}}}}
+    error = stage.client.post("/v1/push", json=wrong).json()["error"]
+    assert f"sources.{fresh}.config.hots" in str(error)
+    assert "host" in error["hint"]
+
+
+def test_keys_open_what_they_are_for(stage) -> None:
+    public = stage.deployment.client(stage.client.post("/v1/keys", json={"kind": "pk", "name": "web"}).json()["key"])
+    viewer = stage.deployment.client(
+        stage.client.post("/v1/keys", json={"kind": "ak", "name": "eyes", "role": "viewer"}).json()["key"]
+    )
+    assert stage.query(client=public).status_code == 404, "a lens that is not granted does not exist for it"
+    assert viewer.get("/v1/runners").status_code == 200
+    assert viewer.post("/v1/keys", json={"kind": "sk", "name": "x"}).status_code == 403
+    assert stage.query(client=viewer).status_code == 403
+    assert public.get("/v1/sources").status_code == 403
+    fields = {"id": {"type": "integer", "primaryKey": True}}
+    lens = {"source": stage.source, "table": "public.orders", "fields": fields, "grants": {"query": "public"}}
+    stage.client.put(f"/v1/lenses/{stage.lens}", json=lens)
+    stage.runner("alpha")
+    stage.assign("alpha")
+    answer = stage.query(client=public)
+    assert answer.status_code == 200
+    assert stage.name("alpha") not in answer.text, "a publishable key learns no names of runners"
+    nobody = stage.deployment.client("sk_" + "x" * 43)
+    assert stage.query(client=nobody).status_code == 401

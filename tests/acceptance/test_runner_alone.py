@@ -1,0 +1,208 @@
+"""What a runner does whatever the gateway says: R1, its local policy, and what its settings may be."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from lensway.testing.hostile_gateway import Conversation, HostileGateway
+from lensway.protocol.frames import (
+    AssignedSource,
+    AssignmentInForce,
+    AssignmentSet,
+    Fail,
+    JobKind,
+    Offer,
+    Refuse,
+    RefuseReason,
+)
+from lensway.query.fields import Field, FieldType, LensDefinition
+from lensway.query.planner import plan_probe
+from lensway.testing.deployment import Process, clean_environment
+
+pytestmark = pytest.mark.acceptance
+
+PLAN = plan_probe(
+    LensDefinition(
+        name="orders",
+        table="public.orders",
+        fields={"id": Field(name="id", type=FieldType.INTEGER, column="id", primary_key=True)},
+    )
+).encode()
+
+
+def offer(job: int, source: str, **more) -> Offer:
+    values = {
+        "job": job,
+        "attempt": 1,
+        "kind": JobKind.ROWS,
+        "source": source,
+        "revision": 1,
+        "payload": PLAN,
+        "format": "json",
+        "deadline_ms": 5000,
+        "credit": 100_000,
+        "rows_max": 10,
+        "bytes_max": 100_000,
+        "row_bytes_max": 100_000,
+    }
+    return Offer(**{**values, **more})
+
+
+ASSIGNED = AssignmentSet(
+    revision=1,
+    part=0,
+    parts=1,
+    sources=(AssignedSource(source="src_a", name="main", bridge="postgres", config_version=0),),
+)
+
+
+@pytest.fixture
+def runner_of(tmp_path: pathlib.Path) -> Iterator:
+    started: list[Process] = []
+
+    def start(gateway: HostileGateway, **environment: str) -> Process:
+        settings = {
+            "LENSWAY_RUNNER_ID": "run_x",
+            "LENSWAY_RUNNER_TOKEN": "rk_" + "x" * 43,
+            "LENSWAY_GATEWAY_URL": gateway.url,
+            "LENSWAY_RUNNER_STATE_DIR": str(tmp_path / "state"),
+        }
+        started.append(Process("runner", ["runner", "start"], {**settings, **environment}, directory=tmp_path))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.is_running:
+            process.kill()
+
+
+def test_r1_a_runner_refuses_a_source_that_it_is_not_assigned(runner_of) -> None:
+    async def script(gateway: Conversation) -> None:
+        await gateway.say(ASSIGNED)
+        await gateway.next(AssignmentInForce)
+        await gateway.say(offer(1, "src_b"))
+        refused = await gateway.next(Refuse)
+        assert (refused.job, refused.reason, refused.revision) == (1, RefuseReason.NOT_ASSIGNED, 1)
+        # I5: an older attempt of a job changes nothing.
+        await gateway.say(offer(2, "src_b", attempt=3), offer(2, "src_b", attempt=2))
+        assert (await gateway.next(Refuse)).attempt == 3
+        late = await gateway.next(Refuse)
+        assert (late.attempt, late.reason) == (2, RefuseReason.STALE)
+
+    with HostileGateway(script) as gateway:
+        runner_of(gateway, LENSWAY_SOURCE_MAIN_URL="postgresql://a:b@127.0.0.1:1/c")
+        gateway.wait()
+
+
+def test_the_local_policy_has_the_last_word(runner_of, tmp_path: pathlib.Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('tables = ["public.invoices"]\n')
+
+    async def script(gateway: Conversation) -> None:
+        await gateway.say(ASSIGNED)
+        await gateway.next(AssignmentInForce)
+        await gateway.say(offer(1, "src_a"))
+        refused = await gateway.next(Refuse)
+        assert refused.reason is RefuseReason.POLICY
+        assert "public.orders" in refused.message
+
+    with HostileGateway(script) as gateway:
+        runner_of(gateway, LENSWAY_SOURCE_MAIN_URL="postgresql://a:b@127.0.0.1:1/c", LENSWAY_RUNNER_POLICY=str(policy))
+        gateway.wait()
+
+
+def test_sql_text_and_other_rubbish_as_a_plan_is_refused_and_harms_nothing(runner_of) -> None:
+    async def script(gateway: Conversation) -> None:
+        await gateway.say(ASSIGNED)
+        await gateway.next(AssignmentInForce)
+        for job, payload in enumerate((b"DROP TABLE orders", b"", b"\x93\xc4\x00\x90\xc0", os.urandom(64)), start=1):
+            await gateway.say(offer(job, "src_a", payload=payload))
+            failed = await gateway.next(Fail)
+            assert b"invalid_request" in failed.failure
+        await gateway.say(offer(9, "src_a"))
+        failed = await gateway.next(Fail)
+        assert failed.retryable
+        assert b"SOURCE_UNREACHABLE" in failed.failure
+
+    with HostileGateway(script) as gateway:
+        runner_of(gateway, LENSWAY_SOURCE_MAIN_URL="postgresql://a:b@127.0.0.1:1/c")
+        gateway.wait()
+
+
+def test_settings_of_another_instance_are_not_opened(runner_of) -> None:
+    async def script(gateway: Conversation) -> None:
+        sealed = AssignedSource(
+            source="src_a", name="main", bridge="postgres", config_version=3, sealed_config=b"e30.AA.AA.AA.AA"
+        )
+        await gateway.say(AssignmentSet(revision=1, part=0, parts=1, sources=(sealed,)))
+        in_force = await gateway.next(AssignmentInForce)
+        assert in_force.source_states[0].state == "no_credentials"
+        await gateway.say(offer(1, "src_a"))
+        assert (await gateway.next(Refuse)).reason is RefuseReason.NO_CREDENTIALS
+
+    with HostileGateway(script) as gateway:
+        runner_of(gateway)
+        gateway.wait()
+
+
+def test_two_names_that_stand_for_the_same_variable_are_ambiguous_and_others_are_served(runner_of) -> None:
+    async def script(gateway: Conversation) -> None:
+        names = ("my-db", "my_db", "main")
+        sources = tuple(
+            AssignedSource(source=f"src_{name}", name=name, bridge="postgres", config_version=0) for name in names
+        )
+        await gateway.say(AssignmentSet(revision=1, part=0, parts=1, sources=sources))
+        in_force = await gateway.next(AssignmentInForce)
+        states = {state.source: state.state for state in in_force.source_states}
+        assert states == {
+            "src_my-db": "credentials_ambiguous",
+            "src_my_db": "credentials_ambiguous",
+            "src_main": "ready",
+        }
+
+    with HostileGateway(script) as gateway:
+        url = "postgresql://a:b@127.0.0.1:1/c"
+        runner_of(gateway, LENSWAY_SOURCE_MY_DB_URL=url, LENSWAY_SOURCE_MAIN_URL=url)
+        gateway.wait()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({}, "LENSWAY_RUNNER_ID"),
+        ({"LENSWAY_RUNNER_ID": "run_x"}, "LENSWAY_GATEWAY_URL"),
+        ({"LENSWAY_RUNNER_ID": "run_x", "LENSWAY_GATEWAY_URL": "http://h/connect"}, "LENSWAY_GATEWAY_URL"),
+        ({"LENSWAY_RUNNER_ID": "run_x", "LENSWAY_GATEWAY_URL": "ws://example.com/connect"}, "--insecure"),
+        (
+            {"LENSWAY_RUNNER_ID": "run_x", "LENSWAY_GATEWAY_URL": "ws://u:secret@localhost/connect"},
+            "LENSWAY_GATEWAY_URL",
+        ),
+        (
+            {
+                "LENSWAY_RUNNER_ID": "run_x",
+                "LENSWAY_GATEWAY_URL": "ws://localhost:1/connect",
+                "LENSWAY_RUNNER_TOKEN": "secret",
+            },
+            "LENSWAY_RUNNER_TOKEN",
+        ),
+    ],
+)
+def test_wrong_settings_are_one_helpful_line_and_exit_2(settings: dict[str, str], named: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lensway.cli.main", "runner", "start"],
+        env=clean_environment() | settings,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr
+    assert "secret" not in done.stderr
+    assert "Traceback" not in done.stderr
