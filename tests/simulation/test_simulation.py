@@ -56,3 +56,16 @@ def test_a_seed_replays_exactly() -> None:
     for seed in (1, 2, 3):
         assert simulate(seed).digest == simulate(seed).digest
     assert simulate(1).digest != simulate(2).digest
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(1001, id="an attempt cancelled before its task began was never ended"),
+        pytest.param(1279, id="the same for a caller that was gone at once"),
+        pytest.param(1894, id="a stream left with a chunk in hand kept its job"),
+        pytest.param(1341, id="a runner stopped between two connections did not say so"),
+    ],
+)
+def test_seeds_that_once_broke_a_promise(seed: int) -> None:
+    simulate(seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final, assert_never
 
 import msgspec
@@ -85,12 +85,13 @@ class JobHandle:
         self._consumed(sum(map(len, chunks)))
         return PageResult(chunks, end.result, end.record)
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncGenerator[bytes, None]:
         """The rows as they are released; each chunk counts as taken when the next one is asked for.
 
         Raises:
             LenswayError: the job's one bad outcome; what was yielded before it is then not complete.
         """
+        is_over = False
         try:
             while True:
                 while self._chunks:
@@ -98,12 +99,14 @@ class JobHandle:
                     yield chunk
                     self._consumed(len(chunk))
                 if self._end is not None:
+                    is_over = True
                     self.result = self._finish().result
                     return
                 await self._change()
         finally:
-            # A caller that stops early, by cancellation or by closing the iterator, wants no more of it.
-            if self._end is None or self._chunks:
+            # A caller that stops early, by cancellation or by closing the iterator, wants no more of it; not even of
+            # the chunk that it has in hand and never came back for.
+            if not is_over:
                 self.cancel()
 
     async def released(self) -> None:

@@ -173,8 +173,8 @@ class Agent:
         if self._stopping.is_set():
             return
         self._stopping.set()
+        self._is("draining", "stopping")
         if self._session is not None:
-            self._is("draining", "stopping")
             self._start(self._session.leave("the runner stops", self._drain_seconds), "leave")
 
     async def _once(self) -> float:

@@ -134,6 +134,7 @@ class Jobs:
         self._attempts[offer.job, offer.attempt] = attempt
         self._idle.clear()
         attempt.task = asyncio.create_task(self._execute(attempt), name=f"attempt {offer.job}/{offer.attempt}")
+        attempt.task.add_done_callback(lambda _task: self._task_over(attempt))
         return Accept(job=offer.job, attempt=offer.attempt)
 
     def _obstacle(self, offer: Offer, served: ServedSource | None) -> tuple[RefuseReason | None, str]:
@@ -282,6 +283,11 @@ class Jobs:
             self._end(attempt, Failure(code=ErrorCode.INTERNAL, message="The runner failed while it executed this"))
         else:
             self._done(attempt, end)
+
+    def _task_over(self, attempt: _Attempt) -> None:
+        # A task that is cancelled before its first step runs none of its code: what it owes is said here.
+        if attempt.result is None and self._attempts.get((attempt.offer.job, attempt.offer.attempt)) is attempt:
+            self._end(attempt, _cancelled(), handed_back=self._handing_back)
 
     def _done(self, attempt: _Attempt, end: ResultEnd) -> None:
         if attempt.offer.kind in _PLAN_KINDS and self._sources.note(attempt.served.id, READY):

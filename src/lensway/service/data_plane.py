@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
@@ -246,12 +247,9 @@ class DataPlane:
 
 
 async def _streamed(handle: JobHandle, *, has_end_mark: bool) -> AsyncIterator[bytes]:
-    stream = handle.stream()
-    try:
-        async for chunk in stream:
+    async with contextlib.aclosing(handle.stream()) as chunks:
+        async for chunk in chunks:
             yield chunk
-    finally:
-        await stream.aclose()  # type: ignore[attr-defined]  # an async generator
     if has_end_mark:
         yield msgspec.json.encode({"$end": {"rows": decode_end(handle.result).rows}}) + b"\n"
 

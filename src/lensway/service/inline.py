@@ -102,6 +102,7 @@ class InlineExecutor:
         attempt = self._attempts[order.job, order.attempt] = _Attempt(order, self._emit)
         self._emit(Accepted(INLINE, order.job, order.attempt))
         attempt.task = asyncio.create_task(self._execute(attempt), name=f"inline {order.job}/{order.attempt}")
+        attempt.task.add_done_callback(lambda _task: self._task_over(attempt))
 
     def cancel(self, order: SendCancel) -> None:
         """Stop the attempt and its statement."""
@@ -138,8 +139,17 @@ class InlineExecutor:
             event = AttemptFailed(
                 *ids, Failure(code=ErrorCode.INTERNAL, message="The service failed while it executed this")
             )
-        del self._attempts[order.job, order.attempt]
-        self._emit(event)
+        self._answer(attempt, event)
+
+    def _task_over(self, attempt: _Attempt) -> None:
+        # A task that is cancelled before its first step runs none of its code: what it owes is said here.
+        order = attempt.order
+        failure = Failure(code=ErrorCode.CANCELLED, message="The attempt was cancelled")
+        self._answer(attempt, AttemptFailed(INLINE, order.job, order.attempt, failure))
+
+    def _answer(self, attempt: _Attempt, event: Event) -> None:
+        if self._attempts.pop((attempt.order.job, attempt.order.attempt), None) is not None:
+            self._emit(event)
 
     async def _run(self, attempt: _Attempt) -> Event:
         order, request = attempt.order, attempt.order.request

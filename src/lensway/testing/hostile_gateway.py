@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
 from lensway.protocol.codec import Decoder, encode
 from lensway.protocol.frames import AnyFrame, Heartbeat, Hello, Welcome
+from lensway.protocol.version import SUBPROTOCOL
 
 
 class HostileGateway:
@@ -45,7 +47,9 @@ class HostileGateway:
             raise self.error
 
     async def _run(self) -> None:
-        async with serve(self._serve, "127.0.0.1", 0, subprotocols=["lensway.runner.v1"], compression=None) as server:
+        async with serve(
+            self._serve, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None
+        ) as server:
             self.port = server.sockets[0].getsockname()[1]
             self._started.set()
             while not self._finished.is_set():

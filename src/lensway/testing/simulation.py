@@ -7,7 +7,9 @@ healed; then everything that was promised must hold, and nothing may be left ove
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import random
 from collections import Counter
@@ -212,11 +214,10 @@ class World:
         for number in range(RUNNERS):
             id, hashed = new_runner_id(), tokens.hash_token(f"rk_{number}")
             name = f"runner-{number}"
-            await self.change(
-                lambda snapshot, name=name, id=id, hashed=hashed: rules.create_runner(
-                    snapshot, self.environment, name, id=id, token_hash=hashed, at=""
-                )
+            create = functools.partial(
+                rules.create_runner, environment=self.environment, name=name, id=id, token_hash=hashed, at=""
             )
+            await self.change(create)
             self.slots.append(RunnerSlot(id, name, hashed))
 
     async def assign(self, slot: RunnerSlot) -> None:
@@ -334,10 +335,11 @@ class World:
         try:
             async with asyncio.timeout(patience):
                 if is_stream:
-                    async for chunk in handle.stream():
-                        got.append(chunk)
-                        if pause:
-                            await asyncio.sleep(pause)
+                    async with contextlib.aclosing(handle.stream()) as chunks:
+                        async for chunk in chunks:
+                            got.append(chunk)
+                            if pause:
+                                await asyncio.sleep(pause)
                     result = handle.result
                 else:
                     page = await handle.page()
@@ -485,8 +487,18 @@ class World:
 def simulate(seed: int) -> Outcome:
     """Run the scenario of this seed. Raises ViolationError with the seed when a promise is broken."""
     loop = VirtualLoop()
+
+    async def main() -> Outcome:
+        try:
+            return await World(seed, loop).run()
+        finally:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
     try:
-        return run_virtual(World(seed, loop).run(), loop)
+        return run_virtual(main(), loop)
     except ViolationError:
         raise
     except Exception as error:
