@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from lensway.testing.hostile_gateway import Conversation, HostileGateway
 from lensway.protocol.frames import (
     AssignedSource,
     AssignmentInForce,
@@ -24,6 +23,7 @@ from lensway.protocol.frames import (
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.planner import plan_probe
 from lensway.testing.deployment import Process, clean_environment
+from lensway.testing.hostile_gateway import Conversation, HostileGateway
 
 pytestmark = pytest.mark.acceptance
 

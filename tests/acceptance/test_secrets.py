@@ -71,9 +71,7 @@ def test_i9_secrets_appear_nowhere(orders, canary, tmp_path: pathlib.Path) -> No
         key = client.post("/v1/keys", json={"kind": "sk", "name": "x"}).json()["key"]
         call("GET", "/v1/keys")
         for wrong in (key[:-1] + "!", "sk_" + canary):
-            answers.append(
-                deployment.client("sk_x").get("/v1/lenses", headers={"Authorization": f"Bearer {wrong}"}).content
-            )
+            call("GET", "/v1/lenses", headers={"Authorization": f"Bearer {wrong}"})
         page = deployment.client()
         page.post("/console/login", data={"key": deployment.admin_key})
         answers.append(page.get("/console/runners").content)

@@ -73,7 +73,7 @@ class HostileGateway:
             await conversation.say(Heartbeat(sequence=1, ack=0, revision=1))
             conversation.hello = hello
             await self._script(conversation)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - told to whoever waits
             self.error = error
         finally:
             self._finished.set()

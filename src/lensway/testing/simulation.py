@@ -438,8 +438,7 @@ class World:
         await self.heal()
         # Liveness: healed, every later caller is served.
         await asyncio.sleep(25.0)
-        for _ in range(3):
-            callers.append(self.loop.create_task(self._must_be_served()))
+        callers += [self.loop.create_task(self._must_be_served()) for _ in range(3)]
         await asyncio.gather(*callers)
         await asyncio.sleep(25.0)
         self._nothing_left()
