@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,6 +79,17 @@ def text_of(value: object) -> str:
     if isinstance(value, dict):
         value = msgspec.json.encode(value).decode()
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(value))
+
+
+def age_of(moment: str | None) -> str | None:
+    """How long ago an RFC 3339 moment was: ``12 s``, ``3 min``, ``2 h``, ``4 days``."""
+    if moment is None:
+        return None
+    seconds = (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(moment)).total_seconds()
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(0, int(seconds))} s"
 
 
 def usage_error(error: CycloptsError) -> str:

@@ -55,21 +55,23 @@ def list_(*, to: _To = target.DEFAULT) -> None:
         report.write_json(found)
         return
     report.write_table(
-        ("RUNNER", "STATUS", "SINCE", "INSTANCES", "SOURCES", "CAUSE", "WHAT TO DO"),
+        ("RUNNER", "STATUS", "FOR", "INSTANCES", "SOURCES", "CAUSE"),
         [
             (
                 runner["name"],
                 runner["status"],
-                runner.get("since"),
+                report.age_of(runner.get("since")),
                 len(runner.get("instances", ())),
                 [source["name"] for source in runner.get("sources", ())] or None,
                 runner.get("cause"),
-                runner.get("hint"),
             )
             for runner in found
         ],
         empty="no runners yet: lensway runners create NAME",
     )
+    for runner in found:
+        if runner.get("hint"):
+            report.write_note(f"{runner['name']}: {runner['hint']}")
 
 
 @runners.command
