@@ -96,7 +96,8 @@ async def run_test(
         await stages.run(Stage.READ_ONLY, lambda: _read_only(driver))
         await stages.run(Stage.LENSES, lambda: _lenses(connection, lenses))
         if connection is not None:
-            version = ".".join(str(part) for part in connection.driver.get_server_version()[:2])
+            found = connection.driver.get_server_version()
+            version = f"{found.major}.{found.micro}"
             await _look_for_risks(connection.driver, settings, stages)
     finally:
         if connection is not None:
