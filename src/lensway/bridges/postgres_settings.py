@@ -14,6 +14,18 @@ from lensway.bridges.failures import invalid_setting
 
 FIELDS: Final = ("host", "port", "database", "user", "password", "sslmode", "sslrootcert", "connect_timeout")
 _SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
+_URL_OPTIONS: Final = ("sslmode", "sslrootcert")
+_OTHER_OPTIONS: Final = frozenset(
+    {"host", "port", "user", "password", "dbname", "options", "service", "passfile", "sslcert", "sslkey", "sslcrl"}
+    | {
+        "application_name",
+        "connect_timeout",
+        "target_session_attrs",
+        "channel_binding",
+        "gssencmode",
+        "client_encoding",
+    }
+)
 _PORT: Final = 5432
 _CERTIFICATE_START: Final = "-----BEGIN CERTIFICATE-----"
 
@@ -117,9 +129,11 @@ def _of_url(url: object) -> dict[str, str]:
     values: dict[str, str] = {}
     options = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
     for key, value in options:
-        if key not in FIELDS or key in ("user", "password", "database"):
-            known = "host, port, sslmode, sslrootcert"
-            raise invalid_setting("url", f"the option {key[:63]!r} is not allowed", hint=f"Allowed: {known}.")
+        if key not in _URL_OPTIONS:
+            # What stands behind a question mark may be the rest of a password: only names that are known are repeated.
+            named = f"the option {key!r}" if key in _OTHER_OPTIONS else "one of its options"
+            hint = f"Allowed: {', '.join(_URL_OPTIONS)}. Special characters in user and password must be %-encoded."
+            raise invalid_setting("url", f"{named} is not allowed", hint=hint)
         values[key] = value
     if host:
         values["host"] = host

@@ -1,0 +1,522 @@
+"""Bridges on real databases: every cell of the table of types, limits, deadlines, cancels, restarts, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import pathlib
+import sqlite3
+import time
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lensway.bridges.addresses import check_host, confined_path, resolve
+from lensway.bridges.contract import AddressPolicy, Execution
+from lensway.bridges.postgres_settings import read_settings
+from lensway.bridges.work import ExecutionLibrary, encode_probes
+from lensway.errors import ErrorCode, LenswayError
+from lensway.query.capabilities import capabilities_of
+from lensway.query.fields import Field, FieldType, LensDefinition
+from lensway.query.plan import Plan
+from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_probe, plan_rows
+from lensway.query.result import ResultEnd, ResultLimits, RowFormat
+from lensway.testing.postgres import Database
+
+CURSOR_KEY = b"k" * 32
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+
+    async def write(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
+
+
+class Reader:
+    """One source behind the library."""
+
+    def __init__(self, bridge: str, config: dict, definition: LensDefinition) -> None:
+        self.library = ExecutionLibrary(AddressPolicy())
+        self.bridge, self.config, self.definition = bridge, config, definition
+        self.capabilities = capabilities_of(bridge)
+
+    async def run(
+        self, plan: Plan, *, format: str = "json", seconds: float = 20.0, export: bool = False, sink=None, **bounds
+    ) -> tuple[bytes, ResultEnd]:
+        sink = sink or Sink()
+        execution = Execution(
+            deadline=time.monotonic() + seconds,
+            format=RowFormat(format),
+            limits=ResultLimits(**{"rows_max": 10**7, "bytes_max": 10**9, "row_bytes_max": 10**8, **bounds}),
+            tag="test/1",
+            is_export=export,
+        )
+        end = await self.library.perform(
+            "key",
+            self.bridge,
+            self.config,
+            kind="export" if export else "rows",
+            payload=plan.encode(),
+            execution=execution,
+            sink=sink,
+        )
+        return b"".join(sink.chunks), end
+
+    async def document(self, kind: str, payload: bytes = b""):
+        sink = Sink()
+        execution = Execution(
+            deadline=time.monotonic() + 20,
+            format=RowFormat.DOCUMENT,
+            limits=ResultLimits(rows_max=1, bytes_max=10**7, row_bytes_max=10**7),
+            tag="test/1",
+        )
+        await self.library.perform(
+            "key", self.bridge, self.config, kind=kind, payload=payload, execution=execution, sink=sink
+        )
+        return json.loads(b"".join(sink.chunks))
+
+    def page(self, **request) -> Plan:
+        asked = RowsRequest(**request)
+        return plan_rows(self.definition, asked, self.capabilities, cursor_key=CURSOR_KEY, environment="e").plan
+
+    def export(self, **request) -> Plan:
+        return plan_export(self.definition, RowsRequest(**request), self.capabilities)
+
+
+def lens(table: str, **fields) -> LensDefinition:
+    made = {
+        name: Field(name=name, column=name, type=FieldType(type), is_list=more == "list", primary_key=more == "key")
+        for name, (type, more) in fields.items()
+    }
+    return LensDefinition(name="lens", table=table, fields=made)
+
+
+# Declared type, column type, a literal, and what a caller sees.
+CELLS = [
+    ("text", "text", "'a\"b\\c é'", 'a"b\\c é'),
+    ("text", "varchar(9)", "'abc'", "abc"),
+    ("text", "char(4)", "'ab'", "ab  "),
+    ("text", "inet", "'10.0.0.1/8'", "10.0.0.1/8"),
+    ("text", "interval", "'1 day 02:03:04'", "1 day 02:03:04"),
+    ("integer", "smallint", "-3", -3),
+    ("integer", "bigint", "9223372036854775807", 9223372036854775807),
+    ("number", "real", "0.1", 0.1),
+    ("number", "double precision", "1e300", 1e300),
+    ("number", "double precision", "'NaN'", "NaN"),
+    ("number", "double precision", "'-Infinity'", "-Infinity"),
+    ("number", "integer", "7", 7),
+    ("decimal", "numeric", "12345678901234567890.1234567890", "12345678901234567890.1234567890"),
+    ("decimal", "numeric(6,2)", "1.5", "1.50"),
+    ("decimal", "numeric", "'NaN'", "NaN"),
+    ("boolean", "boolean", "true", True),
+    ("date", "date", "'2013-01-31'", "2013-01-31"),
+    ("date", "date", "'infinity'", "infinity"),
+    ("time", "time", "'17:05'", "17:05:00.000000"),
+    ("time", "timetz", "'17:05:00.5+02'", "17:05:00.500000+02:00"),
+    ("timestamp", "timestamptz", "'2013-01-31 17:05:00.123456+02'", "2013-01-31T15:05:00.123456Z"),
+    ("timestamp", "timestamptz", "'2013-01-31 17:05:00+00'", "2013-01-31T17:05:00.000000Z"),
+    ("timestamp", "timestamptz", "'infinity'", "infinity"),
+    ("timestamp", "timestamptz", "'0044-03-15 12:00:00+00 BC'", "0044-03-15T12:00:00.000000Z BC"),
+    ("timestamp", "timestamp", "'2013-01-31 17:05:00.1'", "2013-01-31T17:05:00.100000"),
+    ("uuid", "uuid", "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+    ("json", "jsonb", "'{\"a\": [1, null]}'", {"a": [1, None]}),
+    ("json", "json", "E'{\\n\"b\": 1}'", {"b": 1}),
+    ("bytes", "bytea", "'\\xff00'", "/wA="),
+]
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+@pytest.fixture
+def postgres_reader(database: Database, loop):
+    readers: list[Reader] = []
+
+    def make(definition: LensDefinition, *statements: str) -> Reader:
+        loop.run_until_complete(database.execute(*statements))
+        readers.append(Reader("postgres", {"url": database.reader_url}, definition))
+        return readers[-1]
+
+    yield make
+    for reader in readers:
+        loop.run_until_complete(reader.library.close())
+
+
+def test_every_cell_of_the_table_of_types(postgres_reader, loop) -> None:
+    columns = ", ".join(f"c{number} {column}, l{number} {column}[]" for number, (_, column, _, _) in enumerate(CELLS))
+    values = ", ".join(f"{literal}, ARRAY[{literal}, NULL]::{column}[]" for _, column, literal, _ in CELLS)
+    fields: dict = {"id": ("integer", "key")}
+    for number, (type, _, _, _) in enumerate(CELLS):
+        fields[f"c{number}"] = (type, "")
+        fields[f"l{number}"] = (type, "list")
+    reader = postgres_reader(
+        lens("cells", **fields),
+        f"CREATE TABLE cells (id int PRIMARY KEY, {columns})",
+        f"INSERT INTO cells VALUES (1, {values})",
+        "INSERT INTO cells (id) VALUES (2)",
+        "GRANT SELECT ON cells TO PUBLIC",
+    )
+    body, _ = loop.run_until_complete(reader.run(reader.page()))
+    first, second = json.loads(b"[" + body + b"]")
+    for number, (type, column, _, shown) in enumerate(CELLS):
+        assert first[f"c{number}"] == shown, (type, column)
+        assert first[f"l{number}"] == [shown, None], (type, column)
+        assert second[f"c{number}"] is None
+    # NDJSON and CSV say the same.
+    lines, _ = loop.run_until_complete(
+        reader.run(reader.export(order_by={"field": "id"}), format="ndjson", export=True)
+    )
+    assert [json.loads(line) for line in lines.splitlines()] == [first, second]
+    text, _ = loop.run_until_complete(reader.run(reader.export(order_by={"field": "id"}), format="csv", export=True))
+    header, row, nulls = csv.reader(text.decode().splitlines())
+    table = dict(zip(header, row, strict=True))
+    for number, (_, _, _, shown) in enumerate(CELLS):
+        cell = table[f"c{number}"]
+        assert cell == shown if isinstance(shown, str) else json.loads(cell) == shown
+    assert set(nulls[1:]) == {""}
+
+
+def test_a_field_of_another_type_than_its_column_is_named(postgres_reader, loop) -> None:
+    reader = postgres_reader(
+        lens("t", id=("integer", "key"), name=("timestamp", "")),
+        "CREATE TABLE t (id int PRIMARY KEY, name text)",
+        "GRANT SELECT ON t TO PUBLIC",
+    )
+    with pytest.raises(LenswayError) as error:
+        loop.run_until_complete(reader.run(reader.page()))
+    assert error.value.code is ErrorCode.SOURCE_QUERY_FAILED
+    assert error.value.failure.details["class"] == "type_mismatch"
+    assert error.value.failure.details["field"] == "name"
+
+
+@pytest.fixture
+def numbers(postgres_reader, loop) -> Reader:
+    return postgres_reader(
+        lens("numbers", id=("integer", "key"), note=("text", "")),
+        "CREATE TABLE numbers (id int PRIMARY KEY, note text)",
+        "INSERT INTO numbers SELECT i, repeat('x', i % 300) FROM generate_series(1, 6000) i",
+        "CREATE VIEW slow AS SELECT n.* FROM numbers n, (SELECT pg_sleep(20)) s",
+        "GRANT SELECT ON numbers, slow TO PUBLIC",
+    )
+
+
+def test_pages_through_a_cursor_and_at_once_are_the_same_bytes(numbers: Reader, loop) -> None:
+    small = [loop.run_until_complete(numbers.run(numbers.page(limit=1000, offset=offset)))[0] for offset in (0, 1000)]
+    large, end = loop.run_until_complete(numbers.run(numbers.page(limit=2000, total=True)))
+    assert large == b",".join(small)
+    assert (end.rows, end.has_more, end.total, end.last_key) == (2000, True, 6000, (2000,))
+    _, end = loop.run_until_complete(numbers.run(numbers.page(limit=5000, offset=5000)))
+    assert (end.rows, end.has_more) == (1000, False)
+    count, _ = loop.run_until_complete(
+        numbers.run(plan_count(numbers.definition, {"id": {"$lt": 11}}, numbers.capabilities))
+    )
+    assert count == b'{"count":10}'
+
+
+def test_limits_fail_and_never_shorten(numbers: Reader, loop) -> None:
+    for bounds, code in (
+        ({"rows_max": 10}, ErrorCode.LIMIT_EXCEEDED),
+        ({"bytes_max": 1000}, ErrorCode.LIMIT_EXCEEDED),
+        ({"row_bytes_max": 200}, ErrorCode.ROW_TOO_LARGE),
+    ):
+        with pytest.raises(LenswayError) as error:
+            loop.run_until_complete(numbers.run(numbers.export(), export=True, format="ndjson", **bounds))
+        assert error.value.code is code
+    assert loop.run_until_complete(numbers.run(numbers.page(limit=1)))[1].rows == 1, (
+        "the connection is as good as before"
+    )
+
+
+async def statements(database: Database, marker: str) -> int:
+    connection = await asyncpg.connect(database.owner_url)
+    try:
+        return await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE $1 AND pid <> pg_backend_pid()",
+            f"%{marker}%",
+        )
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("export", [False, True])
+def test_i7_a_cancelled_statement_is_gone_within_250_ms(
+    numbers: Reader, database: Database, loop, export: bool
+) -> None:
+    slow = Reader("postgres", numbers.config, lens("slow", id=("integer", "key")))
+
+    async def run() -> None:
+        plan = slow.export() if export else slow.page()
+        task = asyncio.create_task(slow.run(plan, export=export, format="ndjson"))
+        while not await statements(database, '"slow"'):
+            assert not task.done()
+        started = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await statements(database, '"slow"') == 0
+        assert time.monotonic() - started < 0.25
+        await slow.library.close()
+
+    loop.run_until_complete(run())
+
+
+def test_a_deadline_is_kept_and_the_next_query_works(numbers: Reader, database: Database, loop) -> None:
+    slow = Reader("postgres", numbers.config, lens("slow", id=("integer", "key")))
+
+    async def run() -> None:
+        started = time.monotonic()
+        with pytest.raises(LenswayError) as error:
+            await slow.run(slow.page(), seconds=0.3)
+        assert error.value.code is ErrorCode.QUERY_TIMEOUT
+        assert time.monotonic() - started < 1.3
+        assert await statements(database, '"slow"') == 0
+        assert (await numbers.run(numbers.page(limit=3)))[1].rows == 3
+        await slow.library.close()
+
+    loop.run_until_complete(run())
+
+
+def test_a_slow_reader_makes_the_database_wait(numbers: Reader, loop) -> None:
+    class Slow(Sink):
+        largest = 0
+
+        async def write(self, chunk: bytes) -> None:
+            self.largest = max(self.largest, len(chunk))
+            await asyncio.sleep(0)
+            await super().write(chunk)
+
+    sink = Slow()
+    body, end = loop.run_until_complete(numbers.run(numbers.export(), export=True, format="ndjson", sink=sink))
+    assert end.rows == body.count(b"\n") == 6000
+    assert sink.largest < 1_000_000, "rows come in pieces, whatever the size of the result"
+
+
+def test_a_restart_of_the_database_between_two_queries_is_not_noticed(
+    numbers: Reader, database: Database, loop
+) -> None:
+    assert loop.run_until_complete(numbers.run(numbers.page(limit=1)))[1].rows == 1
+
+    async def terminate() -> None:
+        await database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'lensway' AND pid <> pg_backend_pid()"
+        )
+
+    loop.run_until_complete(terminate())
+    assert loop.run_until_complete(numbers.run(numbers.page(limit=1)))[1].rows == 1
+
+
+def test_a_changed_table_is_not_noticed_either(numbers: Reader, database: Database, loop) -> None:
+    assert loop.run_until_complete(numbers.run(numbers.page(limit=1)))[1].rows == 1
+    loop.run_until_complete(database.execute("DROP VIEW slow", "ALTER TABLE numbers ALTER note TYPE varchar(500)"))
+    assert loop.run_until_complete(numbers.run(numbers.page(limit=1)))[1].rows == 1
+
+
+def test_the_test_names_the_stage_and_introspection_names_what_can_be_read(numbers: Reader, loop) -> None:
+    report = loop.run_until_complete(numbers.document("test", encode_probes([plan_probe(numbers.definition).encode()])))
+    assert [stage["ok"] for stage in report["stages"]] == [True, True, None, True, True, True, True]
+    ghost = lens("ghost", id=("integer", "key"))
+    report = loop.run_until_complete(numbers.document("test", encode_probes([plan_probe(ghost).encode()])))
+    assert report["stages"][-1] | {"ms": 0} == {
+        "stage": "lenses",
+        "ok": False,
+        "ms": 0,
+        "error": "undefined_table",
+        "hint": "Lens 'lens': The table of the lens does not exist. Correct `table` in the lens.",
+    }
+    tables = loop.run_until_complete(numbers.document("tables"))
+    assert {"name": "public.numbers", "kind": "table"} in tables
+    described = loop.run_until_complete(numbers.document("table", b"public.numbers"))
+    assert [(column["name"], column["type"], column["primaryKey"]) for column in described["columns"]] == [
+        ("id", "integer", True),
+        ("note", "text", False),
+    ]
+    with pytest.raises(LenswayError) as error:
+        loop.run_until_complete(numbers.document("table", b"pg_authid"))
+    assert error.value.code is ErrorCode.NOT_FOUND
+
+
+def test_a_superuser_login_is_warned_about(database: Database, loop) -> None:
+    reader = Reader("postgres", {"url": database.owner_url}, lens("t", id=("integer", "key")))
+    report = loop.run_until_complete(reader.document("test", encode_probes([])))
+    assert [warning["code"] for warning in report["warnings"]] == ["superuser"]
+
+
+# --- SQLite ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "data.db"
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, n REAL, d DECIMAL, ok BOOLEAN, day DATE, at TIMESTAMP,"
+        " j JSON, b BLOB)"
+    )
+    connection.execute(
+        "INSERT INTO t VALUES (1, 'é', 0.5, '1.50', 1, '2013-01-31', '2013-01-31 17:05:00', '{\"a\": 1}', x'ff00'),"
+        " (2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),"
+        " (3, 'x', 1, 2, 0, '2013-02-01', '2013-01-31T17:05:00+01:00', '[]', x'')"
+    )
+    connection.commit()
+    connection.close()
+    return path
+
+
+FILE_LENS = lens(
+    "t",
+    id=("integer", "key"),
+    name=("text", ""),
+    n=("number", ""),
+    d=("decimal", ""),
+    ok=("boolean", ""),
+    day=("date", ""),
+    at=("timestamp", ""),
+    j=("json", ""),
+    b=("bytes", ""),
+)
+
+
+def test_sqlite_shows_the_same_types(file: pathlib.Path, loop) -> None:
+    reader = Reader("sqlite", {"path": str(file)}, FILE_LENS)
+    body, end = loop.run_until_complete(reader.run(reader.page(total=True)))
+    rows = json.loads(b"[" + body + b"]")
+    assert rows[0] == {
+        "id": 1,
+        "name": "é",
+        "n": 0.5,
+        "d": "1.5",
+        "ok": True,
+        "day": "2013-01-31",
+        "at": "2013-01-31T17:05:00.000000",
+        "j": {"a": 1},
+        "b": "/wA=",
+    }
+    assert set(rows[1].values()) == {2, None}
+    assert rows[2]["at"] == "2013-01-31T16:05:00.000000Z"
+    assert (end.total, end.has_more) == (3, False)
+    loop.run_until_complete(reader.library.close())
+
+
+def test_sqlite_is_read_only_and_can_be_interrupted(file: pathlib.Path, loop) -> None:
+    connection = sqlite3.connect(file)
+    connection.execute(
+        "CREATE VIEW slow AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000000000)"
+        " SELECT count(*) AS id FROM c"
+    )
+    connection.commit()
+    connection.close()
+    reader = Reader("sqlite", {"path": str(file)}, lens("slow", id=("integer", "key")))
+    started = time.monotonic()
+    with pytest.raises(LenswayError) as error:
+        loop.run_until_complete(reader.run(reader.page(), seconds=0.2))
+    assert error.value.code is ErrorCode.QUERY_TIMEOUT
+    assert time.monotonic() - started < 2.0
+    report = loop.run_until_complete(reader.document("test", encode_probes([])))
+    assert report["ok"]
+    assert [stage["ok"] for stage in report["stages"]] == [None, None, None, True, True, True, True]
+    loop.run_until_complete(reader.library.close())
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"hots": "x", "user": "u"}, "config.hots"),
+        ({"url": "mysql://u@h/d"}, "config.url"),
+        ({"url": "postgresql://u@h/d?options=-c"}, "config.url"),
+        ({"url": "postgresql://u@h/d?host=/var/run"}, "'host'"),
+        ({"host": "/var/run/postgresql", "user": "u"}, "config.host"),
+        ({"host": "h", "user": "u", "port": "70000"}, "config.port"),
+        ({"host": "h", "user": "u", "sslmode": "maybe"}, "config.sslmode"),
+        ({"host": "h"}, "config.user"),
+        ({"host": "h", "user": ["u"]}, "config.user"),
+        ({"passfile": "/etc/passwd", "user": "u"}, "config.passfile"),
+    ],
+)
+def test_settings_outside_the_allow_list_are_refused_by_name(config: dict, named: str) -> None:
+    with pytest.raises(LenswayError) as error:
+        read_settings(config)
+    assert error.value.code is ErrorCode.INVALID_REQUEST
+    assert named in str(error.value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(st.sampled_from("abcXYZ0189@:/?#[]%&=+ '\"\\$"), min_size=6, max_size=24),
+    st.sampled_from(("postgresql://u:{}@h/d", "postgresql://{}@h/d", "postgres://u:{}@h:5432/d?sslmode=x", "{}")),
+)
+def test_i9_no_error_about_settings_shows_any_of_a_password(password: str, template: str) -> None:
+    secret = "Canary" + password + "yranaC"
+    for config in ({"url": template.format(secret)}, {"user": "u", "password": secret, "port": secret}):
+        try:
+            found = read_settings(config)
+        except LenswayError as error:
+            text = str(error.failure)
+            assert "Canary" not in text
+            assert "yranaC" not in text
+        else:
+            assert found.password == "" or found.password not in repr(found)
+
+
+def test_unset_sslmode_is_prefer_on_loopback_and_require_elsewhere() -> None:
+    assert read_settings({"url": "postgresql://u@localhost/d"}).sslmode == "prefer"
+    assert read_settings({"url": "postgresql://u@127.0.0.2/d"}).sslmode == "prefer"
+    assert read_settings({"url": "postgresql://u@db.example.com/d"}).sslmode == "require"
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "0.0.0.0", "224.0.0.1"])
+def test_link_local_and_metadata_addresses_are_always_refused(host: str) -> None:
+    with pytest.raises(LenswayError) as error:
+        check_host(host, AddressPolicy())
+    assert error.value.failure.details["class"] == "forbidden_address"
+
+
+def test_private_addresses_are_refused_where_asked_for(loop) -> None:
+    strict = AddressPolicy(deny_private=True)
+    for host in ("127.0.0.1", "localhost", "10.1.2.3", "192.168.0.1", "::1", "::ffff:127.0.0.1"):
+        with pytest.raises(LenswayError):
+            loop.run_until_complete(resolve(host, 5432, strict))
+    assert loop.run_until_complete(resolve("127.0.0.1", 5432, AddressPolicy())) == ["127.0.0.1"]
+    with pytest.raises(LenswayError):
+        check_host("db.elsewhere", AddressPolicy(allowed_hosts=("*.internal",)))
+    check_host("db.internal", AddressPolicy(allowed_hosts=("*.internal",)))
+
+
+def test_paths_are_confined_and_links_are_followed_first(tmp_path: pathlib.Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    (outside / "secret.db").write_text("")
+    (inside / "link.db").symlink_to(outside / "secret.db")
+    (inside / "good.db").write_text("")
+    policy = AddressPolicy(source_dirs=(str(inside),))
+    assert confined_path(str(inside / "good.db"), policy) == (inside / "good.db").resolve()
+    for path in (
+        str(outside / "secret.db"),
+        str(inside / "link.db"),
+        f"{inside}/../outside/secret.db",
+        "/proc/self/environ",
+        "relative.db",
+        f"{inside}/good.db\0.txt",
+    ):
+        with pytest.raises(LenswayError):
+            confined_path(path, policy)
+    with pytest.raises(LenswayError):
+        confined_path("/proc/self/environ", AddressPolicy())
+    data = AddressPolicy(forbidden_dirs=(str(inside),))
+    with pytest.raises(LenswayError):
+        confined_path(str(inside / "good.db"), data)
