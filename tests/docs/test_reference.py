@@ -1,0 +1,70 @@
+"""Reference pages are what the code says; names that users rely on are written down."""
+
+from __future__ import annotations
+
+import inspect
+import pathlib
+import re
+
+import pytest
+
+from lensway.cli import serve
+from lensway.errors import ErrorCode
+from lensway.observe.metrics import Metrics
+from lensway.query.fields import FieldType
+from lensway.query.plan import Operator
+from lensway.runner.policy import LocalPolicy
+from tools.reference import PARTS, written
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_generated_parts_are_those_of_the_code(name: str) -> None:
+    path, make = PARTS[name]
+    assert written(page(path), name, make()) == page(path), "run: python -m tools.reference"
+
+
+def test_every_option_of_serve_is_described() -> None:
+    text = page("docs/operations.md")
+    hidden = {"database_url", "bus"}
+    for name in inspect.signature(serve.serve).parameters:
+        assert name in hidden or f"--{name.replace('_', '-')}" in text, name
+
+
+def test_every_variable_that_the_code_reads_is_described() -> None:
+    text = page("docs/operations.md") + page("README.md") + page("docs/http.md")
+    client_only = {"LENSWAY_URL", "LENSWAY_API_KEY", "LENSWAY_ENVIRONMENT"}
+    proofs_only = {"LENSWAY_FAULT_LOSE_PUSHES"}
+    for path in (ROOT / "src/lensway").rglob("*.py"):
+        if "testing" in path.parts:
+            continue
+        for name in re.findall(r'"(LENSWAY_[A-Z_]+[A-Z])"', path.read_text(encoding="utf-8")):
+            assert name in text or name in client_only | proofs_only, f"{name} in {path}"
+
+
+def test_every_type_operator_policy_key_metric_and_code_is_described() -> None:
+    types = page("docs/types.md")
+    for word in (*(type.value for type in FieldType), *(f"${operator.value}" for operator in Operator)):
+        assert f"`{word}`" in types or f"{word}`" in types, word
+    operations = page("docs/operations.md")
+    for key in LocalPolicy.__struct_fields__:
+        assert f"{key} =" in operations, key
+    metrics = Metrics()
+    metrics.request("ok")
+    for name in re.findall(rb"^# TYPE (lensway_\w+)", metrics.text(), re.MULTILINE):
+        assert name.decode().removesuffix("_created") in operations
+    for code in ErrorCode:
+        assert f"`{code.value}`" in page("docs/errors.md")
+
+
+def test_every_decision_record_has_a_state() -> None:
+    records = sorted((ROOT / "docs/decisions").glob("*.md"))
+    assert records
+    for number, record in enumerate(records, start=1):
+        assert record.name.startswith(f"{number:04d}-")
+        assert "\nState: " in record.read_text(encoding="utf-8")

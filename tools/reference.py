@@ -1,0 +1,154 @@
+"""`python -m tools.reference`: writes the generated parts of the reference pages. A test compares them with the code."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from lensway import limits
+from lensway.api.routes import ROUTES
+from lensway.bridges.failures import HINTS
+from lensway.catalog.warnings import WarningCode
+from lensway.dispatch.core_jobs import ATTEMPT_TABLE, JOB_TABLE
+from lensway.errors import CODES, Retry
+from lensway.fleet import SESSION_TABLE, RunnerState
+
+_LIMITS_FILE: Final = pathlib.Path(limits.__file__)
+_RETRY_WORDS: Final = {Retry.NEVER: "no", Retry.LATER: "later", Retry.SAFE: "at once"}
+_WARNINGS: Final = {
+    WarningCode.SINGLE_RUNNER: "One instance serves a source alone. Assign a second runner, or start a second instance.",
+    WarningCode.REPLICAS_DIFFER: "Runners that should cover the same sources do not. Assign what the other one lacks.",
+    WarningCode.RUNNER_OFFLINE: "An assigned runner is not online. Start it, or see why: `lensway runner doctor`.",
+    WarningCode.RUNNER_UNREACHABLE: "A runner cannot reach a database. Test the connection: it names the stage.",
+    WarningCode.BRIDGE_MISSING: "A runner lacks the driver of a source. Install it where the runner runs.",
+    WarningCode.CREDENTIALS_MISSING: "A runner has no settings for a source. Set `LENSWAY_SOURCE_<NAME>_URL` there.",
+    WarningCode.NO_LIVE_RUNNER_LEFT: "No runner of a source is online: its queries fail until one is.",
+    WarningCode.GOES_INLINE: "A source lost its last runner: the service itself executes it from now on.",
+}
+_STATES: Final = {
+    RunnerState.NEVER_CONNECTED: "No process of it has connected since the server started.",
+    RunnerState.CONNECTING: "Connected, and its set is not in force yet. A moment.",
+    RunnerState.HEALTHY: "Connected, its set in force, every source usable.",
+    RunnerState.DEGRADED: "It serves, but a source, an instance or its set is not as it should be; the cause says what.",
+    RunnerState.SUSPECT: "It does not answer. It gets work only when nobody else can do it, and is lost if it stays silent.",
+    RunnerState.DRAINING: "It takes nothing new: by order, or because it is leaving.",
+    RunnerState.OFFLINE: "No process of it is connected; since when and why stand beside it.",
+    RunnerState.REVOKED: "Its tokens open nothing. Rotate to take it back.",
+}
+
+
+def errors() -> Iterator[str]:
+    """The table of codes."""
+    yield "| code | status | repeat | exit code | meaning |"
+    yield "| --- | --- | --- | --- | --- |"
+    for code, facts in CODES.items():
+        repeat = _RETRY_WORDS[facts.retry]
+        yield f"| `{code.value}` | {facts.status} | {repeat} | {facts.exit_code} | {facts.meaning} |"
+
+
+def classes() -> Iterator[str]:
+    """The classes of SOURCE_UNREACHABLE."""
+    yield "| class | what to do |"
+    yield "| --- | --- |"
+    for name, hint in HINTS.items():
+        yield f"| `{name}` | {hint} |"
+
+
+def bounds() -> Iterator[str]:
+    """Every bound with its value and reason."""
+    tree = ast.parse(_LIMITS_FILE.read_text(encoding="utf-8"))
+    yield "| bound | value | |"
+    yield "| --- | --- | --- |"
+    for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        reason = ""
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            reason = " ".join(str(following.value.value).split())
+        yield f"| `{node.target.id}` | {_shown(node.target.id)} | {reason} |"
+
+
+def _shown(name: str) -> str:
+    value = getattr(limits, name)
+    if "BYTES" in name or name in ("KIB", "MIB", "GIB"):
+        for size, unit in ((limits.GIB, "GiB"), (limits.MIB, "MiB"), (limits.KIB, "KiB")):
+            if value >= size and value % size == 0:
+                return f"{value // size:,} {unit}"
+    if "SECONDS" in name:
+        return f"{value:g} s"
+    if "_MS" in name:
+        return f"{value:,} ms"
+    return f"{value:,}"
+
+
+def routes() -> Iterator[str]:
+    """The table of routes."""
+    yield "| method | path | who | what | parameters |"
+    yield "| --- | --- | --- | --- | --- |"
+    for route in ROUTES:
+        params = "; ".join(f"`{param.name}` {param.description}" for param in route.params)
+        yield f"| {route.method} | `{route.path}` | {route.access.value} | {route.summary} | {params} |"
+
+
+def warnings() -> Iterator[str]:
+    """The warning codes."""
+    yield "| warning | meaning, and what to do |"
+    yield "| --- | --- |"
+    for code in WarningCode:
+        yield f"| `{code.value}` | {_WARNINGS[code]} |"
+
+
+def states() -> Iterator[str]:
+    """The states of a runner."""
+    yield "| status | meaning |"
+    yield "| --- | --- |"
+    for state in RunnerState:
+        yield f"| `{state.value}` | {_STATES[state]} |"
+
+
+def machines() -> Iterator[str]:
+    """The state machines of dispatch."""
+    for table in (JOB_TABLE, ATTEMPT_TABLE, SESSION_TABLE):
+        yield f"### {table.name}"
+        yield ""
+        yield "```mermaid"
+        yield table.mermaid().rstrip()
+        yield "```"
+        yield ""
+
+
+PARTS: Final[Mapping[str, tuple[str, Callable[[], Iterator[str]]]]] = {
+    "errors": ("docs/errors.md", errors),
+    "classes": ("docs/errors.md", classes),
+    "limits": ("docs/limits.md", bounds),
+    "routes": ("docs/http.md", routes),
+    "warnings": ("docs/operations.md", warnings),
+    "states": ("docs/operations.md", states),
+    "machines": ("docs/dispatch.md", machines),
+}
+
+
+def written(page: str, name: str, lines: Iterator[str]) -> str:
+    """The page's text with this part made new. Raises ValueError when its marks are missing."""
+    start, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+    pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(page):
+        raise ValueError(f"no marks for {name}")
+    part = "\n".join((start, "", *lines, "", end))
+    return pattern.sub(lambda _match: part, page)
+
+
+def main() -> int:
+    """Write every part."""
+    for name, (path, make) in PARTS.items():
+        page = pathlib.Path(path)
+        page.write_text(written(page.read_text(encoding="utf-8"), name, make()), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
