@@ -14,36 +14,22 @@ import time
 import asyncpg
 import httpx2
 
+from benchmarks.load import LeanClient, steady
 from lensway.testing.deployment import Deployment
 from lensway.testing.postgres import PostgresCluster
 
 RATE = 500
+ROWS = 400_000
 FIELDS = {"id": {"type": "integer", "primaryKey": True}, "note": {"type": "text"}}
 
 
 async def point_queries(deployment: Deployment, seconds: float) -> list[float]:
-    """Point queries at a steady rate; the milliseconds of each, from its due time."""
-    headers = {"Authorization": f"Bearer {deployment.admin_key}"}
-    limits = httpx2.Limits(max_connections=32, max_keepalive_connections=32)
-    taken: list[float] = []
-    async with httpx2.AsyncClient(
-        base_url=deployment.url, headers=headers, limits=limits, trust_env=False, timeout=30
-    ) as client:
-
-        async def ask(number: int) -> None:
-            due = time.perf_counter()
-            answer = await client.post("/v1/query/orders", json={"where": {"id": number % 5000 + 1}, "limit": 1})
-            assert answer.status_code == 200, answer.text
-            taken.append((time.perf_counter() - due) * 1000)
-
-        started = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for number in range(int(RATE * seconds)):
-                pause = started + number / RATE - time.perf_counter()
-                if pause > 0:
-                    await asyncio.sleep(pause)
-                group.create_task(ask(number))
-    return taken
+    """Point queries at a steady rate; the milliseconds of each."""
+    client = LeanClient("127.0.0.1", deployment.http_port, deployment.admin_key)
+    try:
+        return await steady(client, RATE, seconds, ROWS)
+    finally:
+        client.close()
 
 
 def describe(values: list[float]) -> tuple[float, float]:
@@ -94,7 +80,9 @@ async def prepare(dsn: str) -> None:
 
     connection = await asyncpg.connect(dsn)
     await connection.execute("CREATE TABLE orders (id bigint PRIMARY KEY, note text)")
-    await connection.execute("INSERT INTO orders SELECT i, repeat('note ', 8) || i FROM generate_series(1, 400000) i")
+    await connection.execute(
+        "INSERT INTO orders SELECT i, repeat('note ', 8) || i FROM generate_series(1, $1::int) i", ROWS
+    )
     await connection.execute("GRANT SELECT ON orders TO PUBLIC")
     await connection.close()
 
@@ -121,7 +109,7 @@ def export(deployment: Deployment, client: httpx2.Client) -> None:
                 size += len(chunk)
         took = time.perf_counter() - started
         where = "through a runner" if place else "inline (reference)"
-        print(f"export of 400,000 rows, {size / 2**20:.0f} MiB, {where:<20} {400_000 / took:12,.0f} rows/s")
+        print(f"export of {ROWS:,} rows, {size / 2**20:.0f} MiB, {where:<20} {ROWS / took:12,.0f} rows/s")
 
 
 if __name__ == "__main__":
