@@ -47,6 +47,34 @@ class FailureLimiter(Protocol):
         """Count one failure."""
 
 
+class _Pending:
+    """Connections that have not upgraded yet: bounded, so that half-open ones cannot use everything up."""
+
+    def __init__(self) -> None:
+        self.connections: set[ServerConnection] = set()
+
+    def connection(self, *args: Any, **options: Any) -> ServerConnection:
+        """What the server makes for every TCP connection."""
+        return _Counted(self, *args, **options)
+
+
+class _Counted(ServerConnection):
+    def __init__(self, pending: _Pending, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._pending = pending
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if len(self._pending.connections) >= limits.HANDSHAKES_PENDING_MAX:
+            self.transport.abort()
+            return
+        self._pending.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pending.connections.discard(self)
+        super().connection_lost(exc)
+
+
 class Listener:
     """The gateway's server. One per node."""
 
@@ -68,6 +96,7 @@ class Listener:
         self._limiter = limiter
         self._push_is_lost = push_is_lost
         self._links: set[Link] = set()
+        self._pending = _Pending()
         self._server: Server | None = None
         self._forget = store.subscribe(self._on_change)
 
@@ -91,6 +120,7 @@ class Listener:
             open_timeout=limits.HANDSHAKE_TIMEOUT_SECONDS,
             close_timeout=limits.CLOSE_TIMEOUT_SECONDS,
             server_header=None,
+            create_connection=self._pending.connection,  # type: ignore[arg-type]  # a maker will do
             ssl=tls,
         )
         return [sock.getsockname()[:2] for sock in self._server.sockets]
@@ -112,6 +142,7 @@ class Listener:
     # --- one connection -----------------------------------------------------------------------------------------------------
 
     def _check_upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
+        self._pending.connections.discard(connection)
         address = _address_of(connection)
         try:
             runner, token_hash = self._admit(request, address)
