@@ -181,10 +181,10 @@ def test_r7_migration_there_and_back_under_load_without_one_failed_query(stage) 
         futures = [pool.submit(task, number) for number, task in enumerate(tasks)]
         try:
             for _flip in range(50):
-                stage.assign("alpha")
-                time.sleep(0.22)
-                stage.unassign("alpha")
-                time.sleep(0.22)
+                for change, place in ((stage.assign, stage.name("alpha")), (stage.unassign, "inline")):
+                    change("alpha")
+                    before = places.get(place, 0)
+                    wait_until(lambda p=place, b=before: failures or places.get(p, 0) >= b + 40, seconds=20, what=place)
         finally:
             over.set()
         for future in futures:

@@ -1,0 +1,149 @@
+"""The command line as a user has it: tables and JSON, exit codes, one helpful line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from lensway.testing.deployment import RunnerIdentity, clean_environment
+
+pytestmark = pytest.mark.acceptance
+
+
+def run(*arguments: str, cwd: pathlib.Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lensway.cli.main", *arguments],
+        env=clean_environment() | environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "named"),
+    [
+        (("--database-url", "postgresql://x"), {}, "--database-url"),
+        (("--bus", "nats://x"), {}, "--bus"),
+        (("--http", "nonsense"), {}, "--http"),
+        (("--tls-cert", "x.pem"), {}, "--tls-key"),
+        (("--no-such-option",), {}, "--no-such-option"),
+        ((), {"LENSWAY_ADMIN_KEY": "ak_short"}, "LENSWAY_ADMIN_KEY"),
+        ((), {"LENSWAY_MASTER_KEY": "short"}, "LENSWAY_MASTER_KEY"),
+        (("--trusted-proxies", "everybody"), {}, "--trusted-proxies"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why_and_exits_2(tmp_path, arguments, environment, named: str) -> None:
+    done = run("serve", "--data-dir", "data", *arguments, cwd=tmp_path, **environment)
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "ak_short" not in done.stderr
+
+
+def test_a_port_or_directory_in_use_is_one_helpful_line(stage, tmp_path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--data-dir", "data", "--http", f"127.0.0.1:{port}", cwd=tmp_path)
+        assert (done.returncode, str(port) in done.stderr, "--http" in done.stderr) == (2, True, True), done.stderr
+    data = stage.deployment.directory / "data"
+    done = run("serve", "--data-dir", str(data), "--http", "127.0.0.1:0", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    done = run(
+        "serve", "--data-dir", str(data), "--http", "127.0.0.1:18080", "--gateway", "127.0.0.1:18081", cwd=tmp_path
+    )
+    assert (done.returncode, "another server" in done.stderr) == (2, True), done.stderr
+
+
+def test_five_minutes_of_the_readme(stage, tmp_path) -> None:
+    deployment, source = stage.deployment, f"{stage.source}-file"
+    file = tmp_path / "lensway.toml"
+    file.write_text(
+        f"""
+[sources.{source}]
+bridge = "postgres"
+config.url = "${{MAIN_URL}}"
+
+[lenses.{source}]
+source = "{source}"
+table = "public.orders"
+[lenses.{source}.fields]
+id     = {{ type = "integer", primaryKey = true }}
+total  = {{ type = "decimal", column = "total_amount" }}
+placed = {{ type = "timestamp", column = "created_at" }}
+"""
+    )
+    unset = deployment.cli("push", str(file))
+    assert unset.returncode == 2
+    assert "MAIN_URL" in unset.stderr
+    settings = {"MAIN_URL": stage.database.reader_url}
+    pushed = json.loads(deployment.cli("push", str(file), environment=settings).stdout)
+    assert [change["action"] for change in pushed["changes"]] == ["created", "created"]
+    again = json.loads(deployment.cli("push", str(file), environment=settings).stdout)
+    assert {change["action"] for change in again["changes"]} == {"unchanged"}
+    assert again["revision"] == pushed["revision"]
+    assert stage.database.reader_password not in deployment.cli("pull").stdout
+    assert json.loads(deployment.cli("sources", "test", source).stdout)["results"][0]["ok"]
+    where = '{"total": {"$gt": 100}}'
+    asked = deployment.cli("query", source, "--where", where, "--order-by", "placed:desc", "--limit", "5")
+    assert [row["id"] for row in json.loads(asked.stdout)["rows"]] == [5000, 4999, 4998, 4997, 4996]
+    name = f"{source}-runner"
+    block = deployment.cli("runners", "create", name).stdout
+    variables = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    assert set(variables) == {"LENSWAY_RUNNER_ID", "LENSWAY_RUNNER_TOKEN", "LENSWAY_GATEWAY_URL"}
+    doctor = run("runner", "doctor", cwd=tmp_path, **variables)
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert run("runner", "status", cwd=tmp_path, **variables).returncode == 1, "it does not run"
+
+    identity = RunnerIdentity(name=name, id=variables["LENSWAY_RUNNER_ID"], token=variables["LENSWAY_RUNNER_TOKEN"])
+    process = deployment.start_runner(identity)
+    stage.started.append(process)
+    status = run("runner", "status", cwd=tmp_path, **variables)
+    assert (status.returncode, json.loads(status.stdout)[0]["state"]) == (0, "connected"), status.stdout + status.stderr
+    assert deployment.cli("runners", "assign", name, source, "--verify").returncode == 0
+    answer = json.loads(deployment.cli("query", source, "--limit", "1", "--format", "json").stdout)
+    assert answer["meta"]["route"] == {"via": "runner", "runner": name, "attempts": 1}
+    export = tmp_path / "orders.csv"
+    assert deployment.cli("export", source, "-o", str(export)).returncode == 0
+    assert len(export.read_text().splitlines()) == 5001
+    explained = json.loads(deployment.cli("explain", source, "--limit", "1").stdout)
+    assert explained["route"]["runner"] == name
+    assert deployment.cli("runners", "unassign", name, source).returncode == 0
+    assert process.stop() == 0
+    for command in (("audit",), ("requests",), ("runners", "list"), ("keys", "list"), ("environments", "list")):
+        assert isinstance(json.loads(deployment.cli(*command).stdout), list), command
+
+
+def test_a_runner_tests_its_local_credentials(stage, tmp_path) -> None:
+    variables = {
+        "LENSWAY_RUNNER_ID": "run_x",
+        "LENSWAY_RUNNER_TOKEN": "rk_" + "x" * 43,
+        "LENSWAY_GATEWAY_URL": "ws://127.0.0.1:1/connect",
+    }
+    good = run(
+        "runner", "test-source", "shop", cwd=tmp_path, **variables, LENSWAY_SOURCE_SHOP_URL=stage.database.reader_url
+    )
+    assert good.returncode == 0, good.stdout + good.stderr
+    bad = run(
+        "runner",
+        "test-source",
+        "shop",
+        cwd=tmp_path,
+        **variables,
+        LENSWAY_SOURCE_SHOP_URL="postgresql://a:b@127.0.0.1:1/c",
+    )
+    assert bad.returncode == 1
+    assert "refused" in bad.stdout
+    missing = run("runner", "test-source", "shop", cwd=tmp_path, **variables)
+    assert missing.returncode == 2
+    assert "LENSWAY_SOURCE_SHOP_URL" in missing.stderr
+    doctor = run("runner", "doctor", cwd=tmp_path, **variables)
+    assert doctor.returncode == 1
+    assert "refused" in doctor.stdout
