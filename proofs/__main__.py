@@ -7,6 +7,7 @@ import concurrent.futures
 import dataclasses
 import datetime
 import logging
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -141,7 +142,8 @@ def seeds(count: int) -> Iterator[str]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     started, first = time.monotonic(), random.SystemRandom().randrange(10**6, 10**9)
     reached: Counter[str] = Counter()
-    with concurrent.futures.ProcessPoolExecutor() as pool:
+    # Fresh processes: a fork of one that has had threads may inherit a lock that nobody will open.
+    with concurrent.futures.ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         for outcome in pool.map(_reached, range(first, first + count), chunksize=20):
             reached += outcome
     violated = [what for what in reached if what.startswith("VIOLATED")]

@@ -156,3 +156,40 @@ def test_a_killed_runner_never_makes_a_short_export_look_complete(stage) -> None
     assert export() in ("complete", "cut", "refused")
     rows = stage.client.get("/v1/requests", params={"limit": 1}).json()["requests"][0]
     assert rows["outcome"] in ("completed", "runner_failed")
+
+
+def test_what_happens_is_told_live_and_what_became_of_a_request_is_remembered(stage) -> None:
+    watcher = stage.deployment.client()
+    with watcher.stream("GET", "/v1/events") as events:
+        lines = events.iter_lines()
+        assert next(lines) == ": watching"
+        stage.runner("alpha")
+        stage.assign("alpha")
+        seen = ""
+        while "event: assignment" not in seen:
+            seen += next(lines) + "\n"
+        seen += next(lines)
+    assert "event: session" in seen
+    assert stage.name("alpha") in seen
+    answer = stage.query()
+    kept = stage.client.get(f"/v1/requests/{answer.headers['X-Request-Id']}").json()
+    assert kept["outcome"] == "completed"
+    assert kept["route"] == {"via": "runner", "runner": stage.name("alpha"), "attempts": 1}
+    attempt = kept["attempts"][0]
+    assert (attempt["runner"], attempt["outcome"]) == (stage.name("alpha"), "ended")
+    assert attempt["candidates"][0]["verdict"] == "chosen"
+    wrong = stage.query({"where": {"id": 1}, "timeoutMs": 1}, lens=stage.slow_lens)
+    assert stage.client.get(f"/v1/requests/{wrong.headers['X-Request-Id']}").json()["outcome"] == "QUERY_TIMEOUT"
+
+
+def test_metrics_count_requests_and_show_runners(stage) -> None:
+    stage.runner("alpha")
+    stage.query()
+    stage.query(lens="no-such-lens")
+    text = stage.client.get("/metrics").text
+    assert 'lensway_requests_total{code="ok"}' in text
+    assert 'lensway_requests_total{code="not_found"}' in text
+    assert f'lensway_runner_up{{environment="default",runner="{stage.name("alpha")}"}} 1.0' in text
+    assert "lensway_dispatch_seconds_bucket" in text
+    public = stage.deployment.client(stage.client.post("/v1/keys", json={"kind": "sk", "name": "x"}).json()["key"])
+    assert public.get("/metrics").status_code == 403
