@@ -30,7 +30,7 @@ _WARNINGS: Final = {
     WarningCode.GOES_INLINE: "A source lost its last runner: the service itself executes it from now on.",
 }
 _STATES: Final = {
-    RunnerState.NEVER_CONNECTED: "No process of it has connected since the server started.",
+    RunnerState.NEVER_CONNECTED: "No process of it has ever connected.",
     RunnerState.CONNECTING: "Connected, and its set is not in force yet. A moment.",
     RunnerState.HEALTHY: "Connected, its set in force, every source usable.",
     RunnerState.DEGRADED: "It serves, but a source, an instance or its set is not as it should be; the cause says what.",

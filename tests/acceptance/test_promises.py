@@ -102,9 +102,18 @@ def test_a_restarted_server_has_everything_and_its_runners_come_back(orders, tmp
         client.put("/v1/lenses/orders", json={"source": "main", "table": "public.orders", "fields": FIELDS})
         deployment.start_runner(deployment.create_runner("alpha"))
         revision = deployment.assign("alpha", "main")["revision"]
+        deployment.start_runner(deployment.create_runner("beta")).stop()
+        wait_until(lambda: client.get("/v1/runners/beta").json()["status"] == "offline", seconds=5, what="offline")
+        before = client.get("/v1/runners/beta").json()
         deployment.server.signal(signal.SIGKILL)
         deployment.server.wait()
         deployment.start_server()
+        after = client.get("/v1/runners/beta").json()
+        assert (after["status"], after["cause"], after["since"][:19]) == (
+            "offline",
+            before["cause"],
+            before["since"][:19],
+        )
         # The caller need not know: within the first seconds a query waits for the runner.
         answer = client.post("/v1/query/orders", json={"limit": 1})
         assert answer.status_code == 200, answer.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import datetime
 import ipaddress
 import pathlib
 import signal
@@ -22,6 +23,7 @@ from lensway.auth.limiter import FailureLimiter
 from lensway.auth.secret import Secret
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.work import ExecutionLibrary
+from lensway.catalog.records import Runner
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import SystemClock
 from lensway.compose.websocket import WebSocketTransport
@@ -32,6 +34,7 @@ from lensway.dispatch.routes import SnapshotRoutes
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.listener import Listener
+from lensway.ids import SessionId
 from lensway.observe.metrics import Metrics
 from lensway.service.app import Operations, build_app
 from lensway.service.control_plane import ControlPlane, UseCases, event_stream
@@ -150,7 +153,7 @@ class Server:
         metrics, hub, ring = Metrics(), EventHub(clock), RequestRing()
         library = ExecutionLibrary(settings.policy())
         executor = InlineExecutor(store, library)
-        statuses = _Statuses(store, hub)
+        statuses = _Statuses(store, hub, clock)
         # Session ids grow over restarts too: an epoch of before is never valid again.
         dispatcher = Dispatcher(
             SnapshotRoutes(store),
@@ -161,6 +164,12 @@ class Server:
             first_session=int(clock.wall().timestamp() * 1000),
         )
         executor.connect(dispatcher.handle)
+        for runner, (at, cause) in (await store.sightings()).items():
+            ago = (clock.wall() - datetime.datetime.fromisoformat(at)).total_seconds()
+            # One that was connected when this server ended has no loss on record; its end is that of the server.
+            dispatcher.fleet.recall(
+                runner, clock.monotonic() - ago, "server_stopped" if cause == "connected" else cause
+            )
         listener = Listener(
             store,
             dispatcher,
@@ -204,7 +213,10 @@ class Server:
                 is_secure=settings.public_url.startswith("https://"),
             ).routes(),
         )
-        await self._listen(app, listener, dispatcher, executor, operations, hub, tls, minted)
+        try:
+            await self._listen(app, listener, dispatcher, executor, operations, hub, tls, minted)
+        finally:
+            await statuses.close()
 
     async def _listen(
         self,
@@ -290,9 +302,12 @@ class _Watch:
 class _Statuses:
     """Turns changes of sessions into events for watchers."""
 
-    def __init__(self, store: SqliteStore, hub: EventHub) -> None:
+    def __init__(self, store: SqliteStore, hub: EventHub, clock: SystemClock) -> None:
         self._store = store
         self._hub = hub
+        self._clock = clock
+        self._known: dict[SessionId, str] = {}
+        self._writing: set[asyncio.Task[None]] = set()
 
     def changed(self, status: StatusChanged) -> None:
         """A session's state changed."""
@@ -301,6 +316,27 @@ class _Statuses:
             return
         data = {"runner": runner.name, "session": status.session, "state": status.state, "cause": status.cause}
         self._hub.publish(runner.environment, "session", data)
+        if status.state == "lost":
+            self._known.pop(status.session, None)
+            self._remember(runner, status.cause)
+        elif status.session not in self._known:
+            self._known[status.session] = status.state
+            self._remember(runner, "connected")
+
+    def _remember(self, runner: Runner, cause: str) -> None:
+        at = self._clock.wall().isoformat(timespec="milliseconds")
+        task = asyncio.create_task(self._store.note_sighting(runner, at, cause), name="note sighting")
+        self._writing.add(task)
+        task.add_done_callback(self._written)
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._writing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("a sighting was not written", error=type(error).__name__)
+
+    async def close(self) -> None:
+        """Finish what is being written."""
+        await asyncio.gather(*self._writing, return_exceptions=True)
 
 
 def _recorder(metrics: Metrics, ring: RequestRing) -> Callable[[JobRecord], None]:

@@ -144,6 +144,11 @@ class Fleet:
         """When `sweep` has something to look at, at the latest."""
         return self._due[0][0] if self._due else None
 
+    def recall(self, runner: RunnerId, at: float, cause: str) -> None:
+        """What an earlier process of this node knew: when and why the runner's last session ended."""
+        if runner not in self._by_runner:
+            self._losses.setdefault(runner, Loss(at, cause))
+
     # --- questions --------------------------------------------------------------------------------------------------------
 
     def sessions_of(self, runner: RunnerId) -> Iterator[Session]:

@@ -81,7 +81,7 @@ def _absent(loss: Loss | None) -> RunnerStatus:
         return _status(
             RunnerState.NEVER_CONNECTED,
             None,
-            "never connected to this server",
+            "never connected",
             "Start it with `lensway runner start` and the environment block that was printed when it was created.",
         )
     return _status(

@@ -17,6 +17,7 @@ import structlog
 
 from lensway import limits
 from lensway.catalog.records import Runner
+from lensway.catalog.rules.runners import is_token_good
 from lensway.clock import Clock
 from lensway.dispatch.events import (
     Event,
@@ -184,10 +185,16 @@ class Link:
                 async with asyncio.timeout(pause):
                     await self._wake_moved.wait()
                 continue
+            if not self._is_token_good():
+                self.finish(CloseReason.UNAUTHENTICATED, "the token was rotated out")
             try:
                 self._say(Tick())
             except ProtocolError as error:
                 self._say(Finish(error.reason, error.cause))
+
+    def _is_token_good(self) -> bool:
+        at = self._clock.wall().isoformat()
+        return any(token.hash == self.token_hash and is_token_good(token, at=at) for token in self.runner.tokens)
 
     # --- the session machine ------------------------------------------------------------------------------------------------
 

@@ -92,6 +92,7 @@ def remove(connection: Connection, record: AnyRecord) -> None:
             _delete(connection, t.lenses, environment=record.environment, id=record.id)
         case Runner():
             _delete(connection, t.runner_tokens, environment=record.environment, runner=record.id)
+            _delete(connection, t.runner_sightings, environment=record.environment, runner=record.id)
             _delete(connection, t.runners, environment=record.environment, id=record.id)
         case Assignment():
             _delete(
@@ -101,6 +102,17 @@ def remove(connection: Connection, record: AnyRecord) -> None:
             _delete(connection, t.keys, environment=record.environment or t.INSTANCE_WIDE, id=record.id)
         case _:
             assert_never(record)
+
+
+def put_sighting(connection: Connection, runner: Runner, at: str, cause: str) -> None:
+    """Write when and how a runner was last seen."""
+    key = {"environment": runner.environment, "runner": runner.id}
+    _replace(connection, t.runner_sightings, key, {"at": at, "cause": cause})
+
+
+def load_sightings(connection: Connection) -> dict[RunnerId, tuple[str, str]]:
+    """When and how each runner was last seen."""
+    return {RunnerId(row.runner): (row.at, row.cause) for row in connection.execute(select(t.runner_sightings))}
 
 
 def load(connection: Connection) -> Iterator[AnyRecord]:

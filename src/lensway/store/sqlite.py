@@ -21,12 +21,12 @@ from sqlalchemy.pool import StaticPool
 from lensway.auth import sealing
 from lensway.auth.derive import derive
 from lensway.catalog.ports import AuditEntry, Decide
-from lensway.catalog.records import Change, Environment, Put, Source
+from lensway.catalog.records import Change, Environment, Put, Runner, Source
 from lensway.catalog.rules.environments import DEFAULT
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import Clock
 from lensway.errors import ErrorCode, LenswayError
-from lensway.ids import EnvironmentId, SourceId, new_environment_id
+from lensway.ids import EnvironmentId, RunnerId, SourceId, new_environment_id
 from lensway.store import mapping, migrate
 from lensway.store import tables as t
 
@@ -147,6 +147,16 @@ class SqliteStore:
         """The first sequence number whose chain is broken (an entry was altered or removed), or None."""
         return await self._in_worker(self._verify_audit)
 
+    async def note_sighting(self, runner: Runner, at: str, cause: str) -> None:
+        """Remember when and how a runner was last seen; one that is gone meanwhile is forgotten."""
+        async with self._writing:
+            if self._snapshot.runner_by_id(runner.id) is not None:
+                await self._in_worker(lambda: self._write_sighting(runner, at, cause))
+
+    async def sightings(self) -> dict[RunnerId, tuple[str, str]]:
+        """When (RFC 3339) and how each runner was last seen, in the life of this deployment."""
+        return await self._in_worker(self._read_sightings)
+
     def close(self) -> None:
         """Finish what is being written and close the file."""
         self._worker.submit(self._engine.dispose).result()
@@ -178,6 +188,14 @@ class SqliteStore:
             if changes:
                 connection.execute(update(t.deployment).values(revision=revision))
             _append_audit(connection, entry)
+
+    def _write_sighting(self, runner: Runner, at: str, cause: str) -> None:
+        with self._engine.begin() as connection:
+            mapping.put_sighting(connection, runner, at, cause)
+
+    def _read_sightings(self) -> dict[RunnerId, tuple[str, str]]:
+        with self._engine.connect() as connection:
+            return mapping.load_sightings(connection)
 
     def _write_config(self, connection: Connection, change: Put) -> None:
         record = change.record

@@ -103,6 +103,17 @@ runner_tokens = Table(
     PrimaryKeyConstraint("environment", "runner", "position"),
     ForeignKeyConstraint(["environment", "runner"], ["runners.environment", "runners.id"]),
 )
+runner_sightings = Table(
+    "runner_sightings",
+    METADATA,
+    Column("environment", String, nullable=False),
+    Column("runner", String, nullable=False),
+    Column("at", String, nullable=False),
+    Column("cause", String, nullable=False),
+    PrimaryKeyConstraint("environment", "runner"),
+    ForeignKeyConstraint(["environment", "runner"], ["runners.environment", "runners.id"]),
+)
+"""When a runner was last seen, and why it went; for people only, nothing is decided by it."""
 assignments = Table(
     "assignments",
     METADATA,

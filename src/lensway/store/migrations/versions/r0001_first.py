@@ -19,6 +19,7 @@ def upgrade() -> None:
     _sources()
     _assignments()
     _lenses()
+    _runner_sightings()
     _runner_tokens()
     _source_configs()
 
@@ -141,6 +142,22 @@ def _lenses() -> None:
         ),
         sa.PrimaryKeyConstraint("environment", "id", name=op.f("pk_lenses")),
         sa.UniqueConstraint("environment", "name", name=op.f("uq_lenses_environment_name")),
+    )
+
+
+def _runner_sightings() -> None:
+    op.create_table(
+        "runner_sightings",
+        sa.Column("environment", sa.String(), nullable=False),
+        sa.Column("runner", sa.String(), nullable=False),
+        sa.Column("at", sa.String(), nullable=False),
+        sa.Column("cause", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["environment", "runner"],
+            ["runners.environment", "runners.id"],
+            name=op.f("fk_runner_sightings_environment_runner"),
+        ),
+        sa.PrimaryKeyConstraint("environment", "runner", name=op.f("pk_runner_sightings")),
     )
 
 
