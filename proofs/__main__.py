@@ -6,8 +6,6 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import datetime
-import logging
-import multiprocessing
 import os
 import pathlib
 import platform
@@ -21,11 +19,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
-import structlog
 
 from lensway.testing.deployment import Deployment, Process, paused, wait_until
 from lensway.testing.postgres import PostgresCluster
-from lensway.testing.simulation import ViolationError, simulate
+from proofs.seeds import seeds
 
 PAGE = pathlib.Path("docs/proofs.md")
 ROWS = 5000
@@ -135,29 +132,6 @@ class Site:
             with tally.lock:
                 tally.in_flight -= 1
             tally.note(answer, lambda rows: [row["id"] for row in rows] == [number + 1], sent)
-
-
-def seeds(count: int) -> Iterator[str]:
-    """Random scenarios of the simulation."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    started, first = time.monotonic(), random.SystemRandom().randrange(10**6, 10**9)
-    reached: Counter[str] = Counter()
-    # Fresh processes: a fork of one that has had threads may inherit a lock that nobody will open.
-    with concurrent.futures.ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        for outcome in pool.map(_reached, range(first, first + count), chunksize=20):
-            reached += outcome
-    violated = [what for what in reached if what.startswith("VIOLATED")]
-    yield f"simulation: {count:,} scenarios from seed {first}, {len(violated)} violated, {time.monotonic() - started:.0f} s"
-    yield from violated
-    yield "  reached: " + ", ".join(f"{what} {times:,}" for what, times in sorted(reached.items()))
-
-
-def _reached(seed: int) -> Counter[str]:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        return simulate(seed).reached
-    except ViolationError as error:
-        return Counter([f"VIOLATED {error}"])
 
 
 def flips(site: Site) -> Iterator[str]:
