@@ -164,12 +164,7 @@ class Server:
             first_session=int(clock.wall().timestamp() * 1000),
         )
         executor.connect(dispatcher.handle)
-        for runner, (at, cause) in (await store.sightings()).items():
-            ago = (clock.wall() - datetime.datetime.fromisoformat(at)).total_seconds()
-            # One that was connected when this server ended has no loss on record; its end is that of the server.
-            dispatcher.fleet.recall(
-                runner, clock.monotonic() - ago, "server_stopped" if cause == "connected" else cause
-            )
+        await _recall_sightings(store, dispatcher, clock)
         listener = Listener(
             store,
             dispatcher,
@@ -180,21 +175,9 @@ class Server:
         )
         store.subscribe(lambda _snapshot, _changes: dispatcher.catalog_changed())
         desk = Desk(store=store, dispatcher=dispatcher, hub=hub, clock=clock, gateway_url=settings.gateway_url)
-        tests = ConnectionTests(desk)
-        sources = Sources(desk, tests, library.check)
-        use = UseCases(
-            sources=sources,
-            lenses=Lenses(desk),
-            runners=Runners(desk, tests),
-            environments=Environments(desk),
-            keys=Keys(desk),
-            declarations=Declarations(desk, sources),
-            audit=Audit(desk),
-        )
-        metrics.watch_runners(lambda: _runner_states(store.current(), dispatcher))
-        metrics.watch_gauge("lensway_jobs_in_flight", "Jobs without an outcome.", lambda: dispatcher.jobs_in_flight)
-        metrics.watch_gauge("lensway_sessions", "Connected runner processes.", lambda: len(dispatcher.fleet.sessions))
+        _watch(metrics, store, dispatcher)
         operations = Operations(desk, metrics)
+        use = _use_cases(desk, library)
         endpoint = Endpoint(
             snapshots=store,
             limiter=FailureLimiter(),
@@ -202,17 +185,15 @@ class Server:
             clock=clock,
             trusted_proxies=settings.trusted_proxies,
         )
-        app = build_app(
-            endpoint,
-            (DataPlane(desk, ring, derive(master, "cursor")), ControlPlane(use, desk, ring), operations),
-            mounts=Console(
-                Uses(runners=use.runners, sources=use.sources, events=_Watch(hub)),
-                snapshots=store,
-                clock=clock,
-                signing_key=derive(master, "session"),
-                is_secure=settings.public_url.startswith("https://"),
-            ).routes(),
+        console = Console(
+            Uses(runners=use.runners, sources=use.sources, events=_Watch(hub)),
+            snapshots=store,
+            clock=clock,
+            signing_key=derive(master, "session"),
+            is_secure=settings.public_url.startswith("https://"),
         )
+        handlers = (DataPlane(desk, ring, derive(master, "cursor")), ControlPlane(use, desk, ring), operations)
+        app = build_app(endpoint, handlers, mounts=console.routes())
         try:
             await self._listen(app, listener, dispatcher, executor, operations, hub, tls, minted)
         finally:
@@ -337,6 +318,33 @@ class _Statuses:
     async def close(self) -> None:
         """Finish what is being written."""
         await asyncio.gather(*self._writing, return_exceptions=True)
+
+
+def _use_cases(desk: Desk, library: ExecutionLibrary) -> UseCases:
+    tests = ConnectionTests(desk)
+    sources = Sources(desk, tests, library.check)
+    return UseCases(
+        sources=sources,
+        lenses=Lenses(desk),
+        runners=Runners(desk, tests),
+        environments=Environments(desk),
+        keys=Keys(desk),
+        declarations=Declarations(desk, sources),
+        audit=Audit(desk),
+    )
+
+
+async def _recall_sightings(store: SqliteStore, dispatcher: Dispatcher, clock: SystemClock) -> None:
+    for runner, (at, cause) in (await store.sightings()).items():
+        ago = (clock.wall() - datetime.datetime.fromisoformat(at)).total_seconds()
+        # One that was connected when this server ended has no loss on record; its end is that of the server.
+        dispatcher.fleet.recall(runner, clock.monotonic() - ago, "server_stopped" if cause == "connected" else cause)
+
+
+def _watch(metrics: Metrics, store: SqliteStore, dispatcher: Dispatcher) -> None:
+    metrics.watch_runners(lambda: _runner_states(store.current(), dispatcher))
+    metrics.watch_gauge("lensway_jobs_in_flight", "Jobs without an outcome.", lambda: dispatcher.jobs_in_flight)
+    metrics.watch_gauge("lensway_sessions", "Connected runner processes.", lambda: len(dispatcher.fleet.sessions))
 
 
 def _recorder(metrics: Metrics, ring: RequestRing) -> Callable[[JobRecord], None]:
