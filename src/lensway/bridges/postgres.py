@@ -28,7 +28,7 @@ from lensway.bridges.contract import (
 from lensway.bridges.encode import RowWriter
 from lensway.bridges.failures import timed_out
 from lensway.bridges.postgres_inspection import describe_table, list_tables, run_test
-from lensway.bridges.postgres_pool import Pool, PooledConnection, check_columns
+from lensway.bridges.postgres_pool import Pool, PooledConnection
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
 from lensway.query.compile import Compiled, compile_shape
 from lensway.query.plan import Plan
@@ -186,7 +186,7 @@ async def _at_once(
     connection: PooledConnection, compiled: Compiled, plan: Plan, execution: Execution, writer: RowWriter
 ) -> ResultEnd:
     await connection.limit_time(execution.deadline - time.monotonic())
-    statement = await connection.prepared(compiled, compiled.sql)
+    statement = await connection.tagged(compiled, compiled.sql, execution.tag)
     rows = await statement.fetch(*compiled.bind(plan))
     await writer.write(rows)
     return await writer.end(await _total(connection, compiled, plan))
@@ -199,10 +199,7 @@ async def _by_cursor(
     driver = connection.driver
     async with driver.transaction(readonly=True):
         # A statement of its own for each export: its tag makes the database's log a witness of what was executed.
-        sql = f"{compiled.sql} /* lensway {execution.tag.replace('*', '')} */" if execution.is_export else compiled.sql
-        statement = await (driver.prepare(sql) if execution.is_export else connection.prepared(compiled, sql))
-        if execution.is_export:
-            check_columns(compiled, statement)
+        statement = await connection.tagged(compiled, compiled.sql, execution.tag, always=execution.is_export)
         cursor = await statement.cursor(*compiled.bind(plan))
         count = _FIRST_FETCH_ROWS
         in_force = connection.timeout_seconds

@@ -44,8 +44,9 @@ SELECT set_config(name, '500', false) FROM pg_settings WHERE name = 'client_conn
 class PooledConnection:
     """One connection with its prepared statements and the statement timeout that is in force on it."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, has_statement_tags: bool = False) -> None:
         self.driver = connection
+        self._has_statement_tags = has_statement_tags
         self.idle_since = 0.0
         self.timeout_seconds = 0
         self._statements: BoundedCache[str, Any] = BoundedCache(
@@ -60,6 +61,15 @@ class PooledConnection:
             if sql == compiled.sql and compiled.shape.kind is not PlanKind.COUNT:
                 check_columns(compiled, statement)
             self._statements.put(sql, statement, len(sql))
+        return statement
+
+    async def tagged(self, compiled: Compiled, sql: str, tag: str, *, always: bool = False) -> Any:
+        """As `prepared`; a statement of its own, with the tag as a comment, where the source wants that or ``always``."""
+        if not (self._has_statement_tags or always):
+            return await self.prepared(compiled, sql)
+        statement = await self.driver.prepare(f"{sql} /* lensway {tag.replace('*', '')} */")
+        if sql == compiled.sql and compiled.shape.kind is not PlanKind.COUNT:
+            check_columns(compiled, statement)
         return statement
 
     def forget_statements(self) -> None:
@@ -218,7 +228,7 @@ async def connect(settings: PostgresSettings, policy: AddressPolicy) -> PooledCo
                 await driver.execute(_SESSION)
                 for name, decode in TEXT_DECODERS.items():
                     await _set_decoder(driver, name, decode)
-            return PooledConnection(driver)
+            return PooledConnection(driver, has_statement_tags=settings.has_statement_tags)
         except TimeoutError:
             failure = unreachable("tcp", "timeout")
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, LenswayError) as error:

@@ -12,7 +12,17 @@ from typing import Final
 from lensway.bridges.addresses import is_loopback
 from lensway.bridges.failures import invalid_setting
 
-FIELDS: Final = ("host", "port", "database", "user", "password", "sslmode", "sslrootcert", "connect_timeout")
+FIELDS: Final = (
+    "host",
+    "port",
+    "database",
+    "user",
+    "password",
+    "sslmode",
+    "sslrootcert",
+    "connect_timeout",
+    "statement_tags",
+)
 _SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _URL_OPTIONS: Final = ("sslmode", "sslrootcert")
 _OTHER_OPTIONS: Final = frozenset(
@@ -58,6 +68,8 @@ class PostgresSettings:
     password: str = dataclasses.field(repr=False)
     sslmode: str
     sslrootcert: str | None = dataclasses.field(default=None, repr=False)
+    has_statement_tags: bool = False
+    """Every statement carries its request and attempt as a comment, pages too: the database's log tells who asked."""
 
     def tls(self) -> ssl.SSLContext | None:
         """How the connection is secured; None for ``disable``. Raises LenswayError for a root that holds no certificate."""
@@ -102,6 +114,9 @@ def read_settings(config: Mapping[str, object]) -> PostgresSettings:
     sslmode = values.get("sslmode") or ("prefer" if is_loopback(host) else "require")
     if sslmode not in _SSL_MODES:
         raise invalid_setting("sslmode", f"must be one of {', '.join(_SSL_MODES)}")
+    tags = values.get("statement_tags") or "off"
+    if tags not in ("on", "off"):
+        raise invalid_setting("statement_tags", "must be on or off")
     return PostgresSettings(
         host=host,
         port=_port(values.get("port")),
@@ -110,6 +125,7 @@ def read_settings(config: Mapping[str, object]) -> PostgresSettings:
         password=values.get("password", ""),
         sslmode=sslmode,
         sslrootcert=values.get("sslrootcert"),
+        has_statement_tags=tags == "on",
     )
 
 
