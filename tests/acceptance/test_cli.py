@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import json
+import os
 import pathlib
+import pty
+import signal
 import socket
 import subprocess
 import sys
@@ -147,3 +152,79 @@ def test_a_runner_tests_its_local_credentials(stage, tmp_path) -> None:
     doctor = run("runner", "doctor", cwd=tmp_path, **variables)
     assert doctor.returncode == 1
     assert "refused" in doctor.stdout
+
+
+def at_terminal(deployment, *arguments: str, until: str | None = None) -> str:
+    """What somebody at a terminal reads; a command that does not end is ended once ``until`` has been printed."""
+    ours, theirs = pty.openpty()
+    environment = {"LENSWAY_URL": deployment.url, "LENSWAY_API_KEY": deployment.admin_key, "NO_COLOR": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lensway.cli.main", *arguments],
+        env=clean_environment() | environment | {"TERM": "dumb", "COLUMNS": "160"},
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    output = b""
+    with contextlib.suppress(OSError):  # how the output of a terminal ends
+        while until is None or until.encode() not in output:
+            output += os.read(ours, 65536)
+    if until is not None:
+        process.send_signal(signal.SIGINT)
+    process.wait(30)
+    os.close(ours)
+    return output.decode().replace("\r\n", "\n")
+
+
+def test_tables_at_a_terminal_show_names_and_never_raw_documents(stage, tmp_path) -> None:
+    assert stage.query().status_code == 200
+    lenses = at_terminal(stage.deployment, "lenses", "list")
+    assert "id, customer, total, placed, note" in lenses
+    assert "{" not in lenses
+    request = stage.client.get("/v1/requests").json()["requests"][0]["id"]
+    assert request in at_terminal(stage.deployment, "requests")
+    file = tmp_path / "lensway.toml"
+    file.write_text(f'[sources.{stage.source}]\nbridge = "postgres"\nconfig.url = "postgresql://a:b@127.0.0.1/c"\n')
+    assert f"~ source {stage.source} (config)" in at_terminal(stage.deployment, "push", "--dry-run", str(file))
+    asked = at_terminal(stage.deployment, "query", stage.lens[:-1] + "x")
+    assert "Did you mean" in asked
+
+
+def test_events_say_of_what_kind_they_are(stage) -> None:
+    stage.runner("alpha", start=False)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        watched = pool.submit(at_terminal, stage.deployment, "events", until="change=unassigned")
+        while not watched.done():
+            stage.assign("alpha")
+            stage.unassign("alpha")
+    assert " assignment runner=" in watched.result()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LENSWAY_URL", "http://[::1"),
+        ("LENSWAY_URL", "localhost:8080"),
+        ("LENSWAY_URL", "http://key@127.0.0.1"),
+        ("LENSWAY_API_KEY", "ak_näme"),
+        ("LENSWAY_API_KEY", "ak_a\nb"),
+        ("LENSWAY_ENVIRONMENT", "é"),
+        ("LENSWAY_CA_FILE", "/nowhere"),
+    ],
+)
+def test_a_wrong_variable_is_one_line_that_names_it(tmp_path, variable: str, value: str) -> None:
+    variables = {"LENSWAY_API_KEY": "ak_" + "x" * 40} | {variable: value}
+    done = run("sources", "list", cwd=tmp_path, **variables)
+    assert (done.returncode, variable in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+    assert "ak_n" not in done.stderr, "part of a key is never shown"
+
+
+def test_a_runner_like_another_takes_its_sources_in_one_step(stage) -> None:
+    stage.runner("alpha", start=False)
+    stage.assign("alpha")
+    like = stage.deployment.cli("runners", "create", f"{stage.source}-twin", "--like", stage.name("alpha"))
+    assert "LENSWAY_RUNNER_TOKEN=rk_" in like.stdout
+    assert "runner_offline" in like.stderr, "what is bad about the assignments is said"
+    covered = stage.client.get(f"/v1/runners/{stage.source}-twin/sources").json()["sources"]
+    assert covered == [stage.source]

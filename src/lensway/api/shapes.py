@@ -279,13 +279,14 @@ class RunnerPatch(Request, frozen=True, kw_only=True):
 
 
 class CreatedRunner(Answer, frozen=True, kw_only=True):
-    """A new runner, or a new token of one; the token is shown once."""
+    """A new runner, or a new token of one; the token is shown once. `warnings` of what `like` assigned."""
 
     id: str
     name: str
     token: str
     env: str
     network: str | None = None
+    warnings: list[WarningAnswer] = []
 
 
 class InstanceAnswer(Answer, frozen=True, kw_only=True):

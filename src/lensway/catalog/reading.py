@@ -20,7 +20,7 @@ def joined(path: str, key: str) -> str:
 def mapping(value: object, path: str) -> Mapping[str, object]:
     """The value, when it is an object with text keys. Raises LenswayError INVALID_REQUEST."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise invalid(path, f"must be an object, not {described(value)}")
+        raise invalid(path, f"{'' if path else 'The body '}must be an object, not {described(value)}")
     return value
 
 

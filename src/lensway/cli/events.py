@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
@@ -16,12 +16,14 @@ _To = target.Target
 def events(*, to: _To = target.DEFAULT) -> None:
     """Follow sessions, assignments, health, drains, tests and warnings, until Ctrl-C."""
     with to.client() as client, client.stream("GET", "/v1/events", accept="text/event-stream") as stream:
-        rest = b""
+        rest, kind = b"", ""
         for chunk in stream:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
+                if line.startswith(b"event:"):
+                    kind = line[6:].strip().decode()
                 if line.startswith(b"data:"):
-                    _write_event(line[5:].strip(), as_json=report.wants_json(to.json))
+                    _write_event(kind, line[5:].strip(), as_json=report.wants_json(to.json))
 
 
 def audit(*, limit: int = 50, to: _To = target.DEFAULT) -> None:
@@ -56,7 +58,7 @@ def requests(
         ("REQUEST", "LENS", "OUTCOME", "MS", "VIA", "ATTEMPTS"),
         [
             (
-                r.get("requestId"),
+                r.get("id"),
                 r.get("lens"),
                 r.get("outcome"),
                 r.get("durationMs"),
@@ -73,13 +75,14 @@ def _via(route: dict[str, object]) -> object:
     return route.get("runner") or route.get("via")
 
 
-def _write_event(data: bytes, *, as_json: bool) -> None:
+def _write_event(kind: str, data: bytes, *, as_json: bool) -> None:
+    event = {"event": kind, **msgspec.json.decode(data, type=dict[str, Any])}
     if as_json:
-        report.write_line(data.decode())
+        report.write_line(msgspec.json.encode(event).decode())
         return
-    event = msgspec.json.decode(data)
-    facts = {key: value for key, value in event.items() if key not in ("at", "event") and value is not None}
-    report.write_line(
-        f"{event.get('at', '')} {event.get('event', '')} "
-        + " ".join(f"{k}={report.text_of(v)}" for k, v in facts.items())
-    )
+    facts = {key: value for key, value in event.items() if key not in ("at", "event", "results") and value is not None}
+    words = " ".join(f"{key}={report.text_of(value)}" for key, value in facts.items())
+    report.write_line(f"{event.get('at', '')} {kind} {words}")
+    for result in event.get("results", ()):
+        for line in report.stage_lines(result):
+            report.write_line(f"  {line}")

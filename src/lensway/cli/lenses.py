@@ -23,8 +23,8 @@ def list_(*, to: _To = target.DEFAULT) -> None:
         report.write_json(found)
         return
     report.write_table(
-        ("LENS", "SOURCE", "TABLE", "FIELDS"),
-        [(lens["name"], lens.get("source"), lens.get("table"), list(lens["fields"])) for lens in found],
+        ("LENS", "PRIMARY KEY", "FIELDS"),
+        [(lens["name"], lens["primaryKey"] or None, [field["name"] for field in lens["fields"]]) for lens in found],
         empty="no lenses yet: lensway push lensway.toml",
     )
 

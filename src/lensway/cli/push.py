@@ -37,7 +37,7 @@ def push(
         return
     for change in answer["changes"]:
         if change["action"] != "unchanged":
-            note = f" ({', '.join(change['details'])})" if change.get("details") else ""
+            note = f" ({change['details']})" if change.get("details") else ""
             report.write_line(f"{_MARK[change['action']]} {change['kind']} {change['name']}{note}")
     changed = sum(change["action"] != "unchanged" for change in answer["changes"])
     report.write_line(

@@ -55,8 +55,9 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
         write_line(empty)
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        # The first one names its row: an id that is folded could not be copied.
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(Text(text_of(value)) for value in row))
     Console(soft_wrap=False).print(table)
@@ -129,14 +130,15 @@ def _stages(details: Mapping[str, object]) -> Iterator[str]:
 
 
 def stage_lines(result: Mapping[str, Any]) -> Iterator[str]:
-    """The stages of one connection test as lines."""
+    """The stages of one connection test as lines. Part of it comes from a runner: shown literally, like every value."""
     place = result.get("runner") or "the service (inline)"
     instance = f" [{result['instance']}]" if result.get("instance") else ""
-    yield f"{place}{instance}: {'ok' if result.get('ok') else 'FAILED'}"
+    yield text_of(f"{place}{instance}: {'ok' if result.get('ok') else 'FAILED'}")
     for stage in result.get("stages", ()):
         mark = {True: "ok", False: "FAILED", None: "skipped"}[stage.get("ok")]
+        time = "" if stage.get("ok") is None else f"{stage.get('ms', 0):8.1f} ms"
         error = f" {stage['error']}" if stage.get("error") else ""
         hint = f": {stage['hint']}" if stage.get("hint") else ""
-        yield f"  {stage['stage']:<10} {mark:<8} {stage.get('ms', 0):8.1f} ms{error}{hint}"
+        yield text_of(f"  {stage['stage']:<10} {mark:<8} {time}{error}{hint}".rstrip())
     for warning in result.get("warnings", ()):
-        yield f"  warning {warning.get('code', '')}: {warning.get('message', '')}"
+        yield text_of(f"  warning {warning.get('code', '')}: {warning.get('message', '')}")

@@ -30,14 +30,11 @@ def create(
 ) -> None:
     """Register a runner and print its environment block. The token is shown once."""
     with to.client() as client:
-        model = client.call("GET", f"/v1/runners/{segment(like)}") if like else {}
-        body: dict[str, object] = {"name": name}
-        if network or model.get("network"):
-            body["network"] = network or model["network"]
+        body = {
+            key: value for key, value in (("name", name), ("network", network), ("like", like)) if value is not None
+        }
         created = client.call("POST", "/v1/runners", body)
-        for source in model.get("sources", ()):
-            answer = _assign(client, name, str(source["name"]))
-            report.write_warnings(answer.get("warnings", ()))
+    report.write_warnings(created.get("warnings", ()))
     if to.json:
         report.write_json(created)
         return

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import ssl
+import urllib.parse
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -41,9 +43,48 @@ class Target:
                 "LENSWAY_API_KEY is not set",
                 hint="export LENSWAY_API_KEY=ak_… (the server printed its first admin key when it started for the first time)",
             )
-        connection = Connection(url=url, key=key, environment=self.env, ca_file=os.environ.get("LENSWAY_CA_FILE"))
+        connection = Connection(
+            url=_checked_url(url),
+            key=_checked_header("LENSWAY_API_KEY", key),
+            environment=None if self.env is None else _checked_header("LENSWAY_ENVIRONMENT (--env)", self.env),
+            ca_file=_checked_ca_file(os.environ.get("LENSWAY_CA_FILE")),
+        )
         with Client(connection) as client:
             yield client
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        has_more = parts.query or parts.fragment or "@" in parts.netloc or not url.isprintable()
+        is_good = parts.scheme in ("http", "https") and is_whole and not has_more
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            "LENSWAY_URL must be http://HOST[:PORT] or https://HOST[:PORT]",
+            hint="The server prints it when it starts; the key goes into LENSWAY_API_KEY.",
+        )
+    return url
+
+
+def _checked_header(name: str, value: str) -> str:
+    """The value, fit for a header; a wrong one is named and never shown: it may be half of a key."""
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, f"{name} holds characters that cannot be sent")
+    return value
+
+
+def _checked_ca_file(path: str | None) -> str | None:
+    if not path:
+        return None
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError):
+        raise LenswayError(ErrorCode.INVALID_REQUEST, f"LENSWAY_CA_FILE {path} holds no certificates") from None
+    return path
 
 
 DEFAULT = Target()

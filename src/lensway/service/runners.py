@@ -92,7 +92,7 @@ class Runners:
         )
         runner = rules.require_runner(changed.snapshot, caller.environment.id, id)
         self._publish(caller, "runner", runner.name, "created")
-        return self._created(runner, token.reveal())
+        return self._created(runner, token.reveal()) | (_warnings(changed) if like is not None else {})
 
     async def patch(self, caller: Caller, name: str, body: object) -> dict[str, Any]:
         """The runner with another network label. Raises LenswayError NOT_FOUND, INVALID_REQUEST."""
