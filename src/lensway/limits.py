@@ -87,6 +87,8 @@ SESSIONS_PER_RUNNER_MAX: Final = 32
 
 # --- liveness -------------------------------------------------------------------------------------------------------------
 HEARTBEAT_SECONDS: Final = 2.0
+FRESH_HEARTBEATS: Final = 2.5
+"""An answer to what was sent longer ago than so many intervals is no sign of life: a network may have held it back."""
 SUSPECT_SECONDS: Final = 5.0
 DEAD_SECONDS: Final = 10.0
 RUNNER_FENCE_SECONDS: Final = 8.0

@@ -85,9 +85,10 @@ def test_a_mutated_frame_gives_frames_or_a_protocol_error(frame: frames.AnyFrame
         (_raw(0, b""), "unknown_frame_kind"),
         (_raw(0x7F, b""), "unknown_frame_kind"),
         (_raw(codec.DATA_KIND, b"short"), "data_frame_size"),
-        (_raw(codec.DATA_KIND, codec.DATA_HEADER.pack(1, 1)), "data_frame_size"),
-        (_raw(codec.DATA_KIND, codec.DATA_HEADER.pack(1, 0) + b"x"), "malformed_frame"),
-        (_raw(codec.DATA_KIND, codec.DATA_HEADER.pack(2**63, 1) + b"x"), "malformed_frame"),
+        (_raw(codec.DATA_KIND, codec.DATA_HEADER.pack(1, 1, 0)), "data_frame_size"),
+        (_raw(codec.DATA_KIND, codec.DATA_HEADER.pack(1, 0, 0) + b"x"), "malformed_frame"),
+        (_raw(codec.DATA_KIND, codec.DATA_HEADER.pack(2**63, 1, 0) + b"x"), "malformed_frame"),
+        (_raw(codec.DATA_KIND, codec.DATA_HEADER.pack(1, 1, 2**63) + b"x"), "malformed_frame"),
         (codec.HEADER.pack(1, CONTROL_FRAME_BYTES_MAX + 1), "control_frame_too_large"),
         (codec.HEADER.pack(0x80, CONTROL_FRAME_BYTES_MAX + 1), "control_frame_too_large"),
         (codec.HEADER.pack(9, codec.DATA_HEADER.size + DATA_FRAME_BYTES_MAX + 1), "data_frame_size"),
@@ -176,5 +177,6 @@ def test_wire_examples_stay_as_they_are() -> None:
     """Golden bytes: a change here is a change that running peers of yesterday see."""
     heartbeat = frames.Heartbeat(sequence=3, ack=2, revision=7, jobs=((1, 1),))
     assert codec.encode([heartbeat]).hex() == "030000000c" + "98030302079192010100c290"
-    data = frames.Data(job=1, attempt=2, payload=b"{}")
-    assert codec.encode([data]).hex() == "090000000e" + "0000000000000001" + "00000002" + "7b7d"
+    data = frames.Data(job=1, attempt=2, payload=b"{}", offset=5)
+    header = "0900000016" + "0000000000000001" + "00000002" + "0000000000000005"
+    assert codec.encode([data]).hex() == header + "7b7d"

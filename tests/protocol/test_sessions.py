@@ -177,14 +177,14 @@ def test_answers_that_nobody_asked_for_break_the_session(answers: list[frames.An
             session.handle(answer, 0.0)
 
 
-def test_rows_are_life_but_not_with_every_frame() -> None:
+def test_rows_are_heard_but_not_with_every_frame_and_acknowledge_nothing() -> None:
     session = open_gateway()
     session.handle(gateway_session.Give(offer()), 0.0)
     session.handle(frames.Accept(job=1, attempt=1), 0.0)
-    rows = frames.Data(job=1, attempt=1, payload=b"x")
-    assert session.handle(rows, 0.1) == [gateway_session.Answered(rows)]
-    assert session.handle(rows, 1.0) == [gateway_session.Alive(), gateway_session.Answered(rows)]
-    assert session.handle(rows, 1.1) == [gateway_session.Answered(rows)]
+    first, second, third = (frames.Data(job=1, attempt=1, payload=b"x", offset=number) for number in range(3))
+    assert session.handle(first, 0.1) == [gateway_session.Answered(first)]
+    assert session.handle(second, 1.0) == [gateway_session.Heard(), gateway_session.Answered(second)]
+    assert session.handle(third, 1.1) == [gateway_session.Answered(third)]
 
 
 def test_orders_for_an_attempt_that_has_ended_are_not_sent() -> None:

@@ -112,8 +112,18 @@ def test_the_receiver_refuses_more_than_it_granted_and_counts_nothing_of_it() ->
     stream = ReceiveStream(credit=3)
     stream.data(Data(job=1, attempt=1, payload=b"ab"))
     with pytest.raises(ProtocolError) as caught:
-        stream.data(Data(job=1, attempt=1, payload=b"cd"))
+        stream.data(Data(job=1, attempt=1, payload=b"cd", offset=2))
     assert caught.value.cause == "credit_overrun"
+    assert stream.received_bytes == 2
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4], ids=["repeated", "overlapping", "one lost before it"])
+def test_rows_that_are_not_the_next_ones_are_refused(offset: int) -> None:
+    stream = ReceiveStream(credit=100)
+    stream.data(Data(job=1, attempt=1, payload=b"ab"))
+    with pytest.raises(ProtocolError) as caught:
+        stream.data(Data(job=1, attempt=1, payload=b"cd", offset=offset))
+    assert caught.value.cause == "data_out_of_order"
     assert stream.received_bytes == 2
 
 

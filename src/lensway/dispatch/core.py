@@ -30,6 +30,7 @@ from lensway.dispatch.events import (
     Rows,
     SessionAlive,
     SessionDraining,
+    SessionHeard,
     SessionLost,
     SessionOpened,
     SessionReported,
@@ -91,6 +92,9 @@ class Core:
         assert not state.out, "instructions of the event before were taken"
         self._react(event, now)
         self._close_broken(now)
+        if state.is_somebody_back:
+            state.is_somebody_back = False
+            self._route_waiting(now)
         if state.has_room_again and state.queue.count:
             state.queue.serve(lambda job: self._router.route(job, now))
         state.has_room_again = False
@@ -127,6 +131,8 @@ class Core:
         match event:
             case SessionAlive():
                 may_place = self._sessions.alive(event, now)
+            case SessionHeard():
+                self._sessions.heard(event, now)
             case SessionReported():
                 may_place = self._sessions.reported(event, now)
             case SessionOpened():
@@ -140,10 +146,13 @@ class Core:
             case _:
                 raise AssertionError("every event is handled")
         if may_place:
-            self._state.has_room_again = True
-            for job in list(self._state.waiting.values()):
-                if job.state is JobState.WAITING:
-                    self._router.route(job, now)
+            self._state.is_somebody_back = True
+
+    def _route_waiting(self, now: float) -> None:
+        self._state.has_room_again = True
+        for job in list(self._state.waiting.values()):
+            if job.state is JobState.WAITING:
+                self._router.route(job, now)
 
     def _close_broken(self, now: float) -> None:
         """Sessions that were ordered closed for breaking the rules are lost within the same event."""

@@ -42,6 +42,10 @@ _EXCLUDING: Final[Mapping[RefusalKind, Verdict]] = {
     RefusalKind.UNKNOWN_KIND: Verdict.UNKNOWN_KIND,
     RefusalKind.UNWRITTEN: Verdict.CLOSING,
 }
+_FROM_THE_DATABASE: Final = frozenset(
+    {ErrorCode.SOURCE_QUERY_FAILED, ErrorCode.LIMIT_EXCEEDED, ErrorCode.ROW_TOO_LARGE}
+)
+"""Failures that only a database that answered can cause. A timeout is none: a silent one causes it too."""
 _UNREACHABLE_FACTS: Final = ("stage", "class", "sqlstate")
 
 
@@ -99,14 +103,18 @@ class Attempts:
     def accepted(self, event: Accepted, now: float) -> None:
         """The place executes it."""
         attempt = self._state.find(event.session, event.job, event.attempt, "accept")
-        if attempt is None or attempt.state is not AttemptState.OFFERED:
+        if attempt is None:
             return
-        self._heard(attempt, now)
+        self._answered(attempt, now)
+        if attempt.state is not AttemptState.OFFERED:
+            return
         job = attempt.job
         attempt.move(AttemptStimulus.ACCEPT)
         attempt.record.accepted_at = now
         job.record.executed += 1
         job.move(JobStimulus.ACCEPT)
+        # Whoever loses it again deserves the same patience: attempts are few, so this is bounded.
+        job.wait_until = None
         job.phase_due = None
         job.progress_at = now
 
@@ -116,7 +124,7 @@ class Attempts:
         attempt = state.find(event.session, event.job, event.attempt, "refusal")
         if attempt is None:
             return
-        self._heard(attempt, now)
+        self._answered(attempt, now)
         was_offered = attempt.state is AttemptState.OFFERED
         state.free(attempt, f"refused:{event.reason.value}", now)
         if not was_offered:
@@ -207,7 +215,7 @@ class Attempts:
         is_unreachable = failure.code is ErrorCode.SOURCE_UNREACHABLE
         if is_unreachable:
             attempt.pair.record_unreachable(now)
-        elif not event.handed_back:
+        elif failure.code in _FROM_THE_DATABASE:
             attempt.pair.record_reached()
         lost = failures.runner_failed(job, "handed_back") if event.handed_back else failure
         state.free(attempt, "handed_back" if event.handed_back else f"failed:{failure.code.value}", now)
@@ -242,7 +250,7 @@ class Attempts:
             attempt.session != INLINE
             and job.request.may_retry
             and job.record.executed < limits.ATTEMPTS_MAX
-            and state.budget.spend(job.request.source)
+            and (self._router.has_sound_candidate(job) or state.budget.spend(job.request.source))
         )
         if may_try:
             self._router.route(job, now)
@@ -319,6 +327,17 @@ class Attempts:
         else:
             self._state.count(cause)
             self._state.out.append(CloseSession(attempt.session, "protocol_error"))
+
+    def _answered(self, attempt: Attempt, now: float) -> None:
+        """An answer to a fresh offer proves both directions, as an acknowledged heartbeat does."""
+        session = self._state.fleet.sessions.get(attempt.session)
+        if session is None:
+            return
+        if now - attempt.record.offered_at > session.timings.fresh_seconds:
+            self._state.fleet.heard(session, now)
+        elif self._state.fleet.alive(session, now):
+            self._state.show(session)
+            self._state.is_somebody_back = True
 
     def _heard(self, attempt: Attempt, now: float) -> None:
         session = self._state.fleet.sessions.get(attempt.session)

@@ -10,7 +10,7 @@ from lensway.dispatch.core_state import State
 from lensway.dispatch.events import INLINE, SendOffer
 from lensway.dispatch.ports import SourceRoute
 from lensway.errors import Failure
-from lensway.fleet import Ask, CandidateNote, Choice, Session
+from lensway.fleet import Ask, CandidateNote, Choice, Session, SessionState
 from lensway.fleet.choice import UNABLE
 
 
@@ -75,6 +75,18 @@ class Router:
             wanted=(record.wanted,),
             marks=(record.mark,),
             serving=(not record.mark,),
+        )
+
+    def has_sound_candidate(self, job: Job) -> bool:
+        """True when a runner that this job has not failed on answers for its source, as far as is known."""
+        request = job.request
+        route = self._state.routes.source(request.environment, request.source)
+        return route is not None and any(
+            session.id not in job.excluded
+            and session.state is SessionState.LIVE
+            and session.load.pair(request.source).is_sound
+            for runner in route.runners
+            for session in self._state.fleet.sessions_of(runner)
         )
 
     # --- placing ----------------------------------------------------------------------------------------------------------

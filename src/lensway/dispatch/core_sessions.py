@@ -10,6 +10,7 @@ from lensway.dispatch.events import (
     CloseSession,
     SessionAlive,
     SessionDraining,
+    SessionHeard,
     SessionLost,
     SessionOpened,
     SessionReported,
@@ -41,6 +42,12 @@ class Sessions:
             return False
         self._state.show(session)
         return True
+
+    def heard(self, event: SessionHeard, now: float) -> None:
+        """Rows came in; that alone makes nobody live again."""
+        session = self._state.fleet.sessions.get(event.session)
+        if session is not None:
+            self._state.fleet.heard(session, now)
 
     def reported(self, event: SessionReported, now: float) -> bool:
         """A heartbeat's facts; True when they may let waiting jobs go."""

@@ -25,7 +25,8 @@ from lensway.ids import JobId, SessionId, SourceId
 
 class RetryBudget:
     """Tokens per source: a request earns a part of one, a repetition after a failure spends one. So a source that fails
-    always is asked at most 1.1 times per request."""
+    always is asked at most 1.1 times per request. A repetition where the source is known to answer is free: it hammers nothing
+    that fails, and the many queries that one broken place fails at once all find the other place."""
 
     __slots__ = ("_tokens",)
 
@@ -68,6 +69,7 @@ class State:
         self.credit_bytes = 0
         self.page_bytes = 0
         self.has_room_again = False
+        self.is_somebody_back = False
         self.pump_at: float | None = None
         self.is_stopping = False
         self.counters: dict[str, int] = {}

@@ -151,7 +151,13 @@ class SessionOpened(msgspec.Struct, frozen=True):
 
 
 class SessionAlive(msgspec.Struct, frozen=True):
-    """A sign of life: the peer acknowledged our last heartbeat. (Rows are noted as life too, but they prove one direction.)"""
+    """A sign of life: the peer acknowledged a heartbeat of ours that is fresh, so both directions carry."""
+
+    session: SessionId
+
+
+class SessionHeard(msgspec.Struct, frozen=True):
+    """Bytes of the peer came in: it is not dead, but nothing says that it hears us."""
 
     session: SessionId
 
@@ -207,6 +213,7 @@ Event: TypeAlias = (
     | AttemptFailed
     | SessionOpened
     | SessionAlive
+    | SessionHeard
     | SessionReported
     | SessionDraining
     | SessionLost

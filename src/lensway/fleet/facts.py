@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from lensway.fleet.liveness import SMALL_FLEET, Timings
 from lensway.ids import EnvironmentId, InstanceId, RunnerId, SessionId
 
 
@@ -23,3 +24,5 @@ class SessionFacts:
     hostname: str
     address: str
     version: int
+    timings: Timings = SMALL_FLEET
+    """The windows that its welcome named."""

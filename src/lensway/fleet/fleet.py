@@ -61,7 +61,7 @@ class Fleet:
 
     def open(self, facts: SessionFacts, now: float) -> Session:
         """A new session. The caller has ended older ones of the same instance (see `superseded_by`)."""
-        session = Session(facts, self.timings_for_next(), now)
+        session = Session(facts, now)
         assert facts.session not in self.sessions, "session ids are never used twice"
         self.sessions[facts.session] = session
         self._by_runner.setdefault(facts.runner, {})[facts.session] = session

@@ -18,6 +18,11 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     dead_seconds: float
     runner_fence_seconds: float
 
+    @property
+    def fresh_seconds(self) -> float:
+        """What answers something older than this may be bytes that a network held back: no sign of life."""
+        return limits.FRESH_HEARTBEATS * self.heartbeat_seconds
+
 
 SMALL_FLEET: Final = Timings(
     heartbeat_seconds=limits.HEARTBEAT_SECONDS,

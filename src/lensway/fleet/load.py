@@ -88,6 +88,11 @@ class Pair:
             self.eject_seconds = min(max(limits.EJECT_SECONDS, 2 * self.eject_seconds), limits.EJECT_SECONDS_MAX)
             self.ejected_until = now + self.eject_seconds
 
+    @property
+    def is_sound(self) -> bool:
+        """True when the source has given rows here, and has not failed to since."""
+        return self._samples > 0 and not self.failures
+
     def is_ejected(self, now: float) -> bool:
         """True while ejected, and afterwards while the one attempt that tries the pair again is under way."""
         if not self.eject_seconds:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from lensway.fleet.facts import SessionFacts
-from lensway.fleet.liveness import Timings
 from lensway.fleet.load import Load
 from lensway.fleet.table import Table
 from lensway.ids import SessionId, SourceId
@@ -79,9 +78,9 @@ class Session:
         "timings",
     )
 
-    def __init__(self, facts: SessionFacts, timings: Timings, now: float) -> None:
+    def __init__(self, facts: SessionFacts, now: float) -> None:
         self.facts = facts
-        self.timings = timings
+        self.timings = facts.timings
         self.state = SessionState.LIVE
         self.opened_at = now
         self.since = now

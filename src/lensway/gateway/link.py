@@ -28,6 +28,7 @@ from lensway.dispatch.events import (
     SendOffer,
     SessionAlive,
     SessionDraining,
+    SessionHeard,
     SessionLost,
     SessionReported,
 )
@@ -48,6 +49,7 @@ from lensway.protocol.gateway_session import (
     GatewaySession,
     GatewayWord,
     Give,
+    Heard,
     InForce,
     Introduced,
     Order,
@@ -132,6 +134,9 @@ class Link:
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._over_cause is None and not tasks[0].done():
+                # The writer found the link closed; an end that has arrived before that is still the outcome of its job.
+                await asyncio.wait(tasks[:1], timeout=limits.CLOSE_TIMEOUT_SECONDS)
         finally:
             for task in tasks:
                 task.cancel()
@@ -217,6 +222,8 @@ class Link:
                     self._tell(functools.partial(_answered, instruction))
                 case Alive():
                     self._tell(SessionAlive)
+                case Heard():
+                    self._tell(SessionHeard)
                 case Reported():
                     self._report(instruction.revision, instruction.jobs, instruction)
                 case InForce():
@@ -282,6 +289,7 @@ class Link:
             hostname=hello.hostname,
             address=self._address,
             version=version,
+            timings=timings,
         )
         _log.info("session opened", runner=self.runner.name, session=session, instance=hello.instance)
         self._dispatch.open_session(facts, self)

@@ -1,8 +1,9 @@
 """Frames ↔ bytes, without I/O.
 
 A frame is a header (kind, one byte; length of the payload, four bytes, big-endian) and a payload. The kind of a control frame
-is its tag and the payload its MessagePack array. The payload of `Data` is a fixed header (job, eight bytes; attempt, four) and
-raw rows. A WebSocket message holds one or more whole frames; the decoder depends on no boundary and takes any split.
+is its tag and the payload its MessagePack array. The payload of `Data` is a fixed header (job, eight bytes; attempt, four;
+offset, eight) and raw rows. A WebSocket message holds one or more whole frames; the decoder depends on no boundary and takes
+any split.
 
 A kind with its high bit set is optional: a peer that does not know it skips it. Any other unknown kind ends the session.
 """
@@ -20,11 +21,11 @@ from lensway.protocol.errors import ProtocolError
 from lensway.protocol.frames import AnyFrame, Data, Frame
 
 HEADER: Final = struct.Struct("!BI")
-DATA_HEADER: Final = struct.Struct("!QI")
+DATA_HEADER: Final = struct.Struct("!QIQ")
 OPTIONAL_KINDS_FROM: Final = 0x80
 FRAME_TYPES: Final = cast("tuple[type[AnyFrame], ...]", get_args(AnyFrame))
-JOB_MAX: Final = 2**53 - 1
-"""Larger job numbers are refused, as in every control frame."""
+COUNT_MAX: Final = 2**53 - 1
+"""Larger numbers are refused, as in every control frame."""
 
 
 def kind_of(frame_type: type[AnyFrame]) -> int:
@@ -46,7 +47,7 @@ def write_frame(buffer: bytearray, frame: Frame) -> None:
         if not 0 < len(frame.payload) <= DATA_FRAME_BYTES_MAX:
             raise ProtocolError("data_frame_size")
         buffer += HEADER.pack(DATA_KIND, DATA_HEADER.size + len(frame.payload))
-        buffer += DATA_HEADER.pack(frame.job, frame.attempt)
+        buffer += DATA_HEADER.pack(frame.job, frame.attempt, frame.offset)
         buffer += frame.payload
         return
     # encode_into with offset -1 appends; the length is known only afterwards and is written over the placeholder.
@@ -138,10 +139,10 @@ def _check_header(kind: int, length: int) -> None:
 
 
 def _data(payload: memoryview) -> Data:
-    job, attempt = DATA_HEADER.unpack_from(payload)
-    if job > JOB_MAX or attempt == 0:
+    job, attempt, offset = DATA_HEADER.unpack_from(payload)
+    if job > COUNT_MAX or offset > COUNT_MAX or attempt == 0:
         raise ProtocolError("malformed_frame")
-    return Data(job=job, attempt=attempt, payload=bytes(payload[DATA_HEADER.size :]))
+    return Data(job=job, attempt=attempt, payload=bytes(payload[DATA_HEADER.size :]), offset=offset)
 
 
 def _control(kind: int, payload: memoryview) -> AnyFrame:

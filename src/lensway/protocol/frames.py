@@ -184,11 +184,15 @@ class Refuse(Frame, tag=8, frozen=True, kw_only=True):
 
 
 class Data(Frame, tag=9, frozen=True, kw_only=True):
-    """Runner → gateway: encoded rows, in order, at most DATA_FRAME_BYTES_MAX and never more than the credit left."""
+    """Runner → gateway: encoded rows, in order, at most DATA_FRAME_BYTES_MAX and never more than the credit left.
+
+    ``offset`` is the bytes of the attempt's rows before it: rows that were lost, repeated or overtaken are a broken link, and
+    never a wrong result."""
 
     job: Count
     attempt: Attempt
     payload: bytes
+    offset: Count = 0
 
 
 class Credit(Frame, tag=10, frozen=True, kw_only=True):

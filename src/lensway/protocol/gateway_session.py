@@ -1,8 +1,8 @@
 """The gateway's side of one session: handshake, heartbeats, assignment sets, which attempt may say what. No I/O.
 
 Sign of life: a heartbeat that acknowledges one of ours that is fresh. The acknowledgement proves both directions; freshness
-(half a heartbeat beyond two intervals) keeps bytes that a network held back from passing for life. Who is suspect or dead is
-decided elsewhere, from these signs.
+(half a heartbeat beyond two intervals) keeps bytes that a network held back from passing for life. Rows are heard, and prove
+one direction. Who is suspect or dead is decided elsewhere, from these signs.
 
 A push that was lost is noticed without timers: heartbeats share the control lane with sets, so a runner that acknowledges a
 heartbeat sent *after* a set has seen the set. If it then echoes another revision, the set is pushed again.
@@ -15,7 +15,7 @@ import enum
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
-from lensway.limits import ATTEMPTS_OPEN_MAX, HANDSHAKE_TIMEOUT_SECONDS
+from lensway.limits import ATTEMPTS_OPEN_MAX, FRESH_HEARTBEATS, HANDSHAKE_TIMEOUT_SECONDS
 from lensway.protocol.errors import ProtocolError
 from lensway.protocol.frames import (
     Accept,
@@ -194,6 +194,11 @@ class Alive:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Heard:
+    """Rows came in: it is not dead, whether or not it hears us."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Reported:
     """A heartbeat's facts. An attempt that was accepted and is not among ``jobs`` is provably lost: those that were offered too
     late for the runner to have named them are added here."""
@@ -238,7 +243,9 @@ class Over:
     cause: str
 
 
-GatewayInstruction: TypeAlias = Send | Introduced | Alive | Reported | InForce | Answered | PeerLeaves | Repush | Over
+GatewayInstruction: TypeAlias = (
+    Send | Introduced | Alive | Heard | Reported | InForce | Answered | PeerLeaves | Repush | Over
+)
 
 
 @dataclasses.dataclass(slots=True)
@@ -261,7 +268,7 @@ class GatewaySession:
         self._wanted_revision = 0
         self._pushed_before = 0
         self._attempts: dict[Key, _Attempt] = {}
-        self._alive_at = now
+        self._heard_at = now
 
     @property
     def state(self) -> GatewayState:
@@ -334,8 +341,8 @@ class GatewaySession:
         sent_at = self._numbers.acknowledge(frame.ack)
         self._peer_sequence = frame.sequence
         instructions: list[GatewayInstruction] = []
-        if sent_at is not None and now - sent_at <= 2.5 * self._heartbeat_seconds:
-            self._alive_at = now
+        if sent_at is not None and now - sent_at <= FRESH_HEARTBEATS * self._heartbeat_seconds:
+            self._heard_at = now
             instructions.append(Alive())
         unaware = (key for key, attempt in self._attempts.items() if attempt.known_from > frame.ack)
         instructions.append(Reported(frame.revision, (*frame.jobs, *unaware), frame.draining, frame.source_states))
@@ -364,10 +371,10 @@ class GatewaySession:
         if isinstance(frame, Refuse | End | Fail):
             del self._attempts[key]
         instructions: list[GatewayInstruction] = [Answered(frame)]
-        # Rows are life too, but once in a quarter of an interval is enough to know it.
-        if isinstance(frame, Data) and now - self._alive_at >= self._heartbeat_seconds / 4:
-            self._alive_at = now
-            instructions.insert(0, Alive())
+        # Once in a quarter of an interval is enough to know it.
+        if isinstance(frame, Data) and now - self._heard_at >= self._heartbeat_seconds / 4:
+            self._heard_at = now
+            instructions.insert(0, Heard())
         return instructions
 
     # --- words ----------------------------------------------------------------------------------------------------------

@@ -50,7 +50,8 @@ class SendStream:
         size = min(self._pending_bytes, self.credit_left, frame_bytes_max)
         if size <= 0:
             return None
-        return Data(job=self.job, attempt=self.attempt, payload=self._cut(size))
+        offset = self.sent_bytes
+        return Data(job=self.job, attempt=self.attempt, payload=self._cut(size), offset=offset)
 
     def end(self, result: bytes, tail_bytes_max: int = DATA_FRAME_BYTES_MAX) -> End | None:
         """The last frame with what still waits as its tail; None as long as that does not fit the credit or the tail."""
@@ -85,7 +86,9 @@ class ReceiveStream:
         self._granted += count
 
     def data(self, frame: Data) -> None:
-        """Count a data frame. Raises ProtocolError when it is more than was granted (and counts nothing)."""
+        """Count a data frame. Raises ProtocolError when it is not the next one or more than was granted (and counts nothing)."""
+        if frame.offset != self.received_bytes:
+            raise ProtocolError("data_out_of_order")
         self._count(len(frame.payload))
 
     def end(self, frame: End) -> None:

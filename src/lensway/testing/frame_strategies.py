@@ -48,7 +48,8 @@ _BY_HINT: dict[str, st.SearchStrategy[typing.Any]] = {
 def of_type(frame_type: type[frames.AnyFrame]) -> st.SearchStrategy[frames.AnyFrame]:
     """Frames of one type, every field generated from its annotation; a field of a new kind fails here by name."""
     if frame_type is frames.Data:
-        return st.builds(frames.Data, job=counts, attempt=attempts, payload=st.binary(min_size=1, max_size=300))
+        payloads = st.binary(min_size=1, max_size=300)
+        return st.builds(frames.Data, job=counts, attempt=attempts, payload=payloads, offset=counts)
     return st.builds(frame_type, **{name: _BY_HINT[hint] for name, hint in frame_type.__annotations__.items()})
 
 
