@@ -56,6 +56,9 @@ IMPURE_IMPORTS: Final = frozenset(
 
 DRIVERS: Final[dict[str, tuple[str, ...]]] = {
     "asyncpg": ("bridges/postgres", "testing/"),
+    "adbc_driver_manager": ("bridges/postgres",),
+    "adbc_driver_postgresql": ("bridges/postgres",),
+    "pyarrow": ("bridges/arrow", "bridges/postgres"),
     "sqlite3": ("bridges/sqlite", "testing/"),
     "sqlalchemy": ("store/",),
     "alembic": ("store/",),

@@ -173,6 +173,10 @@ CANCEL_SECONDS: Final = 2.0
 DEADLINE_SLACK_SECONDS: Final = 1.0
 """An outcome arrives by deadline + this (I2), and the database ends the statement by then too (I7)."""
 FETCH_BYTES_TARGET: Final = 64 * KIB
+ARROW_BATCH_BYTES: Final = 256 * KIB
+"""One record batch: small enough for the first rows to come at once, large enough that its own bytes do not count."""
+PARQUET_GROUP_BYTES: Final = 4 * MIB
+"""Rows held until they make one row group of a Parquet file."""
 PLAN_DEPTH_MAX: Final = 4 * REQUEST_NESTING_MAX
 """Depth of a plan's tree: one level of `where` makes up to three."""
 PLAN_NODES_MAX: Final = 4 * WHERE_NODES_MAX

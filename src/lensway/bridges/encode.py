@@ -1,23 +1,57 @@
-"""Rows to bytes, once, next to the database: JSON pages, NDJSON, CSV. Counts them, checks every bound, writes to the sink."""
+"""Rows to bytes, once, next to the database. Counts them, checks every bound, writes to the sink; encoders know the formats.
+
+`encode_text` has JSON pages, NDJSON and CSV, `arrow_encode` has Arrow and Parquet and is imported when one of them is asked for.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, Final
-
-import msgspec
+import asyncio
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 from lensway.bridges.contract import RowSink
-from lensway.bridges.failures import limit_exceeded, row_too_large
-from lensway.errors import ErrorCode, LenswayError
+from lensway.bridges.encode_text import CsvLines, JsonLines, JsonPage
+from lensway.bridges.failures import limit_exceeded
 from lensway.query.compile import Compiled
-from lensway.query.fields import FieldType
-from lensway.query.result import ResultEnd, ResultLimits, RowFormat
+from lensway.query.plan import PlanColumn
+from lensway.query.result import ResultEnd, ResultLimits, RowFormat, not_available
 
-_encoder: Final = msgspec.json.Encoder()
+ARROW_FORMATS: Final = frozenset({RowFormat.ARROW, RowFormat.ARROW_ZSTD, RowFormat.PARQUET})
+_ARROW_MODULE: Final = "lensway.bridges.arrow_encode"
+
+
+class RowEncoder(Protocol):
+    """One format while it encodes one result."""
+
+    def rows(self, rows: Sequence[Sequence[Any]], row_bytes_max: int) -> bytes:
+        """These rows, with what stands before the first one.
+
+        Raises:
+            LenswayError: ROW_TOO_LARGE, SOURCE_QUERY_FAILED for a value that the format cannot hold.
+        """
+
+    def end(self) -> bytes:
+        """What stands behind the last row; for an empty result what stands before the first one too."""
+
+
+class Meter:
+    """Counts what a result has, and refuses what would be more than the limits."""
+
+    def __init__(self, limits: ResultLimits) -> None:
+        self.limits = limits
+        self.rows = 0
+        self.bytes = 0
+
+    def count(self, rows: int, size: int) -> None:
+        """So many rows more, in so many bytes. Raises LenswayError LIMIT_EXCEEDED."""
+        if self.rows + rows > self.limits.rows_max:
+            raise limit_exceeded("rows", self.limits.rows_max)
+        if self.bytes + size > self.limits.bytes_max:
+            raise limit_exceeded("bytes", self.limits.bytes_max)
+        self.rows += rows
+        self.bytes += size
 
 
 class RowWriter:
@@ -26,57 +60,49 @@ class RowWriter:
     def __init__(
         self, compiled: Compiled, format: RowFormat, limits: ResultLimits, sink: RowSink, *, page_rows: int | None
     ) -> None:
-        columns = compiled.columns[: compiled.output_count]
-        self._names = [column.name for column in columns]
-        self._floats = [number for number, column in enumerate(columns) if column.type is FieldType.NUMBER]
         self._compiled = compiled
-        self._limits = limits
+        self._encoder = _encoder_of(format, compiled.columns[: compiled.output_count])
+        self._meter = Meter(limits)
         self._sink = sink
         self._page_rows = page_rows
-        self._encode: Callable[[list[dict[str, Any]]], bytes] = _encoder_of(format)
-        self._is_page = format is RowFormat.JSON
-        self._header = _csv_header(self._names) if format is RowFormat.CSV else b""
         self._last: Sequence[Any] | None = None
-        self.rows = 0
-        self.bytes = 0
         self.has_more = False
+
+    @property
+    def rows(self) -> int:
+        """Rows written so far."""
+        return self._meter.rows
+
+    @property
+    def bytes(self) -> int:
+        """Bytes written so far."""
+        return self._meter.bytes
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """Encode and write these rows. What is beyond the page says only that there is more.
 
         Raises:
-            LenswayError: LIMIT_EXCEEDED, ROW_TOO_LARGE.
+            LenswayError: LIMIT_EXCEEDED, ROW_TOO_LARGE, SOURCE_QUERY_FAILED for a value that the format cannot hold.
         """
-        if self._page_rows is not None and self.rows + len(rows) > self._page_rows:
+        meter = self._meter
+        if self._page_rows is not None and meter.rows + len(rows) > self._page_rows:
             self.has_more = True
-            rows = rows[: self._page_rows - self.rows]
+            rows = rows[: self._page_rows - meter.rows]
         if not rows:
             return
-        if self.rows + len(rows) > self._limits.rows_max:
-            raise limit_exceeded("rows", self._limits.rows_max)
-        names = self._names
-        documents = [dict(zip(names, row, strict=False)) for row in rows]
-        if self._floats:
-            self._spell_floats(documents)
-        chunk = self._encode(documents)
-        if len(chunk) > self._limits.row_bytes_max:
-            self._check_rows(documents)
-        if self._is_page and self.rows:
-            chunk = b"," + chunk
-        chunk = self._header + chunk
-        self._header = b""
-        if self.bytes + len(chunk) > self._limits.bytes_max:
-            raise limit_exceeded("bytes", self._limits.bytes_max)
+        if meter.rows + len(rows) > meter.limits.rows_max:
+            raise limit_exceeded("rows", meter.limits.rows_max)
+        chunk = self._encoder.rows(rows, meter.limits.row_bytes_max)
+        meter.count(len(rows), len(chunk))
         self._last = rows[-1]
-        self.rows += len(rows)
-        self.bytes += len(chunk)
         await self._sink.write(chunk)
 
     async def end(self, total: int | None = None) -> ResultEnd:
-        """The end mark; an empty CSV still has its header."""
-        if self._header:
-            self.bytes += len(self._header)
-            await self._sink.write(self._header)
+        """The end mark, after what the format has behind its last row. Raises LenswayError LIMIT_EXCEEDED."""
+        chunk = self._encoder.end()
+        if chunk:
+            self._meter.count(0, len(chunk))
+            await self._sink.write(chunk)
         return ResultEnd(
             rows=self.rows, bytes=self.bytes, has_more=self.has_more, last_key=self._last_key(), total=total
         )
@@ -86,67 +112,30 @@ class RowWriter:
             return None
         return tuple(self._last[position] for position in self._compiled.key_positions)
 
-    def _spell_floats(self, documents: list[dict[str, Any]]) -> None:
-        # JSON has no NaN and no infinities; the contract gives them as texts.
-        for index in self._floats:
-            name = self._names[index]
-            for document in documents:
-                value = document[name]
-                if type(value) is float and not math.isfinite(value):
-                    document[name] = _spelled(value)
-                elif type(value) is list:
-                    document[name] = [
-                        _spelled(each) if type(each) is float and not math.isfinite(each) else each for each in value
-                    ]
 
-    def _check_rows(self, documents: list[dict[str, Any]]) -> None:
-        for document in documents:
-            if len(_encoder.encode(document)) > self._limits.row_bytes_max:
-                raise row_too_large(self._limits.row_bytes_max)
+async def load_encoder(format: RowFormat) -> None:
+    """Import what this format needs; in a thread, because it may take some hundred milliseconds.
+
+    Raises:
+        LenswayError: NOT_ACCEPTABLE when it is not installed here.
+    """
+    if format in ARROW_FORMATS and _ARROW_MODULE not in sys.modules:
+        try:
+            await asyncio.to_thread(importlib.import_module, _ARROW_MODULE)
+        except ImportError:
+            raise not_available(format.value) from None
 
 
-def _spelled(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
-
-
-def _encoder_of(format: RowFormat) -> Callable[[list[dict[str, Any]]], bytes]:
+def _encoder_of(format: RowFormat, columns: Sequence[PlanColumn]) -> RowEncoder:
     match format:
         case RowFormat.JSON:
-            return lambda documents: _encoder.encode(documents)[1:-1]
+            return JsonPage(columns)
         case RowFormat.NDJSON:
-            return _encoder.encode_lines
+            return JsonLines(columns)
         case RowFormat.CSV:
-            return _csv_lines
-        case _:
-            raise LenswayError(ErrorCode.NOT_ACCEPTABLE, f"rows are not available as {format.value} yet")
-
-
-def _csv_header(names: Sequence[str]) -> bytes:
-    return _csv_text([list(names)])
-
-
-def _csv_lines(documents: list[dict[str, Any]]) -> bytes:
-    return _csv_text([[_csv_cell(value) for value in document.values()] for document in documents])
-
-
-def _csv_text(lines: list[list[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows(lines)
-    return text.getvalue().encode()
-
-
-def _csv_cell(value: Any) -> str:
-    """NULL is empty; what has no plain text is as it is in JSON."""
-    match value:
-        case None:
-            return ""
-        case str():
-            return value
-        case bool() | int() | float():
-            return _encoder.encode(value).decode()
-        case bytes():
-            return _encoder.encode(value).decode().strip('"')
-        case _:
-            return _encoder.encode(value).decode()
+            return CsvLines(columns)
+        case RowFormat.ARROW | RowFormat.ARROW_ZSTD | RowFormat.PARQUET:
+            encoder: RowEncoder = importlib.import_module(_ARROW_MODULE).ArrowRows(columns, format)
+            return encoder
+        case RowFormat.DOCUMENT:
+            raise not_available(format.value)

@@ -53,6 +53,16 @@ def type_mismatch(field: str, wanted: str, found: str) -> LenswayError:
     )
 
 
+def not_representable(field: str, format: str) -> LenswayError:
+    """A value of this field has no place in the format that was asked for."""
+    return query_failed(
+        "not_representable",
+        f"The field '{field}' holds a value that {format} cannot hold",
+        hint="Ask for application/x-ndjson or text/csv, which hold every value, or leave the field out with `select`.",
+        field=field,
+    )
+
+
 def timed_out() -> LenswayError:
     """The deadline passed while the database worked, or while a connection was waited for."""
     return LenswayError(

@@ -25,7 +25,7 @@ from lensway.bridges.contract import (
     TableDescription,
     TableSummary,
 )
-from lensway.bridges.encode import RowWriter
+from lensway.bridges.encode import RowWriter, load_encoder
 from lensway.bridges.failures import timed_out
 from lensway.bridges.postgres_inspection import describe_table, list_tables, run_test
 from lensway.bridges.postgres_pool import Pool, PooledConnection
@@ -75,6 +75,7 @@ class PostgresSource:
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows; cancelled or late, the statement is gone from the database first."""
         compiled = compile_shape(plan.shape, _DIALECT)
+        await load_encoder(execution.format)
         pool = self._exports if execution.is_export else self._queries
         page_rows = plan.limit
         try:

@@ -31,8 +31,15 @@ from lensway.bridges.contract import (
     TableDescription,
     TableSummary,
 )
-from lensway.bridges.encode import RowWriter
-from lensway.bridges.failures import invalid_setting, query_failed, timed_out, type_mismatch, unreachable
+from lensway.bridges.encode import RowWriter, load_encoder
+from lensway.bridges.failures import (
+    invalid_setting,
+    query_failed,
+    row_too_large,
+    timed_out,
+    type_mismatch,
+    unreachable,
+)
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.compile import Compiled, compile_shape
 from lensway.query.fields import FieldType
@@ -41,7 +48,10 @@ from lensway.query.plan import Plan, PlanColumn
 from lensway.query.result import ResultEnd
 
 _DIALECT: Final = "sqlite"
-_FETCH_ROWS: Final = 200
+_FETCH_ROWS: Final = 1_000
+"""Rows read at once; fewer when they are large. Some milliseconds of encoding: the loop serves others in between."""
+_LENGTH_MIN: Final = 2 * limits.MIB
+"""Longest value or row that is always read: what a request can bring, and what the file says of its tables."""
 _STEPS_PER_CHECK: Final = 10_000
 """Virtual-machine steps between looks at the clock; some ten microseconds of work each thousand."""
 _READING: Final = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE})
@@ -114,14 +124,16 @@ class SqliteSource:
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows; cancelled or late, the statement is interrupted first."""
         compiled = compile_shape(plan.shape, _DIALECT)
+        await load_encoder(execution.format)
         writer = RowWriter(compiled, execution.format, execution.limits, sink, page_rows=plan.limit)
         values = compiled.bind(plan)
         async with self._connection(execution.deadline) as work:
-            cursor = await work(lambda connection: connection.execute(compiled.sql, values))
+            bytes_max = execution.limits.row_bytes_max
+            cursor = await work(lambda connection: _started(connection, compiled.sql, values, bytes_max))
             while True:
-                rows = await work(lambda _connection: _fetched(compiled, cursor))
+                rows, is_last = await work(lambda _connection: _fetched(compiled, cursor))
                 await self._within(execution.deadline, writer.write(rows))
-                if len(rows) < _FETCH_ROWS or writer.has_more:
+                if is_last or writer.has_more:
                     break
             total = None
             if compiled.count_sql is not None:
@@ -204,7 +216,7 @@ class SqliteSource:
                 result: Result = await self._within(deadline, asyncio.shield(future))
                 return result
             except sqlite3.Error as error:
-                raise _of_sqlite(error, deadline) from None
+                raise _of_sqlite(error, connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)) from None
             finally:
                 # Interrupt again and again: one that comes before the statement has begun is lost.
                 while not future.done():
@@ -242,7 +254,7 @@ class SqliteSource:
                 timeout=limits.CONNECT_TIMEOUT_SECONDS,
             )
         except sqlite3.Error as error:
-            raise _of_sqlite(error, None) from None
+            raise _of_sqlite(error) from None
         connection.execute("PRAGMA query_only = ON")
         for name, function in FUNCTIONS.items():
             connection.create_function(name, 1, function, deterministic=True)
@@ -280,7 +292,7 @@ def _read_lenses(connection: sqlite3.Connection, lenses: Sequence[Plan]) -> None
         try:
             connection.execute(compiled.sql, compiled.bind(plan)).fetchall()
         except sqlite3.Error as error:
-            failure = _of_sqlite(error, None).failure
+            failure = _of_sqlite(error).failure
             raise LenswayError(
                 failure.code,
                 failure.message,
@@ -289,12 +301,14 @@ def _read_lenses(connection: sqlite3.Connection, lenses: Sequence[Plan]) -> None
             ) from None
 
 
-def _of_sqlite(error: sqlite3.Error, deadline: float | None) -> LenswayError:
+def _of_sqlite(error: sqlite3.Error, length_max: int = limits.ROW_BYTES_MAX) -> LenswayError:
     # The extended code's low byte is the class; see https://www.sqlite.org/rescode.html
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     match code:
         case sqlite3.SQLITE_INTERRUPT:
             return timed_out()
+        case sqlite3.SQLITE_TOOBIG:
+            return row_too_large(length_max)
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_IOERR:
             return unreachable("login", "no_file")
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
@@ -315,10 +329,23 @@ def _of_sqlite(error: sqlite3.Error, deadline: float | None) -> LenswayError:
 # --- values -----------------------------------------------------------------------------------------------------------------
 
 
-def _fetched(compiled: Compiled, cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
-    rows = cursor.fetchmany(_FETCH_ROWS)
+def _started(connection: sqlite3.Connection, sql: str, values: Sequence[Any], row_bytes_max: int) -> sqlite3.Cursor:
+    # SQLite itself refuses a larger value before it is in memory; what else is read here must fit too.
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(row_bytes_max, _LENGTH_MIN))
+    return connection.execute(sql, values)
+
+
+def _fetched(compiled: Compiled, cursor: sqlite3.Cursor) -> tuple[list[tuple[Any, ...]], bool]:
+    """The next rows, and whether they are the last ones."""
+    rows = []
+    size = 0
     columns = compiled.columns
-    return [tuple(_shown(value, column) for value, column in zip(row, columns, strict=True)) for row in rows]
+    for row in cursor:
+        rows.append(tuple(_shown(value, column) for value, column in zip(row, columns, strict=True)))
+        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if len(rows) == _FETCH_ROWS or size >= limits.ARROW_BATCH_BYTES:
+            return rows, False
+    return rows, True
 
 
 def _shown(value: Any, column: PlanColumn) -> Any:

@@ -14,15 +14,34 @@ class RowFormat(enum.StrEnum):
     """How rows are encoded, once, next to the database.
 
     `JSON` is the inside of a JSON array: objects joined by commas, no brackets. `DOCUMENT` is one whole JSON document, for
-    jobs that are not rows of a lens (introspection, connection tests).
+    jobs that are not rows of a lens (introspection, connection tests). `ARROW` is an Arrow IPC stream, `ARROW_ZSTD` one with
+    compressed bodies.
     """
 
     JSON = "json"
     NDJSON = "ndjson"
     CSV = "csv"
     ARROW = "arrow"
+    ARROW_ZSTD = "arrow+zstd"
     PARQUET = "parquet"
     DOCUMENT = "document"
+
+    @classmethod
+    def named(cls, name: str) -> RowFormat:
+        """The format of this name. Raises LenswayError NOT_ACCEPTABLE: the other side may know formats that are newer."""
+        try:
+            return cls(name)
+        except ValueError:
+            raise not_available(name) from None
+
+
+def not_available(name: str) -> LenswayError:
+    """The executing side cannot encode rows so."""
+    return LenswayError(
+        ErrorCode.NOT_ACCEPTABLE,
+        f"Rows are not available as {name[:20]} where this source is executed",
+        hint="Ask for another format, or install what it needs there: pip install 'lensway[arrow]'.",
+    )
 
 
 class ResultLimits(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

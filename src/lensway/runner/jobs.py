@@ -259,7 +259,7 @@ class Jobs:
         try:
             execution = Execution(
                 deadline=self._clock.monotonic() + offer.deadline_ms / 1000,
-                format=RowFormat(offer.format),
+                format=RowFormat.named(offer.format),
                 limits=ResultLimits(rows_max=rows_max, bytes_max=offer.bytes_max, row_bytes_max=offer.row_bytes_max),
                 tag=f"{offer.request or offer.job}/{offer.attempt}",
                 is_export=offer.kind is JobKind.EXPORT,

@@ -164,7 +164,7 @@ class InlineExecutor:
             )
         execution = Execution(
             deadline=request.deadline,
-            format=RowFormat(request.format),
+            format=RowFormat.named(request.format),
             limits=ResultLimits(
                 rows_max=request.rows_max, bytes_max=request.bytes_max, row_bytes_max=request.row_bytes_max
             ),
