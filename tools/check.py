@@ -98,6 +98,7 @@ def _lock_problems() -> Iterator[str]:
     import tomllib  # noqa: PLC0415 - the two are needed here only
 
     from packaging.requirements import Requirement  # noqa: PLC0415
+    from packaging.utils import canonicalize_name  # noqa: PLC0415
 
     locked = dict(
         re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", pathlib.Path("requirements.lock").read_text(), re.MULTILINE)
@@ -109,7 +110,7 @@ def _lock_problems() -> Iterator[str]:
     wanted += project["dependency-groups"]["dev"]
     for text in wanted:
         requirement = Requirement(text)
-        version = locked.get(requirement.name.lower())
+        version = locked.get(canonicalize_name(requirement.name))
         if version is None:
             yield f"{requirement.name} is in pyproject.toml and not in requirements.lock: make lock"
         elif not requirement.specifier.contains(version, prereleases=True):

@@ -40,6 +40,14 @@ QUERY_TIMEOUT_MS_MAX: Final = 3_600_000
 EXPORT_TIMEOUT_MS_DEFAULT: Final = 3_600_000
 STALL_TIMEOUT_SECONDS: Final = 60.0
 """A caller that takes nothing for so long is cancelled."""
+HTTP_UNWRITTEN_BYTES_MAX: Final = 64 * KIB
+"""What an HTTP connection buffers for a caller that does not read, before whoever writes has to wait; one chunk comes on top."""
+HTTP_UNSENT_BYTES_MAX: Final = 128 * KIB
+"""What the kernel takes from us and cannot send yet, per connection; its own default is up to 4 MiB."""
+COMPRESS_INLINE_BYTES_MAX: Final = 16 * KIB
+"""Larger pieces are compressed in a thread: some tenths of a millisecond in which the loop serves others."""
+COMPRESS_BYTES_MIN: Final = 8 * KIB
+"""Smaller pages are sent as they are: they fit into a few packets, and compressing costs more than it saves."""
 EXPORT_ROWS_DEFAULT: Final = 10_000_000
 EXPORT_BYTES_DEFAULT: Final = 16 * GIB
 ROW_BYTES_DEFAULT: Final = 16 * MIB

@@ -82,5 +82,5 @@ def _answer(route: Route, by_type: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": route.summary}
     if route.status != 204:
         schema = {} if route.answer is None else by_type[repr(route.answer)]
-        answer["content"] = {route.media: {"schema": schema}}
+        answer["content"] = {route.media: {"schema": schema}} | {media: {"schema": {}} for media in route.streams}
     return answer

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from lensway.api import shapes
+from lensway.api.negotiation import EXPORT_MEDIA, PAGE_MEDIA
 
 
 class Access(enum.Enum):
@@ -48,6 +49,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 200
     params: tuple[Param, ...] = ()
     media: str = "application/json"
+    streams: tuple[str, ...] = ()
+    """Media types that `Accept` may choose besides."""
     is_body_optional: bool = False
 
 
@@ -76,6 +79,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         access=Access.DATA,
         request=shapes.QueryRequest,
         answer=shapes.QueryAnswer,
+        streams=PAGE_MEDIA[1:],
         is_body_optional=True,
     ),
     Route(
@@ -85,7 +89,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Every matching row, streamed; Accept decides the format.",
         access=Access.DATA,
         request=shapes.ExportRequest,
-        media="application/x-ndjson",
+        media=EXPORT_MEDIA[0],
+        streams=EXPORT_MEDIA[1:],
         is_body_optional=True,
     ),
     Route(

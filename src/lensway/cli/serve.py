@@ -12,6 +12,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from lensway import limits
 from lensway.auth.tokens import check_admin_key
 from lensway.errors import ErrorCode, LenswayError
 
@@ -36,6 +37,9 @@ def serve(
     deny_private_sources: Annotated[
         bool, Parameter(negative=(), help="Refuse inline sources at private and loopback addresses.")
     ] = False,
+    stall_timeout: Annotated[
+        float, Parameter(help="Seconds after which a caller that takes nothing is cancelled: 1 to 60.")
+    ] = limits.STALL_TIMEOUT_SECONDS,
     database_url: Annotated[str | None, Parameter(show=False)] = None,
     bus: Annotated[str | None, Parameter(show=False)] = None,
     log_level: Annotated[str, Parameter(help="debug, info, warning or error.")] = "warning",
@@ -73,6 +77,7 @@ def serve(
         deny_private_sources=deny_private_sources,
         admin_key=check_admin_key(admin_key) if admin_key else None,
         master_key=os.environ.get("LENSWAY_MASTER_KEY"),
+        stall_seconds=_stall(stall_timeout),
         is_losing_pushes=os.environ.get("LENSWAY_FAULT_LOSE_PUSHES") == "1",
     )
     scrub_environment()
@@ -117,6 +122,14 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise LenswayError(ErrorCode.INVALID_REQUEST, f"--trusted-proxies: {text[:60]!r} is not a network") from None
+
+
+def _stall(seconds: float) -> float:
+    if not 1.0 <= seconds <= limits.STALL_TIMEOUT_SECONDS:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST, f"--stall-timeout must be from 1 to {limits.STALL_TIMEOUT_SECONDS:.0f} seconds"
+        )
+    return seconds
 
 
 def _level(text: str) -> str:

@@ -26,6 +26,7 @@ from lensway.bridges.work import ExecutionLibrary
 from lensway.catalog.records import Runner
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import SystemClock
+from lensway.compose.http_connection import Connection
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console, Uses
 from lensway.dispatch.events import StatusChanged
@@ -75,6 +76,7 @@ class ServerSettings:
     admin_key: Secret | None = None
     master_key: str | None = None
     drain_seconds: float = limits.DRAIN_SECONDS
+    stall_seconds: float = limits.STALL_TIMEOUT_SECONDS
     is_losing_pushes: bool = False
     """For the proof that reconciliation works: assignment sets are pushed by heartbeats only."""
 
@@ -192,7 +194,8 @@ class Server:
             signing_key=derive(master, "session"),
             is_secure=settings.public_url.startswith("https://"),
         )
-        handlers = (DataPlane(desk, ring, derive(master, "cursor")), ControlPlane(use, desk, ring), operations)
+        data_plane = DataPlane(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
+        handlers = (data_plane, ControlPlane(use, desk, ring), operations)
         app = build_app(endpoint, handlers, mounts=console.routes())
         try:
             await self._listen(app, listener, dispatcher, executor, operations, hub, tls, minted)
@@ -218,6 +221,7 @@ class Server:
                 port=settings.http_port,
                 ssl_certfile=settings.tls_cert,
                 ssl_keyfile=settings.tls_key,
+                http=Connection.stalling_after(settings.stall_seconds),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -213,11 +213,11 @@ class Core:
                 self._attempts.release(job, now)
             case JobState.RELEASED:
                 assert attempt is not None
-                if attempt.flow.untaken and now - job.progress_at >= limits.STALL_TIMEOUT_SECONDS:
+                if attempt.flow.untaken and now - job.progress_at >= job.request.stall_seconds:
                     state.fail(job, failures.cancelled("stalled"), now, stop_cause="stalled")
                 else:
                     since = job.progress_at if attempt.flow.untaken else now
-                    job.phase_due = since + limits.STALL_TIMEOUT_SECONDS
+                    job.phase_due = since + job.request.stall_seconds
             case JobState.WAITING:
                 self._router.route(job, now)
             case JobState.QUEUED:
@@ -226,7 +226,7 @@ class Core:
                 job.phase_due = None
 
     def _delivering_due(self, job: Job, now: float) -> None:
-        due = job.progress_at + limits.STALL_TIMEOUT_SECONDS
+        due = job.progress_at + job.request.stall_seconds
         if now >= due:
             self._state.out.append(Abandon(job.id))
             self._state.taken(job)

@@ -157,7 +157,7 @@ class Attempts:
             flow.hold(event.payload)
             self._grant(attempt, len(event.payload))
         elif job.state is JobState.RELEASED:
-            self._state.out.append(Deliver(job.id, flow.release(event.payload)))
+            self._state.out.append(Deliver(job.id, flow.release(event.payload), job.record))
         else:
             flow.hold(event.payload)
             if flow.held_bytes >= limits.HOLD_BACK_BYTES:
@@ -173,9 +173,9 @@ class Attempts:
         job.move(JobStimulus.RELEASE)
         job.record.released_at = now
         job.progress_at = now
-        job.phase_due = now + limits.STALL_TIMEOUT_SECONDS
+        job.phase_due = now + job.request.stall_seconds
         self._state.timers.schedule(job)
-        self._state.out.append(Deliver(job.id, attempt.flow.release()))
+        self._state.out.append(Deliver(job.id, attempt.flow.release(), job.record))
 
     def ended(self, event: Ended, now: float) -> None:
         """The attempt is complete, and so is the job."""

@@ -164,7 +164,7 @@ class State:
         self.out.append(Complete(job.id, chunks, result, record))
         job.progress_at = now
         if attempt.flow.untaken:
-            job.phase_due = now + limits.STALL_TIMEOUT_SECONDS
+            job.phase_due = now + job.request.stall_seconds
             self.timers.schedule(job)
         else:
             self.taken(job)

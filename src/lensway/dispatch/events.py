@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from lensway import limits
 from lensway.dispatch.records import JobRecord
 from lensway.errors import Failure
 from lensway.fleet.facts import SessionFacts
@@ -68,6 +69,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     session: SessionId | None = None
     unassigned: bool = False
     page_bytes_max: int | None = None
+    stall_seconds: float = limits.STALL_TIMEOUT_SECONDS
     trace: str = ""
 
 
@@ -270,10 +272,11 @@ class CloseSession(msgspec.Struct, frozen=True):
 
 
 class Deliver(msgspec.Struct, frozen=True):
-    """Give these rows to the caller, in order."""
+    """Give these rows to the caller, in order. ``record`` names the attempt that they are of, as it goes."""
 
     job: JobId
     chunks: tuple[bytes, ...]
+    record: JobRecord
 
 
 class Complete(msgspec.Struct, frozen=True):

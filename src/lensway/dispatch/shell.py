@@ -56,7 +56,7 @@ class PageResult(msgspec.Struct, frozen=True):
 class JobHandle:
     """One job as its caller sees it. Use `page` or `stream`, once."""
 
-    __slots__ = ("_changed", "_chunks", "_dispatcher", "_end", "id", "record", "result")
+    __slots__ = ("_changed", "_chunks", "_dispatcher", "_end", "_held_bytes", "_on_failure", "id", "record", "result")
 
     def __init__(self, dispatcher: Dispatcher, job: JobId) -> None:
         self.id = job
@@ -66,9 +66,13 @@ class JobHandle:
         self._chunks: deque[bytes] = deque()
         self._end: Complete | Fail | None = None
         self._changed: asyncio.Future[None] | None = None
+        self._held_bytes = 0
+        self._on_failure: Callable[[], object] | None = None
 
-    async def page(self) -> PageResult:
+    async def page(self, *, hold: bool = False) -> PageResult:
         """The whole result. Cancelling this cancels the job.
+
+        With ``hold`` it counts against what the node may hold until `taken` is called; otherwise it counts as taken now.
 
         Raises:
             LenswayError: the job's one bad outcome.
@@ -82,8 +86,15 @@ class JobHandle:
         chunks = tuple(self._chunks)
         self._chunks.clear()
         end = self._finish()
-        self._consumed(sum(map(len, chunks)))
+        self._held_bytes = sum(map(len, chunks))
+        if not hold:
+            self.taken()
         return PageResult(chunks, end.result, end.record)
+
+    def taken(self) -> None:
+        """The caller has the page that was held for it."""
+        size, self._held_bytes = self._held_bytes, 0
+        self._consumed(size)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The rows as they are released; each chunk counts as taken when the next one is asked for.
@@ -120,13 +131,20 @@ class JobHandle:
         if isinstance(self._end, Fail) and not self._chunks:
             self._finish()
 
+    def on_failure(self, callback: Callable[[], object]) -> None:
+        """Call this when the job fails, or now if it has: for whoever may be busy with rows when it happens."""
+        self._on_failure = callback
+        if isinstance(self._end, Fail):
+            callback()
+
     def cancel(self) -> None:
         """Nobody waits for the job any more. Does nothing when it is over."""
         self._chunks.clear()
         self._dispatcher.handle(CallerGone(self.id))
 
-    def deliver(self, chunks: tuple[bytes, ...]) -> None:
+    def deliver(self, chunks: tuple[bytes, ...], record: JobRecord) -> None:
         """Rows were released (for the dispatcher)."""
+        self.record = record
         self._chunks.extend(chunks)
         self._wake()
 
@@ -137,6 +155,8 @@ class JobHandle:
         self.record = end.record
         if isinstance(end, Complete):
             self._chunks.extend(end.chunks)
+        elif self._on_failure is not None:
+            self._on_failure()
         self._wake()
 
     def _finish(self) -> Complete:
@@ -286,7 +306,7 @@ class Dispatcher:
                 self._settle(instruction)
             case Deliver():
                 if (handle := self._handles.get(instruction.job)) is not None:
-                    handle.deliver(instruction.chunks)
+                    handle.deliver(instruction.chunks, instruction.record)
             case Abandon():
                 pass  # the handle has its outcome, and what it still holds goes with its caller
             case CloseSession():

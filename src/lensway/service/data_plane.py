@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
+import functools
+from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from lensway import limits
+from lensway.api.negotiation import EXPORT_MEDIA, JSON, PAGE_MEDIA
 from lensway.auth import decisions
 from lensway.catalog.names import invalid, nearest, not_found
 from lensway.catalog.reading import mapping
 from lensway.catalog.records import Lens, RetryMode, Source
 from lensway.dispatch.events import JobRequest, Release
+from lensway.dispatch.records import JobRecord
 from lensway.dispatch.shell import JobHandle
-from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import RequestId
 from lensway.query.capabilities import Capabilities, capabilities_of
 from lensway.query.fields import Field, FieldType
 from lensway.query.plan import PATTERN_OPERATORS, Operator, Plan
 from lensway.query.planner import PlannedRows, RowsRequest, plan_count, plan_export, plan_rows
-from lensway.query.result import RowFormat, decode_end
+from lensway.query.result import ResultEnd, RowFormat, decode_end
+from lensway.service import formats
+from lensway.service.bounds import bounds_of, default_page_rows
+from lensway.service.compression import compressed_whole
 from lensway.service.desk import Desk
 from lensway.service.explain import explain
 from lensway.service.http import Call, json_response
 from lensway.service.ring import RequestEntry, RequestRing, request_document, route_document
+from lensway.service.streaming import HeldPage, StreamedRows
 
 _QUERY_KEYS: Final = ("where", "orderBy", "limit", "offset", "cursor", "select", "include", "total", "timeoutMs")
 _EXPORT_KEYS: Final = ("where", "orderBy", "select", "timeoutMs")
 _COUNT_KEYS: Final = ("where", "timeoutMs")
-_EXPORT_FORMATS: Final[Mapping[str, RowFormat]] = {
-    "application/x-ndjson": RowFormat.NDJSON,
-    "text/csv": RowFormat.CSV,
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,69 +51,51 @@ class Asked:
 class DataPlane:
     """Handlers of the data plane."""
 
-    def __init__(self, desk: Desk, ring: RequestRing, cursor_key: bytes) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        ring: RequestRing,
+        cursor_key: bytes,
+        *,
+        stall_seconds: float = limits.STALL_TIMEOUT_SECONDS,
+    ) -> None:
         self._desk = desk
         self._ring = ring
         self._cursor_key = cursor_key
+        self._stall_seconds = stall_seconds
 
     # --- rows -------------------------------------------------------------------------------------------------------------
 
     async def query(self, call: Call) -> Response:
-        """A page of rows."""
-        _accept_json(call)
+        """A page of rows: as JSON when it is complete, in other formats as it comes."""
+        wanted = formats.wanted(call.request, PAGE_MEDIA)
         asked = self._asked(call, await call.body(), _QUERY_KEYS)
         planned = self._plan(call, asked)
-        handle = self._submit(
-            call, asked, "rows", planned.plan, row_format=RowFormat.JSON, rows_max=planned.plan.limit or 1
-        )
-        page = await call.while_connected(handle.page())
-        end = decode_end(page.result)
-        record = page.record
-        meta: dict[str, Any] = {
-            "lens": asked.lens.name,
-            "count": end.rows,
-            "hasMore": end.has_more,
-            "nextCursor": planned.next_cursor(end),
-        }
-        if end.total is not None:
-            meta["total"] = end.total
-        meta["durationMs"] = round(((record.ended_at or record.submitted_at) - record.submitted_at) * 1000, 3)
-        meta["requestId"] = call.request_id
-        meta["route"] = route_document(record, with_runners=not call.is_public)
-        body = b"".join((b'{"rows":[', *page.chunks, b'],"meta":', msgspec.json.encode(meta), b"}"))
-        return Response(body, media_type="application/json")
+        meta = functools.partial(_meta, call, asked, planned)
+        if wanted.row_format is not RowFormat.JSON:
+            return await self._streamed(call, asked, planned.plan, wanted, meta)
+        handle = self._submit(call, asked, planned.plan, RowFormat.JSON)
+        page = await call.while_connected(handle.page(hold=True))
+        closing = formats.json_end(meta(decode_end(page.result), page.record))
+        return await _page(handle, b"".join((b'{"rows":[', *page.chunks, closing)), wanted.coding)
 
     async def count(self, call: Call) -> Response:
         """How many rows match."""
         asked = self._asked(call, await call.body(), _COUNT_KEYS)
         plan = plan_count(asked.lens.definition, asked.body.get("where"), asked.capabilities)
-        handle = self._submit(call, asked, "rows", plan, row_format=RowFormat.JSON, rows_max=1)
+        handle = self._submit(call, asked, plan, RowFormat.JSON)
         page = await call.while_connected(handle.page())
         return Response(b"".join(page.chunks), media_type="application/json")
 
     async def export(self, call: Call) -> Response:
         """Every matching row, streamed. Failures before the first row are answered, later ones cut the stream."""
-        row_format, media, has_end_mark = _export_format(call.request.headers.get("accept", "*/*"))
+        wanted = formats.wanted(call.request, EXPORT_MEDIA)
         asked = self._asked(call, await call.body(), _EXPORT_KEYS)
-        if call.request.scope.get("http_version") == "1.0":
-            raise LenswayError(
-                ErrorCode.NOT_ACCEPTABLE, "HTTP/1.0 cannot tell a complete stream from a cut one", hint="Use HTTP/1.1."
-            )
         request = RowsRequest(
             where=asked.body.get("where"), order_by=asked.body.get("orderBy"), select=asked.body.get("select")
         )
         plan = plan_export(asked.lens.definition, request, asked.capabilities)
-        handle = self._submit(
-            call,
-            asked,
-            "export",
-            plan,
-            row_format=row_format,
-            rows_max=asked.lens.limits.max_rows or limits.EXPORT_ROWS_DEFAULT,
-        )
-        await call.while_connected(handle.released())
-        headers = {"Lensway-Request": call.request_id}
-        return StreamingResponse(_streamed(handle, has_end_mark=has_end_mark), media_type=media, headers=headers)
+        return await self._streamed(call, asked, plan, wanted, functools.partial(_meta, call, asked, None))
 
     async def explain(self, call: Call) -> Response:
         """What would run and where."""
@@ -174,7 +156,7 @@ class DataPlane:
         request = RowsRequest(
             where=body.get("where"),
             order_by=body.get("orderBy"),
-            limit=body.get("limit"),
+            limit=default_page_rows(asked.lens.limits) if body.get("limit") is None else body["limit"],
             offset=body.get("offset"),
             cursor=body.get("cursor"),
             select=body.get("select"),
@@ -188,37 +170,43 @@ class DataPlane:
             environment=call.by.environment.id,
         )
 
+    async def _streamed(
+        self, call: Call, asked: Asked, plan: Plan, wanted: formats.Wanted, meta: formats.Meta
+    ) -> Response:
+        formats.require_streams(call.request)
+        handle = self._submit(call, asked, plan, wanted.row_format, is_stream=True)
+        await call.while_connected(handle.released())
+        assert handle.record is not None, "released rows are of an attempt"
+        headers = formats.stream_headers(handle.record, with_runners=not call.is_public)
+        return StreamedRows(handle, formats.framing(wanted, meta), headers=headers, coding=wanted.coding)
+
     def _submit(
-        self, call: Call, asked: Asked, kind: str, plan: Plan, *, row_format: RowFormat, rows_max: int
+        self, call: Call, asked: Asked, plan: Plan, row_format: RowFormat, *, is_stream: bool = False
     ) -> JobHandle:
-        lens, is_export = asked.lens, kind == "export"
-        default = limits.EXPORT_TIMEOUT_MS_DEFAULT if is_export else limits.QUERY_TIMEOUT_MS_DEFAULT
-        timeout_ms = _timeout(asked.body.get("timeoutMs"), min(default, lens.limits.timeout_ms or default))
-        if lens.limits.timeout_ms is not None:
-            timeout_ms = min(timeout_ms, lens.limits.timeout_ms)
-        bytes_max = (lens.limits.max_bytes or limits.EXPORT_BYTES_DEFAULT) if is_export else limits.PAGE_BYTES_MAX
+        bounds = bounds_of(asked.lens.limits, plan.limit, asked.body.get("timeoutMs"), is_stream=is_stream)
         request = JobRequest(
             request=RequestId(call.request_id),
             environment=call.by.environment.id,
             source=asked.source.id,
-            kind=kind,
+            kind="export" if is_stream else "rows",
             payload=plan.encode(),
             format=row_format.value,
-            deadline=self._desk.clock.monotonic() + timeout_ms / 1000,
-            release=Release.STREAM if is_export else Release.AT_END,
-            rows_max=rows_max,
-            bytes_max=bytes_max,
-            row_bytes_max=lens.limits.max_row_bytes or limits.ROW_BYTES_DEFAULT,
-            may_retry=lens.retry is RetryMode.AUTO,
-            is_export=is_export,
-            page_bytes_max=None if is_export else limits.PAGE_BYTES_MAX,
+            deadline=self._desk.clock.monotonic() + bounds.timeout_ms / 1000,
+            release=Release.STREAM if is_stream else Release.AT_END,
+            rows_max=bounds.rows_max,
+            bytes_max=bounds.bytes_max,
+            row_bytes_max=bounds.row_bytes_max,
+            may_retry=asked.lens.retry is RetryMode.AUTO,
+            is_export=is_stream,
+            page_bytes_max=None if is_stream else limits.PAGE_BYTES_MAX,
+            stall_seconds=self._stall_seconds,
         )
         entry = RequestEntry(
             id=call.request_id,
             environment=call.by.environment.id,
             key=call.by.identity.key,
-            kind=kind,
-            lens=lens.name,
+            kind="export" if is_stream and plan.limit is None else "rows",
+            lens=asked.lens.name,
             source=asked.source.name,
             at=self._desk.clock.wall(),
         )
@@ -246,12 +234,30 @@ class DataPlane:
         }
 
 
-async def _streamed(handle: JobHandle, *, has_end_mark: bool) -> AsyncIterator[bytes]:
-    async with contextlib.aclosing(handle.stream()) as chunks:
-        async for chunk in chunks:
-            yield chunk
-    if has_end_mark:
-        yield msgspec.json.encode({"$end": {"rows": decode_end(handle.result).rows}}) + b"\n"
+def _meta(call: Call, asked: Asked, planned: PlannedRows | None, end: ResultEnd, record: JobRecord) -> dict[str, Any]:
+    meta: dict[str, Any] = {
+        "lens": asked.lens.name,
+        "count": end.rows,
+        "hasMore": end.has_more,
+        "nextCursor": None if planned is None else planned.next_cursor(end),
+    }
+    if end.total is not None:
+        meta["total"] = end.total
+    meta["durationMs"] = round(((record.ended_at or record.submitted_at) - record.submitted_at) * 1000, 3)
+    meta["requestId"] = call.request_id
+    meta["route"] = route_document(record, with_runners=not call.is_public)
+    return meta
+
+
+async def _page(handle: JobHandle, body: bytes, coding: str | None) -> Response:
+    headers = formats.VARY
+    if coding is not None and len(body) >= limits.COMPRESS_BYTES_MIN:
+        body = await compressed_whole(coding, body)
+        headers = {**headers, "Content-Encoding": coding}
+    if len(body) > limits.HTTP_UNWRITTEN_BYTES_MAX:
+        return HeldPage(body, handle, media_type=JSON, headers=headers)
+    handle.taken()
+    return Response(body, media_type=JSON, headers=headers)
 
 
 def _operators_of(field: Field, capabilities: Capabilities | None) -> list[str]:
@@ -262,59 +268,3 @@ def _operators_of(field: Field, capabilities: Capabilities | None) -> list[str]:
     if field.type is not FieldType.TEXT:
         usable = [operator for operator in usable if operator not in PATTERN_OPERATORS]
     return [*(f"${operator.value}" for operator in usable), "$exists"]
-
-
-def _timeout(value: object, default: int) -> int:
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limits.QUERY_TIMEOUT_MS_MAX:
-        raise invalid("timeoutMs", f"must be a whole number from 1 to {limits.QUERY_TIMEOUT_MS_MAX:,}")
-    return value
-
-
-def _accepted(header: str) -> list[str]:
-    """The media types of an Accept header, most wanted first; ``q=0`` left out."""
-    found: list[tuple[float, int, str]] = []
-    for number, part in enumerate(header.split(",")):
-        media, *parameters = (piece.strip() for piece in part.split(";"))
-        quality = 1.0
-        extra = []
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    quality = float(parameter[2:])
-                except ValueError:
-                    quality = 0.0
-            else:
-                extra.append(parameter)
-        if quality > 0 and media:
-            found.append((-quality, number, ";".join([media.lower(), *extra])))
-    return [media for _, _, media in sorted(found)]
-
-
-def _accept_json(call: Call) -> None:
-    header = call.request.headers.get("accept")
-    if header is None:
-        return
-    if not any(media.partition(";")[0] in ("*/*", "application/*", "application/json") for media in _accepted(header)):
-        raise LenswayError(
-            ErrorCode.NOT_ACCEPTABLE,
-            "A page is JSON",
-            hint="Accept application/json, or POST to …/export for application/x-ndjson and text/csv.",
-        )
-
-
-def _export_format(header: str) -> tuple[RowFormat, str, bool]:
-    for media in _accepted(header) or ["*/*"]:
-        name, _, parameters = media.partition(";")
-        if name in ("*/*", "application/*"):
-            name = "application/x-ndjson"
-        if name == "text/*":
-            name = "text/csv"
-        row_format = _EXPORT_FORMATS.get(name)
-        if row_format is not None:
-            has_end = row_format is RowFormat.NDJSON and "end=record" in parameters
-            return row_format, name + ("; charset=utf-8" if name == "text/csv" else ""), has_end
-    raise LenswayError(
-        ErrorCode.NOT_ACCEPTABLE, "An export has none of these formats", hint=f"Accept {' or '.join(_EXPORT_FORMATS)}."
-    )

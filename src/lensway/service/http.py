@@ -85,6 +85,12 @@ class Call:
 
     async def body(self) -> Any:
         """The decoded JSON body. Raises LenswayError INVALID_REQUEST, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE."""
+        coding = self.request.headers.get("content-encoding", "identity")
+        if coding.strip().lower() != "identity":
+            # Never opened: a few bytes can stand for any number of them.
+            raise LenswayError(
+                ErrorCode.UNSUPPORTED_MEDIA_TYPE, "The body is compressed", hint="Send it without Content-Encoding."
+            )
         data = await self._read()
         if not data:
             if self.route.is_body_optional:

@@ -1,0 +1,151 @@
+"""The HTTP connection below the responses, for what ASGI has no word for: trailers, a cut that the caller sees, callers that
+do not read.
+
+uvicorn parses and writes; this adds to it and replaces nothing. What waits here and in the kernel for a caller that does not
+read is bounded, so that "taken by the caller" means what flow control needs it to mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from lensway import limits
+from lensway.service.wire import WIRE
+
+_RESET_AT_ONCE: Final = struct.pack("ii", 1, 0)
+
+
+class _Wire:
+    """Implements `lensway.service.wire.Wire`."""
+
+    __slots__ = ("_connection", "_cycle")
+
+    def __init__(self, connection: Connection, cycle: RequestResponseCycle) -> None:
+        self._connection = connection
+        self._cycle = cycle
+
+    @property
+    def is_gone(self) -> bool:
+        """True when nothing that is written reaches the caller any more."""
+        return self._cycle.disconnected or self._cycle.transport.is_closing()
+
+    @property
+    def is_blocked(self) -> bool:
+        """True while the caller does not take what was written."""
+        return self._cycle.flow.write_paused
+
+    async def drained(self) -> None:
+        """Return when the caller has taken all but a little of what was written, or is gone."""
+        await self._cycle.flow.drain()
+
+    def finish(self, trailers: Iterable[tuple[bytes, bytes]]) -> None:
+        """End a chunked response well: its last chunk, and behind it the trailers. Names and values are our own."""
+        cycle = self._cycle
+        if self.is_gone:
+            return
+        assert cycle.chunked_encoding, "trailers follow chunks"
+        cycle.transport.write(b"0\r\n%s\r\n" % b"".join(b"%s: %s\r\n" % trailer for trailer in trailers))
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+
+    def cut(self) -> None:
+        """End the response without its last chunk. What was written still goes out, if the caller takes it."""
+        self._cycle.disconnected = True
+        if self.is_blocked:
+            self._connection.abort()
+        else:
+            self._connection.close_soon()
+
+    def abort(self) -> None:
+        """Drop the connection, and whatever was written to it and has not arrived yet."""
+        self._cycle.disconnected = True
+        self._connection.abort()
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection with bounded buffers, a wire for each response, and an end for callers that do not read."""
+
+    def __init__(self, *args: Any, stall_seconds: float = limits.STALL_TIMEOUT_SECONDS, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stall_seconds = stall_seconds
+        self._watching: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def stalling_after(cls, seconds: float) -> Callable[..., Connection]:
+        """What makes connections that are dropped when the caller takes nothing for so long."""
+        return functools.partial(cls, stall_seconds=seconds)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Bound what waits for a caller that does not read, here and in the kernel."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=limits.HTTP_UNWRITTEN_BYTES_MAX)
+        self._set_option("TCP_NOTSENT_LOWAT", limits.HTTP_UNSENT_BYTES_MAX)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The caller is gone."""
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The caller does not take what was written; from now on it is watched."""
+        super().pause_writing()
+        self._watch(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """The caller has taken it."""
+        self._stop_watching()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing more was asked: close, also when the last answer is never taken."""
+        if not self.transport.is_closing():
+            self.close_soon()
+
+    def close_soon(self) -> None:
+        """Close when what was written has been taken, or when the caller takes nothing."""
+        self.transport.close()
+        self.loop.call_later(self._stall_seconds, self.transport.abort)
+
+    def abort(self) -> None:
+        """Reset the connection: neither this process nor the kernel keeps anything for it."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_ONCE)
+        self.transport.abort()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.scope[WIRE] = _Wire(self, cycle)  # type: ignore[typeddict-unknown-key]
+        super()._start_asgi_task(cycle, app)
+
+    def _watch(self, waiting_bytes: int) -> None:
+        self._watching = self.loop.call_later(self._stall_seconds, self._look, waiting_bytes)
+
+    def _look(self, before: int) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        if waiting < before:
+            self._watch(waiting)
+        else:
+            self.abort()
+
+    def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
+    def _set_option(self, name: str, value: int) -> None:
+        sock, option = self.transport.get_extra_info("socket"), getattr(socket, name, None)
+        if sock is not None and option is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)

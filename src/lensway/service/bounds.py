@@ -1,0 +1,48 @@
+"""What one request may cost: the deployment's bounds, the lens's, the caller's own wish; the strictest holds."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lensway import limits
+from lensway.catalog.names import invalid
+from lensway.catalog.records import LensLimits
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """Meeting one fails the request, it never shortens the result."""
+
+    rows_max: int
+    bytes_max: int
+    row_bytes_max: int
+    timeout_ms: int
+
+
+def bounds_of(lens: LensLimits, page_rows: int | None, timeout_ms: object, *, is_stream: bool) -> Bounds:
+    """The bounds of a request; ``page_rows`` None is every row. Raises LenswayError INVALID_REQUEST for a bad time-out."""
+    is_export = page_rows is None and is_stream
+    default_ms = limits.EXPORT_TIMEOUT_MS_DEFAULT if is_export else limits.QUERY_TIMEOUT_MS_DEFAULT
+    bytes_max = lens.max_bytes or limits.EXPORT_BYTES_DEFAULT
+    return Bounds(
+        rows_max=_least(page_rows, lens.max_rows or limits.EXPORT_ROWS_DEFAULT),
+        bytes_max=bytes_max if is_stream else min(bytes_max, limits.PAGE_BYTES_MAX),
+        row_bytes_max=lens.max_row_bytes or limits.ROW_BYTES_DEFAULT,
+        timeout_ms=_least(lens.timeout_ms, _timeout(timeout_ms, default_ms)),
+    )
+
+
+def default_page_rows(lens: LensLimits) -> int:
+    """Rows of a page whose size was not said: one that the bounds allow."""
+    return _least(lens.max_rows, limits.ROWS_PER_PAGE_DEFAULT)
+
+
+def _least(first: int | None, second: int) -> int:
+    return second if first is None else min(first, second)
+
+
+def _timeout(value: object, default: int) -> int:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limits.QUERY_TIMEOUT_MS_MAX:
+        raise invalid("timeoutMs", f"must be a whole number from 1 to {limits.QUERY_TIMEOUT_MS_MAX:,}")
+    return value

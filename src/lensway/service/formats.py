@@ -1,0 +1,120 @@
+"""The formats of rows: which one a caller gets, and what surrounds the rows in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+
+from lensway.api.negotiation import ARROW, CSV, JSON, NDJSON, PARQUET, choose_coding, choose_media
+from lensway.dispatch.records import JobRecord
+from lensway.errors import ErrorCode, LenswayError
+from lensway.query.result import ResultEnd, RowFormat
+from lensway.service.compression import CODINGS
+from lensway.service.ring import route_document
+from lensway.service.streaming import Closing, Framing
+
+_FORMATS: Final[Mapping[str, RowFormat]] = {
+    JSON: RowFormat.JSON,
+    NDJSON: RowFormat.NDJSON,
+    CSV: RowFormat.CSV,
+    ARROW: RowFormat.ARROW,
+    PARQUET: RowFormat.PARQUET,
+}
+_COMPRESSED: Final = frozenset({PARQUET})
+"""Compressed in themselves: doing it again gains nothing."""
+_TRAILERS: Final = "Lensway-Rows, Lensway-Has-More, Lensway-Next-Cursor, Lensway-Total"
+VARY: Final = {"Vary": "Accept, Accept-Encoding"}
+
+Meta = Callable[[ResultEnd, JobRecord], dict[str, Any]]
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the caller gets. ``coding`` is the compression it asked for, None for none."""
+
+    media: str
+    row_format: RowFormat
+    has_end_record: bool
+    coding: str | None
+
+
+def wanted(request: Request, offered: Sequence[str]) -> Wanted:
+    """The format for this request. Raises LenswayError NOT_ACCEPTABLE."""
+    headers = request.headers
+    chosen = choose_media(headers.get("accept"), offered)
+    if chosen is None:
+        raise LenswayError(
+            ErrorCode.NOT_ACCEPTABLE, "Rows are available in none of these formats here", hint=_hint(offered)
+        )
+    coding = None
+    if chosen.name not in _COMPRESSED and (accepted := headers.get("accept-encoding")) is not None:
+        coding = choose_coding(accepted, CODINGS)
+    has_end_record = chosen.name == NDJSON and chosen.parameters.get("end") == "record"
+    return Wanted(chosen.name, _FORMATS[chosen.name], has_end_record, coding)
+
+
+def require_streams(request: Request) -> None:
+    """Raises LenswayError NOT_ACCEPTABLE for HTTP/1.0, which ends every stream the same way, complete or not."""
+    if request.scope.get("http_version") == "1.0":
+        raise LenswayError(
+            ErrorCode.NOT_ACCEPTABLE,
+            "HTTP/1.0 cannot tell a complete stream from a cut one",
+            hint="Use HTTP/1.1; in nginx that is `proxy_http_version 1.1`.",
+        )
+
+
+def framing(wanted: Wanted, meta: Meta) -> Framing:
+    """What surrounds the rows of a stream in this format."""
+    opening = b""
+    closing: Closing = _nothing
+    if wanted.row_format is RowFormat.JSON:
+        opening = b'{"rows":['
+        closing = lambda end, record: json_end(meta(end, record))  # noqa: E731 - it needs what stands around it
+    elif wanted.has_end_record:
+        closing = _end_record
+    return Framing(
+        media_type=wanted.media + ("; charset=utf-8" if wanted.media == CSV else ""),
+        trailer_names=_TRAILERS,
+        trailers=lambda end, record: _trailers(meta(end, record)),
+        opening=opening,
+        closing=closing,
+        is_arrow=wanted.row_format is RowFormat.ARROW,
+    )
+
+
+def json_end(meta: Mapping[str, Any]) -> bytes:
+    """What stands behind the rows of a JSON document."""
+    return b'],"meta":' + msgspec.json.encode(meta) + b"}"
+
+
+def stream_headers(record: JobRecord, *, with_runners: bool) -> dict[str, str]:
+    """What is known of a stream when it begins."""
+    route = msgspec.json.encode(route_document(record, with_runners=with_runners))
+    return {"Lensway-Route": route.decode(), "Lensway-Request": record.request, **VARY}
+
+
+def _trailers(meta: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
+    found = [
+        (b"Lensway-Rows", b"%d" % meta["count"]),
+        (b"Lensway-Has-More", b"true" if meta["hasMore"] else b"false"),
+    ]
+    if meta["nextCursor"] is not None:
+        found.append((b"Lensway-Next-Cursor", str(meta["nextCursor"]).encode("ascii")))
+    if "total" in meta:
+        found.append((b"Lensway-Total", b"%d" % meta["total"]))
+    return found
+
+
+def _nothing(_end: ResultEnd, _record: JobRecord) -> bytes:
+    return b""
+
+
+def _end_record(end: ResultEnd, _record: JobRecord) -> bytes:
+    return msgspec.json.encode({"$end": {"rows": end.rows}}) + b"\n"
+
+
+def _hint(offered: Sequence[str]) -> str:
+    elsewhere = " Parquet is a file's format: POST to …/export." if PARQUET not in offered else ""
+    return f"Accept {', '.join(offered[:-1])} or {offered[-1]}.{elsewhere}"

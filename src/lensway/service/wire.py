@@ -1,0 +1,33 @@
+"""What a response may do with its connection, for what ASGI has no word for. The HTTP server puts one into each scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+WIRE: Final = "lensway.wire"
+"""Where a response finds its `Wire` in the ASGI scope."""
+
+
+class Wire(Protocol):
+    """The connection below one response. After `finish`, `cut` or `abort` the response is over."""
+
+    @property
+    def is_gone(self) -> bool:
+        """True when nothing that is written reaches the caller any more."""
+
+    @property
+    def is_blocked(self) -> bool:
+        """True while the caller does not take what was written."""
+
+    async def drained(self) -> None:
+        """Return when the caller has taken all but a little of what was written, or is gone."""
+
+    def finish(self, trailers: Iterable[tuple[bytes, bytes]]) -> None:
+        """End a chunked response well: its last chunk, and behind it the trailers. Names and values are our own."""
+
+    def cut(self) -> None:
+        """End the response without its last chunk. What was written still goes out, if the caller takes it."""
+
+    def abort(self) -> None:
+        """Drop the connection, and whatever was written to it and has not arrived yet."""
