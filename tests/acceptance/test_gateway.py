@@ -33,7 +33,7 @@ def hello(runner: str, **more) -> Hello:
         "instance": "ins_x",
         "versions": (1,),
         "software": "test",
-        "public_key": bytes(32),
+        "public_key": bytes([9, *bytes(31)]),
         "bridges": {"postgres": "x"},
         "capacity": 1,
     }

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey, OKPKey
@@ -80,6 +80,15 @@ class InstanceKeys:
         if plain is None:
             raise ValueError("no plaintext")
         return plain
+
+
+def is_usable(public_key: bytes) -> bool:
+    """False for 32 bytes with which no key can be agreed (points of low order): nothing can be sealed to them."""
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public_key))
+    except ValueError:
+        return False
+    return True
 
 
 def seal(config: bytes, public_key: bytes, claims: SealClaims) -> bytes:

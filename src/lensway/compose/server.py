@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
-import ipaddress
 import pathlib
 import signal
 import socket
@@ -17,6 +16,7 @@ import structlog
 import uvicorn
 
 from lensway import limits
+from lensway.auth.address import Network
 from lensway.auth.caller import Caller
 from lensway.auth.derive import derive
 from lensway.auth.limiter import FailureLimiter
@@ -53,8 +53,6 @@ from lensway.store.bootstrap import DataDirectory, first_admin_key
 from lensway.store.sqlite import SqliteStore
 
 _log = structlog.get_logger("lensway.server")
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +171,7 @@ class Server:
             clock,
             transport_of=WebSocketTransport,
             limiter=FailureLimiter(),
+            trusted_proxies=settings.trusted_proxies,
             push_is_lost=lambda: settings.is_losing_pushes,
         )
         store.subscribe(lambda _snapshot, _changes: dispatcher.catalog_changed())
@@ -193,6 +192,7 @@ class Server:
             clock=clock,
             signing_key=derive(master, "session"),
             is_secure=settings.public_url.startswith("https://"),
+            trusted_proxies=settings.trusted_proxies,
         )
         data_plane = DataPlane(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
         handlers = (data_plane, ControlPlane(use, desk, ring), operations)
@@ -225,6 +225,8 @@ class Server:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # Who asks is decided by --trusted-proxies alone; the library would believe anybody on this machine.
+                proxy_headers=False,
                 date_header=True,
                 lifespan="off",
                 ws="none",

@@ -6,7 +6,7 @@ import dataclasses
 import hmac
 import pathlib
 import urllib.parse
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import jinja2
@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from lensway.auth import decisions, session
+from lensway.auth.address import Network, address_of
 from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
 from lensway.catalog.ports import SnapshotSource
@@ -64,13 +65,21 @@ class Console:
     """Builds the routes of the Console."""
 
     def __init__(
-        self, uses: Uses, *, snapshots: SnapshotSource, clock: Clock, signing_key: bytes, is_secure: bool
+        self,
+        uses: Uses,
+        *,
+        snapshots: SnapshotSource,
+        clock: Clock,
+        signing_key: bytes,
+        is_secure: bool,
+        trusted_proxies: Sequence[Network] = (),
     ) -> None:
         self._uses = uses
         self._snapshots = snapshots
         self._clock = clock
         self._key = signing_key
         self._is_secure = is_secure
+        self._trusted = trusted_proxies
         self._limiter = FailureLimiter()
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_HERE / "templates"),
@@ -107,7 +116,7 @@ class Console:
         return self._page("login.html", title="Sign in", error="")
 
     async def _login(self, request: Request) -> Response:
-        address = request.client.host if request.client else ""
+        address = self._address(request)
         now = self._clock.monotonic()
         if not _is_same_origin(request):
             return self._page("login.html", status=403, title="Sign in", error="This form was sent from another site.")
@@ -117,7 +126,9 @@ class Console:
             identity = decisions.authenticate(self._snapshots.current(), f"Bearer {form.get('key', '').strip()}")
             decisions.require_read(identity)
         except LenswayError as error:
-            self._limiter.failed(address, now)
+            # Only wrong keys count: waiting is over when it is over, however often somebody asks meanwhile.
+            if error.code is ErrorCode.UNAUTHENTICATED:
+                self._limiter.failed(address, now)
             text = f"{error}. {error.failure.hint or ''}"
             return self._page("login.html", status=CODES[error.code].status, title="Sign in", error=text)
         response = RedirectResponse("/console/runners", 303, _HEADERS)
@@ -135,6 +146,10 @@ class Console:
         response = RedirectResponse("/console/runners", 303, _HEADERS)
         self._set_cookie(response, _ENVIRONMENT_COOKIE, urllib.parse.quote(form.get("environment", "")))
         return response
+
+    def _address(self, request: Request) -> str:
+        peer = request.client.host if request.client else ""
+        return address_of(peer, request.headers.getlist("x-forwarded-for"), self._trusted)
 
     def _set_cookie(self, response: Response, name: str, value: str) -> None:
         response.set_cookie(name, value, path="/console", httponly=True, samesite="strict", secure=self._is_secure)
@@ -179,7 +194,7 @@ class Console:
             identity=identity,
             environment=environment,
             request_id=new_request_id(),
-            address=request.client.host if request.client else "",
+            address=self._address(request),
         )
         return _Visit(request, caller, session.form_token(self._key, cookie))
 

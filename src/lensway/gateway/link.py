@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import structlog
 
 from lensway import limits
+from lensway.auth import sealing
 from lensway.catalog.records import Runner
 from lensway.catalog.rules.runners import is_token_good
 from lensway.clock import Clock
@@ -261,6 +262,9 @@ class Link:
         except ProtocolError as error:
             self._say(Finish(error.reason, "no common protocol version: upgrade the older side"))
             return
+        if not sealing.is_usable(hello.public_key):
+            self._say(Finish(CloseReason.PROTOCOL_ERROR, "nothing can be sealed to this public key"))
+            return
         others = sum(
             session.facts.instance != hello.instance for session in self._dispatch.fleet.sessions_of(self.runner.id)
         )
@@ -400,6 +404,6 @@ def _cause_of(tasks: list[asyncio.Task[None]]) -> str:
         if isinstance(error, TransportClosedError):
             return error.cause
         if error is not None:
-            _log.error("link failed", exc_info=error)
+            _log.error("link failed", exc_info=error, error=type(error).__name__)
             return "internal"
     return "closed"

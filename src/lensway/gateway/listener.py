@@ -20,6 +20,7 @@ from websockets.typing import Subprotocol
 
 from lensway import limits
 from lensway.auth import tokens
+from lensway.auth.address import Network, address_of
 from lensway.auth.decisions import authenticate_runner
 from lensway.catalog.ports import CatalogStore
 from lensway.catalog.records import Change, Runner
@@ -86,9 +87,11 @@ class Listener:
         *,
         transport_of: Callable[[Any], Transport],
         limiter: FailureLimiter,
+        trusted_proxies: Sequence[Network] = (),
         push_is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
+        self._trusted = trusted_proxies
         self._dispatch = dispatch
         self._clock = clock
         self._sets = AssignmentSets(store, clock)
@@ -143,7 +146,7 @@ class Listener:
 
     def _check_upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
         self._pending.connections.discard(connection)
-        address = _address_of(connection)
+        address = self._address(connection, request)
         try:
             runner, token_hash = self._admit(request, address)
         except LenswayError as error:
@@ -155,7 +158,13 @@ class Listener:
             return response
         connection.lensway_runner = runner  # type: ignore[attr-defined]  # the library offers no slot for what a check found
         connection.lensway_token_hash = token_hash  # type: ignore[attr-defined]
+        connection.lensway_address = address  # type: ignore[attr-defined]
         return None
+
+    def _address(self, connection: ServerConnection, request: Request) -> str:
+        remote = connection.remote_address
+        forwarded = request.headers.get_all("X-Forwarded-For")
+        return address_of(str(remote[0]) if remote else "", forwarded, self._trusted)
 
     def _admit(self, request: Request, address: str) -> tuple[Runner, bytes]:
         path, _, query = request.path.partition("?")
@@ -198,7 +207,7 @@ class Listener:
             dispatch=self._dispatch,
             sets=self._sets,
             clock=self._clock,
-            address=_address_of(connection),
+            address=connection.lensway_address,  # type: ignore[attr-defined]
             token_hash=connection.lensway_token_hash,  # type: ignore[attr-defined]
             push_is_lost=self._push_is_lost,
         )
@@ -216,7 +225,14 @@ class Listener:
         for link in list(self._links):
             now = snapshot.runner_by_id(link.runner.id)
             if now is not link.runner:
-                link.adopt(now)
+                self._adopt(link, now)
+
+    def _adopt(self, link: Link, runner: Runner | None) -> None:
+        try:
+            link.adopt(runner)
+        except Exception as error:  # noqa: BLE001 - the boundary of one link: the change reaches all others all the same
+            _log.exception("a link failed", runner=link.runner.name, error=type(error).__name__)
+            link.finish(CloseReason.GOING_AWAY, "the server failed")
 
 
 _STATUS: Final = {
@@ -226,8 +242,3 @@ _STATUS: Final = {
     ErrorCode.RATE_LIMITED: http.HTTPStatus.TOO_MANY_REQUESTS,
     ErrorCode.OVERLOADED: http.HTTPStatus.SERVICE_UNAVAILABLE,
 }
-
-
-def _address_of(connection: ServerConnection) -> str:
-    remote = connection.remote_address
-    return str(remote[0]) if remote else ""

@@ -15,7 +15,7 @@ from lensway.query import where as wheres
 from lensway.query.capabilities import Capabilities
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import After, Constant, OrderBy, Plan, PlanColumn, PlanKind, Shape, encode_shape
-from lensway.query.result import ResultEnd
+from lensway.query.result import ResultEnd, unbelievable
 
 _DIRECTIONS: Final = {"asc": False, "desc": True}
 
@@ -37,12 +37,22 @@ class PlannedRows(msgspec.Struct, frozen=True, kw_only=True):
 
     plan: Plan
     binding: cursors.CursorBinding | None
+    keys: tuple[PlanColumn, ...] = ()
 
     def next_cursor(self, end: ResultEnd) -> str | None:
         """The cursor behind the last row of the page. None when no more rows follow, when the lens has no primary key, and
-        when the values of the order are too long for a cursor; ``end.has_more`` tells the truth in every case."""
+        when the values of the order are too long for a cursor; ``end.has_more`` tells the truth in every case.
+
+        Raises:
+            LenswayError: RUNNER_FAILED for key values that are none of this order.
+        """
         if self.binding is None or end.last_key is None or not end.has_more:
             return None
+        if len(self.keys) != len(end.last_key) or not all(
+            value is None or values.fits(value, column.type)
+            for value, column in zip(end.last_key, self.keys, strict=True)
+        ):
+            raise unbelievable("the key of the last row")
         return self.binding.sign(end.last_key)
 
 
@@ -91,7 +101,7 @@ def plan_rows(
         with_total=request.total,
         params=where_params,
     )
-    return PlannedRows(plan=_plan(shape, params, limit, offset), binding=binding)
+    return PlannedRows(plan=_plan(shape, params, limit, offset), binding=binding, keys=shape.keys)
 
 
 def plan_export(definition: LensDefinition, request: RowsRequest, capabilities: Capabilities) -> Plan:

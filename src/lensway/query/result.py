@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -52,6 +52,9 @@ class ResultLimits(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     row_bytes_max: int
 
 
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class ResultEnd(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The end mark of a complete result.
 
@@ -60,11 +63,11 @@ class ResultEnd(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     when there is no row or the lens has no primary key.
     """
 
-    rows: int
-    bytes: int
+    rows: Count
+    bytes: Count
     has_more: bool = False
     last_key: tuple[object, ...] | None = None
-    total: int | None = None
+    total: Count | None = None
 
 
 _decoder: Final = msgspec.msgpack.Decoder(ResultEnd)
@@ -76,8 +79,18 @@ def encode_end(end: ResultEnd) -> bytes:
 
 
 def decode_end(data: bytes) -> ResultEnd:
-    """The end mark of these bytes. Raises LenswayError INTERNAL for anything else: whoever executed it broke the rules."""
+    """The end mark of these bytes. Raises LenswayError RUNNER_FAILED for anything else."""
     try:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise LenswayError(ErrorCode.INTERNAL, "the end mark of the result cannot be read") from None
+        raise unbelievable("the end mark of the result") from None
+
+
+def unbelievable(what: str) -> LenswayError:
+    """The error for what an executing process says and what cannot be: it is not ours, or it is broken."""
+    return LenswayError(
+        ErrorCode.RUNNER_FAILED,
+        f"Whoever executed this answered what cannot be read: {what}",
+        hint="Is the runner one of Lensway's, of this version or the one before?",
+        details={"phase": "answer"},
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from lensway import limits
 from lensway.api.envelope import error_body
 from lensway.api.routes import Access, Param, Route
 from lensway.auth import decisions
+from lensway.auth.address import Network, address_of
 from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
 from lensway.catalog.names import invalid, nearest
@@ -153,7 +153,7 @@ class Endpoint:
         limiter: FailureLimiter,
         metrics: Metrics,
         clock: Clock,
-        trusted_proxies: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = (),
+        trusted_proxies: Sequence[Network] = (),
     ) -> None:
         self._snapshots = snapshots
         self._limiter = limiter
@@ -238,21 +238,7 @@ class Endpoint:
 
     def _address(self, request: Request) -> str:
         peer = request.client.host if request.client else ""
-        forwarded = request.headers.get("x-forwarded-for")
-        if not self._trusted or not forwarded:
-            return peer
-        # From the nearest hop outwards: the first that is not one of our own proxies is who asks.
-        for hop in [peer, *(each.strip() for each in reversed(forwarded.split(",")))]:
-            if not self._is_trusted(hop):
-                return hop
-        return peer
-
-    def _is_trusted(self, text: str) -> bool:
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            return False
-        return any(address in network for network in self._trusted)
+        return address_of(peer, request.headers.getlist("x-forwarded-for"), self._trusted)
 
 
 def json_response(value: object, *, status: int = 200) -> Response:

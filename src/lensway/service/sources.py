@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lensway.auth.caller import Caller
+from lensway.bridges.contract import TableDescription, TableSummary
 from lensway.catalog import rules
 from lensway.catalog.definitions import (
     SourceDraft,
@@ -107,13 +108,13 @@ class Sources:
         """The tables that the source's login can read. Raises LenswayError."""
         source = rules.require_source(self._desk.snapshot(), caller.environment.id, name)
         job = DocumentJob(kind="tables", source=source)
-        return {"tables": await run_document_job(self._desk, job, request_id=caller.request_id)}
+        return {"tables": await run_document_job(self._desk, job, list[TableSummary], request_id=caller.request_id)}
 
     async def table(self, caller: Caller, name: str, table: str) -> Any:
         """One table's columns. Raises LenswayError."""
         source = rules.require_source(self._desk.snapshot(), caller.environment.id, name)
         job = DocumentJob(kind="table", source=source, payload=table.encode())
-        return await run_document_job(self._desk, job, request_id=caller.request_id)
+        return await run_document_job(self._desk, job, TableDescription, request_id=caller.request_id)
 
     def check(self, draft: SourceDraft) -> None:
         """Refuse a source that can never work. Raises LenswayError INVALID_REQUEST."""

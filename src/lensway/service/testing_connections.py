@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from lensway import limits
 from lensway.auth.caller import Caller
+from lensway.bridges.contract import ConnectionReport, Stage
 from lensway.bridges.work import encode_probes
 from lensway.catalog.records import Runner, Source
 from lensway.dispatch.events import JobRequest, Release
@@ -17,8 +18,10 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.fleet import Session
 from lensway.ids import RequestId, RunnerId, SessionId, new_request_id
 from lensway.query.planner import plan_probe
-from lensway.query.result import RowFormat
+from lensway.query.result import RowFormat, unbelievable
 from lensway.service.desk import Desk
+
+Document = TypeVar("Document")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +37,10 @@ class DocumentJob:
     unassigned: bool = False
 
 
-async def run_document_job(desk: Desk, job: DocumentJob, *, request_id: str | None = None) -> Any:
-    """The decoded document. Raises LenswayError with whatever the job's one outcome was."""
+async def run_document_job(
+    desk: Desk, job: DocumentJob, answer: type[Document], *, request_id: str | None = None
+) -> Document:
+    """The decoded document. Raises LenswayError with whatever the job's one outcome was; RUNNER_FAILED for another document."""
     request = JobRequest(
         request=RequestId(request_id or new_request_id()),
         environment=job.source.environment,
@@ -54,7 +59,10 @@ async def run_document_job(desk: Desk, job: DocumentJob, *, request_id: str | No
         unassigned=job.unassigned,
     )
     page = await desk.dispatcher.submit(request).page()
-    return msgspec.json.decode(b"".join(page.chunks))
+    try:
+        return msgspec.json.decode(b"".join(page.chunks), type=answer)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise unbelievable("the document") from None
 
 
 class ConnectionTests:
@@ -87,7 +95,7 @@ class ConnectionTests:
             tests = (self._one(source, payload, session, assigned=assigned) for session in sessions)
             found = await asyncio.gather(*tests)
             results = [
-                {"runner": session.facts.runner_name, "instance": session.facts.instance, **result}
+                {**result, "runner": session.facts.runner_name, "instance": session.facts.instance}
                 for session, result in zip(sessions, found, strict=True)
             ]
         ok = all(result["ok"] for result in results)
@@ -107,7 +115,9 @@ class ConnectionTests:
                 unassigned=session.facts.runner not in assigned,
             )
         try:
-            document = await run_document_job(self._desk, job)
+            found = await run_document_job(self._desk, job, ConnectionReport)
+            if [each.stage for each in found.stages] != list(Stage):
+                raise unbelievable("the stages of the test")
         except LenswayError as error:
             if session is None and error.code in (ErrorCode.SOURCE_REQUIRES_RUNNER, ErrorCode.NO_RUNNERS_ONLINE):
                 raise
@@ -118,15 +128,17 @@ class ConnectionTests:
                 "stages": [stage | ({"hint": hint} if hint else {"hint": str(error)}), *_skipped()],
                 "warnings": [],
             }
-        document.setdefault("warnings", [])
-        return dict(document)
+        document: dict[str, Any] = msgspec.to_builtins(found)
+        # What failed cannot be ok, whatever the report says of itself.
+        is_ok = found.ok and all(each.ok is not False for each in found.stages)
+        return {**document, "ok": is_ok, "warnings": document.get("warnings", [])}
 
     async def _raise_absent(self, source: Source, payload: bytes, runner: Runner | None) -> None:
         """Nobody is there: dispatch itself says who, since when, and what to do."""
         job = DocumentJob(kind="test", source=source, payload=payload)
         if runner is not None:
             job = dataclasses.replace(job, runner=runner.id, unassigned=True)
-        await run_document_job(self._desk, job)
+        await run_document_job(self._desk, job, ConnectionReport)
 
 
 def _class_of(error: LenswayError) -> str:

@@ -1,0 +1,37 @@
+"""Addresses in the audit and in the limits of failed attempts: the peer, or what --trusted-proxies say, never a caller."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+
+from lensway.testing.deployment import Deployment
+
+pytestmark = pytest.mark.acceptance
+
+
+def noted(client: httpx2.Client, name: str, headers: list[tuple[str, str]]) -> str:
+    """The address that the audit has of a change that was sent with these headers."""
+    made = client.post("/v1/keys", json={"kind": "sk", "name": name}, headers=[*client.headers.items(), *headers])
+    assert made.status_code == 201, made.text
+    entries = client.get("/v1/audit", params={"limit": "1"}).json()["entries"]
+    return str(entries[0]["address"])
+
+
+def test_a_callers_word_for_its_address_is_not_taken(shared: Deployment) -> None:
+    assert noted(shared.client(), "forwarded", [("X-Forwarded-For", "203.0.113.9")]) == "127.0.0.1"
+
+
+def test_behind_a_trusted_proxy_the_caller_is_who_it_says_and_one_is_limited_alone(tmp_path) -> None:
+    with Deployment(tmp_path, serve_options=("--trusted-proxies", "127.0.0.0/8")) as deployment:
+        client = deployment.client()
+        assert (
+            noted(client, "one", [("X-Forwarded-For", "1.1.1.1"), ("X-Forwarded-For", "203.0.113.9")]) == "203.0.113.9"
+        )
+        evil, good = {"X-Forwarded-For": "203.0.113.1"}, {"X-Forwarded-For": "203.0.113.2"}
+        with httpx2.Client(base_url=deployment.url, trust_env=False) as browser:
+            wrong = {"key": "ak_" + "x" * 40}
+            tried = [browser.post("/console/login", data=wrong, headers=evil).status_code for _ in range(150)]
+            assert (tried[0], tried[-1]) == (401, 429)
+            signed_in = browser.post("/console/login", data={"key": deployment.admin_key}, headers=good)
+            assert signed_in.status_code == 303, "somebody else behind the same proxy signs in all the same"
