@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import secrets
@@ -111,9 +112,9 @@ class Stage:
         return next(row for row in rows if row["name"] == self.name(runner))
 
 
-@pytest.fixture
-def stage(shared: Deployment, orders: Database) -> Iterator[Stage]:
-    """A managed source of its own with its lenses."""
+@contextlib.contextmanager
+def set_up(shared: Deployment, orders: Database) -> Iterator[Stage]:
+    """A managed source of its own with its lenses; what was started on it ends with the block."""
     number = next(_numbers)
     client = shared.client()
     stage = Stage(shared, client, orders, f"orders{number}", f"lens{number}", f"slow{number}")
@@ -129,6 +130,20 @@ def stage(shared: Deployment, orders: Database) -> Iterator[Stage]:
     for process in stage.started:
         if process.is_running:
             process.kill()
+
+
+@pytest.fixture
+def stage(shared: Deployment, orders: Database) -> Iterator[Stage]:
+    """A managed source of its own with its lenses."""
+    with set_up(shared, orders) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def module_stage(shared: Deployment, orders: Database) -> Iterator[Stage]:
+    """The same, once for all tests of a module that only look."""
+    with set_up(shared, orders) as stage:
+        yield stage
 
 
 @pytest.fixture
