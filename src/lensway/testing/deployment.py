@@ -247,11 +247,12 @@ class Deployment:
         gateway_url: str | None = None,
         wait: bool = True,
         prefix: Sequence[str] = (),
+        options: Sequence[str] = (),
     ) -> Process:
         """Start a process of this runner; waits until it serves unless told not to."""
         runner = Process(
             f"runner {identity.name}",
-            ["runner", "start"],
+            ["runner", "start", *options],
             {
                 "LENSWAY_RUNNER_ID": identity.id,
                 "LENSWAY_RUNNER_TOKEN": identity.token,
