@@ -99,6 +99,10 @@ class Nemesis:
         if restart_every is not None:
             self._spawn("nemesis of the server", self._restart_for_ever, restart_every)
 
+    def follow(self, script: Sequence[tuple[str, str]]) -> None:
+        """Instead of `start`: do these (fault, runner) one after the other."""
+        self._spawn("nemesis with a script", self._do_each, script)
+
     def stop(self) -> None:
         """No more faults; returns when all is well again. What did not come back is among the problems."""
         self._over.set()
@@ -149,6 +153,10 @@ class Nemesis:
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _do_each(self, script: Sequence[tuple[str, str]]) -> None:
+        for name, runner in script:
+            self.once(fault(name), runner)
 
     def _disturb_for_ever(self, runner: str, pause: tuple[float, float]) -> None:
         while not self._over.wait(self.between(*pause)):

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import pathlib
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 import asyncpg
@@ -99,6 +99,10 @@ class Site:
         finally:
             await connection.close()
 
+    def run_sql(self, *statements: str) -> None:
+        """As `execute`, for who has no event loop."""
+        asyncio.run(self.execute(*statements))
+
     def _declare(self) -> None:
         config = {
             "host": "127.0.0.1",
@@ -185,12 +189,3 @@ class Site:
     def names(self) -> Sequence[str]:
         """The runners of this site."""
         return tuple(self.runners)
-
-
-@contextlib.contextmanager
-def site(directory: pathlib.Path, runners: Sequence[str], **options: Any) -> Iterator[Site]:
-    """A site with these runners, assigned and well."""
-    with Site(directory, **options) as made:
-        for name in runners:
-            made.add_runner(name)
-        yield made
