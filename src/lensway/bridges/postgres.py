@@ -7,6 +7,8 @@ already right for most requests. Large pages and exports read through a cursor i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
@@ -25,14 +27,15 @@ from lensway.bridges.contract import (
     TableDescription,
     TableSummary,
 )
-from lensway.bridges.encode import RowWriter, load_encoder
+from lensway.bridges.encode import ARROW_FORMATS, RowWriter
 from lensway.bridges.failures import timed_out
+from lensway.bridges.postgres_bulk_sql import COLUMNS_MAX
 from lensway.bridges.postgres_inspection import describe_table, list_tables, run_test
-from lensway.bridges.postgres_pool import Pool, PooledConnection
+from lensway.bridges.postgres_pool import Pool, PooledConnection, connect
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
 from lensway.query.compile import Compiled, compile_shape
 from lensway.query.plan import Plan
-from lensway.query.result import ResultEnd
+from lensway.query.result import ResultEnd, RowFormat, not_available
 
 _DIALECT: Final = "postgres"
 _SINGLE_STATEMENT_ROWS_MAX: Final = 1_000
@@ -69,17 +72,23 @@ class PostgresSource:
     def __init__(self, settings: PostgresSettings, policy: AddressPolicy) -> None:
         self._settings = settings
         self._policy = policy
-        self._queries = Pool(settings, policy, size=limits.CONNECTIONS_PER_SOURCE_MAX)
-        self._exports = Pool(settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
+        self._queries = Pool(settings, policy, size=limits.CONNECTIONS_PER_SOURCE_MAX, connect=connect)
+        self._exports = Pool(settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX, connect=connect)
+        self._bulk: Any = None
+        # Exports take either driver, and together no more connections than one of them has.
+        self._export_slots = asyncio.Semaphore(limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
 
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows; cancelled or late, the statement is gone from the database first."""
         compiled = compile_shape(plan.shape, _DIALECT)
-        await load_encoder(execution.format)
         pool = self._exports if execution.is_export else self._queries
         page_rows = plan.limit
         try:
-            async with asyncio.timeout(max(0.0, execution.deadline - time.monotonic())):
+            slots = self._export_slots if execution.is_export else contextlib.nullcontext()
+            async with asyncio.timeout(max(0.0, execution.deadline - time.monotonic())), slots:
+                if _is_bulk(compiled, execution) and await self._open_bulk(execution.format):
+                    end: ResultEnd = await self._bulk.run(compiled, plan, execution, sink)
+                    return end
                 for is_last_try in (False, True):
                     writer = RowWriter(compiled, execution.format, execution.limits, sink, page_rows=page_rows)
                     try:
@@ -100,9 +109,23 @@ class PostgresSource:
         except TimeoutError:
             raise timed_out() from None
 
+    async def _open_bulk(self, format: RowFormat) -> bool:
+        """Whether the bulk path is there. Raises LenswayError NOT_ACCEPTABLE where it is not and nothing else has the format."""
+        if self._bulk is None:
+            try:
+                # In a thread: what it imports takes some hundred milliseconds.
+                module = await asyncio.to_thread(importlib.import_module, "lensway.bridges.postgres_bulk")
+            except ImportError:
+                if format in ARROW_FORMATS:
+                    raise not_available(format.value) from None
+                return False
+            if self._bulk is None:
+                self._bulk = module.BulkSource(self._settings, self._policy)
+        return True
+
     async def _on_connection(
         self,
-        pool: Pool,
+        pool: Pool[PooledConnection],
         compiled: Compiled,
         plan: Plan,
         execution: Execution,
@@ -177,6 +200,21 @@ class PostgresSource:
         """Close every connection."""
         await self._queries.close()
         await self._exports.close()
+        if self._bulk is not None:
+            await self._bulk.close()
+
+
+def _is_bulk(compiled: Compiled, execution: Execution) -> bool:
+    """Arrow comes from the driver that has it; of texts only long ones, in the forms that it can make."""
+    if execution.format in ARROW_FORMATS:
+        return True
+    output = compiled.columns[: compiled.output_count]
+    return (
+        execution.is_export
+        and execution.format is RowFormat.NDJSON
+        and len(output) <= COLUMNS_MAX
+        and not any(column.is_list for column in output)
+    )
 
 
 async def _ping(driver: Any) -> None:

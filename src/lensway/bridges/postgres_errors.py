@@ -76,7 +76,7 @@ def of_query(error: BaseException) -> LenswayError:
         case LenswayError():
             return error
         case asyncpg.PostgresError():
-            return _of_state(error.sqlstate or "")
+            return of_state(error.sqlstate or "")
         case asyncpg.InterfaceError() | asyncpg.InternalClientError() | OSError() | EOFError():
             return unreachable("tcp", "reset")
         case _:
@@ -86,9 +86,13 @@ def of_query(error: BaseException) -> LenswayError:
 def is_broken_connection(error: BaseException) -> bool:
     """True when the connection is gone, so that a statement of which nothing was released may be tried on another one."""
     if isinstance(error, asyncpg.PostgresError):
-        state = error.sqlstate or ""
-        return state[:2] in _CONNECTION_CLASSES or state in _SHUTDOWNS
+        return is_broken_state(error.sqlstate or "")
     return isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | EOFError)
+
+
+def is_broken_state(state: str | None) -> bool:
+    """As `is_broken_connection`, by SQLSTATE; None is an error that the server has not sent."""
+    return state is None or state[:2] in _CONNECTION_CLASSES or state in _SHUTDOWNS
 
 
 def is_stale_statement(error: BaseException) -> bool:
@@ -99,7 +103,8 @@ def is_stale_statement(error: BaseException) -> bool:
     )
 
 
-def _of_state(state: str) -> LenswayError:
+def of_state(state: str) -> LenswayError:
+    """The failure for this SQLSTATE of a statement."""
     if state == _QUERY_CANCELED:
         return timed_out()
     if state[:2] in _CONNECTION_CLASSES or state in _SHUTDOWNS:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import asyncpg
 
@@ -28,17 +29,19 @@ _STATEMENTS_MAX: Final = 200
 _STATEMENTS_BYTES_MAX: Final = 4 * limits.MIB
 _IDLE_IN_TRANSACTION_MS: Final = int((limits.STALL_TIMEOUT_SECONDS + 10) * 1000)
 
-# One statement sets the session up. Through set_config, because poolers refuse unknown start-up parameters; the last line
-# only where the server knows it (14 and newer): a statement whose client died then ends within half a second.
-_SESSION: Final = f"""
+# These set a session up. Through set_config, because poolers refuse unknown start-up parameters; the second one only where the
+# server knows it (14 and newer): a statement whose client died then ends within half a second.
+SESSION_STATEMENTS: Final = (
+    f"""
 SELECT set_config('default_transaction_read_only', 'on', false), set_config('timezone', 'UTC', false),
   set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postgres', false),
   set_config('extra_float_digits', '1', false), set_config('bytea_output', 'hex', false),
   set_config('standard_conforming_strings', 'on', false), set_config('search_path', current_setting('search_path'), false),
   set_config('application_name', 'lensway', false),
-  set_config('idle_in_transaction_session_timeout', '{_IDLE_IN_TRANSACTION_MS}', false);
-SELECT set_config(name, '500', false) FROM pg_settings WHERE name = 'client_connection_check_interval';
-"""  # noqa: S608 - made of our own numbers
+  set_config('idle_in_transaction_session_timeout', '{_IDLE_IN_TRANSACTION_MS}', false)
+""",
+    "SELECT set_config(name, '500', false) FROM pg_settings WHERE name = 'client_connection_check_interval'",
+)
 
 
 class PooledConnection:
@@ -110,21 +113,44 @@ def check_columns(compiled: Compiled, statement: Any) -> None:
             raise type_mismatch(column.name, wanted, name)
 
 
-class Pool:
+class Connection(Protocol):
+    """What a pool must know of a connection."""
+
+    idle_since: float
+
+    def is_usable(self) -> bool:
+        """False once it is known to be closed."""
+
+    async def discard(self) -> None:
+        """Close it, whatever it does; returns when its statement is gone from the database."""
+
+
+AnyConnection = TypeVar("AnyConnection", bound=Connection)
+
+
+class Pool(Generic[AnyConnection]):
     """Up to ``size`` connections. The one used last is used first, so that idle ones grow old and are closed."""
 
-    def __init__(self, settings: PostgresSettings, policy: AddressPolicy, *, size: int) -> None:
+    def __init__(
+        self,
+        settings: PostgresSettings,
+        policy: AddressPolicy,
+        *,
+        size: int,
+        connect: Callable[[PostgresSettings, AddressPolicy], Awaitable[AnyConnection]],
+    ) -> None:
         self._settings = settings
         self._policy = policy
         self._size = size
-        self._idle: deque[PooledConnection] = deque()
+        self._connect = connect
+        self._idle: deque[AnyConnection] = deque()
         self._count = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._pruning: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
-    async def acquire(self, *, fresh: bool = False) -> PooledConnection:
+    async def acquire(self, *, fresh: bool = False) -> AnyConnection:
         """A connection, idle or new; waits while all are used. Bound it by the deadline.
 
         Raises:
@@ -149,7 +175,7 @@ class Pool:
                     self._wake_one()
                 raise
 
-    def release(self, connection: PooledConnection) -> None:
+    def release(self, connection: AnyConnection) -> None:
         """The connection may be used again."""
         if self._is_closed or not connection.is_usable():
             self._drop(connection)
@@ -161,7 +187,7 @@ class Pool:
             self._pruning = loop.call_later(limits.CONNECTION_IDLE_SECONDS, self._prune)
         self._wake_one()
 
-    async def discard(self, connection: PooledConnection) -> None:
+    async def discard(self, connection: AnyConnection) -> None:
         """Close it; returns when its statement is gone from the database."""
         closing = asyncio.ensure_future(connection.discard())
         self._count -= 1
@@ -179,16 +205,16 @@ class Pool:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    async def _open(self) -> PooledConnection:
+    async def _open(self) -> AnyConnection:
         self._count += 1
         try:
-            return await connect(self._settings, self._policy)
+            return await self._connect(self._settings, self._policy)
         except BaseException:
             self._count -= 1
             self._wake_one()
             raise
 
-    def _drop(self, connection: PooledConnection) -> None:
+    def _drop(self, connection: AnyConnection) -> None:
         self._count -= 1
         task = asyncio.ensure_future(connection.discard())
         self._closing.add(task)
@@ -225,7 +251,7 @@ async def connect(settings: PostgresSettings, policy: AddressPolicy) -> PooledCo
         try:
             async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS):
                 driver = await connect_driver(settings, address)
-                await driver.execute(_SESSION)
+                await driver.execute(";".join(SESSION_STATEMENTS))
                 for name, decode in TEXT_DECODERS.items():
                     await _set_decoder(driver, name, decode)
             return PooledConnection(driver, has_statement_tags=settings.has_statement_tags)

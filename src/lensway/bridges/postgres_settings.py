@@ -37,7 +37,7 @@ _OTHER_OPTIONS: Final = frozenset(
     }
 )
 _PORT: Final = 5432
-_CERTIFICATE_START: Final = "-----BEGIN CERTIFICATE-----"
+CERTIFICATE_START: Final = "-----BEGIN CERTIFICATE-----"
 
 
 class _NamedContext(ssl.SSLContext):
@@ -82,7 +82,7 @@ class PostgresSettings:
             try:
                 if self.sslrootcert is None:
                     context.load_default_certs()
-                elif self.sslrootcert.lstrip().startswith(_CERTIFICATE_START):
+                elif self.sslrootcert.lstrip().startswith(CERTIFICATE_START):
                     context.load_verify_locations(cadata=self.sslrootcert)
                 else:
                     context.load_verify_locations(cafile=self.sslrootcert)

@@ -1,0 +1,192 @@
+"""The bulk path of PostgreSQL: Arrow batches over COPY, in threads; for Arrow, Parquet, and exports as NDJSON.
+
+The loop only waits for threads and for the sink. While one piece is written the next is read, so that two are in memory, and
+a caller that takes nothing stops the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from lensway import limits
+from lensway.bridges import postgres_errors as errors
+from lensway.bridges.addresses import resolve
+from lensway.bridges.contract import AddressPolicy, Execution, RowSink
+from lensway.bridges.encode import Meter
+from lensway.bridges.failures import query_failed, row_too_large, unreachable
+from lensway.bridges.postgres_adbc import Session, SessionError
+from lensway.bridges.postgres_bulk_job import BulkJob
+from lensway.bridges.postgres_bulk_sql import NESTED_LIST_STATE, ROW_TOO_LARGE_STATE
+from lensway.bridges.postgres_pool import SESSION_STATEMENTS, Pool, connect
+from lensway.bridges.postgres_settings import PostgresSettings
+from lensway.errors import LenswayError
+from lensway.query.compile import Compiled
+from lensway.query.plan import Plan
+from lensway.query.result import ResultEnd
+
+_CANCEL_AGAIN_SECONDS: Final = 0.05
+"""A cancel that comes between two statements is lost; it is sent again."""
+
+Result = TypeVar("Result")
+
+
+class BulkConnection:
+    """One session, what runs on it, and the threads that it uses."""
+
+    def __init__(self, session: Session, threads: concurrent.futures.Executor) -> None:
+        self.session = session
+        self.idle_since = 0.0
+        self._threads = threads
+        self._running: asyncio.Future[Any] | None = None
+
+    def begin(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
+        """Do this in a thread; one at a time. Await it with `asyncio.shield`: the thread goes on."""
+        self._running = future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return future
+
+    def is_usable(self) -> bool:
+        """False once it was cancelled."""
+        return not self.session.is_canceled
+
+    async def discard(self) -> None:
+        """Close it; a statement that runs is cancelled first and waited for, briefly."""
+        loop = asyncio.get_running_loop()
+        running = self._running
+        give_up = loop.time() + limits.CANCEL_SECONDS
+        if running is not None:
+            while not running.done() and loop.time() < give_up:
+                cancelling = loop.run_in_executor(self._threads, self.session.cancel)
+                await asyncio.wait({cancelling, running}, timeout=_CANCEL_AGAIN_SECONDS)
+            if not running.done():
+                running.add_done_callback(lambda _: self._threads.submit(self.session.close))
+                return
+            if not running.cancelled():
+                running.exception()
+        if self.session.is_streaming:
+            await loop.run_in_executor(self._threads, self.session.cancel)
+        await loop.run_in_executor(self._threads, self.session.close)
+
+
+class BulkSource:
+    """Runs plans of one source through sessions of its own."""
+
+    def __init__(self, settings: PostgresSettings, policy: AddressPolicy) -> None:
+        self._settings = settings
+        self._policy = policy
+        size = limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX
+        # A thread for each connection, and one to cancel what it does.
+        self._threads = concurrent.futures.ThreadPoolExecutor(4 * size, thread_name_prefix="postgres-bulk")
+        self._pages = Pool(settings, policy, size=size, connect=self._connected)
+        self._exports = Pool(settings, policy, size=size, connect=self._connected)
+
+    async def run(self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
+        """Execute the plan and write its rows. Cancelling the task cancels the statement first.
+
+        Raises:
+            LenswayError: as `OpenSource.run`; bound it by the deadline.
+        """
+        pool = self._exports if execution.is_export else self._pages
+        for is_last_try in (False, True):
+            meter = Meter(execution.limits)
+            try:
+                return await self._on_connection(pool, compiled, plan, execution, sink, meter, fresh=is_last_try)
+            except SessionError as error:
+                if is_last_try or meter.bytes or not errors.is_broken_state(error.sqlstate):
+                    raise _failure(error, execution) from None
+        raise AssertionError("the second try returns or raises")
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pages.close()
+        await self._exports.close()
+        self._threads.shutdown(wait=False)
+
+    async def _on_connection(
+        self,
+        pool: Pool[BulkConnection],
+        compiled: Compiled,
+        plan: Plan,
+        execution: Execution,
+        sink: RowSink,
+        meter: Meter,
+        *,
+        fresh: bool,
+    ) -> ResultEnd:
+        connection = await pool.acquire(fresh=fresh)
+        is_clean = False
+        try:
+            job = BulkJob(connection.session, compiled, plan, execution)
+            end = await _streamed(connection, job, sink, meter)
+            is_clean = True
+            return end
+        finally:
+            if is_clean:
+                pool.release(connection)
+            else:
+                await pool.discard(connection)
+
+    async def _connected(self, settings: PostgresSettings, policy: AddressPolicy) -> BulkConnection:
+        failure = unreachable("tcp", "unreachable")
+        for address in await resolve(settings.host, settings.port, policy):
+            opening = asyncio.get_running_loop().run_in_executor(self._threads, _opened, settings, address)
+            try:
+                return BulkConnection(await asyncio.shield(opening), self._threads)
+            except SessionError:
+                failure = unreachable("login", "login")
+            except asyncio.CancelledError:
+                opening.add_done_callback(_close_late)
+                raise
+        # libpq tells why in words only. The other driver fails for the same reason, and tells it by class.
+        probe = await connect(settings, policy)
+        await probe.discard()
+        raise failure
+
+
+async def _streamed(connection: BulkConnection, job: BulkJob, sink: RowSink, meter: Meter) -> ResultEnd:
+    await asyncio.shield(connection.begin(job.start))
+    ahead = connection.begin(job.next)
+    while (piece := await asyncio.shield(ahead)) is not None:
+        ahead = connection.begin(job.next)
+        meter.count(piece.rows, len(piece.data))
+        if piece.data:
+            await sink.write(piece.data)
+    tail = await asyncio.shield(connection.begin(job.finish))
+    if tail:
+        meter.count(0, len(tail))
+        await sink.write(tail)
+    return ResultEnd(rows=meter.rows, bytes=meter.bytes, has_more=job.has_more, last_key=job.last_key, total=job.total)
+
+
+def _opened(settings: PostgresSettings, address: str) -> Session:
+    session = Session(settings, address)
+    try:
+        for statement in SESSION_STATEMENTS:
+            session.execute(statement)
+    except SessionError:
+        session.close()
+        raise
+    return session
+
+
+def _close_late(opening: asyncio.Future[Session]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+def _failure(error: SessionError, execution: Execution) -> LenswayError:
+    match error.sqlstate:
+        case None:
+            return unreachable("tcp", "reset")
+        case state if state == ROW_TOO_LARGE_STATE:
+            return row_too_large(execution.limits.row_bytes_max)
+        case state if state == NESTED_LIST_STATE:
+            return query_failed(
+                "not_representable",
+                f"A field holds a list of lists, which {execution.format.value} cannot hold",
+                hint="Ask for application/x-ndjson or text/csv, which hold every value.",
+            )
+        case state:
+            return errors.of_state(state)

@@ -1,0 +1,128 @@
+"""One plan on one session of the bulk path, from its first statement to its last byte. Blocks: called in a thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lensway.bridges.arrow_encode import BatchEncoder, batch_encoder, check_row_sizes
+from lensway.bridges.arrow_types import schema_of
+from lensway.bridges.contract import Execution
+from lensway.bridges.failures import row_too_large, type_mismatch
+from lensway.bridges.postgres_adbc import Session
+from lensway.bridges.postgres_arrow import bulk_column, declared_type, shaped
+from lensway.bridges.postgres_bulk_sql import BulkColumn, batches_sql, lines_sql, spelled, with_values
+from lensway.query.compile import Compiled
+from lensway.query.plan import Plan
+from lensway.query.result import RowFormat
+
+
+class Piece(NamedTuple):
+    """Encoded rows, and how many."""
+
+    rows: int
+    data: bytes
+
+
+class BulkJob:
+    """Runs a plan: `start`, then `next` until None, then `finish`."""
+
+    def __init__(self, session: Session, compiled: Compiled, plan: Plan, execution: Execution) -> None:
+        self._session = session
+        self._compiled = compiled
+        self._plan = plan
+        self._execution = execution
+        self._output = compiled.columns[: compiled.output_count]
+        self._left = plan.limit
+        self._encoder: BatchEncoder | None = None
+        self._schema: Any = None
+        self.has_more = False
+        self.last_key: tuple[object, ...] | None = None
+        self.total: int | None = None
+
+    def start(self) -> None:
+        """Begin the transaction and the statement. Raises SessionError, LenswayError type_mismatch."""
+        session, compiled = self._session, self._compiled
+        session.execute("BEGIN TRANSACTION READ ONLY")
+        # COPY is one statement to its end, however slowly it is read: this is the deadline.
+        seconds = max(1, int(self._execution.deadline - time.monotonic()) + 1)
+        session.execute(f"SET LOCAL statement_timeout = {seconds * 1000}")
+        columns = self._columns(session.schema(compiled.sql))
+        statement = self._with_values(compiled.sql, compiled.bind(self._plan))
+        row_bytes, count = self._execution.limits.row_bytes_max, compiled.output_count
+        if self._execution.format is RowFormat.NDJSON:
+            sql = lines_sql(statement, columns, count, row_bytes)
+        else:
+            sql = batches_sql(statement, columns, count, compiled.key_positions, row_bytes)
+        # In front: behind it, the comment would swallow what the driver puts around the statement.
+        session.stream(f"/* lensway {self._execution.tag.replace('*', '')} */ {sql}")
+
+    def next(self) -> Piece | None:
+        """The next rows, or None behind the last ones. Raises SessionError, and LenswayError as `RowWriter` does."""
+        while not self.has_more and (batch := self._session.next_batch()) is not None:
+            if self._left is not None and batch.num_rows > self._left:
+                self.has_more = True
+                batch = batch.slice(0, self._left)
+            if batch.num_rows:
+                if self._left is not None:
+                    self._left -= batch.num_rows
+                return Piece(batch.num_rows, self._encoded(batch))
+        return None
+
+    def finish(self) -> bytes:
+        """What stands behind the last row; the session can be used again. Raises SessionError."""
+        while self.has_more and self._session.is_streaming and self._session.next_batch() is not None:
+            pass  # at most one row
+        if self._compiled.count_sql is not None:
+            sql = self._with_values(self._compiled.count_sql, self._compiled.bind_count(self._plan))
+            self.total = self._session.row(sql)[0]
+        self._session.execute("ROLLBACK")
+        return b"" if self._encoder is None else self._encoder.end()
+
+    def _columns(self, schema: Any) -> Sequence[BulkColumn]:
+        fields = list(schema)
+        columns = [bulk_column(*each) for each in zip(self._compiled.columns, fields, strict=True)]
+        for column in columns:
+            declared = column.declared
+            if not column.fits():
+                wanted = f"a list of {declared.type.value}" if declared.is_list else declared.type.value
+                raise type_mismatch(declared.name, wanted, column.type_name + ("[]" if column.is_list else ""))
+        if self._execution.format is not RowFormat.NDJSON:
+            declared_types = [declared_type(*each) for each in zip(columns, fields, strict=True)]
+            self._schema = schema_of(self._output, declared_types[: len(self._output)])
+            self._encoder = batch_encoder(self._execution.format, self._schema)
+        return columns
+
+    def _with_values(self, sql: str, values: Sequence[object]) -> str:
+        if not values:
+            return sql
+        asked = ", ".join(f"quote_nullable(${number + 1}::text)" for number in range(len(values)))
+        literals = self._session.row(f"SELECT {asked}", [spelled(value) for value in values])
+        return with_values(sql, literals)
+
+    def _encoded(self, batch: Any) -> bytes:
+        row_bytes = self._execution.limits.row_bytes_max
+        if self._encoder is None:
+            return _lines(batch.column(0), row_bytes)
+        made = shaped(batch, self._schema, self._output, self._execution.format.value)
+        check_row_sizes(made, row_bytes)
+        count = len(self._output)
+        if self._compiled.key_positions:
+            last = batch.num_rows - 1
+            self.last_key = tuple(column[last].as_py() for column in batch.columns[count:])
+        return self._encoder.batch(made)
+
+
+def _lines(lines: Any, row_bytes_max: int) -> bytes:
+    """The texts of a column, one behind the other: they are the bytes of its buffer."""
+    _, offsets, data = lines.buffers()
+    ends = pa.Array.from_buffers(pa.int32(), len(lines) + 1, [None, offsets], offset=lines.offset)
+    start, stop = ends[0].as_py(), ends[len(lines)].as_py()
+    if stop - start > row_bytes_max and pc.max(pc.binary_length(lines)).as_py() - 1 > row_bytes_max:
+        raise row_too_large(row_bytes_max)
+    text: bytes = data.slice(start, stop - start).to_pybytes()
+    return text
