@@ -16,6 +16,7 @@ from lensway.catalog.warnings import WarningCode
 from lensway.dispatch.core_jobs import ATTEMPT_TABLE, JOB_TABLE
 from lensway.errors import CODES, Retry
 from lensway.fleet import SESSION_TABLE, RunnerState
+from tools import exceptions
 
 _LIMITS_FILE: Final = pathlib.Path(limits.__file__)
 _RETRY_WORDS: Final = {Retry.NEVER: "no", Retry.LATER: "later", Retry.SAFE: "at once"}
@@ -147,6 +148,7 @@ def main() -> int:
     for name, (path, make) in PARTS.items():
         page = pathlib.Path(path)
         page.write_text(written(page.read_text(encoding="utf-8"), name, make()), encoding="utf-8")
+    exceptions.TARGET.write_text(exceptions.source(), encoding="utf-8")
     return 0
 
 

@@ -26,7 +26,7 @@ LAYERS: Final[tuple[tuple[str, ...], ...]] = (
 ASIDE: Final = frozenset({"testing"})
 """May import every room; no room imports it."""
 
-PURE: Final = ("protocol", "query", "api", "catalog", "fleet", "dispatch/core")
+PURE: Final = ("protocol", "query", "api", "catalog", "fleet", "dispatch/core", "client/core")
 """Path prefixes below the package that hold neither waiting nor time nor chance nor I/O."""
 IMPURE_IMPORTS: Final = frozenset(
     {

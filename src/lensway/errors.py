@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 
 class Retry(enum.Enum):
@@ -182,6 +182,9 @@ class Failure:
 class LenswayError(Exception):
     """Root of every error that Lensway raises on purpose; carries a `Failure`."""
 
+    is_answer: ClassVar[bool] = True
+    """False for what a client finds out by itself, such as a server that is away: `code` is then only the nearest one."""
+
     def __init__(
         self,
         code: ErrorCode,
@@ -207,3 +210,29 @@ class LenswayError(Exception):
     def code(self) -> ErrorCode:
         """The code of the failure."""
         return self.failure.code
+
+    @property
+    def message(self) -> str:
+        """What happened, and to what."""
+        return self.failure.message
+
+    @property
+    def hint(self) -> str | None:
+        """What to do, where that is known."""
+        return self.failure.hint
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        """Facts, as JSON has them."""
+        return self.failure.details
+
+    @property
+    def request_id(self) -> str | None:
+        """The id that finds the request in the log and in ``lensway requests``."""
+        found = self.failure.details.get("requestId")
+        return None if found is None else str(found)
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """When the server asked to come back, if it did."""
+        return self.failure.retry_after_seconds

@@ -224,6 +224,27 @@ EVENT_SUBSCRIBERS_MAX: Final = 200
 EVENT_BACKLOG_MAX: Final = 1_000
 TEST_TIMEOUT_SECONDS: Final = 15.0
 
+# --- client ---------------------------------------------------------------------------------------------------------------
+CLIENT_TIMEOUT_SECONDS: Final = 60.0
+"""One call with all its repetitions, unless the caller says otherwise: twice what the server allows a query."""
+CLIENT_CONNECT_SECONDS: Final = 5.0
+CLIENT_ANSWER_SLACK_SECONDS: Final = 2.0
+"""After its deadline an answer may take so long to arrive: the outcome comes by deadline + 1 s, and it travels."""
+CLIENT_ATTEMPTS_MAX: Final = 12
+"""Times that one read is sent: with the back-off some 30 s, which outlasts a restart of the server."""
+CLIENT_SAFE_REPEATS_MAX: Final = 1
+"""Repetitions of a read that failed although everything was there; a query that kills runners must not be sent for ever."""
+CLIENT_BACKOFF_SECONDS_MIN: Final = 0.1
+CLIENT_BACKOFF_SECONDS_MAX: Final = 5.0
+CLIENT_ANSWER_BYTES_MAX: Final = 64 * MIB
+"""One answer that the client reads as a whole; the server's pages stop far below."""
+CLIENT_LINE_BYTES_MAX: Final = 2 * ROW_BYTES_MAX
+"""One line of NDJSON that the client waits for the end of."""
+CLIENT_EXPORT_ROWS_PER_PAGE: Final = 1_000
+"""Rows of a page when every page is asked for: a tenth of the largest, so that the first rows come soon."""
+CLIENT_KEEPALIVE_SECONDS: Final = 15
+"""Silence on a connection after which the kernel asks whether the server's host is still there."""
+
 assert CREDIT_WINDOW_BYTES >= HOLD_BACK_BYTES + DATA_FRAME_BYTES_MAX
 assert 4 * CREDIT_GRANT_BYTES_MIN <= CREDIT_WINDOW_BYTES
 assert HEARTBEAT_SECONDS < SUSPECT_SECONDS < RUNNER_FENCE_SECONDS < DEAD_SECONDS
@@ -236,3 +257,5 @@ assert CONFIG_BYTES_MAX * 16 // 9 < ASSIGNMENT_PART_BYTES_MAX
 assert PAGE_BYTES_MAX <= PAGE_BYTES_TOTAL_MAX
 assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX
 assert CONNECTIONS_PER_SOURCE_MAX <= JOBS_PER_PAIR_MAX <= JOBS_PER_SESSION_DEFAULT
+assert PAGE_BYTES_MAX < CLIENT_ANSWER_BYTES_MAX
+assert CLIENT_TIMEOUT_SECONDS * 1000 > QUERY_TIMEOUT_MS_DEFAULT

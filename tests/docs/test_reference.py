@@ -14,6 +14,7 @@ from lensway.observe.metrics import Metrics
 from lensway.query.fields import FieldType
 from lensway.query.plan import Operator
 from lensway.runner.policy import LocalPolicy
+from tools import exceptions
 from tools.reference import PARTS, written
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -27,6 +28,10 @@ def page(name: str) -> str:
 def test_generated_parts_are_those_of_the_code(name: str) -> None:
     path, make = PARTS[name]
     assert written(page(path), name, make()) == page(path), "run: python -m tools.reference"
+
+
+def test_the_clients_exceptions_are_those_of_the_table() -> None:
+    assert exceptions.source() == page(str(exceptions.TARGET)), "run: python -m tools.reference"
 
 
 def test_every_option_of_serve_is_described() -> None:

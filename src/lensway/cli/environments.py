@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyclopts import App
 
 from lensway.cli import report, target
-from lensway.client.http import segment
+from lensway.client import segment
 
 environments = App(name="environments", help="Environments: isolated namespaces.")
 

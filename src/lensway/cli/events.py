@@ -8,7 +8,7 @@ import msgspec
 from cyclopts import Parameter
 
 from lensway.cli import report, target
-from lensway.client.http import segment
+from lensway.client import segment
 
 _To = target.Target
 

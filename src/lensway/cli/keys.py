@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from lensway.cli import report, target
-from lensway.client.http import segment
+from lensway.client import segment
 
 keys = App(name="keys", help="API keys: ak_ admin, sk_ service, pk_ publishable.")
 

@@ -7,7 +7,7 @@ import sys
 from cyclopts import App
 
 from lensway.cli import report, target
-from lensway.client.http import segment
+from lensway.client import segment
 
 lenses = App(name="lenses", help="Lenses: declared views of tables.")
 

@@ -32,7 +32,7 @@ _COMMANDS = {
     "audit": "Who changed what.",
     "requests": "What became of recent requests.",
 }
-_WHERE = {"pull": "push", "export": "query", "explain": "query", "audit": "events", "requests": "events"}
+_WHERE = {"pull": "push", "explain": "query", "audit": "events", "requests": "events"}
 
 for _name, _summary in _COMMANDS.items():
     app.command(f"lensway.cli.{_WHERE.get(_name, _name)}:{_name}", name=_name, help=_summary)

@@ -1,178 +1,144 @@
-"""`lensway query`, `export`, `explain`: the data plane from the shell."""
+"""`lensway query` and `explain`: the data plane from the shell."""
 
 from __future__ import annotations
 
-import os
-import pathlib
+import itertools
 import sys
-import time
-from collections.abc import Mapping
-from typing import Annotated, Any, BinaryIO, Final, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 import msgspec
 from cyclopts import Parameter
 
 from lensway.cli import report, target
-from lensway.client import StreamedRows
-from lensway.client.http import segment
+from lensway.client import Client, Page, Stream
 from lensway.errors import ErrorCode, LenswayError
 
-_PROGRESS_SECONDS: Final = 0.5
-_ExportFormat = Literal["json", "ndjson", "csv", "arrow", "parquet"]
-
-_Where = Annotated[str | None, Parameter(help='Filter as JSON, e.g. \'{"total": {"$gt": 100}}\'.')]
-_OrderBy = Annotated[str | None, Parameter(help="FIELD or FIELD:desc, several separated by commas.")]
-_Select = Annotated[str | None, Parameter(help="Fields, separated by commas.")]
-_To = target.Target
+Where = Annotated[str | None, Parameter(help='Filter as JSON, e.g. \'{"total": {"$gt": 100}}\'.')]
+OrderBy = Annotated[str | None, Parameter(help="FIELD or FIELD:desc, several separated by commas.")]
+Select = Annotated[str | None, Parameter(help="Fields, separated by commas.")]
+TimeoutMs = Annotated[int | None, Parameter(help="The server's deadline for this request.")]
 
 
 def query(
     lens: str,
     *,
-    where: _Where = None,
-    order_by: _OrderBy = None,
-    select: _Select = None,
+    where: Where = None,
+    order_by: OrderBy = None,
+    select: Select = None,
     limit: Annotated[int | None, Parameter(help="Rows of a page, 1 to 10,000; 100 unless said.")] = None,
-    all: Annotated[bool, Parameter(negative=(), help="Every page to the last, not only the first.")] = False,
+    all: Annotated[bool, Parameter(negative=(), help="Every matching row, not only the first page.")] = False,
     format: Annotated[
         Literal["json", "ndjson", "csv", "arrow", "table"] | None,
         Parameter(help="table on a terminal, json when piped."),
     ] = None,
-    to: _To = target.DEFAULT,
+    timeout_ms: TimeoutMs = None,
+    to: target.To = target.DEFAULT,
 ) -> None:
     """Ask a lens for rows."""
-    body = request_body(where=where, order_by=order_by, select=select, limit=limit)
+    asked = options(where=where, order_by=order_by, select=select)
     chosen = format or ("json" if report.wants_json(to.json) else "table")
+    report.refuse_binary_on_terminal(chosen)
     with to.client() as client:
         if chosen in ("ndjson", "csv", "arrow"):
-            operation = "/export" if all else ""
-            with client.stream("POST", f"/v1/query/{segment(lens)}{operation}", body, accept=chosen) as rows:
-                for chunk in rows:
-                    sys.stdout.buffer.write(chunk)
+            with _stream(client, lens, chosen, {**asked, "timeout_ms": timeout_ms}, limit, all=all) as rows:
+                rows.save(sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return
-        pages = client.pages(lens, body) if all else iter([client.query(lens, body)])
-        if chosen == "json":
-            _write_pages(pages)
-            return
-        for page in pages:
-            columns = list(page["rows"][0]) if page["rows"] else []
-            report.write_table(columns, [list(row.values()) for row in page["rows"]], empty="no rows")
-            _write_footer(page["meta"], all=all)
-
-
-def export(
-    lens: str,
-    *,
-    output: Annotated[
-        pathlib.Path | None, Parameter(name=["--output", "-o"], help="File; standard output unless said.")
-    ] = None,
-    where: _Where = None,
-    order_by: _OrderBy = None,
-    select: _Select = None,
-    format: Annotated[
-        _ExportFormat | None, Parameter(help="By the file's ending unless said; ndjson otherwise.")
-    ] = None,
-    to: _To = target.DEFAULT,
-) -> None:
-    """Stream every matching row into a file: to a temporary name beside it, renamed when it is complete."""
-    body = request_body(where=where, order_by=order_by, select=select, limit=None)
-    chosen = format or _format_of(output)
-    with to.client() as client, client.stream("POST", f"/v1/query/{segment(lens)}/export", body, accept=chosen) as rows:
-        if output is None:
-            _copy(rows, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-            return
-        partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("xb") as file:
-                _copy(rows, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(output)
-        except OSError as error:
-            raise LenswayError(ErrorCode.INVALID_REQUEST, f"cannot write {output}: {error.strerror}") from None
-        finally:
-            partial.unlink(missing_ok=True)
-    report.write_note(f"{output}: {rows.bytes_received:,} bytes")
+        pages = _pages(client, lens, {**asked, "timeout_ms": timeout_ms}, limit, all=all)
+        write = _write_json if chosen == "json" else _write_tables
+        write(pages)
 
 
 def explain(
     lens: str,
     *,
-    where: _Where = None,
-    order_by: _OrderBy = None,
-    select: _Select = None,
+    where: Where = None,
+    order_by: OrderBy = None,
+    select: Select = None,
     limit: int | None = None,
-    to: _To = target.DEFAULT,
+    to: target.To = target.DEFAULT,
 ) -> None:
     """Show the statement (values redacted) and where it would run, with every candidate and the reason. Runs nothing."""
-    body = request_body(where=where, order_by=order_by, select=select, limit=limit)
     with to.client() as client:
-        report.write_json(client.call("POST", f"/v1/query/{segment(lens)}/explain", body))
+        found = client.explain(lens, limit=limit, **options(where=where, order_by=order_by, select=select))
+    if report.wants_json(to.json):
+        report.write_json(found)
+        return
+    report.write_line(f"{found.statement}\n")
+    for number, parameter in enumerate(found.parameters, start=1):
+        report.write_line(f"  ${number}  {parameter}")
+    route = found.route
+    place = route.runner or route.via or "nowhere"
+    report.write_line(
+        f"source {found.source} ({found.bridge}), via {place}" + (f": {route.error}" if route.error else "")
+    )
+    if route.candidates:
+        report.write_table(
+            ("CANDIDATE", "VERDICT", "SCORE"), [(c.runner, c.verdict, c.score) for c in route.candidates], empty=""
+        )
 
 
-def request_body(
-    *, where: str | None, order_by: str | None, select: str | None, limit: int | None
-) -> dict[str, object]:
-    """The body of a query from the options. Raises LenswayError INVALID_REQUEST for text that is not JSON."""
-    body: dict[str, object] = {}
+def options(*, where: str | None, order_by: str | None, select: str | None) -> dict[str, Any]:
+    """The options as the client takes them. Raises LenswayError INVALID_REQUEST for text that is not a JSON object."""
+    found: dict[str, Any] = {}
     if where is not None:
-        try:
-            body["where"] = msgspec.json.decode(where)
-        except msgspec.DecodeError as error:
-            raise LenswayError(ErrorCode.INVALID_REQUEST, f"--where is not JSON: {error}") from None
+        found["where"] = report.read_json(where.encode(), "--where")
+        if not isinstance(found["where"], dict):
+            raise LenswayError(
+                ErrorCode.INVALID_REQUEST,
+                "--where must be a JSON object",
+                hint='For example \'{"total": {"$gt": 100}}\'',
+            )
     if order_by:
-        body["orderBy"] = [_order(part) for part in order_by.split(",")]
+        found["order_by"] = order_by.split(",")
     if select:
-        body["select"] = [part.strip() for part in select.split(",")]
-    if limit is not None:
-        body["limit"] = limit
-    return body
+        found["select"] = [part.strip() for part in select.split(",")]
+    return found
 
 
-def _order(part: str) -> Mapping[str, str]:
-    field, _, direction = part.strip().rpartition(":")
-    if not field:
-        return {"field": direction, "dir": "asc"}
-    return {"field": field, "dir": direction}
+def _stream(client: Client, lens: str, format: Any, asked: dict[str, Any], limit: int | None, *, all: bool) -> Stream:
+    if all:
+        return client.export(lens, format=format, **asked)
+    return client.encoded(lens, format=format, limit=limit, **asked)
 
 
-def _write_pages(pages: Any) -> None:
-    first = next(pages)
-    rows = list(first["rows"])
+def _pages(client: Client, lens: str, asked: dict[str, Any], limit: int | None, *, all: bool) -> Iterator[Page]:
+    if not all:
+        return iter([client.query(lens, limit=limit, **asked)])
+    return client.pages(lens, **asked) if limit is None else client.pages(lens, limit=limit, **asked)
+
+
+def _write_json(pages: Iterator[Page]) -> None:
+    """One document, written as the pages come, so that any number of them fits."""
+    write = sys.stdout.write
+    count, meta, is_first = 0, None, True
     for page in pages:
-        rows.extend(page["rows"])
-        first["meta"] |= {
-            "count": len(rows),
-            "hasMore": page["meta"]["hasMore"],
-            "nextCursor": page["meta"]["nextCursor"],
-        }
-    report.write_json({"rows": rows, "meta": first["meta"]})
+        for row in page:
+            write(('{\n  "rows": [\n    ' if is_first else ",\n    ") + msgspec.json.encode(row).decode())
+            is_first = False
+        count, meta = count + len(page), page.meta
+    assert meta is not None, "there is always a first page"
+    shown = msgspec.to_builtins(meta) | {"count": count}
+    text = msgspec.json.format(msgspec.json.encode(shown), indent=2).decode().replace("\n", "\n  ")
+    write(('{\n  "rows": []' if is_first else "\n  ]") + f',\n  "meta": {text}\n}}\n')
 
 
-def _write_footer(meta: Mapping[str, Any], *, all: bool) -> None:
-    route = meta.get("route") or {}
-    place = f"runner {route['runner']}" if route.get("runner") else route.get("via", "")
-    more = "" if all or not meta.get("hasMore") else ", more follow (--all)"
-    report.write_note(f"{meta['count']} rows via {place} in {meta['durationMs']:.1f} ms{more}")
+def _write_tables(pages: Iterator[Page]) -> None:
+    first = next(pages)
+    columns = list(first.rows[0]) if first.rows else []
+    count, last = 0, first
+    for page in itertools.chain([first], pages):
+        if page.rows or page is first:
+            report.write_table(columns, [list(row.values()) for row in page], empty="no rows")
+        count, last = count + len(page), page
+    _write_footer(last, count)
 
 
-def _format_of(output: pathlib.Path | None) -> str:
-    endings = {".csv": "csv", ".json": "json", ".arrow": "arrow", ".parquet": "parquet"}
-    return endings.get(output.suffix.lower(), "ndjson") if output is not None else "ndjson"
-
-
-def _copy(rows: StreamedRows, file: BinaryIO) -> None:
-    started = shown = time.monotonic()
-    is_shown = sys.stderr.isatty()
-    for chunk in rows:
-        file.write(chunk)
-        now = time.monotonic()
-        if is_shown and now - shown >= _PROGRESS_SECONDS:
-            shown = now
-            rate = rows.bytes_received / (now - started) / 1e6
-            sys.stderr.write(f"\r{rows.bytes_received / 1e6:,.1f} MB, {rate:,.1f} MB/s ")
-            sys.stderr.flush()
-    if is_shown and shown != started:
-        sys.stderr.write("\n")
+def _write_footer(last: Page, count: int) -> None:
+    route = last.meta.route
+    place = f"runner {route.runner}" if route.runner else route.via
+    more = ", more follow (--all)" if last.has_more else ""
+    report.write_note(
+        f"{count:,} {'row' if count == 1 else 'rows'} via {place} in {last.meta.duration_ms:.1f} ms{more}"
+    )

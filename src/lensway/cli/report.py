@@ -93,6 +93,24 @@ def age_of(moment: str | None) -> str | None:
     return f"{max(0, int(seconds))} s"
 
 
+def size_of(count: float) -> str:
+    """Bytes as people say them: ``900 B``, ``12.3 MB``."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def refuse_binary_on_terminal(format: str) -> None:
+    """Raises LenswayError INVALID_REQUEST when bytes that are not text would go to a terminal."""
+    if format in ("arrow", "parquet") and sys.stdout.isatty():
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"{format} is not for terminals",
+            hint=f"Pipe it, or export it into a file: lensway export LENS -o rows.{format}",
+        )
+
+
 def usage_error(error: CycloptsError) -> str:
     """A usage error as one line."""
     return f"lensway: {error}"
@@ -107,7 +125,8 @@ def exit_on_failure() -> Iterator[None]:
         sys.exit(USAGE_EXIT)  # cyclopts has printed it
     except LenswayError as error:
         failure = error.failure
-        write_note(f"lensway: {failure.code.value}: {text_of(failure.message)}")
+        code = f"{failure.code.value}: " if error.is_answer else ""
+        write_note(f"lensway: {code}{text_of(failure.message)}")
         for stage in _stages(failure.details):
             write_note(f"  {stage}")
         if failure.hint:

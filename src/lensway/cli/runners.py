@@ -7,8 +7,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from lensway.cli import report, target
-from lensway.client import Client
-from lensway.client.http import segment
+from lensway.client import Client, segment
 from lensway.errors import ErrorCode, LenswayError
 
 runners = App(name="runners", help="Runners: agents in private networks, and what they cover.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from lensway.cli import report, target
-from lensway.client.http import segment
+from lensway.client import segment
 
 sources = App(name="sources", help="Sources: databases, and testing their connections.")
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lensway.client import Client, Connection
+from lensway.client import Client, connect
 from lensway.errors import ErrorCode, LenswayError
 
 
@@ -43,13 +43,15 @@ class Target:
                 "LENSWAY_API_KEY is not set",
                 hint="export LENSWAY_API_KEY=ak_… (the server printed its first admin key when it started for the first time)",
             )
-        connection = Connection(
-            url=_checked_url(url),
-            key=_checked_header("LENSWAY_API_KEY", key),
+        client = connect(
+            _checked_url(url),
+            _checked_header("LENSWAY_API_KEY", key),
             environment=None if self.env is None else _checked_header("LENSWAY_ENVIRONMENT (--env)", self.env),
             ca_file=_checked_ca_file(os.environ.get("LENSWAY_CA_FILE")),
+            # Whoever sits at the terminal, or the script, decides at once what a failure means.
+            repeats=False,
         )
-        with Client(connection) as client:
+        with client:
             yield client
 
 
@@ -88,3 +90,4 @@ def _checked_ca_file(path: str | None) -> str | None:
 
 
 DEFAULT = Target()
+To = Target

@@ -1,0 +1,122 @@
+"""`lensway export`: every matching row, into a file that is complete or not there, or into a pipe."""
+
+from __future__ import annotations
+
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, Final, get_args
+
+from cyclopts import Parameter
+
+from lensway.cli import query, report, target
+from lensway.client import Format, Stream
+from lensway.errors import ErrorCode, LenswayError
+
+_PROGRESS_SECONDS: Final = 0.25
+_BY_ENDING: Final[Mapping[str, Format]] = {
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".csv": "csv",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".parquet": "parquet",
+}
+_ERASE: Final = "\r\x1b[K"
+
+
+def export(
+    lens: str,
+    *,
+    output: Annotated[
+        str | None, Parameter(name=["--output", "-o"], help="File; - or nothing is standard output.")
+    ] = None,
+    where: query.Where = None,
+    order_by: query.OrderBy = None,
+    select: query.Select = None,
+    format: Annotated[Format | None, Parameter(help="By the file's ending; ndjson on standard output.")] = None,
+    timeout_ms: query.TimeoutMs = None,
+    to: target.To = target.DEFAULT,
+) -> None:
+    """Stream every matching row into a file: under a temporary name, renamed when it is complete."""
+    is_piped = output is None or output == "-"
+    chosen = format or ("ndjson" if output is None or is_piped else _format_of(output))
+    if is_piped:
+        report.refuse_binary_on_terminal(chosen)
+    with to.client() as client, _interruptible():
+        options = query.options(where=where, order_by=order_by, select=select)
+        with client.export(lens, format=chosen, timeout_ms=timeout_ms, **options) as rows, Progress(rows) as progress:
+            if output is None or is_piped:
+                rows.save(sys.stdout.buffer, progress=progress.show)
+                sys.stdout.buffer.flush()
+                return
+            try:
+                rows.save(output, progress=progress.show)
+            except OSError as error:
+                if isinstance(error, BrokenPipeError):
+                    raise
+                raise LenswayError(ErrorCode.INVALID_REQUEST, f"cannot write {output}: {error.strerror}") from None
+        report.write_note(f"{output}: {progress.summary()}")
+
+
+class Progress:
+    """How far a stream has come, in one line on a terminal's standard error; nothing elsewhere."""
+
+    def __init__(self, rows: Stream) -> None:
+        self._rows = rows
+        self._started = self._shown = time.monotonic()
+        self._is_shown = sys.stderr.isatty()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._is_shown and self._shown != self._started:
+            sys.stderr.write(_ERASE)
+
+    def show(self, written: int) -> None:
+        """Bring the line up to date, now and then."""
+        now = time.monotonic()
+        if self._is_shown and now - self._shown >= _PROGRESS_SECONDS:
+            self._shown = now
+            rate = written / (now - self._started)
+            sys.stderr.write(f"{_ERASE}{self._facts()}, {report.size_of(rate)}/s")
+            sys.stderr.flush()
+
+    def summary(self) -> str:
+        """What has come, and in what time."""
+        return f"{self._facts()} in {time.monotonic() - self._started:.1f} s"
+
+    def _facts(self) -> str:
+        size = report.size_of(self._rows.bytes_received)
+        return size if self._rows.rows_received is None else f"{self._rows.rows_received:,} rows, {size}"
+
+
+def _format_of(output: str) -> Format:
+    ending = pathlib.Path(output).suffix.lower()
+    if ending not in _BY_ENDING:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"the ending of {output} names no format; known are {', '.join(_BY_ENDING)}",
+            hint=f"Or say it: --format {'|'.join(get_args(Format))}",
+        )
+    return _BY_ENDING[ending]
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the export as Ctrl-C does, so that nothing is left behind."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,320 @@
+"""The client without I/O: what it wants done, as values, and when it asks again.
+
+An operation is a generator. It yields effects (send this, pause so long, read on …), is sent what came of each, and returns
+what the caller gets. Two small shells perform the effects, one that blocks and one that awaits, so that there is one client
+and not two that drift apart. Nothing here waits, reads a clock, draws chance or knows the HTTP library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from lensway import limits
+from lensway.client import exceptions
+from lensway.errors import CODES, ErrorCode, Failure, LenswayError, Retry
+
+T = TypeVar("T")
+
+_CODES: Final = {code.value: code for code in ErrorCode}
+_GATEWAY_STATUSES: Final = frozenset({502, 503, 504})
+"""What a proxy in front says while the server behind it is away."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Where to call, as whom, and how patiently. The key is never shown."""
+
+    url: str
+    key: str = dataclasses.field(repr=False)
+    environment: str | None = None
+    timeout_seconds: float = limits.CLIENT_TIMEOUT_SECONDS
+    """One call with all its repetitions; a call with a longer `timeout_ms` may take that long."""
+    attempts_max: int = limits.CLIENT_ATTEMPTS_MAX
+    """1 repeats nothing."""
+    ca_file: str | None = None
+    """Certificates to trust instead of the system's."""
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port, without anything that could be secret."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+    def check(self) -> None:
+        """Raises InvalidRequestError for what can never work."""
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise _unusable("the URL must be http://HOST[:PORT] or https://HOST[:PORT]")
+        if "@" in parts.netloc:
+            raise _unusable("the URL must not hold a login", "The key is given apart.")
+        if not self.key or not self.key.isascii() or not self.key.isprintable() or " " in self.key:
+            raise _unusable("the key is empty, or holds characters that no key has")
+        if not self.timeout_seconds > 0 or self.attempts_max < 1:
+            raise _unusable("the timeout must be above 0 seconds and the attempts at least 1")
+
+
+def _unusable(message: str, hint: str | None = None) -> LenswayError:
+    return exceptions.InvalidRequestError(ErrorCode.INVALID_REQUEST, message, hint=hint)
+
+
+class Repeat(enum.Enum):
+    """What may be sent a second time."""
+
+    READ = "read"
+    """A read: safe to repeat, whatever became of the first one."""
+    UNSENT = "unsent"
+    """A change: only when the first one never left."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request, ready to be sent. ``time_limit_ms`` is what the server allows itself when the body does not say."""
+
+    method: str
+    path: str
+    params: Mapping[str, str] | None = None
+    body: object = None
+    """Encoded as JSON."""
+    accept: str = "application/json"
+    repeat: Repeat = Repeat.READ
+    is_stream: bool = False
+    time_limit_ms: int | None = None
+
+    def budget_seconds(self, timeout_seconds: float) -> float:
+        """What the call may take with all its repetitions: the client's timeout, or longer if the call itself asks for it."""
+        asked = self._limit_ms
+        if self.is_stream or asked is None or asked == self.time_limit_ms:
+            return timeout_seconds
+        return max(timeout_seconds, asked / 1000 + limits.CLIENT_ANSWER_SLACK_SECONDS)
+
+    def content(self, remaining_seconds: float) -> bytes | None:
+        """The encoded body. A read that has less time left than the server would take says so, so that both stop together."""
+        if self.body is None:
+            return None
+        limit = self._limit_ms
+        remaining_ms = max(1, math.floor(min(remaining_seconds, 1e6) * 1000))
+        if isinstance(self.body, Mapping) and limit is not None and remaining_ms < limit and not self.is_stream:
+            return msgspec.json.encode({**self.body, "timeoutMs": remaining_ms})
+        return msgspec.json.encode(self.body)
+
+    def patience_seconds(self, remaining_seconds: float) -> float | None:
+        """How long silence may last; None for ever. A stream may sort for its whole time limit before the first row comes."""
+        if not self.is_stream:
+            return remaining_seconds + limits.CLIENT_ANSWER_SLACK_SECONDS
+        limit = self._limit_ms
+        return None if limit is None else limit / 1000 + limits.CLIENT_ANSWER_SLACK_SECONDS
+
+    @property
+    def _limit_ms(self) -> int | None:
+        asked = self.body.get("timeoutMs") if isinstance(self.body, Mapping) else None
+        return asked if isinstance(asked, int) else self.time_limit_ms
+
+
+class Loss(enum.Enum):
+    """How a connection failed."""
+
+    UNSENT = "unsent"
+    """There was no connection, so the request never left."""
+    CUT = "cut"
+    """The connection broke; the request may have arrived."""
+    SILENT = "silent"
+    """No answer in time."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lost:
+    """No answer, or no more of it. ``reason`` is for people."""
+
+    loss: Loss
+    reason: str
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer. ``body`` is empty for a stream that has begun: it is read from ``stream``."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    origin: str
+    stream: object = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Send:
+    """Send a request; the reply is an `Answer` or `Lost`."""
+
+    request: Request
+    remaining_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait, somewhere between the two: callers that failed together do not come back together."""
+
+    least_seconds: float
+    most_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Now:
+    """The monotonic time; the reply is seconds."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Read:
+    """The next bytes of a stream; the reply is bytes, none at the end, or `Lost`."""
+
+    stream: object
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Do:
+    """Run something that blocks, such as writing to a file. What it raises reaches the caller."""
+
+    action: Callable[[], object]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Emit(Generic[T]):
+    """Hand an item to the caller who iterates."""
+
+    item: T
+
+
+Effect: TypeAlias = Send | Pause | Now | Read | Do
+Reply: TypeAlias = Answer | Lost | float | bytes | None
+Work: TypeAlias = Generator[Effect, Reply, T]
+Steps: TypeAlias = Generator[Effect | Emit[T], Reply, None]
+
+
+def answered(via: Connection, request: Request) -> Work[Answer]:
+    """The answer to a request, repeated as the table of codes allows while the time lasts.
+
+    Raises:
+        LenswayError: what the server answered, or that it did not, as the class of its code.
+    """
+    seconds = request.budget_seconds(via.timeout_seconds)
+    deadline = (yield from _now()) + seconds
+    for number in _from_one():
+        now = yield from _now()
+        reply = yield Send(request, deadline - now)
+        assert isinstance(reply, (Answer, Lost))
+        if isinstance(reply, Answer) and reply.status < 400:
+            return reply
+        error = error_of(reply, seconds)
+        now = yield from _now()
+        pause = pause_before_repeat(request, reply, error, number, deadline - now)
+        if pause is None or number >= via.attempts_max:
+            raise error
+        yield pause
+    raise AssertionError("numbers do not end")
+
+
+def pause_before_repeat(
+    request: Request, reply: Answer | Lost, error: LenswayError, number: int, remaining_seconds: float
+) -> Pause | None:
+    """How long to wait before attempt ``number`` + 1; None when there must not be one, or no time is left for it."""
+    if not _may_repeat(request, reply, error, number):
+        return None
+    backoff = min(limits.CLIENT_BACKOFF_SECONDS_MAX, limits.CLIENT_BACKOFF_SECONDS_MIN * 2.0 ** (number - 1))
+    least = error.retry_after_seconds
+    if least is None:
+        least = backoff / 2
+    if least >= remaining_seconds:
+        return None
+    return Pause(least, min(least + backoff / 2, remaining_seconds))
+
+
+def _may_repeat(request: Request, reply: Answer | Lost, error: LenswayError, number: int) -> bool:
+    if request.repeat is not Repeat.READ:
+        return isinstance(reply, Lost) and reply.loss is Loss.UNSENT
+    if isinstance(reply, Lost):
+        return reply.loss is not Loss.SILENT
+    if isinstance(error, exceptions.UnreachableError):
+        return reply.status in _GATEWAY_STATUSES
+    rule = CODES[error.code].retry
+    # What failed although everything was there may fail by its own doing: a query that kills its runners must not be
+    # sent again and again. And a lens that is declared `retry: never` is not repeated behind its owner's back.
+    if rule is Retry.SAFE:
+        return number <= limits.CLIENT_SAFE_REPEATS_MAX and error.details.get("retry") != "never"
+    return rule is Retry.LATER
+
+
+def error_of(reply: Answer | Lost, timeout_seconds: float) -> LenswayError:
+    """What went wrong, as the class of its code."""
+    if isinstance(reply, Lost):
+        return _lost(reply, timeout_seconds)
+    try:
+        error = msgspec.json.decode(reply.body, type=dict[str, Any])["error"]
+        code = _CODES[error["code"]]
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        return not_lensway(reply)
+    details = dict(error.get("details") or {})
+    if error.get("requestId"):
+        details.setdefault("requestId", error["requestId"])
+    failure = Failure(
+        code=code,
+        message=str(error.get("message", code.value)),
+        hint=error.get("hint"),
+        details=details,
+        retry_after_seconds=_seconds(reply.headers.get("retry-after")),
+    )
+    return exceptions.of(failure)
+
+
+def not_lensway(answer: Answer) -> LenswayError:
+    """Something answered that does not speak the API."""
+    return exceptions.UnreachableError(
+        ErrorCode.INTERNAL,
+        f"the answer from {answer.origin} (HTTP {answer.status}) is not Lensway's",
+        hint="Does the URL point at the server's HTTP port, and not at the gateway or at another program?",
+        details={"status": answer.status},
+    )
+
+
+def decoded(answer: Answer, type: type[T]) -> T:
+    """The JSON answer as this type. Raises UnreachableError when it is not such an answer."""
+    try:
+        return msgspec.json.decode(answer.body, type=type)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise not_lensway(answer) from None
+
+
+def _lost(lost: Lost, timeout_seconds: float) -> LenswayError:
+    if lost.loss is Loss.SILENT:
+        return exceptions.QueryTimeoutError(
+            ErrorCode.QUERY_TIMEOUT,
+            f"no answer from {lost.origin} within {timeout_seconds:g} s",
+            hint="Allow more time, or see whether the server and the way to it are alive.",
+        )
+    return exceptions.UnreachableError(
+        ErrorCode.INTERNAL,
+        f"no answer from {lost.origin} ({lost.reason})",
+        hint="Is the server running there, and is the URL right?",
+    )
+
+
+def _now() -> Work[float]:
+    reply = yield Now()
+    assert isinstance(reply, float)
+    return reply
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isascii() and text.isdecimal() else None
+
+
+def _from_one() -> Iterator[int]:
+    number = 0
+    while True:
+        number += 1
+        yield number

@@ -1,0 +1,399 @@
+"""What a client can do, each as one generator: the source of both the blocking and the awaiting client's methods."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import quote
+
+from lensway import limits
+from lensway.api import shapes
+from lensway.client import core, core_stream, exceptions
+from lensway.client.arrow import ArrowRows
+from lensway.client.core import Connection, Repeat, Request, Steps, Work
+from lensway.errors import ErrorCode
+
+Row: TypeAlias = dict[str, Any]
+Where: TypeAlias = Mapping[str, Any]
+OrderBy: TypeAlias = str | Mapping[str, str] | Sequence[str | Mapping[str, str]]
+"""``"placed"``, ``"placed:desc"``, ``{"field": "placed", "dir": "desc"}``, or a list of these."""
+Format: TypeAlias = Literal["ndjson", "csv", "arrow", "parquet"]
+
+ACCEPT: Final[Mapping[str, str]] = {
+    "json": "application/json",
+    "ndjson": "application/x-ndjson; end=record",
+    "csv": "text/csv",
+    "arrow": "application/vnd.apache.arrow.stream",
+    "parquet": "application/vnd.apache.parquet",
+}
+"""The media type of each format. NDJSON is asked for with its end record, so that its end can be told from a cut."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """One page of rows. Iterating gives the rows."""
+
+    rows: list[Row]
+    """Values as JSON has them: decimals and timestamps are text, so that nothing is lost."""
+    meta: shapes.PageMeta
+    """Count, cursor, duration, request id and route."""
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def has_more(self) -> bool:
+        """True when more rows match than this page holds."""
+        return self.meta.has_more
+
+    @property
+    def next_cursor(self) -> str | None:
+        """What the next page is asked with; None on the last one, and on a lens without a primary key."""
+        return self.meta.next_cursor
+
+    @property
+    def total(self) -> int | None:
+        """How many rows match in all, if it was asked for."""
+        return self.meta.total
+
+
+def query(
+    via: Connection,
+    lens: str,
+    *,
+    where: Where | None = None,
+    order_by: OrderBy | None = None,
+    select: Sequence[str] | None = None,
+    limit: int | None = None,
+    offset: int | None = None,
+    cursor: str | None = None,
+    total: bool = False,
+    timeout_ms: int | None = None,
+) -> Work[Page]:
+    """One page of rows.
+
+    Args:
+        lens: The lens to ask.
+        where: The filter; see the reference of operators. Dates, decimals, UUIDs and bytes may be Python's own.
+        order_by: Primary-key order unless said.
+        select: Fields; all of them unless said.
+        limit: Rows of the page, 1 to 10,000; 100 unless said.
+        offset: Rows to skip; not together with ``cursor``.
+        cursor: The page before's ``next_cursor``, with the same ``where`` and ``order_by``.
+        total: Count all matching rows too.
+        timeout_ms: The server's deadline for this request; 30,000 unless said.
+
+    Raises:
+        LenswayError: the class of the failure's code.
+    """
+    body = query_body(
+        where=where,
+        order_by=order_by,
+        select=select,
+        limit=limit,
+        offset=offset,
+        cursor=cursor,
+        total=total or None,
+        timeoutMs=timeout_ms,
+    )
+    answer = yield from core.answered(via, _read(f"/v1/query/{segment(lens)}", body))
+    found = core.decoded(answer, shapes.QueryAnswer)
+    return Page(found.rows, found.meta)
+
+
+def pages(
+    via: Connection,
+    lens: str,
+    *,
+    where: Where | None = None,
+    order_by: OrderBy | None = None,
+    select: Sequence[str] | None = None,
+    limit: int = limits.CLIENT_EXPORT_ROWS_PER_PAGE,
+    cursor: str | None = None,
+    timeout_ms: int | None = None,
+) -> Steps[Page]:
+    """Every page to the last, following the cursor. ``limit`` is the rows of one page.
+
+    Each page is a query of its own: rows that change meanwhile are seen as they are then. For many rows `export` is faster.
+
+    Raises:
+        InvalidCursorError: after the first page, when more rows follow and the lens has no primary key to follow them by.
+        LenswayError: the class of the failure's code.
+    """
+    while True:
+        page = yield from query(
+            via, lens, where=where, order_by=order_by, select=select, limit=limit, cursor=cursor, timeout_ms=timeout_ms
+        )
+        yield core.Emit(page)
+        cursor = _cursor_after(page, lens)
+        if cursor is None:
+            return
+
+
+def rows(
+    via: Connection,
+    lens: str,
+    *,
+    where: Where | None = None,
+    order_by: OrderBy | None = None,
+    select: Sequence[str] | None = None,
+    limit: int = limits.CLIENT_EXPORT_ROWS_PER_PAGE,
+    timeout_ms: int | None = None,
+) -> Steps[Row]:
+    """Every matching row, page by page; as `pages`, flattened."""
+    cursor = None
+    while True:
+        page = yield from query(
+            via, lens, where=where, order_by=order_by, select=select, limit=limit, cursor=cursor, timeout_ms=timeout_ms
+        )
+        for row in page:
+            yield core.Emit(row)
+        cursor = _cursor_after(page, lens)
+        if cursor is None:
+            return
+
+
+def count(via: Connection, lens: str, *, where: Where | None = None, timeout_ms: int | None = None) -> Work[int]:
+    """How many rows match.
+
+    Raises:
+        LenswayError: the class of the failure's code.
+    """
+    body = query_body(where=where, timeoutMs=timeout_ms)
+    answer = yield from core.answered(via, _read(f"/v1/count/{segment(lens)}", body))
+    return core.decoded(answer, shapes.CountAnswer).count
+
+
+def explain(
+    via: Connection,
+    lens: str,
+    *,
+    where: Where | None = None,
+    order_by: OrderBy | None = None,
+    select: Sequence[str] | None = None,
+    limit: int | None = None,
+    offset: int | None = None,
+    cursor: str | None = None,
+) -> Work[shapes.ExplainAnswer]:
+    """What `query` would run and where, with every candidate and the reason; runs nothing.
+
+    Raises:
+        LenswayError: the class of the failure's code.
+    """
+    body = query_body(where=where, order_by=order_by, select=select, limit=limit, offset=offset, cursor=cursor)
+    answer = yield from core.answered(via, _read(f"/v1/query/{segment(lens)}/explain", body))
+    return core.decoded(answer, shapes.ExplainAnswer)
+
+
+def lenses(via: Connection) -> Work[list[shapes.LensSummary]]:
+    """The lenses that this key may ask, with their fields and operators.
+
+    Raises:
+        LenswayError: the class of the failure's code.
+    """
+    answer = yield from core.answered(via, Request(method="GET", path="/v1/lenses"))
+    return core.decoded(answer, shapes.LensList).lenses
+
+
+def lens(via: Connection, lens: str) -> Work[shapes.LensSummary]:
+    """One lens, with its fields and operators.
+
+    Raises:
+        LenswayError: the class of the failure's code.
+    """
+    answer = yield from core.answered(via, Request(method="GET", path=f"/v1/lenses/{segment(lens)}"))
+    return core.decoded(answer, shapes.LensSummary)
+
+
+def request(via: Connection, request_id: str) -> Work[dict[str, Any]]:
+    """What became of a request of this key: outcome, route, attempts, times.
+
+    Raises:
+        LenswayError: the class of the failure's code.
+    """
+    answer = yield from core.answered(via, Request(method="GET", path=f"/v1/requests/{segment(request_id)}"))
+    return core.decoded(answer, dict[str, Any])
+
+
+def arrow(
+    via: Connection,
+    lens: str,
+    *,
+    where: Where | None = None,
+    order_by: OrderBy | None = None,
+    select: Sequence[str] | None = None,
+    limit: int | None = None,
+    timeout_ms: int | None = None,
+) -> Work[ArrowRows]:
+    """Every matching row, or the first ``limit``, as Arrow in memory: for pandas, Polars, DuckDB and all that reads Arrow.
+
+    Raises:
+        IncompleteStreamError: when the stream broke.
+        LenswayError: the class of the failure's code.
+    """
+    wanted = stream_request(
+        lens,
+        is_export=limit is None,
+        format="arrow",
+        where=where,
+        order_by=order_by,
+        select=select,
+        limit=limit,
+        timeoutMs=timeout_ms,
+    )
+    answer = yield from core.answered(via, wanted)
+    incoming = core_stream.Incoming(wanted.accept)
+    incoming.begin(answer)
+    return (yield from core_stream.arrow(incoming))
+
+
+def call(
+    via: Connection,
+    method: str,
+    path: str,
+    body: object = None,
+    *,
+    params: Mapping[str, str] | None = None,
+) -> Work[Any]:
+    """Any route of the API, the control plane's too: the decoded answer, or None for an empty one.
+
+    Only GET is repeated after a failure; a change is sent again only when it never left.
+
+    Raises:
+        LenswayError: the class of the failure's code.
+    """
+    repeat = Repeat.READ if method == "GET" else Repeat.UNSENT
+    wanted = Request(method=method, path=path, body=body, params=params, repeat=repeat)
+    answer = yield from core.answered(via, wanted)
+    return core.decoded(answer, Any) if answer.body else None
+
+
+def export_request(
+    lens: str,
+    *,
+    format: Format = "ndjson",
+    where: Where | None = None,
+    order_by: OrderBy | None = None,
+    select: Sequence[str] | None = None,
+    timeout_ms: int | None = None,
+) -> Request:
+    """Every matching row as one stream, in constant memory on all sides. A context manager: the request is sent on entering.
+
+    Args:
+        lens: The lens to ask.
+        format: ``ndjson``, ``csv``, ``arrow`` or ``parquet``.
+        where: The filter.
+        order_by: As the database finds the rows, unless said.
+        select: Fields; all of them unless said.
+        timeout_ms: The server's deadline for the whole stream; an hour unless said.
+
+    Raises:
+        IncompleteStreamError: while it is read, when the stream broke: what has arrived is incomplete.
+        LenswayError: on entering; the class of the failure's code.
+    """
+    return stream_request(
+        lens, is_export=True, format=format, where=where, order_by=order_by, select=select, timeoutMs=timeout_ms
+    )
+
+
+def encoded_request(
+    lens: str,
+    *,
+    format: Format = "ndjson",
+    where: Where | None = None,
+    order_by: OrderBy | None = None,
+    select: Sequence[str] | None = None,
+    limit: int | None = None,
+    offset: int | None = None,
+    cursor: str | None = None,
+    timeout_ms: int | None = None,
+) -> Request:
+    """One page of rows in another format than JSON. A context manager: the request is sent on entering.
+
+    The arguments are those of `query`, and ``format`` is ``ndjson``, ``csv`` or ``arrow``.
+
+    Raises:
+        IncompleteStreamError: while it is read, when the stream broke: what has arrived is incomplete.
+        LenswayError: on entering; the class of the failure's code.
+    """
+    return stream_request(
+        lens,
+        is_export=False,
+        format=format,
+        where=where,
+        order_by=order_by,
+        select=select,
+        limit=limit,
+        offset=offset,
+        cursor=cursor,
+        timeoutMs=timeout_ms,
+    )
+
+
+def any_stream_request(
+    method: str,
+    path: str,
+    body: Mapping[str, object] | None = None,
+    *,
+    accept: str,
+    params: Mapping[str, str] | None = None,
+) -> Request:
+    """Any route of the API as a stream. ``accept`` is a format's name (``ndjson``, ``csv`` …) or a media type."""
+    return Request(
+        method=method, path=path, body=body, params=params, accept=ACCEPT.get(accept, accept), is_stream=True
+    )
+
+
+def stream_request(lens: str, *, is_export: bool, format: str, **members: Any) -> Request:
+    """A query (one page) or an export in a streamed format."""
+    return Request(
+        method="POST",
+        path=f"/v1/query/{segment(lens)}" + ("/export" if is_export else ""),
+        body=query_body(**members),
+        accept=ACCEPT[format],
+        is_stream=True,
+        time_limit_ms=limits.EXPORT_TIMEOUT_MS_DEFAULT if is_export else limits.QUERY_TIMEOUT_MS_DEFAULT,
+    )
+
+
+def query_body(*, order_by: OrderBy | None = None, **members: object) -> dict[str, object]:
+    """The body of a query: what was said, and nothing of what was not."""
+    body = {name: value for name, value in members.items() if value is not None}
+    if order_by is not None:
+        terms = [order_by] if isinstance(order_by, (str, Mapping)) else order_by
+        body["orderBy"] = [_term(term) for term in terms]
+    return body
+
+
+def segment(name: str) -> str:
+    """The name as one segment of a path."""
+    return quote(name, safe="")
+
+
+def _term(term: str | Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(term, str):
+        return term
+    field, colon, direction = term.rpartition(":")
+    return {"field": field.strip(), "dir": direction.strip()} if colon else {"field": term.strip()}
+
+
+def _cursor_after(page: Page, lens: str) -> str | None:
+    """What the next page is asked with; None after the last one."""
+    if not page.has_more:
+        return None
+    if page.next_cursor is None:
+        raise exceptions.InvalidCursorError(
+            ErrorCode.INVALID_CURSOR,
+            f"Lens '{lens}' has no primary key, so its pages cannot be followed; more rows match than the first one holds",
+            hint="Export it instead, ask for a larger limit, or declare a primary key.",
+            details={"requestId": page.meta.request_id},
+        )
+    return page.next_cursor
+
+
+def _read(path: str, body: Mapping[str, object]) -> Request:
+    return Request(method="POST", path=path, body=body, time_limit_ms=limits.QUERY_TIMEOUT_MS_DEFAULT)

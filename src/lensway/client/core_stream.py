@@ -1,0 +1,229 @@
+"""Reading a stream: where it ends, what belongs to the rows, and how a cut is told from an end.
+
+HTTP/1.1 says so itself (no last chunk), but something in between may hide it. So the marks of the formats are looked at too:
+NDJSON is asked for with its end record, an Arrow stream ends with its end-of-stream mark, Parquet with its footer's magic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from lensway import limits
+from lensway.client import exceptions
+from lensway.client.arrow import ArrowRows
+from lensway.client.core import Answer, Emit, Lost, Read, Steps, Work
+from lensway.errors import ErrorCode, LenswayError
+
+ARROW: Final = "application/vnd.apache.arrow.stream"
+_NDJSON: Final = "application/x-ndjson"
+_TAILS: Final = {
+    ARROW: b"\xff\xff\xff\xff\x00\x00\x00\x00",
+    "application/vnd.apache.parquet": b"PAR1",
+}
+_ROWS: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+class _CutError(Exception):
+    """The bytes have no end mark; the text says what is missing."""
+
+
+class _EndMark(Protocol):
+    def take(self, data: bytes) -> bytes:
+        """What of the rows is certain by now."""
+
+    def finish(self) -> None:
+        """The bytes are at their end. Raises _CutError when the rows are not."""
+
+
+class _Unmarked:
+    """A format without a mark: only HTTP tells its end."""
+
+    def take(self, data: bytes) -> bytes:
+        return data
+
+    def finish(self) -> None:
+        pass
+
+
+class _Tail:
+    """A format whose last bytes are always the same."""
+
+    def __init__(self, mark: bytes) -> None:
+        self._mark = mark
+        self._last = b""
+
+    def take(self, data: bytes) -> bytes:
+        self._last = (self._last + data[-len(self._mark) :])[-len(self._mark) :]
+        return data
+
+    def finish(self) -> None:
+        if self._last != self._mark:
+            raise _CutError("its end mark is missing")
+
+
+class _EndRecord:
+    """NDJSON whose last line counts the rows. Gives whole lines only, without that one."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self.rows = 0
+
+    def take(self, data: bytes) -> bytes:
+        self._held += data
+        # The last whole line may be the end record, so it waits for the next one.
+        last = self._held.rfind(b"\n")
+        before = self._held.rfind(b"\n", 0, last) if last > 0 else -1
+        if len(self._held) - before > limits.CLIENT_LINE_BYTES_MAX:
+            raise _CutError(f"a line is longer than {limits.CLIENT_LINE_BYTES_MAX} bytes")
+        lines = bytes(self._held[: before + 1])
+        del self._held[: before + 1]
+        self.rows += lines.count(b"\n")
+        return lines
+
+    def finish(self) -> None:
+        try:
+            expected = msgspec.json.decode(self._held)["$end"]["rows"]
+        except (msgspec.DecodeError, KeyError, TypeError):
+            raise _CutError("its end record is missing") from None
+        if not self._held.endswith(b"\n") or expected != self.rows:
+            raise _CutError(f"it holds {self.rows} rows and says {expected}")
+
+
+class Incoming:
+    """A stream on its way in: what is known of it, and how much has come."""
+
+    def __init__(self, accept: str) -> None:
+        self.stream: object = None
+        self.media = ""
+        self.is_ndjson = False
+        self.bytes_received = 0
+        self.failure: LenswayError | None = None
+        self._accept = accept
+        self._headers: Mapping[str, str] = {}
+        self._mark: _EndMark = _Unmarked()
+
+    def begin(self, answer: Answer) -> None:
+        """The answer has begun to arrive."""
+        self.stream = answer.stream
+        self._headers = answer.headers
+        self.media = self.content_type.partition(";")[0].strip()
+        self.is_ndjson = self.media == _NDJSON and "end=record" in self._accept
+        if self.is_ndjson:
+            self._mark = _EndRecord()
+        elif self.media in _TAILS:
+            self._mark = _Tail(_TAILS[self.media])
+
+    @property
+    def content_type(self) -> str:
+        """The media type that the server chose."""
+        return self._headers.get("content-type", "")
+
+    @property
+    def request_id(self) -> str:
+        """The id to quote when something is wrong with this request."""
+        return self._headers.get("x-request-id", "")
+
+    @property
+    def route(self) -> str | None:
+        """Where it is executed, as the server's header says; None when it does not."""
+        return self._headers.get("lensway-route")
+
+    @property
+    def rows_received(self) -> int | None:
+        """Whole rows so far; known for NDJSON only."""
+        return self._mark.rows if isinstance(self._mark, _EndRecord) else None
+
+    def take(self, data: bytes) -> bytes:
+        """What of the rows is certain by now. Raises IncompleteStreamError."""
+        self.bytes_received += len(data)
+        try:
+            return self._mark.take(data)
+        except _CutError as cut:
+            raise self.broken(str(cut)) from None
+
+    def finish(self) -> None:
+        """The bytes are at their end. Raises IncompleteStreamError when the rows are not."""
+        try:
+            self._mark.finish()
+        except _CutError as cut:
+            raise self.broken(str(cut)) from None
+
+    def broken(self, reason: str) -> LenswayError:
+        """The failure of this stream, kept for whoever reads it through a library that has errors of its own."""
+        self.failure = exceptions.IncompleteStreamError(
+            ErrorCode.RUNNER_FAILED,
+            f"the stream broke after {self.bytes_received} bytes, before its end ({reason}); what arrived is incomplete",
+            hint="Repeat the request; reads are safe to repeat.",
+            details={"requestId": self.request_id, "bytes": self.bytes_received},
+        )
+        return self.failure
+
+
+def chunks(incoming: Incoming) -> Steps[bytes]:
+    """The encoded rows as they arrive; whole lines for NDJSON. Can be read once.
+
+    Raises:
+        IncompleteStreamError: when the stream broke.
+    """
+    while part := (yield from next_part(incoming)):
+        yield Emit(part)
+
+
+def rows(incoming: Incoming) -> Steps[dict[str, Any]]:
+    """The rows of an NDJSON stream, decoded. Can be read once.
+
+    Raises:
+        IncompleteStreamError: when the stream broke.
+        TypeError: for another format.
+    """
+    if not incoming.is_ndjson:
+        raise TypeError(f"rows are decoded from ndjson only; this stream is {incoming.content_type}")
+    while part := (yield from next_part(incoming)):
+        for row in _ROWS.decode_lines(part):
+            yield Emit(row)
+
+
+def read(incoming: Incoming) -> Work[bytes]:
+    """Everything in memory.
+
+    Raises:
+        IncompleteStreamError: when the stream broke.
+    """
+    return b"".join((yield from _parts(incoming)))
+
+
+def arrow(incoming: Incoming) -> Work[ArrowRows]:
+    """Everything as Arrow in memory.
+
+    Raises:
+        IncompleteStreamError: when the stream broke.
+        TypeError: for another format.
+    """
+    if incoming.media != ARROW:
+        raise TypeError(f"this stream is {incoming.content_type}, not Arrow")
+    return ArrowRows((yield from _parts(incoming)))
+
+
+def _parts(incoming: Incoming) -> Work[list[bytes]]:
+    found: list[bytes] = []
+    while part := (yield from next_part(incoming)):
+        found.append(part)
+    return found
+
+
+def next_part(incoming: Incoming) -> Work[bytes]:
+    """What of the rows is certain next; empty at the end, once the end is known to be one."""
+    part = b""
+    while not part:
+        data = yield Read(incoming.stream)
+        if isinstance(data, Lost):
+            raise incoming.broken(data.reason)
+        assert isinstance(data, bytes)
+        if not data:
+            incoming.finish()
+            return b""
+        part = incoming.take(data)
+    return part

@@ -1,0 +1,229 @@
+"""One exception for each code of the table, and two for what no server can say. Written by `python -m tools.reference`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+from lensway.errors import ErrorCode, Failure, LenswayError
+
+
+class UnreachableError(LenswayError):
+    """No answer, or none of Lensway's: the server is away, the URL wrong, or something else answers there."""
+
+    is_answer: ClassVar[bool] = False
+
+
+class IncompleteStreamError(LenswayError):
+    """The stream broke before its end: what has arrived is incomplete. Safe to repeat from the start."""
+
+    is_answer: ClassVar[bool] = False
+
+
+class InvalidRequestError(LenswayError):
+    """The request is malformed; the message names the offending part.
+
+    HTTP 400. The request itself must change.
+    """
+
+
+class UnknownFieldError(LenswayError):
+    """A field is not part of the lens; the nearest name is suggested.
+
+    HTTP 400. The request itself must change.
+    """
+
+
+class UnsupportedOperatorError(LenswayError):
+    """The operator does not exist, or the field or bridge cannot serve it.
+
+    HTTP 400. The request itself must change.
+    """
+
+
+class InvalidCursorError(LenswayError):
+    """The cursor was altered, or belongs to another environment, lens, filter or order.
+
+    HTTP 400. The request itself must change.
+    """
+
+
+class UnauthenticatedError(LenswayError):
+    """No key, or a key that is not valid (any more).
+
+    HTTP 401. The request itself must change.
+    """
+
+
+class ForbiddenError(LenswayError):
+    """The key is valid but may not do this.
+
+    HTTP 403. The request itself must change.
+    """
+
+
+class RefusedByRunnerError(LenswayError):
+    """The runner's own policy, set by the network's owner, refuses this.
+
+    HTTP 403. The request itself must change.
+    """
+
+
+class NotFoundError(LenswayError):
+    """No such object in this environment.
+
+    HTTP 404. The request itself must change.
+    """
+
+
+class MethodNotAllowedError(LenswayError):
+    """The path exists but not with this method.
+
+    HTTP 405. The request itself must change.
+    """
+
+
+class NotAcceptableError(LenswayError):
+    """None of the accepted formats can be produced here.
+
+    HTTP 406. The request itself must change.
+    """
+
+
+class ConflictError(LenswayError):
+    """The change contradicts the present state; nothing was changed.
+
+    HTTP 409. The request itself must change.
+    """
+
+
+class PayloadTooLargeError(LenswayError):
+    """The request body is larger than the limit.
+
+    HTTP 413. The request itself must change.
+    """
+
+
+class UnsupportedMediaTypeError(LenswayError):
+    """The request body has another media type than expected.
+
+    HTTP 415. The request itself must change.
+    """
+
+
+class LimitExceededError(LenswayError):
+    """The result is larger than a limit of the lens, the key or a JSON page.
+
+    HTTP 422. The request itself must change.
+    """
+
+
+class RowTooLargeError(LenswayError):
+    """One row is larger than the row limit of the lens.
+
+    HTTP 422. The request itself must change.
+    """
+
+
+class SourceQueryFailedError(LenswayError):
+    """The database refused or failed the statement; `details` has its class.
+
+    HTTP 422. The request itself must change.
+    """
+
+
+class RateLimitedError(LenswayError):
+    """Too many requests with this key, or too many failed attempts.
+
+    HTTP 429. The same request may succeed later.
+    """
+
+
+class RequestCancelledError(LenswayError):
+    """The caller went away or cancelled the request.
+
+    HTTP 499. Safe to repeat at once.
+    """
+
+
+class InternalError(LenswayError):
+    """A defect of Lensway; the request id finds it in the log.
+
+    HTTP 500. Safe to repeat at once.
+    """
+
+
+class RunnerFailedError(LenswayError):
+    """Runners were lost while they executed the request and the attempts are used up.
+
+    HTTP 502. Safe to repeat at once.
+    """
+
+
+class SourceUnreachableError(LenswayError):
+    """The database cannot be reached from where the source is executed.
+
+    HTTP 502. The same request may succeed later.
+    """
+
+
+class NoRunnersOnlineError(LenswayError):
+    """Runners are assigned and none of them is online.
+
+    HTTP 503. The same request may succeed later.
+    """
+
+
+class SourceRequiresRunnerError(LenswayError):
+    """The source can be executed by runners only and has none assigned.
+
+    HTTP 503. The same request may succeed later.
+    """
+
+
+class OverloadedError(LenswayError):
+    """Everything that could serve the request is busy.
+
+    HTTP 503. The same request may succeed later.
+    """
+
+
+class QueryTimeoutError(LenswayError):
+    """The deadline passed before the result was complete.
+
+    HTTP 504. Safe to repeat at once.
+    """
+
+
+CLASSES: Final[Mapping[ErrorCode, type[LenswayError]]] = {
+    ErrorCode.INVALID_REQUEST: InvalidRequestError,
+    ErrorCode.UNKNOWN_FIELD: UnknownFieldError,
+    ErrorCode.UNSUPPORTED_OPERATOR: UnsupportedOperatorError,
+    ErrorCode.INVALID_CURSOR: InvalidCursorError,
+    ErrorCode.UNAUTHENTICATED: UnauthenticatedError,
+    ErrorCode.FORBIDDEN: ForbiddenError,
+    ErrorCode.REFUSED_BY_RUNNER: RefusedByRunnerError,
+    ErrorCode.NOT_FOUND: NotFoundError,
+    ErrorCode.METHOD_NOT_ALLOWED: MethodNotAllowedError,
+    ErrorCode.NOT_ACCEPTABLE: NotAcceptableError,
+    ErrorCode.CONFLICT: ConflictError,
+    ErrorCode.PAYLOAD_TOO_LARGE: PayloadTooLargeError,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: UnsupportedMediaTypeError,
+    ErrorCode.LIMIT_EXCEEDED: LimitExceededError,
+    ErrorCode.ROW_TOO_LARGE: RowTooLargeError,
+    ErrorCode.SOURCE_QUERY_FAILED: SourceQueryFailedError,
+    ErrorCode.RATE_LIMITED: RateLimitedError,
+    ErrorCode.CANCELLED: RequestCancelledError,
+    ErrorCode.INTERNAL: InternalError,
+    ErrorCode.RUNNER_FAILED: RunnerFailedError,
+    ErrorCode.SOURCE_UNREACHABLE: SourceUnreachableError,
+    ErrorCode.NO_RUNNERS_ONLINE: NoRunnersOnlineError,
+    ErrorCode.SOURCE_REQUIRES_RUNNER: SourceRequiresRunnerError,
+    ErrorCode.OVERLOADED: OverloadedError,
+    ErrorCode.QUERY_TIMEOUT: QueryTimeoutError,
+}
+
+
+def of(failure: Failure) -> LenswayError:
+    """The failure as the exception of its code."""
+    return CLASSES[failure.code].of(failure)

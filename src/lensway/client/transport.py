@@ -1,0 +1,134 @@
+"""Between effects and the HTTP library: what the blocking and the awaiting shell have in common."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Any, Final
+
+import httpx2
+
+from lensway import limits
+from lensway.client import exceptions
+from lensway.client.core import Answer, Connection, Loss, Lost, Send
+from lensway.errors import ErrorCode
+
+_UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+_WRITE_SECONDS: Final = 60.0
+
+
+def connection(
+    url: str, key: str, environment: str | None, timeout: float, *, repeats: bool, ca_file: str | None
+) -> Connection:
+    """What `connect` was told."""
+    return Connection(
+        url=url,
+        key=key,
+        environment=environment,
+        timeout_seconds=timeout,
+        attempts_max=limits.CLIENT_ATTEMPTS_MAX if repeats else 1,
+        ca_file=ca_file,
+    )
+
+
+def client_options(connection: Connection) -> dict[str, Any]:
+    """What both clients of the library are made with. Raises InvalidRequestError for certificates that cannot be read."""
+    headers = {
+        "Authorization": f"Bearer {connection.key}",
+        # Rows are sent as they are unless a caller needs less traffic more than less work on both sides.
+        "Accept-Encoding": "identity",
+    }
+    if connection.environment:
+        headers["X-Environment"] = connection.environment
+    return {"base_url": connection.url.rstrip("/"), "headers": headers, "trust_env": False}
+
+
+def transport_options(connection: Connection) -> dict[str, Any]:
+    """What both transports of the library are made with. Raises InvalidRequestError for certificates that cannot be read."""
+    # Loading the system's certificates takes tens of milliseconds, for nothing where nothing is encrypted.
+    verify = _verify(connection.ca_file) if connection.url.startswith("https:") else False
+    return {"verify": verify, "trust_env": False, "socket_options": _keepalive()}
+
+
+def request_options(effect: Send) -> dict[str, Any]:
+    """The request of an effect."""
+    request = effect.request
+    content = request.content(effect.remaining_seconds)
+    headers = {"Accept": request.accept}
+    if content is not None:
+        headers["Content-Type"] = "application/json"
+    timeout = httpx2.Timeout(
+        connect=max(0.001, min(limits.CLIENT_CONNECT_SECONDS, effect.remaining_seconds)),
+        read=request.patience_seconds(effect.remaining_seconds),
+        write=_WRITE_SECONDS,
+        pool=None,
+    )
+    return {
+        "method": request.method,
+        "url": request.path,
+        "params": request.params,
+        "content": content,
+        "headers": headers,
+        "timeout": timeout,
+    }
+
+
+def lost(error: Exception, origin: str) -> Lost:
+    """What an error of the library means."""
+    if isinstance(error, _UNSENT):
+        return Lost(Loss.UNSENT, _reason(error), origin)
+    if isinstance(error, httpx2.TimeoutException):
+        return Lost(Loss.SILENT, type(error).__name__, origin)
+    return Lost(Loss.CUT, type(error).__name__, origin)
+
+
+def answer(response: httpx2.Response, origin: str, *, body: bytes = b"", stream: object = None) -> Answer:
+    """The library's response as a value."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, body, origin, stream)
+
+
+def check_size(size: int) -> None:
+    """Raises LimitExceededError for an answer that nothing of Lensway sends."""
+    if size > limits.CLIENT_ANSWER_BYTES_MAX:
+        raise exceptions.LimitExceededError(
+            ErrorCode.LIMIT_EXCEEDED, f"the answer is larger than {limits.CLIENT_ANSWER_BYTES_MAX} bytes"
+        )
+
+
+def _verify(ca_file: str | None) -> ssl.SSLContext | bool:
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError):
+        raise exceptions.InvalidRequestError(
+            ErrorCode.INVALID_REQUEST, f"cannot read certificates from {ca_file}", hint="Name a file in PEM format."
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no connection, by the kinds of errors underneath and never by their text."""
+    below: BaseException | None = error
+    while below is not None:
+        match below:
+            case ConnectionRefusedError():
+                return "connection refused"
+            case socket.gaierror():
+                return "unknown host"
+            case ssl.SSLCertVerificationError():
+                return "its certificate is not trusted"
+            case ssl.SSLError():
+                return "TLS failed"
+        below = below.__cause__ or below.__context__
+    return type(error).__name__
+
+
+def _keepalive() -> list[tuple[int, int, int]]:
+    """A server whose host vanished is noticed although nothing arrives that would say so."""
+    known = [getattr(socket, name) for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL") if hasattr(socket, name)]
+    return [
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        *((socket.IPPROTO_TCP, option, limits.CLIENT_KEEPALIVE_SECONDS) for option in known),
+    ]
