@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pathlib
 import signal
 import socket
@@ -189,6 +190,30 @@ def test_what_happens_is_told_live_and_what_became_of_a_request_is_remembered(st
     assert attempt["candidates"][0]["verdict"] == "chosen"
     wrong = stage.query({"where": {"id": 1}, "timeoutMs": 1}, lens=stage.slow_lens)
     assert stage.client.get(f"/v1/requests/{wrong.headers['X-Request-Id']}").json()["outcome"] == "QUERY_TIMEOUT"
+
+
+def test_the_health_of_a_source_is_told_when_it_changes(stage) -> None:
+    local = f"{stage.source}-local"
+    stage.client.post("/v1/sources", json={"name": local, "bridge": "postgres", "credentials": "runner-local"})
+    stage.runner("alpha")
+    with stage.deployment.client().stream("GET", "/v1/events") as events:
+        lines = events.iter_lines()
+        assert next(lines) == ": watching"
+        stage.deployment.assign(stage.name("alpha"), local)
+        for line in lines:
+            if line == "event: health" and local in (data := next(lines)):
+                break
+    told = json.loads(data.removeprefix("data: "))
+    assert (told["runner"], told["source"], told["health"]) == (stage.name("alpha"), local, "no_credentials")
+
+
+def test_who_watches_is_cut_off_when_its_key_is_deleted(stage) -> None:
+    made = stage.client.post("/v1/keys", json={"kind": "ak", "name": "watcher", "role": "viewer"}).json()
+    with stage.deployment.client(made["key"]).stream("GET", "/v1/events") as events:
+        lines = events.iter_lines()
+        assert next(lines) == ": watching"
+        assert stage.client.delete(f"/v1/keys/{made['id']}").status_code == 204
+        assert not [line for line in lines if line.startswith("data:")], "the last it hears is the end"
 
 
 def test_metrics_count_requests_and_show_runners(stage) -> None:

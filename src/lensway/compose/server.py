@@ -23,19 +23,17 @@ from lensway.auth.limiter import FailureLimiter
 from lensway.auth.secret import Secret
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.work import ExecutionLibrary
-from lensway.catalog.records import Runner
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import SystemClock
 from lensway.compose.http_connection import Connection
+from lensway.compose.statuses import Statuses
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console, Uses
-from lensway.dispatch.events import StatusChanged
 from lensway.dispatch.records import JobRecord
 from lensway.dispatch.routes import SnapshotRoutes
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.listener import Listener
-from lensway.ids import SessionId
 from lensway.observe.metrics import Metrics
 from lensway.service.app import Operations, build_app
 from lensway.service.control_plane import ControlPlane, UseCases, event_stream
@@ -153,7 +151,7 @@ class Server:
         metrics, hub, ring = Metrics(), EventHub(clock), RequestRing()
         library = ExecutionLibrary(settings.policy())
         executor = InlineExecutor(store, library)
-        statuses = _Statuses(store, hub, clock)
+        statuses = Statuses(store, hub, clock)
         # Session ids grow over restarts too: an epoch of before is never valid again.
         dispatcher = Dispatcher(
             SnapshotRoutes(store),
@@ -163,6 +161,7 @@ class Server:
             on_record=_recorder(metrics, ring),
             first_session=int(clock.wall().timestamp() * 1000),
         )
+        statuses.look_at(dispatcher.fleet)
         executor.connect(dispatcher.handle)
         await _recall_sightings(store, dispatcher, clock)
         listener = Listener(
@@ -187,7 +186,7 @@ class Server:
             trusted_proxies=settings.trusted_proxies,
         )
         console = Console(
-            Uses(runners=use.runners, sources=use.sources, events=_Watch(hub)),
+            Uses(runners=use.runners, sources=use.sources, events=_Watch(hub, store)),
             snapshots=store,
             clock=clock,
             signing_key=derive(master, "session"),
@@ -278,52 +277,14 @@ class Server:
 class _Watch:
     """What happens, for pages."""
 
-    def __init__(self, hub: EventHub) -> None:
+    def __init__(self, hub: EventHub, store: SqliteStore) -> None:
         self._hub = hub
+        self._store = store
 
     def stream(self, caller: Caller) -> AsyncIterator[bytes]:
-        """Server-sent events of the caller's environment."""
-        return event_stream(self._hub.watch(caller.environment.id))
-
-
-class _Statuses:
-    """Turns changes of sessions into events for watchers."""
-
-    def __init__(self, store: SqliteStore, hub: EventHub, clock: SystemClock) -> None:
-        self._store = store
-        self._hub = hub
-        self._clock = clock
-        self._known: dict[SessionId, str] = {}
-        self._writing: set[asyncio.Task[None]] = set()
-
-    def changed(self, status: StatusChanged) -> None:
-        """A session's state changed."""
-        runner = self._store.current().runner_by_id(status.runner)
-        if runner is None:
-            return
-        data = {"runner": runner.name, "session": status.session, "state": status.state, "cause": status.cause}
-        self._hub.publish(runner.environment, "session", data)
-        if status.state == "lost":
-            self._known.pop(status.session, None)
-            self._remember(runner, status.cause)
-        elif status.session not in self._known:
-            self._known[status.session] = status.state
-            self._remember(runner, "connected")
-
-    def _remember(self, runner: Runner, cause: str) -> None:
-        at = self._clock.wall().isoformat(timespec="milliseconds")
-        task = asyncio.create_task(self._store.note_sighting(runner, at, cause), name="note sighting")
-        self._writing.add(task)
-        task.add_done_callback(self._written)
-
-    def _written(self, task: asyncio.Task[None]) -> None:
-        self._writing.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.warning("a sighting was not written", error=type(error).__name__)
-
-    async def close(self) -> None:
-        """Finish what is being written."""
-        await asyncio.gather(*self._writing, return_exceptions=True)
+        """Server-sent events of the caller's environment, for as long as its key is good."""
+        watch = self._hub.watch(caller.environment.id)
+        return event_stream(watch, lambda: self._store.current().key(caller.identity.key) is not None)
 
 
 def _use_cases(desk: Desk, library: ExecutionLibrary) -> UseCases:

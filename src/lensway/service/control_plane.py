@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -206,7 +206,8 @@ class ControlPlane:
         if last is not None and not (last.isascii() and last.isdecimal() and len(last) < 16):
             raise invalid("Last-Event-ID", "must be the id of an event")
         watch = self._desk.hub.watch(call.by.environment.id, after=None if last is None else int(last))
-        stream = event_stream(watch)
+        key = call.by.identity.key
+        stream = event_stream(watch, lambda: self._desk.snapshot().key(key) is not None)
         # The first line is taken here, so that a refusal is an answer and not a cut stream.
         first = await anext(stream)
         return StreamingResponse(
@@ -214,8 +215,11 @@ class ControlPlane:
         )
 
 
-async def event_stream(watch: AsyncIterator[HubEvent]) -> AsyncIterator[bytes]:
-    """Events as server-sent ones, with a comment now and then so that nobody takes the line for dead."""
+async def event_stream(watch: AsyncIterator[HubEvent], is_welcome: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """Events as server-sent ones, with a comment now and then so that nobody takes the line for dead.
+
+    It ends when the watcher is not welcome any more; nothing is told to one whose key was deleted.
+    """
     next_event = asyncio.ensure_future(anext(watch, None))
     try:
         await asyncio.sleep(0)
@@ -224,6 +228,8 @@ async def event_stream(watch: AsyncIterator[HubEvent]) -> AsyncIterator[bytes]:
         yield b": watching\n\n"
         while True:
             done, _ = await asyncio.wait({next_event}, timeout=_KEEP_ALIVE_SECONDS)
+            if not is_welcome():
+                return
             if not done:
                 yield b": still here\n\n"
                 continue

@@ -99,6 +99,7 @@ class Keys:
             ),
             details={"kind": kind.value, "role": None if role is None else role.value, "instanceWide": is_wide},
         )
+        self._desk.hub.publish(caller.environment.id, "key", {"key": id, "change": "created"})
         return self._answer(rules.require_key(changed.snapshot, environment, id)) | {"key": minted.reveal()}
 
     async def delete(self, caller: Caller, key: str) -> None:
@@ -111,6 +112,8 @@ class Keys:
         await self._desk.change(
             caller, "key.delete", key, lambda snapshot: rules.delete_key(snapshot, environment, key)
         )
+        # Watchers look at their own key at every event: one whose key this was is cut off now.
+        self._desk.hub.publish(caller.environment.id, "key", {"key": key, "change": "deleted"})
 
     def _answer(self, key: Key) -> dict[str, Any]:
         environment = None if key.environment is None else self._desk.snapshot().environment(key.environment)

@@ -1,0 +1,77 @@
+"""What watchers hear of sessions and of the health of their sources, and when each runner was last seen."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from lensway.catalog.records import Runner
+from lensway.clock import SystemClock
+from lensway.dispatch.events import StatusChanged
+from lensway.fleet import Fleet
+from lensway.ids import SessionId, SourceId
+from lensway.service.hub import EventHub
+from lensway.store.sqlite import SqliteStore
+
+_log = structlog.get_logger("lensway.server")
+
+
+class Statuses:
+    """Turns changes of sessions into events, and remembers sightings."""
+
+    def __init__(self, store: SqliteStore, hub: EventHub, clock: SystemClock) -> None:
+        self._store = store
+        self._hub = hub
+        self._clock = clock
+        self._fleet: Fleet | None = None
+        self._known: dict[SessionId, str] = {}
+        self._health: dict[SessionId, dict[SourceId, tuple[str, str]]] = {}
+        self._writing: set[asyncio.Task[None]] = set()
+
+    def look_at(self, fleet: Fleet) -> None:
+        """Where the sessions are; before the first of them opens."""
+        self._fleet = fleet
+
+    def changed(self, status: StatusChanged) -> None:
+        """A session's state changed."""
+        runner = self._store.current().runner_by_id(status.runner)
+        if runner is None:
+            return
+        data = {"runner": runner.name, "session": status.session, "state": status.state, "cause": status.cause}
+        self._hub.publish(runner.environment, "session", data)
+        self._compare_health(status.session, runner)
+        if status.state == "lost":
+            self._known.pop(status.session, None)
+            self._health.pop(status.session, None)
+            self._remember(runner, status.cause)
+        elif status.session not in self._known:
+            self._known[status.session] = status.state
+            self._remember(runner, "connected")
+
+    def _compare_health(self, id: SessionId, runner: Runner) -> None:
+        session = None if self._fleet is None else self._fleet.sessions.get(id)
+        if session is None:
+            return
+        before, now = self._health.get(id, {}), dict(session.source_states)
+        self._health[id] = now
+        for source, (health, cause) in now.items():
+            found = self._store.current().source(runner.environment, source)
+            if found is not None and before.get(source) != (health, cause):
+                data = {"runner": runner.name, "source": found.name, "health": health, "cause": cause}
+                self._hub.publish(runner.environment, "health", data | {"instance": session.facts.instance})
+
+    def _remember(self, runner: Runner, cause: str) -> None:
+        at = self._clock.wall().isoformat(timespec="milliseconds")
+        task = asyncio.create_task(self._store.note_sighting(runner, at, cause), name="note sighting")
+        self._writing.add(task)
+        task.add_done_callback(self._written)
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._writing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("a sighting was not written", error=type(error).__name__)
+
+    async def close(self) -> None:
+        """Finish what is being written."""
+        await asyncio.gather(*self._writing, return_exceptions=True)
