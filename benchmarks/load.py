@@ -1,54 +1,202 @@
-"""A lean HTTP/1.1 client for load: a general one costs more per request than what is measured, on the same two cores."""
+"""The load generator: a process of its own, so that what it costs is seen beside what it measures.
+
+    python -m benchmarks.load < specification.json > result.json
+
+Raw protocols on uvloop, one request at a time on each keep-alive connection. A general HTTP client costs more per request than
+the servers that are compared here, on the same two cores.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
+import subprocess
+import sys
 import time
 from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import uvloop
 
 
-class LeanClient:
-    """Keep-alive connections to one server; one request at a time on each."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What to ask: ``body`` with `%d` for a key from 1 to ``keys``. Closed loop without ``rate``, else so many a second."""
 
-    def __init__(self, host: str, port: int, key: str) -> None:
-        self._address = (host, port)
-        self._head = f"Host: {host}\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n"
-        self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
-
-    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Status and body."""
-        reader, writer = self._idle.popleft() if self._idle else await asyncio.open_connection(*self._address)
-        writer.write(f"POST {path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        head = await reader.readuntil(b"\r\n\r\n")
-        lower = head.lower()
-        start = lower.index(b"content-length:") + 15
-        length = int(lower[start : lower.index(b"\r\n", start)])
-        answer = await reader.readexactly(length)
-        self._idle.append((reader, writer))
-        return int(head[9:12]), answer
-
-    def close(self) -> None:
-        """Close every connection."""
-        for _, writer in self._idle:
-            writer.close()
+    port: int
+    path: str
+    body: str
+    keys: int
+    seconds: float
+    authorization: str = ""
+    connections: int = 16
+    rate: int = 0
 
 
-async def steady(client: LeanClient, rate: int, seconds: float, rows: int) -> list[float]:
-    """Point queries at a steady rate; the milliseconds of each, from when it is sent."""
-    taken: list[float] = []
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of it: the milliseconds of each request, in ascending order, and the generator's own CPU time."""
 
-    async def ask(number: int) -> None:
-        sent = time.perf_counter()
-        body = b'{"where":{"id":%d},"limit":1}' % (number * 7919 % rows + 1)
-        status, answer = await client.post("/v1/query/orders", body)
-        assert status == 200, answer
-        taken.append((time.perf_counter() - sent) * 1000)
+    milliseconds: list[float]
+    seconds: float
+    cpu_seconds: float
 
-    started = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for number in range(int(rate * seconds)):
-            pause = started + number / rate - time.perf_counter()
+    @property
+    def per_second(self) -> float:
+        """Requests answered in a second."""
+        return len(self.milliseconds) / self.seconds
+
+    def percentile(self, share: float) -> float:
+        """The milliseconds that this share of the requests stayed below."""
+        return self.milliseconds[min(len(self.milliseconds) - 1, int(len(self.milliseconds) * share))]
+
+
+def drive(load: Load) -> Measured:
+    """Run the load in a process of its own, to its end."""
+    done = start(load)
+    out, _ = done.communicate()
+    return result_of(done, out)
+
+
+def start(load: Load) -> subprocess.Popen[bytes]:
+    """Begin the load; give its process and output to `result_of`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(dataclasses.asdict(load)).encode())
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def result_of(process: subprocess.Popen[bytes], out: bytes) -> Measured:
+    """What a finished load measured."""
+    assert process.returncode == 0, "the load generator failed; its error stands above"
+    return Measured(**json.loads(out))
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    def __init__(self, generator: _Generator) -> None:
+        self._generator = generator
+        self._transport: Any = None
+        self._received = b""
+        self._wanted = 0
+        self.sent_at = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def send(self, request: bytes) -> None:
+        self.sent_at = time.perf_counter()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        if self._received:
+            data = self._received + data
+        if not self._wanted:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self._received = data
+                return
+            head = data[:end].lower()
+            at = head.index(b"content-length:") + 15
+            line_end = head.find(b"\r", at)
+            self._wanted = end + 4 + int(head[at : line_end if line_end > 0 else end])
+        if len(data) < self._wanted:
+            self._received = data
+            return
+        if data[9:12] != b"200":
+            raise SystemExit(f"the load was refused: {data[:600]!r}")
+        self._received, self._wanted = b"", 0
+        self._generator.answered(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._generator.lost()
+
+
+class _Generator:
+    """Keeps every connection busy (closed loop), or sends at a steady rate over as many as that takes."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._requests = self._make_requests()
+        self._idle: deque[_Connection] = deque()
+        self._milliseconds: list[float] = []
+        self._under_way = 0
+        self._is_stopping = False
+        self._idle_again = asyncio.Event()
+
+    def _make_requests(self) -> Iterator[bytes]:
+        head = (
+            f"POST {self._load.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {self._load.authorization}\r\n"
+            "Content-Type: application/json\r\nContent-Length: "
+        ).encode()
+        number = 0
+        template = self._load.body.encode()
+        while True:
+            number += 1
+            body = template % (number * 7919 % self._load.keys + 1) if b"%d" in template else template
+            yield b"%b%d\r\n\r\n%b" % (head, len(body), body)
+
+    def answered(self, connection: _Connection) -> None:
+        self._milliseconds.append((time.perf_counter() - connection.sent_at) * 1000)
+        if self._is_stopping or self._load.rate:
+            self._under_way -= 1
+            self._idle.append(connection)
+            if not self._under_way:
+                self._idle_again.set()
+        else:
+            connection.send(next(self._requests))
+
+    def lost(self) -> None:
+        if not self._is_stopping or self._under_way:
+            raise SystemExit("the server closed a connection under load")
+
+    async def run(self) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        for _ in range(self._load.connections):
+            _, connection = await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._load.port)
+            self._idle.append(connection)
+        started, cpu = time.perf_counter(), time.process_time()
+        if self._load.rate:
+            await self._steadily(started)
+        else:
+            for _ in range(self._load.connections):
+                self._send()
+            await asyncio.sleep(self._load.seconds)
+        self._is_stopping = True
+        seconds = time.perf_counter() - started
+        cpu_seconds = time.process_time() - cpu
+        count = len(self._milliseconds)
+        while self._under_way:
+            self._idle_again.clear()
+            await self._idle_again.wait()
+        return {
+            "milliseconds": sorted(self._milliseconds[: count or None]),
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
+        }
+
+    async def _steadily(self, started: float) -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(int(self._load.rate * self._load.seconds)):
+            pause = started + number / self._load.rate - time.perf_counter()
             if pause > 0:
                 await asyncio.sleep(pause)
-            group.create_task(ask(number))
-    return taken
+            if not self._idle:
+                _, connection = await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._load.port)
+                self._idle.append(connection)
+            self._send()
+
+    def _send(self) -> None:
+        self._under_way += 1
+        self._idle.popleft().send(next(self._requests))
+
+
+if __name__ == "__main__":
+    print(json.dumps(uvloop.run(_Generator(Load(**json.load(sys.stdin))).run())))

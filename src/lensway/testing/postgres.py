@@ -131,6 +131,12 @@ class PostgresCluster:
             )  # fmt: skip
         self._wait_started()
 
+    @property
+    def pid(self) -> int:
+        """The process id of the postmaster, while it runs."""
+        assert self._server is not None
+        return self._server.pid
+
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: ``fast`` disconnects clients and shuts down, ``immediate`` crashes it."""
         if self._server is None:
