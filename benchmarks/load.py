@@ -62,9 +62,7 @@ def drive(load: Load) -> Measured:
 
 def start(load: Load) -> subprocess.Popen[bytes]:
     """Begin the load; give its process and output to `result_of`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(json.dumps(dataclasses.asdict(load)).encode())
     process.stdin.close()

@@ -97,7 +97,9 @@ def _lines(
         )
     ]
     if tail is not None:
-        tails = [mine.measured.percentile(0.99) / its.measured.percentile(0.99) for mine, its in zip(ours, bare, strict=True)]
+        tails = [
+            mine.measured.percentile(0.99) / its.measured.percentile(0.99) for mine, its in zip(ours, bare, strict=True)
+        ]
         lines.append(
             Line(
                 figure=f"{name}: p99",

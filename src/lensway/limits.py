@@ -53,6 +53,8 @@ EXPORT_BYTES_DEFAULT: Final = 16 * GIB
 ROW_BYTES_DEFAULT: Final = 16 * MIB
 """One encoded row; a lens may lower or raise it up to ROW_BYTES_MAX."""
 ROW_BYTES_MAX: Final = 64 * MIB
+CALLER_WATCH_SECONDS: Final = 0.020
+"""From then on a request notices that its caller has gone; what is quicker is over before it could matter."""
 REQUEST_RING_ENTRIES: Final = 10_000
 """Finished requests that a node remembers for `GET /v1/requests`."""
 

@@ -6,7 +6,8 @@ done about it stands in the instructions, in their order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from lensway import limits
 from lensway.dispatch import core_failures as failures
@@ -51,6 +52,19 @@ class Core:
         self._attempts = Attempts(self._state, self._router)
         self._sessions = Sessions(self._state, self._attempts)
         self._grace_until = started_at
+        # By type: what happens most often is not found behind what happens rarely.
+        self._reactions: Mapping[type[Event], Callable[[Any, float], None]] = {
+            Submitted: self._attempts.submitted,
+            Accepted: self._attempts.accepted,
+            Rows: self._attempts.rows,
+            Ended: self._attempts.ended,
+            Consumed: self._attempts.consumed,
+            Refused: self._attempts.refused,
+            AttemptFailed: self._attempts.failed,
+            CallerGone: self._attempts.caller_gone,
+            Tick: lambda _event, now: self._tick(now),
+            Stopping: lambda _event, _now: self._stop(),
+        }
 
     @property
     def fleet(self) -> Fleet:
@@ -90,8 +104,9 @@ class Core:
         """What to do about an event."""
         state = self._state
         assert not state.out, "instructions of the event before were taken"
-        self._react(event, now)
-        self._close_broken(now)
+        self._reactions.get(type(event), self._react_to_session)(event, now)
+        if state.has_broken_session:
+            self._close_broken(now)
         if state.is_somebody_back:
             state.is_somebody_back = False
             self._route_waiting(now)
@@ -100,31 +115,6 @@ class Core:
         state.has_room_again = False
         out, state.out = state.out, []
         return out
-
-    def _react(self, event: Event, now: float) -> None:
-        match event:
-            case Submitted():
-                self._attempts.submitted(event, now)
-            case Accepted():
-                self._attempts.accepted(event, now)
-            case Rows():
-                self._attempts.rows(event, now)
-            case Ended():
-                self._attempts.ended(event, now)
-            case Consumed():
-                self._attempts.consumed(event, now)
-            case Refused():
-                self._attempts.refused(event, now)
-            case AttemptFailed():
-                self._attempts.failed(event, now)
-            case CallerGone():
-                self._attempts.caller_gone(event, now)
-            case Tick():
-                self._tick(now)
-            case Stopping():
-                self._state.is_stopping = True
-            case _:
-                self._react_to_session(event, now)
 
     def _react_to_session(self, event: Event, now: float) -> None:
         may_place = False
@@ -154,8 +144,12 @@ class Core:
             if job.state is JobState.WAITING:
                 self._router.route(job, now)
 
+    def _stop(self) -> None:
+        self._state.is_stopping = True
+
     def _close_broken(self, now: float) -> None:
         """Sessions that were ordered closed for breaking the rules are lost within the same event."""
+        self._state.has_broken_session = False
         for order in [each for each in self._state.out if isinstance(each, CloseSession)]:
             self._sessions.close_broken(order, now)
 

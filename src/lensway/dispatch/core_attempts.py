@@ -19,7 +19,6 @@ from lensway.dispatch.events import (
     Accepted,
     AttemptFailed,
     CallerGone,
-    CloseSession,
     Consumed,
     Deliver,
     Ended,
@@ -326,7 +325,7 @@ class Attempts:
             self._state.broke_executor(attempt, cause, now)
         else:
             self._state.count(cause)
-            self._state.out.append(CloseSession(attempt.session, "protocol_error"))
+            self._state.close_broken(attempt.session)
 
     def _answered(self, attempt: Attempt, now: float) -> None:
         """An answer to a fresh offer proves both directions, as an acknowledged heartbeat does."""

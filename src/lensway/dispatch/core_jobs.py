@@ -21,6 +21,8 @@ from lensway.ids import JobId, SessionId
 class JobState(enum.Enum):
     """Where a job stands."""
 
+    __hash__ = object.__hash__  # of the member, not of its name: every event looks a transition up
+
     ROUTING = "routing"
     WAITING = "waiting"
     QUEUED = "queued"
@@ -33,6 +35,8 @@ class JobState(enum.Enum):
 
 class JobStimulus(enum.Enum):
     """What moves a job."""
+
+    __hash__ = object.__hash__  # of the member, not of its name: every event looks a transition up
 
     WAIT = "nobody there, somebody may come back"
     ENQUEUE = "all busy"
@@ -78,6 +82,8 @@ JOB_TABLE: Final[Table[JobState, JobStimulus]] = Table(
 class AttemptState(enum.Enum):
     """Where an attempt stands."""
 
+    __hash__ = object.__hash__  # of the member, not of its name: every event looks a transition up
+
     OFFERED = "offered"
     EXECUTING = "executing"
     STOPPING = "stopping"
@@ -86,6 +92,8 @@ class AttemptState(enum.Enum):
 
 class AttemptStimulus(enum.Enum):
     """What moves an attempt."""
+
+    __hash__ = object.__hash__  # of the member, not of its name: every event looks a transition up
 
     ACCEPT = "accepted"
     STOP = "superseded, cancelled or expired"

@@ -70,6 +70,7 @@ class State:
         self.page_bytes = 0
         self.has_room_again = False
         self.is_somebody_back = False
+        self.has_broken_session = False
         self.pump_at: float | None = None
         self.is_stopping = False
         self.counters: dict[str, int] = {}
@@ -78,6 +79,11 @@ class State:
     def count(self, name: str) -> None:
         """Count something that was dropped or is worth knowing, by name."""
         self.counters[name] = self.counters.get(name, 0) + 1
+
+    def close_broken(self, session: SessionId) -> None:
+        """A session broke the rules: it is to be closed, and is lost within this event."""
+        self.has_broken_session = True
+        self.out.append(CloseSession(session, "protocol_error"))
 
     # --- attempts ---------------------------------------------------------------------------------------------------------
 
@@ -93,7 +99,7 @@ class State:
             current = None if (owner := self.jobs.get(job)) is None else owner.attempt
             if current is not None and current.number == number and current.session != session and held is not None:
                 self.count("foreign_" + what)
-                self.out.append(CloseSession(session, "protocol_error"))
+                self.close_broken(session)
             else:
                 self.count("late_" + what)
         return attempt

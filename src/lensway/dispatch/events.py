@@ -45,7 +45,7 @@ class RefusalKind(enum.Enum):
     """The offer never left this node: the link was closed already. Said by the link, never by a runner."""
 
 
-class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
+class JobRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request to be executed. ``payload`` is opaque (an encoded plan). ``deadline`` is monotonic time.
 
     ``runner`` pins the job to one runner, ``session`` to one instance (connection tests); pinned jobs are never executed
@@ -76,27 +76,27 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
 # --- events ---------------------------------------------------------------------------------------------------------------
 
 
-class Submitted(msgspec.Struct, frozen=True):
+class Submitted(msgspec.Struct, frozen=True, gc=False):
     """A caller wants this job done."""
 
     job: JobId
     request: JobRequest
 
 
-class CallerGone(msgspec.Struct, frozen=True):
+class CallerGone(msgspec.Struct, frozen=True, gc=False):
     """The caller cancelled or went away."""
 
     job: JobId
 
 
-class Consumed(msgspec.Struct, frozen=True):
+class Consumed(msgspec.Struct, frozen=True, gc=False):
     """The caller took so many released bytes."""
 
     job: JobId
     bytes: int
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The place executes the attempt."""
 
     session: SessionId
@@ -104,7 +104,7 @@ class Accepted(msgspec.Struct, frozen=True):
     attempt: int
 
 
-class Refused(msgspec.Struct, frozen=True):
+class Refused(msgspec.Struct, frozen=True, gc=False):
     """The place does not execute the attempt; nothing was started."""
 
     session: SessionId
@@ -115,7 +115,7 @@ class Refused(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-class Rows(msgspec.Struct, frozen=True):
+class Rows(msgspec.Struct, frozen=True, gc=False):
     """Encoded rows of the attempt, in order."""
 
     session: SessionId
@@ -124,7 +124,7 @@ class Rows(msgspec.Struct, frozen=True):
     payload: bytes
 
 
-class Ended(msgspec.Struct, frozen=True):
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """The attempt is complete; ``result`` is the opaque end mark, ``tail`` the last rows, ``sent_bytes`` all of its data."""
 
     session: SessionId
@@ -135,7 +135,7 @@ class Ended(msgspec.Struct, frozen=True):
     tail: bytes = b""
 
 
-class AttemptFailed(msgspec.Struct, frozen=True):
+class AttemptFailed(msgspec.Struct, frozen=True, gc=False):
     """The attempt ended without a result."""
 
     session: SessionId
@@ -146,25 +146,25 @@ class AttemptFailed(msgspec.Struct, frozen=True):
     handed_back: bool = False
 
 
-class SessionOpened(msgspec.Struct, frozen=True):
+class SessionOpened(msgspec.Struct, frozen=True, gc=False):
     """A runner is connected and authenticated."""
 
     facts: SessionFacts
 
 
-class SessionAlive(msgspec.Struct, frozen=True):
+class SessionAlive(msgspec.Struct, frozen=True, gc=False):
     """A sign of life: the peer acknowledged a heartbeat of ours that is fresh, so both directions carry."""
 
     session: SessionId
 
 
-class SessionHeard(msgspec.Struct, frozen=True):
+class SessionHeard(msgspec.Struct, frozen=True, gc=False):
     """Bytes of the peer came in: it is not dead, but nothing says that it hears us."""
 
     session: SessionId
 
 
-class SessionReported(msgspec.Struct, frozen=True):
+class SessionReported(msgspec.Struct, frozen=True, gc=False):
     """The runner's heartbeat: the revision in force, what it holds, what it knows of its sources.
 
     ``jobs`` are the (job, attempt) pairs that it has accepted and not ended; None when this report does not say. Give it behind
@@ -178,29 +178,29 @@ class SessionReported(msgspec.Struct, frozen=True):
     source_states: Mapping[SourceId, tuple[str, str]]
 
 
-class SessionDraining(msgspec.Struct, frozen=True):
+class SessionDraining(msgspec.Struct, frozen=True, gc=False):
     """The runner (or an operator) takes it out of service; attempts in flight go on. ``is_draining`` False ends it."""
 
     session: SessionId
     is_draining: bool = True
 
 
-class SessionLost(msgspec.Struct, frozen=True):
+class SessionLost(msgspec.Struct, frozen=True, gc=False):
     """The connection is gone. ``cause`` is for people: a short class such as ``closed``, ``reset``, ``heartbeat_lost``."""
 
     session: SessionId
     cause: str
 
 
-class CatalogChanged(msgspec.Struct, frozen=True):
+class CatalogChanged(msgspec.Struct, frozen=True, gc=False):
     """There is a newer snapshot; queued and waiting jobs are routed again."""
 
 
-class Tick(msgspec.Struct, frozen=True):
+class Tick(msgspec.Struct, frozen=True, gc=False):
     """The time that `Core.next_wake` asked for has come."""
 
 
-class Stopping(msgspec.Struct, frozen=True):
+class Stopping(msgspec.Struct, frozen=True, gc=False):
     """The node goes down: nothing new is accepted, what runs is finished."""
 
 
@@ -228,7 +228,7 @@ Event: TypeAlias = (
 # --- instructions ---------------------------------------------------------------------------------------------------------
 
 
-class SendOffer(msgspec.Struct, frozen=True):
+class SendOffer(msgspec.Struct, frozen=True, gc=False):
     """Offer the attempt to the session (or start it inline when ``session`` is INLINE)."""
 
     session: SessionId
@@ -240,7 +240,7 @@ class SendOffer(msgspec.Struct, frozen=True):
     credit: int
 
 
-class SendCancel(msgspec.Struct, frozen=True):
+class SendCancel(msgspec.Struct, frozen=True, gc=False):
     """Stop the attempt at its place; what it still says is ignored."""
 
     session: SessionId
@@ -249,7 +249,7 @@ class SendCancel(msgspec.Struct, frozen=True):
     reason: str
 
 
-class SendCredit(msgspec.Struct, frozen=True):
+class SendCredit(msgspec.Struct, frozen=True, gc=False):
     """The attempt may send so many bytes more."""
 
     session: SessionId
@@ -258,20 +258,20 @@ class SendCredit(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class PushSet(msgspec.Struct, frozen=True):
+class PushSet(msgspec.Struct, frozen=True, gc=False):
     """The session does not have the wanted set: push it (again)."""
 
     session: SessionId
 
 
-class CloseSession(msgspec.Struct, frozen=True):
+class CloseSession(msgspec.Struct, frozen=True, gc=False):
     """End the session now (dead, or it broke the rules)."""
 
     session: SessionId
     cause: str
 
 
-class Deliver(msgspec.Struct, frozen=True):
+class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Give these rows to the caller, in order. ``record`` names the attempt that they are of, as it goes."""
 
     job: JobId
@@ -279,7 +279,7 @@ class Deliver(msgspec.Struct, frozen=True):
     record: JobRecord
 
 
-class Complete(msgspec.Struct, frozen=True):
+class Complete(msgspec.Struct, frozen=True, gc=False):
     """The job's one good outcome: the rest of the rows and the end mark."""
 
     job: JobId
@@ -288,7 +288,7 @@ class Complete(msgspec.Struct, frozen=True):
     record: JobRecord
 
 
-class Fail(msgspec.Struct, frozen=True):
+class Fail(msgspec.Struct, frozen=True, gc=False):
     """The job's one bad outcome. ``released`` says that rows went out before it: the stream must visibly break."""
 
     job: JobId
@@ -297,13 +297,13 @@ class Fail(msgspec.Struct, frozen=True):
     record: JobRecord
 
 
-class Abandon(msgspec.Struct, frozen=True):
+class Abandon(msgspec.Struct, frozen=True, gc=False):
     """The job has had its outcome and the caller has taken nothing of the rest for too long: drop it and cut the caller."""
 
     job: JobId
 
 
-class StatusChanged(msgspec.Struct, frozen=True):
+class StatusChanged(msgspec.Struct, frozen=True, gc=False):
     """A session's state changed; for events, metrics and the Console. The first state is ``live``, the last ``lost``."""
 
     session: SessionId

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from typing import Final, assert_never
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any, Final, get_args
 
 import msgspec
 
@@ -45,7 +45,7 @@ from lensway.fleet import Fleet, SessionFacts
 from lensway.ids import JobId, SessionId
 
 
-class PageResult(msgspec.Struct, frozen=True):
+class PageResult(msgspec.Struct, frozen=True, gc=False):
     """A complete result: its rows in order, and the encoded end mark."""
 
     chunks: tuple[bytes, ...]
@@ -223,6 +223,19 @@ class Dispatcher:
         self._timer_due: float | None = None
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
+        self._performers: Mapping[type[Instruction], Callable[[Any], None]] = {
+            SendOffer: self._offer,
+            SendCredit: self._credit,
+            SendCancel: self._cancel,
+            PushSet: self._push_set,
+            Complete: self._settle,
+            Fail: self._settle,
+            Deliver: self._deliver,
+            Abandon: self._abandon,
+            CloseSession: self._close_session,
+            StatusChanged: self._status_changed,
+        }
+        assert set(self._performers) == set(get_args(Instruction)), "every instruction is performed"
 
     @property
     def fleet(self) -> Fleet:
@@ -277,7 +290,7 @@ class Dispatcher:
         try:
             while self._events:
                 for instruction in self._core.handle(self._events.popleft(), self._clock.monotonic()):
-                    self._perform(instruction)
+                    self._performers[type(instruction)](instruction)
         finally:
             self._is_performing = False
         self._set_timer()
@@ -298,38 +311,41 @@ class Dispatcher:
             self._timer.cancel()
             self._timer = None
 
-    def _perform(self, instruction: Instruction) -> None:
-        match instruction:
-            case SendOffer() | SendCredit() | SendCancel() | PushSet():
-                self._order(instruction)
-            case Complete() | Fail():
-                self._settle(instruction)
-            case Deliver():
-                if (handle := self._handles.get(instruction.job)) is not None:
-                    handle.deliver(instruction.chunks, instruction.record)
-            case Abandon():
-                pass  # the handle has its outcome, and what it still holds goes with its caller
-            case CloseSession():
-                self._links.pop(instruction.session, _NO_LINK).close(instruction.cause)
-            case StatusChanged():
-                if instruction.state == "lost":
-                    self._links.pop(instruction.session, None)
-                self._on_status(instruction)
-            case _:
-                assert_never(instruction)
+    def _deliver(self, rows: Deliver) -> None:
+        if (handle := self._handles.get(rows.job)) is not None:
+            handle.deliver(rows.chunks, rows.record)
 
-    def _order(self, order: SendOffer | SendCredit | SendCancel | PushSet) -> None:
-        link = self._links.get(order.session, _NO_LINK)
-        is_inline = order.session == INLINE
-        match order:
-            case SendOffer():
-                self._executor.start(order) if is_inline else link.offer(order)
-            case SendCredit():
-                self._executor.credit(order) if is_inline else link.credit(order)
-            case SendCancel():
-                self._executor.cancel(order) if is_inline else link.cancel(order)
-            case PushSet():
-                link.push_set()
+    def _abandon(self, _order: Abandon) -> None:
+        """The handle has its outcome, and what it still holds goes with its caller."""
+
+    def _close_session(self, order: CloseSession) -> None:
+        self._links.pop(order.session, _NO_LINK).close(order.cause)
+
+    def _status_changed(self, status: StatusChanged) -> None:
+        if status.state == "lost":
+            self._links.pop(status.session, None)
+        self._on_status(status)
+
+    def _offer(self, order: SendOffer) -> None:
+        if order.session == INLINE:
+            self._executor.start(order)
+        else:
+            self._links.get(order.session, _NO_LINK).offer(order)
+
+    def _cancel(self, order: SendCancel) -> None:
+        if order.session == INLINE:
+            self._executor.cancel(order)
+        else:
+            self._links.get(order.session, _NO_LINK).cancel(order)
+
+    def _credit(self, order: SendCredit) -> None:
+        if order.session == INLINE:
+            self._executor.credit(order)
+        else:
+            self._links.get(order.session, _NO_LINK).credit(order)
+
+    def _push_set(self, order: PushSet) -> None:
+        self._links.get(order.session, _NO_LINK).push_set()
 
     def _settle(self, end: Complete | Fail) -> None:
         handle = self._handles.pop(end.job)

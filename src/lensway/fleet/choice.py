@@ -62,7 +62,7 @@ REVIVABLE = frozenset({Verdict.SUSPECT, Verdict.DRAINING, Verdict.UNANSWERED, Ve
 """Connected and perhaps able again in a moment."""
 
 
-class CandidateNote(msgspec.Struct, frozen=True):
+class CandidateNote(msgspec.Struct, frozen=True, gc=False):
     """One candidate and the verdict on it. ``session`` is None for a runner without one; ``score`` where it was compared."""
 
     runner: RunnerId
@@ -72,7 +72,7 @@ class CandidateNote(msgspec.Struct, frozen=True):
     score: float | None = None
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """One question to the fleet: who executes this?
 
     ``excluded`` are sessions that this job must not go to, with the reason. ``live_only`` leaves suspects out. ``wanted`` is
@@ -91,7 +91,7 @@ class Ask(msgspec.Struct, frozen=True):
     live_only: bool = False
 
 
-class Choice(msgspec.Struct, frozen=True):
+class Choice(msgspec.Struct, frozen=True, gc=False):
     """The answer. At most one of ``session``, ``is_busy`` and ``unable`` is set; none of them: nobody is there.
 
     ``may_revive`` says that somebody who is not usable now could be in a moment.

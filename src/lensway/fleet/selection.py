@@ -17,7 +17,7 @@ from lensway.fleet.load import Pair
 from lensway.fleet.sessions import Session
 
 
-class Usable(msgspec.Struct):
+class Usable(msgspec.Struct, gc=False):
     """A session that could take the work, with the place of its note and what the decision needs."""
 
     index: int

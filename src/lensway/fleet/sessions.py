@@ -15,6 +15,8 @@ from lensway.ids import SessionId, SourceId
 class SessionState(enum.Enum):
     """Where a session stands. Both suspect states are shown as ``suspect``."""
 
+    __hash__ = object.__hash__  # of the member, not of its name: every event looks a transition up
+
     LIVE = "live"
     SUSPECT = "suspect"
     DRAINING = "draining"
@@ -24,6 +26,8 @@ class SessionState(enum.Enum):
 
 class SessionStimulus(enum.Enum):
     """What changes a session's state."""
+
+    __hash__ = object.__hash__  # of the member, not of its name: every event looks a transition up
 
     SILENT = "silent"
     OFFER_UNANSWERED = "offer unanswered"

@@ -58,12 +58,12 @@ def answer_event(session: SessionId, frame: Accept | Refuse | Data | End | Fail)
     """The event that this answer of a runner is. Raises ProtocolError for a failure that cannot be read."""
     job = JobId(frame.job)
     match frame:
-        case Data():
-            return Rows(session, job, frame.attempt, frame.payload)
-        case End():
-            return Ended(session, job, frame.attempt, frame.result, frame.sent_bytes, frame.tail)
         case Accept():
             return Accepted(session, job, frame.attempt)
+        case End():
+            return Ended(session, job, frame.attempt, frame.result, frame.sent_bytes, frame.tail)
+        case Data():
+            return Rows(session, job, frame.attempt, frame.payload)
         case Refuse():
             return Refused(session, job, frame.attempt, _REFUSALS[frame.reason], frame.revision, frame.message)
         case Fail():

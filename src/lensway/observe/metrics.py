@@ -17,6 +17,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        # Finding the child of a label costs more than counting: each is looked up once.
+        self._request_of: dict[str, Any] = {}
+        self._dispatch_of: dict[str, Any] = {}
         self._requests = Counter(
             "lensway_requests",
             "Requests by outcome: ok, or the code of the failure.",
@@ -33,11 +36,17 @@ class Metrics:
 
     def request(self, code: str) -> None:
         """Count one answered request."""
-        self._requests.labels(code).inc()
+        child = self._request_of.get(code)
+        if child is None:
+            child = self._request_of[code] = self._requests.labels(code)
+        child.inc()
 
     def dispatched(self, via: str, seconds: float) -> None:
         """Note one job's time."""
-        self._dispatch.labels(via).observe(seconds)
+        child = self._dispatch_of.get(via)
+        if child is None:
+            child = self._dispatch_of[via] = self._dispatch.labels(via)
+        child.observe(seconds)
 
     def watch_runners(self, states: Callable[[], Iterable[tuple[str, str, bool]]]) -> None:
         """Give `lensway_runner_up` from now on: (environment, runner, is up) of every runner, asked at every scrape."""

@@ -43,7 +43,7 @@ _encoder: Final = msgspec.msgpack.Encoder()
 def write_frame(buffer: bytearray, frame: Frame) -> None:
     """Append the frame to a message. Raises ProtocolError when it is larger than a frame may be (and appends nothing)."""
     start = len(buffer)
-    if isinstance(frame, Data):
+    if type(frame) is Data:
         if not 0 < len(frame.payload) <= DATA_FRAME_BYTES_MAX:
             raise ProtocolError("data_frame_size")
         buffer += HEADER.pack(DATA_KIND, DATA_HEADER.size + len(frame.payload))

@@ -19,7 +19,7 @@ Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=255)]
 PublicKey: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
-class Frame(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Frame(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Root of all frames."""
 
 
@@ -73,7 +73,7 @@ class Heartbeat(Frame, tag=3, frozen=True, kw_only=True):
     source_states: tuple[SourceState, ...] = ()
 
 
-class SourceState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class SourceState(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What a runner knows of one assigned source: ``state`` is ``ready``, ``no_bridge``, ``no_credentials``,
     ``credentials_ambiguous``, ``refused`` (by local policy) or ``unreachable``; ``cause`` a class, never a driver's text."""
 
@@ -82,7 +82,7 @@ class SourceState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     cause: str = ""
 
 
-class AssignedSource(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class AssignedSource(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One source of an assignment set. ``sealed_config`` is sealed to the instance; None for runner-local credentials."""
 
     source: str

@@ -10,10 +10,11 @@ heartbeat sent *after* a set has seen the set. If it then echoes another revisio
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
+
+import msgspec
 
 from lensway.limits import ATTEMPTS_OPEN_MAX, FRESH_HEARTBEATS, HANDSHAKE_TIMEOUT_SECONDS
 from lensway.protocol.errors import ProtocolError
@@ -49,6 +50,8 @@ Order: TypeAlias = Offer | Credit | Cancel
 class GatewayState(enum.Enum):
     """Where the gateway's side of a session stands."""
 
+    __hash__ = object.__hash__  # of the member, not of its name: every event looks a transition up
+
     AWAITING_HELLO = "awaiting_hello"
     ADMITTING = "admitting"
     OPEN = "open"
@@ -59,6 +62,8 @@ class GatewayState(enum.Enum):
 
 class GatewayStimulus(enum.Enum):
     """What can happen to it: frames of the runner, words of the gateway itself, the timer."""
+
+    __hash__ = object.__hash__  # of the member, not of its name: every event looks a transition up
 
     HELLO = "hello"
     ADMIT = "admit"
@@ -118,15 +123,13 @@ GATEWAY_TABLE: Final[Mapping[GatewayState, Mapping[GatewayStimulus, GatewayState
 # --- the gateway's own words ------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Admit:
+class Admit(msgspec.Struct, frozen=True, gc=False):
     """The runner of the hello is welcome."""
 
     welcome: Welcome
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Push:
+class Push(msgspec.Struct, frozen=True, gc=False):
     """This is the wanted set. ``is_lost`` (only ever set by tests) loses the frames on their way."""
 
     revision: int
@@ -134,28 +137,24 @@ class Push:
     is_lost: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Give:
+class Give(msgspec.Struct, frozen=True, gc=False):
     """An order of dispatch for one attempt."""
 
     order: Order
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class OrderDrain:
+class OrderDrain(msgspec.Struct, frozen=True, gc=False):
     """No new work: by order of an operator, or because this node goes away (``after_ms`` > 0)."""
 
     reason: str
     after_ms: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class OrderResume:
+class OrderResume(msgspec.Struct, frozen=True, gc=False):
     """An operator's drain is over."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(msgspec.Struct, frozen=True, gc=False):
     """End the session."""
 
     reason: CloseReason
@@ -163,8 +162,7 @@ class Finish:
     after_ms: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True, gc=False):
     """The time of `next_wake` has come."""
 
 
@@ -174,32 +172,27 @@ GatewayWord: TypeAlias = Admit | Push | Give | OrderDrain | OrderResume | Finish
 # --- instructions -----------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Queue the frame in the control lane."""
 
     frame: AnyFrame
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Introduced:
+class Introduced(msgspec.Struct, frozen=True, gc=False):
     """The runner said hello: decide, and answer with `Admit` or `Finish`."""
 
     hello: Hello
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Alive:
+class Alive(msgspec.Struct, frozen=True, gc=False):
     """A sign of life."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True, gc=False):
     """Rows came in: it is not dead, whether or not it hears us."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(msgspec.Struct, frozen=True, gc=False):
     """A heartbeat's facts. An attempt that was accepted and is not among ``jobs`` is provably lost: those that were offered too
     late for the runner to have named them are added here."""
 
@@ -209,35 +202,30 @@ class Reported:
     source_states: tuple[SourceState, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class InForce:
+class InForce(msgspec.Struct, frozen=True, gc=False):
     """A set is in force on the runner."""
 
     revision: int
     source_states: tuple[SourceState, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True, gc=False):
     """The runner's word on an attempt that is open in this session, within its credit."""
 
     frame: Answer
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PeerLeaves:
+class PeerLeaves(msgspec.Struct, frozen=True, gc=False):
     """The runner takes no new work and will close."""
 
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Repush:
+class Repush(msgspec.Struct, frozen=True, gc=False):
     """The runner has provably not got the wanted set: push it again."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Over:
+class Over(msgspec.Struct, frozen=True, gc=False):
     """The session is over: flush what waits (briefly), then cut the link."""
 
     cause: str
@@ -248,8 +236,7 @@ GatewayInstruction: TypeAlias = (
 )
 
 
-@dataclasses.dataclass(slots=True)
-class _Attempt:
+class _Attempt(msgspec.Struct, gc=False):
     stream: ReceiveStream
     known_from: int
     """Heartbeats of the runner that acknowledge this number or a higher one were sent after it had read the offer."""
@@ -291,24 +278,12 @@ class GatewaySession:
             ProtocolError: the runner broke the rules; end the session with the error's reason.
             IllegalTransitionError: a word of the gateway that the present state does not know. Nothing was changed.
         """
-        match stimulus:
-            case (
-                Hello()
-                | Heartbeat()
-                | AssignmentInForce()
-                | Accept()
-                | Refuse()
-                | Data()
-                | End()
-                | Fail()
-                | Drain()
-                | Close()
-            ):
-                return self._on_frame(stimulus, now)
-            case Admit() | Push() | Give() | OrderDrain() | OrderResume() | Finish() | Tick():
-                return self._on_word(stimulus, now)
-            case _:
-                raise ProtocolError("unexpected_frame")
+        kind = type(stimulus)
+        if kind in _STIMULUS_OF_FRAME:
+            return self._on_frame(cast(AnyFrame, stimulus), now)
+        if kind in _STIMULUS_OF_WORD:
+            return self._on_word(cast(GatewayWord, stimulus), now)
+        raise ProtocolError("unexpected_frame")
 
     # --- frames ---------------------------------------------------------------------------------------------------------
 
@@ -316,10 +291,10 @@ class GatewaySession:
         kind = _STIMULUS_OF_FRAME[type(frame)]
         if not self._machine.may(kind):
             raise ProtocolError("unexpected_frame")
+        if kind is GatewayStimulus.ANSWER:
+            return self._on_answer(cast(Answer, frame), now)  # moves nothing, and is most of what comes
         instructions: list[GatewayInstruction]
         match frame:
-            case Accept() | Refuse() | Data() | End() | Fail():
-                instructions = self._on_answer(frame, now)
             case Heartbeat():
                 instructions = self._on_heartbeat(frame, now)
             case AssignmentInForce():
@@ -355,20 +330,18 @@ class GatewaySession:
         attempt = self._attempts.get(key)
         if attempt is None:
             raise ProtocolError("answer_to_no_offer")
-        match frame:
-            case Accept() | Refuse():
-                if attempt.is_accepted:
-                    raise ProtocolError("offer_answered_twice")
-                attempt.is_accepted = True
-            case _ if not attempt.is_accepted:
-                raise ProtocolError("answer_before_accept")
-            case Data():
-                attempt.stream.data(frame)
-            case End():
-                attempt.stream.end(frame)
-            case Fail():
-                pass
-        if isinstance(frame, Refuse | End | Fail):
+        kind = type(frame)
+        if kind is Accept or kind is Refuse:
+            if attempt.is_accepted:
+                raise ProtocolError("offer_answered_twice")
+            attempt.is_accepted = True
+        elif not attempt.is_accepted:
+            raise ProtocolError("answer_before_accept")
+        elif isinstance(frame, Data):
+            attempt.stream.data(frame)
+        elif isinstance(frame, End):
+            attempt.stream.end(frame)
+        if kind is Refuse or kind is End or kind is Fail:
             del self._attempts[key]
         instructions: list[GatewayInstruction] = [Answered(frame)]
         # Once in a quarter of an interval is enough to know it.

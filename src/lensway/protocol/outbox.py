@@ -51,7 +51,7 @@ class Outbox:
         """Queue rows, or what ends an attempt, behind the rows that wait."""
         self._data.append(frame)
         self._data_bytes += _size(frame)
-        if not isinstance(frame, Data):
+        if type(frame) is not Data:
             self._held.add((frame.job, frame.attempt))
 
     def drop(self, job: int, attempt: int) -> None:
@@ -81,7 +81,7 @@ class Outbox:
             self._data_bytes -= size
             room -= size
             write_frame(message, frame)
-            if not isinstance(frame, Data):
+            if type(frame) is not Data:
                 self._held.discard((frame.job, frame.attempt))
         return message or None
 
@@ -92,10 +92,10 @@ _OVERHEAD_BYTES: Final = 256
 
 def _size(frame: Data | End | Fail) -> int:
     match frame:
-        case Data():
-            return len(frame.payload) + _OVERHEAD_BYTES
         case End():
             return len(frame.tail) + len(frame.result) + _OVERHEAD_BYTES
+        case Data():
+            return len(frame.payload) + _OVERHEAD_BYTES
         case Fail():
             return len(frame.failure) + _OVERHEAD_BYTES
 
@@ -103,9 +103,9 @@ def _size(frame: Data | End | Fail) -> int:
 def _control_size(frame: Frame) -> int:
     # An estimate that costs nothing: only these two kinds are ever large.
     match frame:
-        case AssignmentSet():
-            return ASSIGNMENT_PART_BYTES_MAX
         case Offer():
             return len(frame.payload) + _OVERHEAD_BYTES
+        case AssignmentSet():
+            return ASSIGNMENT_PART_BYTES_MAX
         case _:
             return _OVERHEAD_BYTES

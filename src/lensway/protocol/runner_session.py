@@ -7,11 +7,12 @@ makes the runner give up before the gateway calls it dead, without comparing two
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
+
+import msgspec
 
 from lensway.limits import ATTEMPTS_REMEMBERED_MAX, HANDSHAKE_TIMEOUT_SECONDS
 from lensway.protocol.errors import ProtocolError
@@ -41,6 +42,8 @@ from lensway.protocol.version import VERSIONS_SPOKEN
 class RunnerState(enum.Enum):
     """Where the runner's side of a session stands."""
 
+    __hash__ = object.__hash__  # of the member, not of its name: every event looks a transition up
+
     STARTING = "starting"
     AWAITING_WELCOME = "awaiting_welcome"
     SERVING = "serving"
@@ -51,6 +54,8 @@ class RunnerState(enum.Enum):
 
 class RunnerStimulus(enum.Enum):
     """What can happen to it: frames of the gateway, words of the runner itself, the timer."""
+
+    __hash__ = object.__hash__  # of the member, not of its name: every event looks a transition up
 
     BEGIN = "begin"
     WELCOME = "welcome"
@@ -104,38 +109,33 @@ RUNNER_TABLE: Final[Mapping[RunnerState, Mapping[RunnerStimulus, RunnerState]]] 
 # --- the runner's own words -------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(msgspec.Struct, frozen=True, gc=False):
     """The link is up: introduce ourselves."""
 
     hello: Hello
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(msgspec.Struct, frozen=True, gc=False):
     """The set of this revision is in force here."""
 
     revision: int
     source_states: tuple[SourceState, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(msgspec.Struct, frozen=True, gc=False):
     """Take no new work; the process is about to end."""
 
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True, gc=False):
     """End the session."""
 
     reason: CloseReason
     message: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True, gc=False):
     """The time of `next_wake` has come."""
 
 
@@ -145,22 +145,19 @@ RunnerWord: TypeAlias = Begin | Applied | Leave | End | Tick
 # --- instructions -----------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Queue the frame in the control lane."""
 
     frame: AnyFrame
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Welcomed:
+class Welcomed(msgspec.Struct, frozen=True, gc=False):
     """The session is open."""
 
     welcome: Welcome
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(msgspec.Struct, frozen=True, gc=False):
     """Queue a heartbeat with these numbers; the caller adds what it holds."""
 
     sequence: int
@@ -169,43 +166,37 @@ class Beat:
     is_draining: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Assigned:
+class Assigned(msgspec.Struct, frozen=True, gc=False):
     """A whole set: apply it now, before anything that follows, then say `Applied`."""
 
     revision: int
     sources: tuple[AssignedSource, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Offered:
+class Offered(msgspec.Struct, frozen=True, gc=False):
     """An offer that passed the fence: accept or refuse at once."""
 
     offer: Offer
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ordered:
+class Ordered(msgspec.Struct, frozen=True, gc=False):
     """More credit for an attempt, or its cancellation. The attempt may have ended already: then nothing is to be done."""
 
     order: Credit | Cancel
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Drained:
+class Drained(msgspec.Struct, frozen=True, gc=False):
     """The gateway gives no new work; ``after_ms`` > 0 says that it goes away and when to dial again."""
 
     reason: str
     after_ms: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(msgspec.Struct, frozen=True, gc=False):
     """The drain is over."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Over:
+class Over(msgspec.Struct, frozen=True, gc=False):
     """The session is over: cancel every statement, flush (briefly), cut the link. ``close`` is the gateway's last word when it
     was the gateway that ended it."""
 
@@ -267,23 +258,22 @@ class RunnerSession:
             ProtocolError: the gateway broke the rules; end the session with the error's reason.
             IllegalTransitionError: a word of the runner that the present state does not know. Nothing was changed.
         """
-        match stimulus:
-            case Begin() | Applied() | Leave() | End() | Tick():
-                return self._on_word(stimulus, now)
-            case _ if type(stimulus) in _STIMULUS_OF_FRAME:
-                return self._on_frame(stimulus, now)
-            case _:
-                raise ProtocolError("unexpected_frame")
+        kind = type(stimulus)
+        if kind in _STIMULUS_OF_FRAME:
+            return self._on_frame(cast(AnyFrame, stimulus), now)
+        if kind in _STIMULUS_OF_WORD:
+            return self._on_word(cast(RunnerWord, stimulus), now)
+        raise ProtocolError("unexpected_frame")
 
     def _on_frame(self, frame: AnyFrame, now: float) -> list[RunnerInstruction]:
         kind = _STIMULUS_OF_FRAME[type(frame)]
         if not self._machine.may(kind):
             raise ProtocolError("unexpected_frame")
         match frame:
-            case Heartbeat():
-                instructions = self._on_heartbeat(frame, now)
             case Offer():
                 instructions = self._on_offer(frame)
+            case Heartbeat():
+                instructions = self._on_heartbeat(frame, now)
             case Credit() | Cancel():
                 instructions = [Ordered(frame)]
             case AssignmentSet():

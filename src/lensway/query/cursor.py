@@ -20,7 +20,7 @@ _MAC_BYTES: Final = 16
 _VERSION: Final = b"\x01"
 
 
-class CursorBinding(msgspec.Struct, frozen=True, kw_only=True):
+class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a cursor belongs to: environment, lens, filter and order, as one digest under the deployment's key."""
 
     key: bytes

@@ -41,7 +41,7 @@ PATTERN_OPERATORS: Final = frozenset(
 """The comparisons with a pattern; only text has them."""
 
 
-class PlanColumn(msgspec.Struct, frozen=True, array_like=True):
+class PlanColumn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One column as the plan uses it: ``name`` is the field's, ``column`` the table's."""
 
     name: str
@@ -108,7 +108,7 @@ class PlanKind(enum.StrEnum):
     COUNT = "count"
 
 
-class OrderBy(msgspec.Struct, frozen=True, array_like=True):
+class OrderBy(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One term of the order."""
 
     column: PlanColumn
@@ -147,7 +147,7 @@ class Shape(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     params: int = 0
 
 
-class Plan(msgspec.Struct, frozen=True, array_like=True):
+class Plan(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A shape as bytes, the values, and the page. ``limit`` None is every row."""
 
     shape: bytes

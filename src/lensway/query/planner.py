@@ -20,7 +20,7 @@ from lensway.query.result import ResultEnd, unbelievable
 _DIRECTIONS: Final = {"asc": False, "desc": True}
 
 
-class RowsRequest(msgspec.Struct, frozen=True, kw_only=True):
+class RowsRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a caller asks for, as decoded JSON; nothing in it has been checked."""
 
     where: object = None
@@ -32,7 +32,7 @@ class RowsRequest(msgspec.Struct, frozen=True, kw_only=True):
     total: object = False
 
 
-class PlannedRows(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedRows(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A plan, and what its next cursor will be bound to (None: the lens has no primary key)."""
 
     plan: Plan

@@ -44,7 +44,7 @@ def not_available(name: str) -> LenswayError:
     )
 
 
-class ResultLimits(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class ResultLimits(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Bounds that the executing side enforces. Meeting one fails the job, it never shortens the result."""
 
     rows_max: int
@@ -55,7 +55,7 @@ class ResultLimits(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class ResultEnd(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class ResultEnd(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """The end mark of a complete result.
 
     ``last_key`` holds the values of the shape's ``keys`` in the last row that was written, at full precision and in the form

@@ -14,12 +14,13 @@ from starlette.routing import Route as HttpRoute
 
 import lensway
 from lensway.api import openapi
-from lensway.api.routes import ROUTES
+from lensway.api.routes import ROUTES, Route
 from lensway.observe.metrics import CONTENT_TYPE, Metrics
 from lensway.service.control_plane import ControlPlane
 from lensway.service.data_plane import DataPlane
 from lensway.service.desk import Desk
 from lensway.service.http import Call, Endpoint, json_response
+from lensway.service.routing import HttpEndpoint, RouteTable
 
 
 class Operations:
@@ -54,20 +55,23 @@ def build_app(
     handlers: Sequence[DataPlane | ControlPlane | Operations],
     *,
     mounts: Sequence[BaseRoute] = (),
-) -> Starlette:
+) -> RouteTable:
     """The application. Every route of the table has exactly one handler of its name."""
+    endpoints: dict[Route, HttpEndpoint] = {}
     routes: list[BaseRoute] = []
     for route in ROUTES:
         found = [method for handler in handlers if (method := getattr(handler, route.name, None)) is not None]
         assert len(found) == 1, f"{route.name} has {len(found)} handlers"
-        routes.append(HttpRoute(route.path, endpoint.of(route, found[0]), methods=[route.method], name=route.name))
+        endpoints[route] = endpoint.of(route, found[0])
+        # Starlette knows them too: it tells a wrong method from a wrong path, and answers HEAD.
+        routes.append(HttpRoute(route.path, endpoints[route], methods=[route.method], name=route.name))
 
     async def unrouted(request: Request, error: Exception) -> Response:
         return await endpoint.unrouted(request, _with_allow(request, error))
 
     app = Starlette(routes=[*routes, *mounts], exception_handlers={HTTPException: unrouted})
     app.router.redirect_slashes = False
-    return app
+    return RouteTable(endpoints, app)
 
 
 def _with_allow(request: Request, error: Exception) -> Exception:

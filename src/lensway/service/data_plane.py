@@ -75,7 +75,7 @@ class DataPlane:
         if wanted.row_format is not RowFormat.JSON:
             return await self._streamed(call, asked, planned.plan, wanted, meta)
         handle = self._submit(call, asked, planned.plan, RowFormat.JSON)
-        page = await call.while_connected(handle.page(hold=True))
+        page = await call.while_connected(handle.page(hold=True), handle.cancel)
         closing = formats.json_end(meta(decode_end(page.result), page.record))
         return await _page(handle, b"".join((b'{"rows":[', *page.chunks, closing)), wanted.coding)
 
@@ -84,7 +84,7 @@ class DataPlane:
         asked = self._asked(call, await call.body(), _COUNT_KEYS)
         plan = plan_count(asked.lens.definition, asked.body.get("where"), asked.capabilities)
         handle = self._submit(call, asked, plan, RowFormat.JSON)
-        page = await call.while_connected(handle.page())
+        page = await call.while_connected(handle.page(), handle.cancel)
         return Response(b"".join(page.chunks), media_type="application/json")
 
     async def export(self, call: Call) -> Response:
@@ -175,7 +175,7 @@ class DataPlane:
     ) -> Response:
         formats.require_streams(call.request)
         handle = self._submit(call, asked, plan, wanted.row_format, is_stream=True)
-        await call.while_connected(handle.released())
+        await call.while_connected(handle.released(), handle.cancel)
         assert handle.record is not None, "released rows are of an attempt"
         headers = formats.stream_headers(handle.record, with_runners=not call.is_public)
         return StreamedRows(handle, formats.framing(wanted, meta), headers=headers, coding=wanted.coding)

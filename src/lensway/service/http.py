@@ -48,6 +48,11 @@ class Call:
     request_id: str
     address: str
     caller: Caller | None = None
+    headers: Mapping[bytes, bytes] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        # Looked up by name several times for each request; the first of several of one name counts, as everywhere.
+        self.headers = dict(reversed(self.request.scope["headers"]))
 
     @property
     def by(self) -> Caller:
@@ -64,6 +69,11 @@ class Call:
         """A parameter of the path."""
         value: str = self.request.path_params[name]
         return value
+
+    def header(self, name: bytes) -> str | None:
+        """The header of this name (in lower case), or None."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
     def flag(self, name: str) -> bool:
         """A boolean query parameter, false when absent. Raises LenswayError INVALID_REQUEST."""
@@ -96,8 +106,8 @@ class Call:
             if self.route.is_body_optional:
                 return {}
             raise LenswayError(ErrorCode.INVALID_REQUEST, "The request has no body", hint="Send a JSON object.")
-        media = self.request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if media != "application/json":
+        media = self.header(b"content-type") or "application/json"
+        if media != "application/json" and media.partition(";")[0].strip().lower() != "application/json":
             raise LenswayError(
                 ErrorCode.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON", hint="Send Content-Type: application/json."
             )
@@ -108,36 +118,47 @@ class Call:
             raise LenswayError(ErrorCode.INVALID_REQUEST, f"The body is not JSON: {where}") from None
 
     async def _read(self) -> bytes:
-        length = self.request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > limits.REQUEST_BODY_BYTES_MAX:
+        length = self.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > limits.REQUEST_BODY_BYTES_MAX:
             raise _too_large()
         parts: list[bytes] = []
         size = 0
-        async for part in self.request.stream():
+        is_more = True
+        while is_more:
+            message = await self.request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part = message.get("body", b"")
             size += len(part)
             if size > limits.REQUEST_BODY_BYTES_MAX:
                 raise _too_large()
             parts.append(part)
-        return b"".join(parts)
+            is_more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def while_connected(self, work: Awaitable[Any]) -> Any:
-        """What the work gives; cancelled when the caller goes away. Use it after the body was read."""
-        task = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(self._disconnected())
+    async def while_connected(self, work: Awaitable[Any], cancel: Callable[[], None]) -> Any:
+        """What the work gives. ``cancel`` is called when the caller goes away meanwhile; it must make the work end. Use it
+        after the body was read.
+
+        Most work is done before anybody could go away: nobody listens for that in the first moment, which is cheaper than
+        all else that a short query costs here.
+        """
+        gone: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(
+            limits.CALLER_WATCH_SECONDS, lambda: gone.append(loop.create_task(self._disconnected(cancel)))
+        )
         try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise ClientDisconnect
-            return task.result()
+            return await work
         finally:
-            gone.cancel()
-            if not task.done():
+            timer.cancel()
+            for task in gone:
                 task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
 
-    async def _disconnected(self) -> None:
+    async def _disconnected(self, cancel: Callable[[], None]) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
+        cancel()
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -228,16 +249,19 @@ class Endpoint:
         self._limiter.check(call.address, now)
         snapshot = self._snapshots.current()
         try:
-            identity = decisions.authenticate(snapshot, call.request.headers.get("authorization"))
+            identity = decisions.authenticate(snapshot, call.header(b"authorization"))
         except LenswayError:
             self._limiter.failed(call.address, now)
             raise
-        wanted = call.request.headers.get("x-environment")
+        wanted = call.header(b"x-environment")
         environment = decisions.choose_environment(snapshot, identity, wanted)
         return Caller(identity=identity, environment=environment, request_id=call.request_id, address=call.address)
 
     def _address(self, request: Request) -> str:
-        peer = request.client.host if request.client else ""
+        client = request.scope.get("client")
+        peer: str = client[0] if client else ""
+        if not self._trusted:
+            return peer
         return address_of(peer, request.headers.getlist("x-forwarded-for"), self._trusted)
 
 
@@ -247,6 +271,8 @@ def json_response(value: object, *, status: int = 200) -> Response:
 
 
 def _check_params(request: Request, known: Sequence[Param]) -> None:
+    if not request.scope["query_string"]:
+        return
     names = {param.name for param in known}
     for name in request.query_params:
         if name not in names:

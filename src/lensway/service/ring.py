@@ -15,7 +15,7 @@ from lensway.fleet import CandidateNote
 from lensway.ids import EnvironmentId, KeyId
 
 
-class RequestEntry(msgspec.Struct, kw_only=True):
+class RequestEntry(msgspec.Struct, kw_only=True, gc=False):
     """One request: who asked for what, and the record of its job as it goes."""
 
     id: str
