@@ -90,6 +90,10 @@ HANDSHAKE_TIMEOUT_SECONDS: Final = 5.0
 """From the TCP connection to a complete `hello`."""
 HANDSHAKES_PENDING_MAX: Final = 200
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
+FAREWELL_SECONDS: Final = 0.5
+"""The last word and the closing of a link take at most so long, then it is cut: a revoked runner is gone within a second."""
+LINK_UNANSWERED_SECONDS: Final = 25.0
+"""What was sent on a runner's link is acknowledged by then, or the kernel ends the connection. Heartbeats find out earlier."""
 SESSIONS_MAX: Final = 10_000
 """Connections of runners on one node; one more is refused before its upgrade."""
 SESSIONS_PER_RUNNER_MAX: Final = 32
@@ -162,22 +166,48 @@ RECONNECT_SECONDS_MIN: Final = 0.25
 RECONNECT_SECONDS_MAX: Final = 15.0
 RECONNECT_STABLE_SECONDS: Final = 30.0
 """Back-off resets only after a session has lived so long."""
+RECONNECT_EAGER_TRIES: Final = 6
+"""So many waits are at most four times the least; then each may be twice the one before."""
+RECONNECT_REFUSED_SECONDS: Final = 0.5
+"""Longest wait after a dial that nobody listened to; far below `REVIVAL_SECONDS_MAX`, for which queries wait after a restart."""
+RECONNECT_REFUSALS_MAX: Final = 120
+"""Then (after a minute) waits grow as after any failure."""
 RUNNER_STALL_GRACE_SECONDS: Final = 0.1
 """What waited in the socket during a stall has been read by then."""
 RUNNER_WATCH_SECONDS: Final = 0.1
 FLUSH_SECONDS: Final = 0.025
 """Rows of a stream wait at most so long for a frame to fill up."""
-PROBE_SECONDS: Final = 5.0
-"""A runner looks again at a source that it could not reach, so often."""
+PROBE_SECONDS: Final = 2.0
+"""A runner looks so often at each source of which no query has told it how it is."""
+PROBES_AT_ONCE_MAX: Final = 32
+"""Sources that one runner looks at in the same moment; with very many assigned each has its turn later."""
 DRAIN_SECONDS: Final = 30.0
 """A draining runner hands back what has not finished by then."""
 
+COME_BACK_MS: Final = 1_000
+"""A server that stops tells its runners to dial again after about so long; a restart takes about as long."""
+
 # --- databases ------------------------------------------------------------------------------------------------------------
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+PULSE_AFTER_SECONDS: Final = 0.75
+"""Who has waited for a database so long makes us ask whether it is there at all."""
+PULSE_SECONDS: Final = 1.25
+"""A database that says nothing for so long to a new connection is silent: time for one lost packet to be sent again."""
+PULSE_LOOK_SECONDS: Final = 0.25
+"""How often we look who waits, while anybody does."""
+WITNESS_AGAIN_SECONDS_MAX: Final = 10.0
+"""At the latest then a database is asked again whether it still works on a long statement; it costs a login."""
+SOCKET_IDLE_SECONDS: Final = 2
+"""The kernel asks the peer of an idle database connection for a sign of life after so long, then every second."""
+SOCKET_PROBES_MAX: Final = 2
+SOCKET_UNANSWERED_SECONDS: Final = 2.5
+"""What was sent on a database connection is acknowledged by then, or the kernel ends the connection."""
 CONNECTIONS_PER_SOURCE_MAX: Final = 16
 EXPORT_CONNECTIONS_PER_SOURCE_MAX: Final = 4
 """A cap of their own, so that stalled exports never starve queries."""
 CONNECTION_IDLE_SECONDS: Final = 300.0
+CONNECTION_AGE_SECONDS_MAX: Final = 900.0
+"""Then a connection is replaced when it is free: a name that stands for another server now is noticed under load too."""
 CANCEL_SECONDS: Final = 2.0
 """Longest wait for the database to confirm a cancel before the connection is cut."""
 DEADLINE_SLACK_SECONDS: Final = 1.0
@@ -251,6 +281,7 @@ assert CREDIT_WINDOW_BYTES >= HOLD_BACK_BYTES + DATA_FRAME_BYTES_MAX
 assert 4 * CREDIT_GRANT_BYTES_MIN <= CREDIT_WINDOW_BYTES
 assert HEARTBEAT_SECONDS < SUSPECT_SECONDS < RUNNER_FENCE_SECONDS < DEAD_SECONDS
 assert HEARTBEAT_LARGE_SECONDS < SUSPECT_LARGE_SECONDS < RUNNER_FENCE_LARGE_SECONDS < DEAD_LARGE_SECONDS
+assert DEAD_LARGE_SECONDS <= LINK_UNANSWERED_SECONDS
 assert DEAD_LARGE_SECONDS <= ASSIGNMENT_FORCE_SECONDS
 assert PLAN_BYTES_MAX < CONTROL_FRAME_BYTES_MAX < MESSAGE_BYTES_MAX
 assert ASSIGNMENT_PART_BYTES_MAX < CONTROL_FRAME_BYTES_MAX
@@ -258,6 +289,8 @@ assert ASSIGNMENT_PARTS_MAX * ASSIGNMENT_PART_BYTES_MAX < CONTROL_QUEUE_BYTES_MA
 assert CONFIG_BYTES_MAX * 16 // 9 < ASSIGNMENT_PART_BYTES_MAX
 assert PAGE_BYTES_MAX <= PAGE_BYTES_TOTAL_MAX
 assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX
+assert 2 * RECONNECT_REFUSED_SECONDS < REVIVAL_SECONDS_MAX
+assert PROBE_SECONDS + PULSE_AFTER_SECONDS + PULSE_SECONDS + 2 * PULSE_LOOK_SECONDS < CONNECT_TIMEOUT_SECONDS
 assert CONNECTIONS_PER_SOURCE_MAX <= JOBS_PER_PAIR_MAX <= JOBS_PER_SESSION_DEFAULT
 assert PAGE_BYTES_MAX < CLIENT_ANSWER_BYTES_MAX
 assert CLIENT_TIMEOUT_SECONDS * 1000 > QUERY_TIMEOUT_MS_DEFAULT

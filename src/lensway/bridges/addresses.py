@@ -12,7 +12,7 @@ import socket
 from typing import Final
 
 from lensway.bridges.contract import AddressPolicy
-from lensway.bridges.failures import invalid_setting, unreachable
+from lensway.bridges.failures import invalid_setting, out_of_descriptors, unreachable
 
 _METADATA: Final = frozenset({"169.254.169.254", "fd00:ec2::254", "100.100.100.200"})
 _LOCAL_NAMES: Final = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
@@ -52,7 +52,10 @@ async def resolve(host: str, port: int, policy: AddressPolicy) -> list[str]:
     check_host(host, policy)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError):
+    except (socket.gaierror, UnicodeError) as error:
+        if isinstance(error, socket.gaierror) and error.errno == socket.EAI_SYSTEM:
+            # The resolver could not even ask; in practice no file descriptor was left.
+            raise out_of_descriptors() from None
         raise unreachable("dns", "unknown_host") from None
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for address in addresses:

@@ -72,6 +72,17 @@ def timed_out() -> LenswayError:
     )
 
 
+def out_of_descriptors() -> LenswayError:
+    """This process can open nothing more: not the database's fault, and another place may serve."""
+    return LenswayError(
+        ErrorCode.OVERLOADED,
+        "The process that executes this has too many files and connections open",
+        hint="Raise its limit of open files (`ulimit -n`).",
+        details={"class": "descriptors"},
+        retry_after_seconds=1.0,
+    )
+
+
 def row_too_large(limit: int) -> LenswayError:
     """One row is larger than the lens allows."""
     return LenswayError(

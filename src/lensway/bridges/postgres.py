@@ -31,8 +31,9 @@ from lensway.bridges.encode import ARROW_FORMATS, RowWriter
 from lensway.bridges.failures import timed_out
 from lensway.bridges.postgres_bulk_sql import COLUMNS_MAX
 from lensway.bridges.postgres_inspection import describe_table, list_tables, run_test
-from lensway.bridges.postgres_pool import Pool, PooledConnection, connect
+from lensway.bridges.postgres_pool import PooledConnection
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
+from lensway.bridges.postgres_watch import RestingSink, WatchedPool
 from lensway.query.compile import Compiled, compile_shape
 from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd, RowFormat, not_available
@@ -72,8 +73,8 @@ class PostgresSource:
     def __init__(self, settings: PostgresSettings, policy: AddressPolicy) -> None:
         self._settings = settings
         self._policy = policy
-        self._queries = Pool(settings, policy, size=limits.CONNECTIONS_PER_SOURCE_MAX, connect=connect)
-        self._exports = Pool(settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX, connect=connect)
+        self._queries = WatchedPool(settings, policy, size=limits.CONNECTIONS_PER_SOURCE_MAX)
+        self._exports = WatchedPool(settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
         self._bulk: Any = None
         # Exports take either driver, and together no more connections than one of them has.
         self._export_slots = asyncio.Semaphore(limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
@@ -90,9 +91,11 @@ class PostgresSource:
                     end: ResultEnd = await self._bulk.run(compiled, plan, execution, sink)
                     return end
                 for is_last_try in (False, True):
-                    writer = RowWriter(compiled, execution.format, execution.limits, sink, page_rows=page_rows)
+                    caller = RestingSink(sink, pool)
+                    writer = RowWriter(compiled, execution.format, execution.limits, caller, page_rows=page_rows)
                     try:
-                        return await self._on_connection(pool, compiled, plan, execution, writer, fresh=is_last_try)
+                        connection = caller.connection = await pool.acquire(fresh=is_last_try)
+                        return await self._on_connection(pool, connection, compiled, plan, execution, writer)
                     except (
                         asyncpg.PostgresError,
                         asyncpg.InterfaceError,
@@ -125,15 +128,13 @@ class PostgresSource:
 
     async def _on_connection(
         self,
-        pool: Pool[PooledConnection],
+        pool: WatchedPool,
+        connection: PooledConnection,
         compiled: Compiled,
         plan: Plan,
         execution: Execution,
         writer: RowWriter,
-        *,
-        fresh: bool,
     ) -> ResultEnd:
-        connection = await pool.acquire(fresh=fresh)
         is_clean = False
         try:
             if execution.is_export or (plan.limit or 0) > _SINGLE_STATEMENT_ROWS_MAX:

@@ -162,9 +162,10 @@ def _conninfo(settings: PostgresSettings, address: str, roots: str) -> str:
         "target_session_attrs": "any",
         "load_balance_hosts": "disable",
         "keepalives": "1",
-        "keepalives_idle": "10",
-        "keepalives_interval": "5",
-        "keepalives_count": "3",
+        "keepalives_idle": str(limits.SOCKET_IDLE_SECONDS),
+        "keepalives_interval": "1",
+        "keepalives_count": str(limits.SOCKET_PROBES_MAX),
+        "tcp_user_timeout": str(int(limits.SOCKET_UNANSWERED_SECONDS * 1000)),
     }
     return " ".join(f"{key}={_quoted(value)}" for key, value in values.items())
 

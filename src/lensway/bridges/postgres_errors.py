@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from typing import Final
 
 import asyncpg
 
-from lensway.bridges.failures import query_failed, timed_out, unreachable
+from lensway.bridges.failures import out_of_descriptors, query_failed, timed_out, unreachable
 from lensway.errors import ErrorCode, LenswayError
 
 _LOGIN: Final = {
@@ -47,6 +48,8 @@ def of_connecting(error: BaseException) -> LenswayError:
         return unreachable("login", cause, sqlstate=state)
     if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
         return unreachable("login", "login")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return out_of_descriptors()
     stage, cause = of_socket(error)
     return unreachable(stage, cause)
 

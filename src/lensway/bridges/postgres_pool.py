@@ -18,6 +18,7 @@ from lensway.bridges import postgres_errors as errors
 from lensway.bridges.addresses import resolve
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.failures import type_mismatch, unreachable
+from lensway.bridges.postgres_pulse import Pulse, Wait, watch_socket
 from lensway.bridges.postgres_settings import PostgresSettings
 from lensway.bridges.postgres_values import TEXT_DECODERS, fits
 from lensway.errors import LenswayError
@@ -29,8 +30,9 @@ _STATEMENTS_MAX: Final = 200
 _STATEMENTS_BYTES_MAX: Final = 4 * limits.MIB
 _IDLE_IN_TRANSACTION_MS: Final = int((limits.STALL_TIMEOUT_SECONDS + 10) * 1000)
 
-# These set a session up. Through set_config, because poolers refuse unknown start-up parameters; the second one only where the
-# server knows it (14 and newer): a statement whose client died then ends within half a second.
+# These set a session up. Through set_config, because poolers refuse unknown start-up parameters; the second one only what the
+# server knows: a statement whose client died ends within half a second (14 and newer), and one whose client's machine or
+# network died within seconds, because the server's own kernel looks for a sign of life.
 SESSION_STATEMENTS: Final = (
     f"""
 SELECT set_config('default_transaction_read_only', 'on', false), set_config('timezone', 'UTC', false),
@@ -40,17 +42,24 @@ SELECT set_config('default_transaction_read_only', 'on', false), set_config('tim
   set_config('application_name', 'lensway', false),
   set_config('idle_in_transaction_session_timeout', '{_IDLE_IN_TRANSACTION_MS}', false)
 """,
-    "SELECT set_config(name, '500', false) FROM pg_settings WHERE name = 'client_connection_check_interval'",
+    f"""
+SELECT set_config(wanted.name, wanted.value, false) FROM pg_settings JOIN (VALUES
+  ('client_connection_check_interval', '500'), ('tcp_keepalives_idle', '{limits.SOCKET_IDLE_SECONDS}'),
+  ('tcp_keepalives_interval', '1'), ('tcp_keepalives_count', '{limits.SOCKET_PROBES_MAX}'),
+  ('tcp_user_timeout', '{_IDLE_IN_TRANSACTION_MS}')) AS wanted (name, value) USING (name)
+""",  # noqa: S608 - made of our own numbers
 )
 
 
 class PooledConnection:
     """One connection with its prepared statements and the statement timeout that is in force on it."""
 
-    def __init__(self, connection: Any, *, has_statement_tags: bool = False) -> None:
+    def __init__(self, connection: Any, address: str, *, has_statement_tags: bool = False) -> None:
         self.driver = connection
         self._has_statement_tags = has_statement_tags
+        self.opened_at = asyncio.get_running_loop().time()
         self.idle_since = 0.0
+        self.wait = Wait(address, connection.terminate, connection.get_server_pid())
         self.timeout_seconds = 0
         self._statements: BoundedCache[str, Any] = BoundedCache(
             entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX
@@ -239,8 +248,8 @@ class Pool(Generic[AnyConnection]):
             self._pruning = loop.call_at(due, self._prune)
 
 
-async def connect(settings: PostgresSettings, policy: AddressPolicy) -> PooledConnection:
-    """A connection to the first address that answers, set up for reading.
+async def connect(settings: PostgresSettings, policy: AddressPolicy, pulse: Pulse | None = None) -> PooledConnection:
+    """A connection to the first address that answers, set up for reading. ``pulse`` finds out early that none will.
 
     Raises:
         LenswayError: SOURCE_UNREACHABLE with stage and class.
@@ -248,13 +257,11 @@ async def connect(settings: PostgresSettings, policy: AddressPolicy) -> PooledCo
     addresses = await resolve(settings.host, settings.port, policy)
     failure = unreachable("tcp", "unreachable")
     for address in addresses:
+        if pulse is not None and pulse.is_silent(address):
+            failure = unreachable("tcp", "timeout")
+            continue
         try:
-            async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS):
-                driver = await connect_driver(settings, address)
-                await driver.execute(";".join(SESSION_STATEMENTS))
-                for name, decode in TEXT_DECODERS.items():
-                    await _set_decoder(driver, name, decode)
-            return PooledConnection(driver, has_statement_tags=settings.has_statement_tags)
+            return await _connect_to(address, settings, pulse)
         except TimeoutError:
             failure = unreachable("tcp", "timeout")
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, LenswayError) as error:
@@ -262,6 +269,28 @@ async def connect(settings: PostgresSettings, policy: AddressPolicy) -> PooledCo
             if failure.failure.details.get("stage") == "login":
                 break  # another address of the same server says the same
     raise failure
+
+
+async def _connect_to(address: str, settings: PostgresSettings, pulse: Pulse | None) -> PooledConnection:
+    async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS) as limit:
+        wait = Wait(address, lambda: limit.reschedule(0.0))
+        if pulse is not None:
+            pulse.began(wait)
+        driver = None
+        try:
+            driver = await connect_driver(settings, address)
+            watch_socket(driver)
+            await driver.execute(";".join(SESSION_STATEMENTS))
+            for name, decode in TEXT_DECODERS.items():
+                await _set_decoder(driver, name, decode)
+            return PooledConnection(driver, address, has_statement_tags=settings.has_statement_tags)
+        except BaseException:
+            if driver is not None:
+                driver.terminate()
+            raise
+        finally:
+            if pulse is not None:
+                pulse.over(wait)
 
 
 async def _set_decoder(driver: Any, name: str, decode: Any) -> None:

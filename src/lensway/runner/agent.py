@@ -27,6 +27,7 @@ from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dial, DialError
 from lensway.runner.library import Library
 from lensway.runner.policy import LocalPolicy
+from lensway.runner.probes import Probes
 from lensway.runner.session import Session, SessionParts
 from lensway.runner.sources import READY, UNREACHABLE, AssignedSources, ServedSource
 
@@ -98,6 +99,7 @@ class Agent:
         self._stopping = asyncio.Event()
         self._session: Session | None = None
         self._background: set[asyncio.Task[None]] = set()
+        self._probes = Probes()
         self._keys = InstanceKeys.generate()
         self._parts = SessionParts(
             library=library,
@@ -221,7 +223,8 @@ class Agent:
             raise LenswayError(
                 ErrorCode.UNAUTHENTICATED, f"the gateway refused this runner ({error.cause})", hint=error.hint
             )
-        pause = max(self._backoff.after_failure(), error.retry_after)
+        wait = self._backoff.after_refusal() if error.cause == "refused" else self._backoff.after_failure()
+        pause = max(wait, error.retry_after)
         _log.warning("cannot connect", cause=error.cause, hint=error.hint, again_seconds=round(pause, 2))
         return pause
 
@@ -274,14 +277,17 @@ class Agent:
         self._start(self._library.forget(key), "close source")
 
     async def _probe_for_ever(self) -> None:
-        """Look again at what could not be reached: its state must not stay wrong until somebody asks for rows."""
+        """Look at every source that no query tells of: its state must not stay wrong until somebody asks for rows."""
         while True:
             await asyncio.sleep(limits.PROBE_SECONDS)
-            for source in self.sources.served():
-                if source.state == UNREACHABLE:
-                    await self._probe(source)
+            for source in self._probes.due(self.sources.served()):
+                self._start(self._probe(source), f"probe of {source.name}")
 
     async def _probe(self, source: ServedSource) -> None:
+        with self._probes.under_way(source):
+            await self._look_at(source)
+
+    async def _look_at(self, source: ServedSource) -> None:
         execution = Execution(
             deadline=self._clock.monotonic() + limits.CONNECT_TIMEOUT_SECONDS,
             format=RowFormat.DOCUMENT,

@@ -36,6 +36,8 @@ class ServedSource:
     config: Mapping[str, object] = dataclasses.field(repr=False)
     state: str
     cause: str = ""
+    contacts: int = 0
+    """How often queries and probes have shown how it is."""
 
     @property
     def refusal(self) -> RefuseReason | None:
@@ -152,7 +154,10 @@ class AssignedSources:
     def note(self, source: str, state: str, cause: str = "") -> bool:
         """What the last contact showed; True when that is news."""
         served = self._served.get(source)
-        if served is None or served.refusal is not None or (served.state, served.cause) == (state, cause):
+        if served is None or served.refusal is not None:
+            return False
+        served.contacts += 1
+        if (served.state, served.cause) == (state, cause):
             return False
         served.state, served.cause = state, cause
         self._changed[source] = served

@@ -239,6 +239,15 @@ class Database:
         finally:
             await connection.close()
 
+    async def fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
+        """Rows of one statement, asked as the owner."""
+        connection = await asyncpg.connect(self.owner_url)
+        try:
+            found: list[asyncpg.Record] = await connection.fetch(statement, *values)
+            return found
+        finally:
+            await connection.close()
+
 
 def quote_identifier(name: str) -> str:
     """The name as a quoted SQL identifier."""

@@ -1,0 +1,119 @@
+"""The pool that queries use: its connections are watched for silence, and replaced with age.
+
+A new connection is watched from its first packet, one in use while somebody waits for its answer, an idle one by the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Final
+
+import asyncpg
+
+from lensway import limits
+from lensway.bridges.contract import AddressPolicy, RowSink
+from lensway.bridges.postgres_pool import Pool, PooledConnection, connect, connect_driver
+from lensway.bridges.postgres_pulse import Pulse
+from lensway.bridges.postgres_settings import PostgresSettings
+from lensway.errors import LenswayError
+
+_OURS: Final = "SELECT pid, state FROM pg_stat_activity WHERE pid = ANY($1::int[]) AND usename = current_user"
+_RESTING: Final = frozenset({"idle", "idle in transaction", "idle in transaction (aborted)"})
+
+
+class WatchedPool(Pool[PooledConnection]):
+    """A pool that ends the wait for a server that went silent, or that lost a connection."""
+
+    def __init__(
+        self,
+        settings: PostgresSettings,
+        policy: AddressPolicy,
+        *,
+        size: int,
+        age_seconds_max: float = limits.CONNECTION_AGE_SECONDS_MAX,
+    ) -> None:
+        super().__init__(settings, policy, size=size, connect=self._connect_watched)
+        self._age_seconds_max = age_seconds_max
+        self._pulse = Pulse(settings.port, self._lost_backends, self._drop_silent)
+
+    async def acquire(self, *, fresh: bool = False) -> PooledConnection:
+        """As of any pool. From now on somebody waits for the server."""
+        connection = await super().acquire(fresh=fresh)
+        self._pulse.began(connection.wait)
+        return connection
+
+    def rests(self, connection: PooledConnection) -> None:
+        """Its answer has come, and its user is busy with it: nobody waits for the server."""
+        self._pulse.over(connection.wait)
+        connection.wait.has_answered = True
+
+    def waits(self, connection: PooledConnection) -> None:
+        """Its user waits for the server again."""
+        self._pulse.began(connection.wait)
+
+    def release(self, connection: PooledConnection) -> None:
+        """The connection may be used again, unless it is old."""
+        self._pulse.over(connection.wait)
+        connection.wait.has_answered = False
+        if asyncio.get_running_loop().time() - connection.opened_at > self._age_seconds_max:
+            self._drop(connection)
+        else:
+            super().release(connection)
+
+    async def discard(self, connection: PooledConnection) -> None:
+        """As of any pool."""
+        self._pulse.over(connection.wait)
+        await super().discard(connection)
+
+    async def close(self) -> None:
+        """As of any pool."""
+        self._pulse.close()
+        await super().close()
+
+    async def _connect_watched(self, settings: PostgresSettings, policy: AddressPolicy) -> PooledConnection:
+        return await connect(settings, policy, self._pulse)
+
+    def _drop_silent(self, address: str) -> None:
+        """The server is silent: its idle connections are worth nothing, and it may be another one when it speaks again."""
+        for connection in [each for each in self._idle if each.wait.address == address]:
+            self._idle.remove(connection)
+            connection.driver.terminate()
+            self._count -= 1
+            self._wake_one()
+
+    async def _lost_backends(self, address: str, pids: Collection[int]) -> Collection[int]:
+        """Those of our backends that the server does not know as active; none when it cannot be asked."""
+        driver = None
+        try:
+            async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS):
+                driver = await connect_driver(self._settings, address)
+                if await driver.fetchval("SELECT pg_backend_pid()") != driver.get_server_pid():
+                    return ()  # something in between gives its own numbers
+                rows = await driver.fetch(_OURS, list(pids))
+        except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, LenswayError):
+            return ()
+        finally:
+            if driver is not None:
+                driver.terminate()
+        at_work = {row["pid"] for row in rows if row["state"] not in _RESTING}
+        return [pid for pid in pids if pid not in at_work]
+
+
+class RestingSink:
+    """The caller's sink. While it takes rows, nobody waits for the server: an idle one is then no lost one."""
+
+    def __init__(self, sink: RowSink, pool: WatchedPool) -> None:
+        self.connection: PooledConnection | None = None
+        self._sink = sink
+        self._pool = pool
+
+    async def write(self, chunk: bytes) -> None:
+        """Hand rows on."""
+        connection = self.connection
+        assert connection is not None, "rows come from a connection"
+        self._pool.rests(connection)
+        try:
+            await self._sink.write(chunk)
+        finally:
+            self._pool.waits(connection)

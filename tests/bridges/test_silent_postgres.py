@@ -1,0 +1,245 @@
+"""A PostgreSQL server that goes silent, or forgets a connection: found in seconds, and nothing that works is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import socket
+import time
+import urllib.parse
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from lensway import limits
+from lensway.bridges import postgres_errors
+from lensway.bridges.contract import AddressPolicy, Execution
+from lensway.bridges.postgres_pool import connect
+from lensway.bridges.postgres_settings import read_settings
+from lensway.bridges.postgres_watch import WatchedPool
+from lensway.bridges.work import ExecutionLibrary
+from lensway.errors import ErrorCode, LenswayError
+from lensway.query.capabilities import capabilities_of
+from lensway.query.fields import Field, FieldType, LensDefinition
+from lensway.query.planner import RowsRequest, plan_export, plan_rows
+from lensway.query.result import ResultLimits, RowFormat
+from lensway.testing.chaos_proxy import ChaosProxy
+from lensway.testing.deployment import wait_until
+from lensway.testing.postgres import Database
+
+FOUND_SECONDS = 3.5
+"""The promise is three seconds; some for a busy machine."""
+
+
+def lens(table: str) -> LensDefinition:
+    fields = {name: Field(name=name, column=name, type=FieldType.INTEGER) for name in ("id", "backend")}
+    return LensDefinition(name="lens", table=f"public.{table}", fields=fields)
+
+
+class Sink:
+    def __init__(self, taking: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.data = b""
+        self._taking = taking
+
+    async def write(self, chunk: bytes) -> None:
+        self.data += chunk
+        if self._taking is not None:
+            await self._taking()
+
+
+class Source:
+    """The database behind a proxy, as the library sees it."""
+
+    def __init__(self, database: Database, proxy: ChaosProxy) -> None:
+        parts = urllib.parse.urlsplit(database.reader_url)
+        login = parts.netloc.rpartition("@")[0]
+        self.url = parts._replace(netloc=f"{login}@127.0.0.1:{proxy.port}").geturl()
+        self.database = database
+        self.library = ExecutionLibrary(AddressPolicy())
+
+    async def read(self, table: str = "fast", *, export: bool = False, sink: Sink | None = None) -> list[int]:
+        """The backends that the rows name."""
+        sink = sink or Sink()
+        asked, capabilities = RowsRequest(limit=1), capabilities_of("postgres")
+        if export:
+            plan = plan_export(lens(table), RowsRequest(), capabilities)
+        else:
+            plan = plan_rows(lens(table), asked, capabilities, cursor_key=b"k" * 32, environment="e").plan
+        await self.library.perform(
+            "key",
+            "postgres",
+            {"url": self.url},
+            kind="export" if export else "rows",
+            payload=plan.encode(),
+            execution=Execution(
+                deadline=time.monotonic() + 20,
+                format=RowFormat.NDJSON if export else RowFormat.JSON,
+                limits=ResultLimits(rows_max=10**6, bytes_max=10**8, row_bytes_max=10**6),
+                tag="test/1",
+                is_export=export,
+            ),
+            sink=sink,
+        )
+        rows = map(json.loads, sink.data.splitlines()) if export else json.loads(b"[" + sink.data + b"]")
+        return [row["backend"] for row in rows]
+
+    async def refusal(self, table: str = "fast") -> tuple[tuple[str, object, object], float]:
+        """How a read fails, and after how many seconds."""
+        started = time.monotonic()
+        with pytest.raises(LenswayError) as caught:
+            await self.read(table)
+        failure = caught.value.failure
+        found = (failure.code.value, failure.details.get("stage"), failure.details.get("class"))
+        return found, time.monotonic() - started
+
+
+@pytest.fixture
+def proxy(database: Database) -> Iterator[ChaosProxy]:
+    asyncio.run(
+        database.execute(
+            "CREATE VIEW fast AS SELECT i::bigint AS id, pg_backend_pid()::bigint AS backend FROM generate_series(1, 30000) i",
+            "CREATE VIEW slow AS SELECT fast.* FROM fast, (SELECT pg_sleep(3.2)) s",
+            "CREATE VIEW endless AS SELECT fast.* FROM fast, (SELECT pg_sleep(60)) s",
+        )
+    )
+    with ChaosProxy(("127.0.0.1", database.cluster.port)) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def source(database: Database, proxy: ChaosProxy) -> Source:
+    return Source(database, proxy)
+
+
+def test_a_server_that_goes_silent_is_found_on_pooled_connections_and_serves_again(source: Source, proxy) -> None:
+    async def run() -> None:
+        await source.read()
+        proxy.stall()
+        found, took = await source.refusal()
+        assert found == ("SOURCE_UNREACHABLE", "tcp", "timeout")
+        assert took < FOUND_SECONDS
+        found, took = await source.refusal()
+        assert found == ("SOURCE_UNREACHABLE", "tcp", "timeout")
+        assert took < 0.5, "it is known by now"
+        proxy.heal()
+        async with asyncio.timeout(5):
+            while not await reads(source):
+                pass
+        await source.library.close()
+
+    asyncio.run(run())
+
+
+async def reads(source: Source) -> bool:
+    try:
+        return bool(await source.read())
+    except LenswayError:
+        return False
+
+
+def test_a_server_that_goes_silent_under_a_long_statement_is_found_too(source: Source, proxy) -> None:
+    async def run() -> float:
+        task = asyncio.create_task(source.refusal("endless"))
+        await asyncio.to_thread(wait_for_statement, source.database, "endless")
+        started = time.monotonic()
+        proxy.stall()
+        found, _ = await task
+        assert found == ("SOURCE_UNREACHABLE", "tcp", "timeout")
+        proxy.heal()
+        await source.library.close()
+        return time.monotonic() - started
+
+    assert asyncio.run(run()) < FOUND_SECONDS
+
+
+def wait_for_statement(database: Database, marker: str) -> None:
+    async def count() -> int:
+        found = await database.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE $1 AND pid <> pg_backend_pid()",
+            f"%{marker}%",
+        )
+        return len(found)
+
+    wait_until(lambda: asyncio.run(count()) == 1, seconds=5, what=f"a statement on {marker}")
+
+
+def test_a_connection_that_something_in_between_has_forgotten_costs_a_moment_and_no_error(
+    source: Source, proxy
+) -> None:
+    async def run() -> None:
+        before = await source.read()
+        proxy.swallow()
+        proxy.heal()
+        started = time.monotonic()
+        after = await source.read()
+        assert after != before
+        assert time.monotonic() - started < FOUND_SECONDS
+        await source.library.close()
+
+    asyncio.run(run())
+
+
+def test_long_statements_and_slow_callers_are_left_alone(source: Source) -> None:
+    async def run() -> None:
+        is_over = asyncio.Event()
+        exporting = asyncio.create_task(source.read(export=True, sink=Sink(is_over.wait)))
+        # Longer than it takes to ask twice about a silent server, and about each of its backends.
+        assert await source.read("slow")
+        is_over.set()
+        assert len(await exporting) == 30_000
+        await source.library.close()
+
+    asyncio.run(run())
+
+
+def test_a_server_that_refuses_is_found_at_once(source: Source, proxy) -> None:
+    async def run() -> None:
+        await source.read()
+        proxy.refuse()
+        proxy.cut()
+        found, took = await source.refusal()
+        assert found == ("SOURCE_UNREACHABLE", "tcp", "refused")
+        assert took < 1.0
+        proxy.heal()
+        assert await source.read()
+        await source.library.close()
+
+    asyncio.run(run())
+
+
+def test_an_old_connection_is_replaced_so_that_a_moved_name_is_noticed_under_load(source: Source) -> None:
+    async def run() -> list[int]:
+        pool = WatchedPool(read_settings({"url": source.url}), AddressPolicy(), size=1, age_seconds_max=0.0)
+        seen = []
+        for _ in range(2):
+            connection = await pool.acquire()
+            seen.append(connection.driver.get_server_pid())
+            pool.release(connection)
+        await pool.close()
+        return seen
+
+    first, second = asyncio.run(run())
+    assert first != second
+
+
+def test_both_kernels_watch_the_connection(source: Source) -> None:
+    async def run() -> tuple[list[int], dict[str, str]]:
+        connection = await connect(read_settings({"url": source.url}), AddressPolicy())
+        sock = connection.driver._transport.get_extra_info("socket")
+        options = [sock.getsockopt(socket.IPPROTO_TCP, each) for each in (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE)]
+        names = ["client_connection_check_interval", "tcp_keepalives_idle", "tcp_user_timeout"]
+        rows = await connection.driver.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY($1)", names)
+        await connection.discard()
+        return options, {row["name"]: row["setting"] for row in rows}
+
+    options, settings = asyncio.run(run())
+    assert options == [limits.SOCKET_UNANSWERED_SECONDS * 1000, limits.SOCKET_IDLE_SECONDS]
+    assert settings["tcp_keepalives_idle"] == str(limits.SOCKET_IDLE_SECONDS)
+    assert settings.get("client_connection_check_interval", "500") == "500"
+    assert int(settings["tcp_user_timeout"]) > limits.STALL_TIMEOUT_SECONDS * 1000, "a slow caller is no lost one"
+
+
+def test_a_process_without_descriptors_is_busy_and_not_the_database_unreachable() -> None:
+    failure = postgres_errors.of_connecting(OSError(errno.EMFILE, "Too many open files")).failure
+    assert (failure.code, failure.retry_after_seconds) == (ErrorCode.OVERLOADED, 1.0)
