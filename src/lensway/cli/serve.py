@@ -40,6 +40,12 @@ def serve(
     stall_timeout: Annotated[
         float, Parameter(help="Seconds after which a caller that takes nothing is cancelled: 1 to 60.")
     ] = limits.STALL_TIMEOUT_SECONDS,
+    lame_duck_seconds: Annotated[
+        float, Parameter(help="After SIGTERM: time with /readyz at 503 while everything is still served.")
+    ] = 0.0,
+    drain_seconds: Annotated[
+        float, Parameter(help="After SIGTERM: time for requests to finish.")
+    ] = limits.DRAIN_SECONDS,
     database_url: Annotated[str | None, Parameter(show=False)] = None,
     bus: Annotated[str | None, Parameter(show=False)] = None,
     log_level: Annotated[str, Parameter(help="debug, info, warning or error.")] = "warning",
@@ -78,6 +84,8 @@ def serve(
         admin_key=check_admin_key(admin_key) if admin_key else None,
         master_key=os.environ.get("LENSWAY_MASTER_KEY"),
         stall_seconds=_stall(stall_timeout),
+        lame_duck_seconds=lame_duck_seconds,
+        drain_seconds=drain_seconds,
         is_losing_pushes=os.environ.get("LENSWAY_FAULT_LOSE_PUSHES") == "1",
     )
     scrub_environment()

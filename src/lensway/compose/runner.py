@@ -61,7 +61,11 @@ async def run_runner(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     status = StatusSocket(settings, agent)
-    await status.start()
+    try:
+        await status.start()
+    except OSError as error:
+        # A full or read-only disk must not keep anybody from serving.
+        announce(f"`lensway runner status` will not answer: {os.strerror(error.errno or 0)}")
     try:
         await agent.run()
     finally:

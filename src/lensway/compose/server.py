@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
+import os
 import pathlib
 import signal
 import socket
@@ -73,6 +74,8 @@ class ServerSettings:
     master_key: str | None = None
     drain_seconds: float = limits.DRAIN_SECONDS
     stall_seconds: float = limits.STALL_TIMEOUT_SECONDS
+    lame_duck_seconds: float = 0.0
+    """Time between readiness off and the first refused connection, for load balancers to notice."""
     is_losing_pushes: bool = False
     """For the proof that reconciliation works: assignment sets are pushed by heartbeats only."""
 
@@ -118,7 +121,9 @@ class Server:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Finish what runs, then end."""
+        """Finish what runs, then end. Asked a second time, end at once: the store survives that at any moment."""
+        if self._stopping.is_set():
+            os._exit(1)
         self._stopping.set()
 
     async def run(self) -> None:
@@ -245,15 +250,17 @@ class Server:
         operations.is_ready = True
         self._greet(minted)
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        # Runners are told first, so that they look for another node; then what runs is finished; then sockets close.
+        stopping.cancel()
+        # Readiness first, so that a load balancer turns away before anything is refused. Then no new connections, and what was
+        # begun is finished; runners serve it to the end. Only then are they told to go, and when to come back.
         operations.is_ready = False
         self._announce("stopping: finishing what runs")
-        await listener.drain(1_000)
-        hub.close()
-        await dispatcher.stop(settings.drain_seconds)
+        await asyncio.sleep(settings.lame_duck_seconds)
         http.should_exit = True
+        hub.close()
         await asyncio.wait({serving})
-        stopping.cancel()
+        await listener.drain(limits.COME_BACK_MS)
+        await dispatcher.stop(limits.CANCEL_SECONDS)
         await listener.close()
         await executor.close()
         dispatcher.close()

@@ -9,7 +9,7 @@ from typing import Final
 from websockets.asyncio.connection import Connection
 from websockets.exceptions import ConnectionClosed
 
-from lensway.limits import DATA_FRAME_BYTES_MAX
+from lensway.limits import DATA_FRAME_BYTES_MAX, LINK_UNANSWERED_SECONDS
 from lensway.protocol.transport import TransportClosedError
 
 _CAUSES: Final = {
@@ -26,7 +26,7 @@ class WebSocketTransport:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        _keep_unsent_short(connection)
+        _set_options(connection)
 
     async def send(self, message: bytes | bytearray) -> None:
         """Send one message; waits while the peer does not take it."""
@@ -58,10 +58,16 @@ def _cause(error: ConnectionClosed) -> str:
     return "reset" if received is None else _CAUSES.get(received.code, "closed")
 
 
-def _keep_unsent_short(connection: Connection) -> None:
-    # What the kernel holds unsent cannot be overtaken by control frames; on a slow link that is most of their delay.
+def _set_options(connection: Connection) -> None:
+    """The socket's options, each where the system has it; Nagle's algorithm is off already, by the event loop."""
     sock = connection.transport.get_extra_info("socket")
-    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-    if sock is not None and option is not None:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, option, 2 * DATA_FRAME_BYTES_MAX)
+    if sock is None:
+        return
+    # What the kernel holds unsent cannot be overtaken by control frames; on a slow link that is most of their delay.
+    for name, value in (
+        ("TCP_NOTSENT_LOWAT", 2 * DATA_FRAME_BYTES_MAX),
+        ("TCP_USER_TIMEOUT", int(LINK_UNANSWERED_SECONDS * 1000)),
+    ):
+        if (option := getattr(socket, name, None)) is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -153,12 +153,14 @@ class Link:
             self._dispatch.handle(SessionLost(session, cause))
 
     async def _farewell(self) -> None:
-        # The last word (Close with its reason) is worth a moment, never more.
-        with contextlib.suppress(TransportClosedError, TimeoutError, ProtocolError):
-            async with asyncio.timeout(limits.CLOSE_TIMEOUT_SECONDS):
-                while message := self._outbox.take():
-                    await self._transport.send(message)
-        await self._transport.close()
+        # The last word (Close with its reason) is worth a moment, never more; on a silent link nobody reads it.
+        if self._over_cause != CloseReason.HEARTBEAT_LOST.value:
+            with contextlib.suppress(TransportClosedError, TimeoutError, ProtocolError):
+                async with asyncio.timeout(limits.FAREWELL_SECONDS):
+                    while message := self._outbox.take():
+                        await self._transport.send(message)
+                    await self._transport.close()
+        self._transport.abort()
 
     async def _read(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Hashable
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -59,6 +59,8 @@ from lensway.runner.policy import LocalPolicy
 from lensway.runner.sources import AssignedSources, Opener, ServedSource
 
 _log = structlog.get_logger("lensway.runner")
+
+_SILENT: Final = frozenset({"heartbeat_lost", "no_welcome"})
 
 
 class Observer(Protocol):
@@ -178,11 +180,14 @@ class Session:
         self._report_soon()
 
     async def _farewell(self) -> None:
-        with contextlib.suppress(TransportClosedError, TimeoutError, ProtocolError):
-            async with asyncio.timeout(limits.CLOSE_TIMEOUT_SECONDS):
-                while message := self._outbox.take():
-                    await self._transport.send(message)
-        await self._transport.close()
+        # Nobody reads a last word on a link that has gone silent; otherwise it is worth a moment.
+        if self.cause not in _SILENT:
+            with contextlib.suppress(TransportClosedError, TimeoutError, ProtocolError):
+                async with asyncio.timeout(limits.FAREWELL_SECONDS):
+                    while message := self._outbox.take():
+                        await self._transport.send(message)
+                    await self._transport.close()
+        self._transport.abort()
 
     async def _read(self) -> None:
         while not self._is_over:

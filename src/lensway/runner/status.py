@@ -65,7 +65,8 @@ class StatusSocket:
         """Stop, and take the socket away."""
         if self._server is not None:
             self._server.close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         agent = self._agent
