@@ -16,7 +16,7 @@ from lensway.catalog.warnings import WarningCode
 from lensway.dispatch.core_jobs import ATTEMPT_TABLE, JOB_TABLE
 from lensway.errors import CODES, Retry
 from lensway.fleet import SESSION_TABLE, RunnerState
-from tools import exceptions
+from tools import exceptions, type_table
 
 _LIMITS_FILE: Final = pathlib.Path(limits.__file__)
 _RETRY_WORDS: Final = {Retry.NEVER: "no", Retry.LATER: "later", Retry.SAFE: "at once"}
@@ -130,6 +130,7 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[], Iterator[str]]]]] = {
     "warnings": ("docs/operations.md", warnings),
     "states": ("docs/operations.md", states),
     "machines": ("docs/dispatch.md", machines),
+    "types": ("docs/types.md", type_table.rows),
 }
 
 

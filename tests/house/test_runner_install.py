@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import subprocess
 import sys
 
@@ -42,3 +43,59 @@ def test_a_runner_without_a_driver_starts_and_says_which_bridges_it_has(driver: 
     program = "\n".join(lines)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "['sqlite']", done.stderr
+
+
+_WITHOUT_ARROW = """
+import asyncio, sqlite3, sys, time
+for name in ("pyarrow", "adbc_driver_postgresql", "adbc_driver_manager"):
+    sys.modules[name] = None
+from lensway.bridges.contract import AddressPolicy, Execution
+from lensway.bridges.work import ExecutionLibrary, installed
+from lensway.errors import LenswayError
+from lensway.query.capabilities import capabilities_of
+from lensway.query.fields import Field, FieldType, LensDefinition
+from lensway.query.planner import RowsRequest, plan_export
+from lensway.query.result import ResultLimits, RowFormat
+
+path = sys.argv[1]
+with sqlite3.connect(path) as connection:
+    connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    connection.execute("INSERT INTO t VALUES (1)")
+connection.close()
+lens = LensDefinition(name="t", table="t", fields={"id": Field(name="id", column="id", type=FieldType.INTEGER)})
+
+class Sink:
+    async def write(self, chunk):
+        print(chunk)
+
+async def ask(bridge, config, format):
+    library = ExecutionLibrary(AddressPolicy())
+    limits = ResultLimits(rows_max=9, bytes_max=999, row_bytes_max=999)
+    execution = Execution(deadline=time.monotonic() + 9, format=format, limits=limits, tag="t", is_export=True)
+    plan = plan_export(lens, RowsRequest(), capabilities_of(bridge)).encode()
+    try:
+        await library.perform("k", bridge, config, kind="export", payload=plan, execution=execution, sink=Sink())
+    except LenswayError as error:
+        print(bridge, format.value, error.code.value)
+    await library.close()
+
+print(sorted(installed()))
+for format in (RowFormat.NDJSON, RowFormat.ARROW, RowFormat.PARQUET):
+    asyncio.run(ask("sqlite", {"path": path}, format))
+asyncio.run(ask("postgres", {"url": "postgresql://u:p@127.0.0.1:1/d"}, RowFormat.ARROW_ZSTD))
+asyncio.run(ask("postgres", {"url": "postgresql://u:p@127.0.0.1:1/d"}, RowFormat.NDJSON))
+"""
+
+
+def test_a_runner_without_arrow_serves_everything_else_and_says_so(tmp_path: pathlib.Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_ARROW, tmp_path / "t.db"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == [
+        "['postgres', 'sqlite']",
+        "b'{\"id\":1}\\n'",
+        "sqlite arrow not_acceptable",
+        "sqlite parquet not_acceptable",
+        "postgres arrow+zstd not_acceptable",
+        "postgres ndjson SOURCE_UNREACHABLE",
+    ], done.stderr
