@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -55,15 +55,20 @@ def shop(postgres: PostgresCluster) -> Database:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, shop: Database) -> Iterator[Deployment]:
+def server(tmp_path_factory: pytest.TempPathFactory, declare: Callable[[Deployment], None]) -> Iterator[Deployment]:
     """A running server with the shop's lenses."""
     with Deployment(tmp_path_factory.mktemp("client")) as deployment:
-        declare(deployment, shop)
+        declare(deployment)
         yield deployment
 
 
-def declare(deployment: Deployment, shop: Database) -> None:
-    """The shop's source and lenses."""
+@pytest.fixture(scope="session")
+def declare(shop: Database) -> Callable[[Deployment], None]:
+    """Gives a server the shop's source and lenses."""
+    return lambda deployment: _declare(deployment, shop)
+
+
+def _declare(deployment: Deployment, shop: Database) -> None:
     keyless = {
         name: {key: value for key, value in field.items() if key != "primaryKey"} for name, field in FIELDS.items()
     }

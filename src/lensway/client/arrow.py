@@ -7,7 +7,8 @@ with whoever takes the capsule: pandas, Polars, DuckDB, pyarrow.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lensway.errors import LenswayError
@@ -28,7 +29,7 @@ class ArrowSource:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The rows as an Arrow C stream. Raises ImportError without ``lensway[client-arrow]``."""
-        return _capsule(self._arrow_parts(), requested_schema)
+        return _capsule(self._arrow_reader(), requested_schema)
 
     def to_pyarrow(self) -> pyarrow.Table:
         """A pyarrow Table. Raises ImportError without pyarrow."""
@@ -48,7 +49,7 @@ class ArrowSource:
 
         return self._taken(polars.DataFrame)
 
-    def _arrow_parts(self) -> Iterator[bytes]:
+    def _arrow_reader(self) -> PartsReader:
         raise NotImplementedError
 
     def _taken(self, take: Callable[[Any], T]) -> T:
@@ -75,32 +76,65 @@ class ArrowRows(ArrowSource):
         """The encoded stream: Arrow IPC."""
         return b"".join(self._parts)
 
-    def _arrow_parts(self) -> Iterator[bytes]:
-        return iter(self._parts)
+    def _arrow_reader(self) -> PartsReader:
+        return PartsReader(self._parts)
 
 
-class _PartsReader(io.RawIOBase):
-    """A file over bytes that come in parts."""
+class PartsReader(io.RawIOBase):
+    """A file over bytes that come in parts. What is read before `start` can be read again."""
 
     def __init__(self, parts: Iterable[bytes]) -> None:
         self._parts = iter(parts)
         self._rest = memoryview(b"")
+        self._head = bytearray()
+        self._is_started = False
+        self._is_beyond_head = False
+
+    def start(self) -> None:
+        """From now on bytes are gone once they are read."""
+        self._is_started = True
+
+    def again(self) -> PartsReader:
+        """The same from its beginning. Raises RuntimeError when more than the head was read."""
+        if self._is_beyond_head:
+            raise RuntimeError("the stream was read already; ask for it again")
+        return PartsReader(itertools.chain((bytes(self._head), bytes(self._rest)), self._parts))
 
     def readable(self) -> bool:
+        """Always true."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            self._rest = memoryview(next(self._parts, b""))
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
+        """Fill the buffer; the bytes filled, less than it holds only at the end."""
+        # Filled as far as there are bytes: who decodes a stream takes a short read for its end.
+        target = memoryview(buffer).cast("B")
+        filled = 0
+        while filled < len(target) and self._has_rest():
+            size = min(len(target) - filled, len(self._rest))
+            target[filled : filled + size] = self._rest[:size]
+            self._rest = self._rest[size:]
+            filled += size
+        if self._is_started:
+            self._is_beyond_head = True
+        else:
+            self._head += target[:filled]
+        return filled
+
+    def _has_rest(self) -> bool:
+        while not self._rest:
+            part = next(self._parts, None)
+            if part is None:
+                return False
+            self._rest = memoryview(part)
+        return True
 
 
-def _capsule(parts: Iterator[bytes], requested_schema: object) -> object:
+def _capsule(reader: PartsReader, requested_schema: object) -> object:
     try:
         from nanoarrow import ipc  # noqa: PLC0415 - optional
     except ImportError:
         raise ImportError("reading Arrow needs nanoarrow: pip install 'lensway[client-arrow]'") from None
-    return ipc.InputStream.from_readable(_PartsReader(parts)).__arrow_c_stream__(requested_schema)
+    # The schema is read here and now; some libraries ask for it with one capsule and for the rows with another.
+    capsule = ipc.InputStream.from_readable(reader).__arrow_c_stream__(requested_schema)
+    reader.start()
+    return capsule

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
@@ -40,7 +39,7 @@ def method(operation: Callable[Concatenate[Any, P], core.Work[T]]) -> Method[P, 
         with contextlib.closing(operation(self._subject(), *args, **kwargs)) as work:
             return await run(work, self._perform)
 
-    return cast("Method[P, Coroutine[Any, Any, T]]", functools.update_wrapper(call, operation))
+    return cast("Method[P, Coroutine[Any, Any, T]]", core.presented(call, operation))
 
 
 def iterator(operation: Callable[Concatenate[Any, P], core.Steps[T]]) -> Method[P, AsyncIterator[T]]:
@@ -52,7 +51,7 @@ def iterator(operation: Callable[Concatenate[Any, P], core.Steps[T]]) -> Method[
                 async for item in items:
                     yield item
 
-    return cast("Method[P, AsyncIterator[T]]", functools.update_wrapper(call, operation))
+    return cast("Method[P, AsyncIterator[T]]", core.presented(call, operation))
 
 
 def opener(build: Callable[P, Request]) -> Method[P, AsyncStream]:
@@ -61,7 +60,7 @@ def opener(build: Callable[P, Request]) -> Method[P, AsyncStream]:
     def call(self: AsyncClient, *args: P.args, **kwargs: P.kwargs) -> AsyncStream:
         return AsyncStream(self, build(*args, **kwargs))
 
-    return cast("Method[P, AsyncStream]", functools.update_wrapper(call, build))
+    return cast("Method[P, AsyncStream]", core.presented(call, build, has_subject=False))
 
 
 async def run(work: core.Work[T], perform: Callable[[Effect], Awaitable[Reply]]) -> T:

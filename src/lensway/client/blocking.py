@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import random
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -13,7 +12,7 @@ import httpx2
 
 from lensway import limits
 from lensway.client import core, core_operations, core_stream, saving, transport
-from lensway.client.arrow import ArrowSource
+from lensway.client.arrow import ArrowSource, PartsReader
 from lensway.client.core import Answer, Connection, Do, Effect, Emit, Lost, Now, Pause, Read, Reply, Request, Send
 from lensway.client.core_stream import Incoming
 
@@ -40,7 +39,7 @@ def method(operation: Callable[Concatenate[Any, P], core.Work[T]]) -> Method[P, 
         with contextlib.closing(operation(self._subject(), *args, **kwargs)) as work:
             return run(work, self._perform)
 
-    return cast("Method[P, T]", functools.update_wrapper(call, operation))
+    return cast("Method[P, T]", core.presented(call, operation))
 
 
 def iterator(operation: Callable[Concatenate[Any, P], core.Steps[T]]) -> Method[P, Iterator[T]]:
@@ -50,7 +49,7 @@ def iterator(operation: Callable[Concatenate[Any, P], core.Steps[T]]) -> Method[
         with contextlib.closing(operation(self._subject(), *args, **kwargs)) as steps:
             yield from iterate(steps, self._perform)
 
-    return cast("Method[P, Iterator[T]]", functools.update_wrapper(call, operation))
+    return cast("Method[P, Iterator[T]]", core.presented(call, operation))
 
 
 def opener(build: Callable[P, Request]) -> Method[P, Stream]:
@@ -59,7 +58,7 @@ def opener(build: Callable[P, Request]) -> Method[P, Stream]:
     def call(self: Client, *args: P.args, **kwargs: P.kwargs) -> Stream:
         return Stream(self, build(*args, **kwargs))
 
-    return cast("Method[P, Stream]", functools.update_wrapper(call, build))
+    return cast("Method[P, Stream]", core.presented(call, build, has_subject=False))
 
 
 def run(work: core.Work[T], perform: Callable[[Effect], Reply]) -> T:
@@ -169,6 +168,7 @@ class Stream(Incoming, ArrowSource):
         super().__init__(request.accept)
         self._client = client
         self._request = request
+        self._reader: PartsReader | None = None
 
     def __enter__(self) -> Stream:
         with contextlib.closing(core.answered(self._client._connection, self._request)) as work:
@@ -192,10 +192,11 @@ class Stream(Incoming, ArrowSource):
     def _perform(self, effect: Effect) -> Reply:
         return self._client._perform(effect)
 
-    def _arrow_parts(self) -> Iterator[bytes]:
+    def _arrow_reader(self) -> PartsReader:
         if self.media != core_stream.ARROW:
             raise TypeError(f"this stream is {self.content_type}, not Arrow")
-        return self.chunks()
+        self._reader = PartsReader(self.chunks()) if self._reader is None else self._reader.again()
+        return self._reader
 
 
 class _Body:

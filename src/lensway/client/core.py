@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
+import inspect
 import math
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -58,6 +61,20 @@ class Connection:
             raise _unusable("the key is empty, or holds characters that no key has")
         if not self.timeout_seconds > 0 or self.attempts_max < 1:
             raise _unusable("the timeout must be above 0 seconds and the attempts at least 1")
+
+
+def presented(
+    method: Callable[..., Any], operation: Callable[..., Any], *, has_subject: bool = True
+) -> Callable[..., Any]:
+    """The method with the name, text and parameters of its operation, for ``help`` and for whoever looks at signatures."""
+    functools.update_wrapper(method, operation)
+    method.__name__ = operation.__name__.removeprefix("any_").removesuffix("_request")
+    signature = inspect.signature(operation)
+    own = list(signature.parameters.values())[1 if has_subject else 0 :]
+    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    gives = re.sub(r"^(?:Work|Steps)\[(.*)\]$", r"\1", str(signature.return_annotation)).replace("Request", "Stream")
+    method.__signature__ = signature.replace(parameters=[this, *own], return_annotation=gives)  # type: ignore[attr-defined]
+    return method
 
 
 def _unusable(message: str, hint: str | None = None) -> LenswayError:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from lensway import limits
+from lensway.api import shapes
 from lensway.client import exceptions
 from lensway.client.arrow import ArrowRows
 from lensway.client.core import Answer, Emit, Lost, Read, Steps, Work
@@ -20,8 +21,9 @@ from lensway.errors import ErrorCode, LenswayError
 ARROW: Final = "application/vnd.apache.arrow.stream"
 _NDJSON: Final = "application/x-ndjson"
 _TAILS: Final = {
-    ARROW: b"\xff\xff\xff\xff\x00\x00\x00\x00",
-    "application/vnd.apache.parquet": b"PAR1",
+    # The mark, and the bytes of the shortest whole stream: a Parquet file begins with the same magic as it ends.
+    ARROW: (b"\xff\xff\xff\xff\x00\x00\x00\x00", 8),
+    "application/vnd.apache.parquet": (b"PAR1", 12),
 }
 _ROWS: Final = msgspec.json.Decoder(dict[str, Any])
 
@@ -51,16 +53,18 @@ class _Unmarked:
 class _Tail:
     """A format whose last bytes are always the same."""
 
-    def __init__(self, mark: bytes) -> None:
+    def __init__(self, mark: bytes, bytes_min: int) -> None:
         self._mark = mark
+        self._missing = bytes_min
         self._last = b""
 
     def take(self, data: bytes) -> bytes:
+        self._missing -= len(data)
         self._last = (self._last + data[-len(self._mark) :])[-len(self._mark) :]
         return data
 
     def finish(self) -> None:
-        if self._last != self._mark:
+        if self._last != self._mark or self._missing > 0:
             raise _CutError("its end mark is missing")
 
 
@@ -102,6 +106,7 @@ class Incoming:
         self.bytes_received = 0
         self.failure: LenswayError | None = None
         self._accept = accept
+        self._is_claimed = False
         self._headers: Mapping[str, str] = {}
         self._mark: _EndMark = _Unmarked()
 
@@ -114,7 +119,7 @@ class Incoming:
         if self.is_ndjson:
             self._mark = _EndRecord()
         elif self.media in _TAILS:
-            self._mark = _Tail(_TAILS[self.media])
+            self._mark = _Tail(*_TAILS[self.media])
 
     @property
     def content_type(self) -> str:
@@ -127,14 +132,21 @@ class Incoming:
         return self._headers.get("x-request-id", "")
 
     @property
-    def route(self) -> str | None:
-        """Where it is executed, as the server's header says; None when it does not."""
-        return self._headers.get("lensway-route")
+    def route(self) -> shapes.RouteTaken | None:
+        """Where it is executed; None when the answer does not say."""
+        route = self._headers.get("lensway-route")
+        return None if route is None else msgspec.json.decode(route, type=shapes.RouteTaken)
 
     @property
     def rows_received(self) -> int | None:
         """Whole rows so far; known for NDJSON only."""
         return self._mark.rows if isinstance(self._mark, _EndRecord) else None
+
+    def claim(self) -> None:
+        """It is read from now on. Raises RuntimeError the second time: what was read is gone."""
+        if self._is_claimed:
+            raise RuntimeError("the stream was read already; ask for it again")
+        self._is_claimed = True
 
     def take(self, data: bytes) -> bytes:
         """What of the rows is certain by now. Raises IncompleteStreamError."""
@@ -168,6 +180,7 @@ def chunks(incoming: Incoming) -> Steps[bytes]:
     Raises:
         IncompleteStreamError: when the stream broke.
     """
+    incoming.claim()
     while part := (yield from next_part(incoming)):
         yield Emit(part)
 
@@ -181,6 +194,7 @@ def rows(incoming: Incoming) -> Steps[dict[str, Any]]:
     """
     if not incoming.is_ndjson:
         raise TypeError(f"rows are decoded from ndjson only; this stream is {incoming.content_type}")
+    incoming.claim()
     while part := (yield from next_part(incoming)):
         for row in _ROWS.decode_lines(part):
             yield Emit(row)
@@ -208,6 +222,7 @@ def arrow(incoming: Incoming) -> Work[ArrowRows]:
 
 
 def _parts(incoming: Incoming) -> Work[list[bytes]]:
+    incoming.claim()
     found: list[bytes] = []
     while part := (yield from next_part(incoming)):
         found.append(part)

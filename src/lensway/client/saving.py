@@ -85,6 +85,7 @@ def _is_special(target: str | os.PathLike[str]) -> bool:
 def _copied(
     incoming: Incoming, write: Callable[[bytes], object], progress: Callable[[int], object] | None
 ) -> Work[int]:
+    incoming.claim()
     written = 0
     while part := (yield from core_stream.next_part(incoming)):
         yield Do(lambda part=part: write(part))  # type: ignore[misc]  # a default binds the part of this turn

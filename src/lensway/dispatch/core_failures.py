@@ -179,12 +179,14 @@ def runner_failed(job: Job, cause: str) -> Failure:
         for record in job.record.attempts
         if record.accepted_at is not None
     ]
+    # Whoever repeats on a caller's behalf must know what the lens's owner wants.
+    declared = {} if job.request.may_retry else {"retry": "never"}
     lost = "The runner was lost" if job.losses < limits.RUNNERS_LOST_MAX else f"{job.losses} runners were lost"
     return Failure(
         code=ErrorCode.RUNNER_FAILED,
         message=f"{lost} while it executed this request ({_phase(job)}: {cause})",
         hint=None if job.request.may_retry else "The lens is declared with `retry: never`, so it was not repeated.",
-        details={"phase": _phase(job), "cause": cause, "attempts": attempts},
+        details={"phase": _phase(job), "cause": cause, "attempts": attempts, **declared},
     )
 
 
