@@ -205,6 +205,8 @@ SOCKET_UNANSWERED_SECONDS: Final = 2.5
 CONNECTIONS_PER_SOURCE_MAX: Final = 16
 EXPORT_CONNECTIONS_PER_SOURCE_MAX: Final = 4
 """A cap of their own, so that stalled exports never starve queries."""
+CERTIFICATES_BYTES_MAX: Final = MIB
+"""A file of root certificates; the bundles of operating systems have a quarter of it."""
 CONNECTION_IDLE_SECONDS: Final = 300.0
 CONNECTION_AGE_SECONDS_MAX: Final = 900.0
 """Then a connection is replaced when it is free: a name that stands for another server now is noticed under load too."""

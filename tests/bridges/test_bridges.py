@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import os
 import pathlib
 import sqlite3
 import time
@@ -25,7 +26,7 @@ from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import Plan
 from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_probe, plan_rows
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
-from lensway.testing.postgres import Database
+from lensway.testing.postgres import Database, write_certificate
 
 CURSOR_KEY = b"k" * 32
 
@@ -452,6 +453,24 @@ def test_settings_outside_the_allow_list_are_refused_by_name(config: dict, named
         read_settings(config)
     assert error.value.code is ErrorCode.INVALID_REQUEST
     assert named in str(error.value)
+
+
+def test_root_certificates_come_from_a_small_regular_file(tmp_path: pathlib.Path) -> None:
+    pipe, large = tmp_path / "pipe", tmp_path / "large.pem"
+    os.mkfifo(pipe)
+    large.write_bytes(b"#" * (1 << 20) + b"\n")
+    for path in (str(pipe), "/dev/zero", str(tmp_path), str(large), str(tmp_path / "missing"), "/etc/hostname"):
+        settings = read_settings({"host": "h", "user": "u", "sslmode": "verify-full", "sslrootcert": path})
+        with pytest.raises(LenswayError) as error:
+            settings.tls()
+        assert str(error.value) == "config.sslrootcert: holds no certificates", path
+    bundle = tmp_path / "bundle.pem"
+    write_certificate(tmp_path)
+    bundle.write_text("# Főtanúsítvány\n" + (tmp_path / "server.crt").read_text(), encoding="utf-8")
+    settings = read_settings({"host": "h", "user": "u", "sslmode": "verify-full", "sslrootcert": str(bundle)})
+    context = settings.tls()
+    assert context is not None
+    assert len(context.get_ca_certs()) == 1
 
 
 @settings(max_examples=300, deadline=None)

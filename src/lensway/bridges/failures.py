@@ -23,6 +23,7 @@ HINTS: Final[Mapping[str, str]] = {
     "forbidden_address": "The policy of whoever executes this source forbids that address.",
     "no_file": "The file does not exist there, or cannot be read.",
     "not_a_database": "The file is not a database of this kind.",
+    "protocol": "What answers there does not speak the database's protocol: is it the right port, and is something in between?",
     "unreachable": "The network has no way there.",
 }
 

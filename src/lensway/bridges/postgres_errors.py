@@ -47,7 +47,7 @@ def of_connecting(error: BaseException) -> LenswayError:
         cause = _LOGIN.get(state, "too_many_connections" if state.startswith("53") else "login")
         return unreachable("login", cause, sqlstate=state)
     if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return unreachable("login", "login")
+        return unreachable("login", "protocol" if isinstance(error, asyncpg.InternalClientError) else "login")
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return out_of_descriptors()
     stage, cause = of_socket(error)

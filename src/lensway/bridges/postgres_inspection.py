@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import asyncpg
+import structlog
 
 from lensway import limits
 from lensway.bridges import postgres_errors as errors
@@ -32,6 +33,7 @@ from lensway.query.plan import Plan
 
 _SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
 """PostgreSQL protocol, message SSLRequest."""
+_log = structlog.get_logger("lensway.bridges")
 _READ_ONLY_STATE: Final = "25006"
 
 
@@ -62,6 +64,9 @@ class _Stages:
         except LenswayError as failure:
             error = str(failure.failure.details.get("class", failure.code.value))
             hint = failure.failure.hint or str(failure)
+        except Exception as broken:  # noqa: BLE001 - whatever a driver makes of what is no PostgreSQL: a stage failed, not we
+            _log.info("a stage of a test failed", stage=stage.value, error=type(broken).__name__)
+            error, hint = "protocol", HINTS["protocol"]
         ms = round((time.monotonic() - started) * 1000, 3)
         self.results.append(StageResult(stage=stage, ok=error is None, ms=ms, error=error, hint=hint))
         return found
@@ -98,7 +103,11 @@ async def run_test(
         if connection is not None:
             found = connection.driver.get_server_version()
             version = f"{found.major}.{found.micro}"
-            await _look_for_risks(connection.driver, settings, stages)
+            if not stages.is_failed:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    await _look_for_risks(connection.driver, settings, stages)
+    except TimeoutError:
+        pass  # the stages have said it
     finally:
         if connection is not None:
             await connection.discard()

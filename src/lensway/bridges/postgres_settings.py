@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import ssl
+import stat
 import urllib.parse
 from collections.abc import Mapping
 from typing import Final
 
+from lensway import limits
 from lensway.bridges.addresses import is_loopback
 from lensway.bridges.failures import invalid_setting
 
@@ -85,13 +88,24 @@ class PostgresSettings:
                 elif self.sslrootcert.lstrip().startswith(CERTIFICATE_START):
                     context.load_verify_locations(cadata=self.sslrootcert)
                 else:
-                    context.load_verify_locations(cafile=self.sslrootcert)
-            except (ssl.SSLError, OSError):
+                    context.load_verify_locations(cadata=_certificates_of(self.sslrootcert))
+            except (ssl.SSLError, OSError, ValueError):
                 raise invalid_setting("sslrootcert", "holds no certificates") from None
         else:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
+
+
+def _certificates_of(path: str) -> str:
+    """The text of a small regular file: a pipe or a device would hold up whoever executes this. Raises OSError, ValueError."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("no regular file")
+        data = file.read(limits.CERTIFICATES_BYTES_MAX + 1)
+    if len(data) > limits.CERTIFICATES_BYTES_MAX:
+        raise ValueError("too large")
+    return data.decode("ascii", "ignore")  # bundles name authorities in comments, in any language
 
 
 def read_settings(config: Mapping[str, object]) -> PostgresSettings:

@@ -194,7 +194,7 @@ class PostgresCluster:
         shutil.copytree(_template(), target)
         target.chmod(0o700)
         if self._use_tls:
-            _write_certificate(target)
+            write_certificate(target)
         user = run_as()
         if user is not None:
             _give_to(self.directory, user)
@@ -323,7 +323,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _write_certificate(directory: pathlib.Path) -> None:
+def write_certificate(directory: pathlib.Path) -> None:
+    """A self-signed certificate for localhost: `server.crt` and `server.key` in the directory."""
     import datetime  # noqa: PLC0415 - cryptography is only needed with TLS
 
     from cryptography import x509  # noqa: PLC0415
