@@ -56,22 +56,24 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", help="proofs to run; all when none is named")
     parser.add_argument("--seed", type=int, default=None, help="of the faults of chaos and jobs")
     parser.add_argument("--seconds", type=float, default=180.0, help="length of chaos")
+    parser.add_argument("--times", type=int, default=None, help="how often each thing is done; for a quick look")
     parser.add_argument("--jobs", type=int, default=100_000, help="requests of jobs")
     parser.add_argument("--seeds", type=int, default=20_000, help="scenarios of the simulation")
     return parser.parse_args(arguments)
 
 
 def _proofs(options: argparse.Namespace, report: Report) -> dict[str, Callable[[], Any]]:
+    times = options.times
     return {
         "chaos": lambda: chaos(report, seconds=options.seconds, seed=options.seed),
-        "flips": lambda: flips(report),
-        "kills": lambda: kills(report),
-        "silence": lambda: silence(report),
-        "database": lambda: database(report),
-        "gray": lambda: gray(report),
-        "status": lambda: status(report),
-        "restarts": lambda: restarts(report),
-        "cancels": lambda: cancels(report),
+        "flips": lambda: flips(report, count=times or 50),
+        "kills": lambda: kills(report, count=times or 50),
+        "silence": lambda: silence(report, rounds=times or 2),
+        "database": lambda: database(report, rounds=times or 3),
+        "gray": lambda: gray(report, rounds=times or 3),
+        "status": lambda: status(report, rounds=times or 3),
+        "restarts": lambda: restarts(report, runners=times or 20, servers=times or 5),
+        "cancels": lambda: cancels(report, timed=times or 200, count=(times or 200) * 50),
         "overload": lambda: overload(report),
         "jobs": lambda: jobs(report, count=options.jobs, seed=options.seed),
         "seeds": lambda: simulation(report, count=options.seeds),

@@ -16,7 +16,7 @@ from lensway.testing.chaos_callers import KINDS, ROWS, Kind, judge
 from lensway.testing.chaos_http import Answer, LeanCaller
 from lensway.testing.chaos_site import Site
 
-POINT, PAGE, SLOW = KINDS[0], KINDS[1], KINDS[2]
+POINT, SLOW, TRICKLE = KINDS[0], KINDS[2], KINDS[6]
 _RETRY_SECONDS = 20.0
 _RETRY_PAUSE_SECONDS = 0.05
 
@@ -46,7 +46,8 @@ class Load:
         self, site: Site, kind: Kind = POINT, *, rate: float = 0.0, callers: int = 0, retries_cut: bool = False
     ) -> None:
         self.answered: list[Answered] = []
-        self.in_flight = 0
+        self._open: list[float] = []
+        self._started = time.monotonic()
         self._kind = kind
         self._rate = rate
         self._callers = callers
@@ -67,6 +68,15 @@ class Load:
         """Ask nothing more; returns when every answer is there."""
         self._over.set()
         self._thread.join(120)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests have no answer yet."""
+        return len(self._open)
+
+    def is_clear_of(self, moment: float) -> bool:
+        """True when everything that was asked before this moment has been answered."""
+        return all(due > moment for due in tuple(self._open))
 
     def between(self, begin: float, end: float) -> list[Answered]:
         """What was due in this time."""
@@ -98,7 +108,7 @@ class Load:
 
     async def _ask(self, due: float) -> None:
         first = self._random.randrange(1, ROWS)
-        self.in_flight += 1
+        self._open.append(due)
         retries = 0
         while True:
             answer = await self._http.post(f"/v1/query/{self._kind.lens}", self._kind.body(first), seconds=60)
@@ -106,7 +116,7 @@ class Load:
                 break
             retries += 1
             await asyncio.sleep(_RETRY_PAUSE_SECONDS)
-        self.in_flight -= 1
+        self._open.remove(due)
         self.answered.append(self._note(first, answer, due, retries))
 
     def _note(self, first: int, answer: Answer, due: float, retries: int) -> Answered:
@@ -114,7 +124,8 @@ class Load:
         call = judge(self._kind, first, answer, time.time())
         if not (call.is_whole and call.is_right and call.rows == call.rows_wanted):
             text = answer.body[:200].decode(errors="replace")
-            what = f"{self._kind.name}: {call.status} {call.code} {text} after {took:.0f} ms"
+            began = due - self._started
+            what = f"{self._kind.name} at {began:.1f} s: {call.status} {call.code} {text} after {took:.0f} ms"
             return Answered(due=due, milliseconds=took, is_right=False, what=what, retries=retries)
         route = msgspec.json.decode(answer.body)["meta"]["route"]
         return Answered(

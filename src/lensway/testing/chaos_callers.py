@@ -21,12 +21,15 @@ from lensway.testing.chaos_http import Answer, LeanCaller
 ROWS: Final = 5_000
 EXPORT_ROWS: Final = 40_000
 PAGE_ROWS: Final = 100
+TRICKLE_ROWS: Final = 4_500
+"""Read through a cursor in several fetches for more than a second: a lost runner leaves rows in the hands of the server."""
 TABLES: Final = (
     "CREATE TABLE ledger (id bigint PRIMARY KEY, total numeric(12,2) NOT NULL)",
     f"INSERT INTO ledger SELECT i, i * 1.25 FROM generate_series(1, {EXPORT_ROWS}) i",
     "CREATE VIEW orders AS SELECT id, total, pg_backend_pid()::bigint AS backend FROM ledger",
     "CREATE VIEW slow AS SELECT o.* FROM orders o, (SELECT pg_sleep(2)) s",
-    "GRANT SELECT ON ledger, orders, slow TO PUBLIC",
+    "CREATE VIEW trickle AS SELECT o.* FROM orders o, LATERAL (SELECT pg_sleep(CASE WHEN o.id % 4 = 0 THEN 0.001 ELSE 0 END)) s",
+    "GRANT SELECT ON ledger, orders, slow, trickle TO PUBLIC",
     "ANALYZE",
 )
 FIELDS: Final = {
@@ -37,6 +40,7 @@ FIELDS: Final = {
 LENSES: Final = {
     "orders": {"table": "public.orders"},
     "slow": {"table": "public.slow"},
+    "trickle": {"table": "public.trickle"},
     "orders_once": {"table": "public.orders", "retry": "never"},
     "slow_once": {"table": "public.slow", "retry": "never"},
 }
@@ -72,6 +76,7 @@ KINDS: Final = (
     Kind(name="export", lens="orders", rows=EXPORT_ROWS, is_export=True, pause_seconds=2.0),
     Kind(name="never", lens="orders_once", may_retry=False, pause_seconds=0.05),
     Kind(name="slow never", lens="slow_once", may_retry=False),
+    Kind(name="trickle", lens="trickle", rows=TRICKLE_ROWS),
 )
 
 

@@ -18,7 +18,7 @@ from lensway.testing.chaos_nemesis import Nemesis
 from lensway.testing.chaos_site import Site
 from lensway.testing.chaos_statements import StatementLog
 
-SHARES: Final[Sequence[tuple[Kind, int]]] = tuple(zip(KINDS, (10, 3, 4, 1, 2, 1), strict=True))
+SHARES: Final[Sequence[tuple[Kind, int]]] = tuple(zip(KINDS, (10, 3, 4, 1, 2, 1, 2), strict=True))
 _COLLECT_SECONDS: Final = 1.5
 _LOG_ENTRIES: Final = 1_000
 _CALM_SECONDS: Final = 2.0
