@@ -40,6 +40,8 @@ QUERY_TIMEOUT_MS_MAX: Final = 3_600_000
 EXPORT_TIMEOUT_MS_DEFAULT: Final = 3_600_000
 STALL_TIMEOUT_SECONDS: Final = 60.0
 """A caller that takes nothing for so long is cancelled."""
+STALL_GRACE_SECONDS: Final = 1.0
+"""A connection is dropped so much later than its job is cancelled, so that the record says what really happened."""
 HTTP_UNWRITTEN_BYTES_MAX: Final = 64 * KIB
 """What an HTTP connection buffers for a caller that does not read, before whoever writes has to wait; one chunk comes on top."""
 HTTP_UNSENT_BYTES_MAX: Final = 128 * KIB

@@ -225,7 +225,7 @@ class Server:
                 port=settings.http_port,
                 ssl_certfile=settings.tls_cert,
                 ssl_keyfile=settings.tls_key,
-                http=Connection.stalling_after(settings.stall_seconds),  # type: ignore[arg-type]
+                http=Connection.stalling_after(settings.stall_seconds + limits.STALL_GRACE_SECONDS),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,
                 server_header=False,

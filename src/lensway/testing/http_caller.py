@@ -38,6 +38,12 @@ class Caller:
     def __exit__(self, *exc: object) -> None:
         self._socket.close()
 
+    @property
+    def local_port(self) -> int:
+        """This end's port, by which the server's end can be told."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
     def post(
         self, path: str, body: object = None, *, headers: Mapping[str, str] | None = None, version: str = "1.1"
     ) -> None:
@@ -78,10 +84,20 @@ class Caller:
         return judge.verdict()
 
 
+def can_connect(port: int) -> bool:
+    """True when something listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
 def judged(data: bytes) -> Answer:
     """What these bytes are to a client that strictly keeps to HTTP/1.1, when the connection ends behind them."""
     judge = _Judge()
-    judge.feed(data)
+    if data:
+        judge.feed(data)
     return judge.verdict()
 
 
