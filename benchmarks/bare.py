@@ -1,9 +1,10 @@
 """The reference of the hot path: what one would write by hand, and nothing else.
 
-    python -m benchmarks.bare PORT DSN
+    python -m benchmarks.bare PORT DSN [stripped]
 
 Raw ASGI under uvicorn (uvloop, httptools), asyncpg with a pool of the same size, prepared statements, rows to JSON with msgspec.
-No keys, no checks, no log, no deadline, and no reset between two uses of a connection: every query is one round trip.
+No keys, no checks, no log, no deadline. ``stripped`` goes further than one would by hand: the driver's pool does not reset a
+connection between two uses, so that every query is one round trip.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ _HEADERS = (b"content-type", b"application/json")
 class Bare:
     """The application."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, is_stripped: bool) -> None:
         self._dsn = dsn
+        self._options = {"reset": _no_reset} if is_stripped else {}
         self._pool: Any = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -52,7 +54,7 @@ class Bare:
         while (message := await receive())["type"] != "lifespan.shutdown":
             if message["type"] == "lifespan.startup":
                 size = limits.CONNECTIONS_PER_SOURCE_MAX
-                self._pool = await asyncpg.create_pool(self._dsn, min_size=size, max_size=size, reset=_no_reset)
+                self._pool = await asyncpg.create_pool(self._dsn, min_size=size, max_size=size, **self._options)
                 await send({"type": "lifespan.startup.complete"})
         await self._pool.close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -64,7 +66,7 @@ async def _no_reset(connection: Any) -> None:
 
 if __name__ == "__main__":
     uvicorn.run(
-        Bare(sys.argv[2]),
+        Bare(sys.argv[2], is_stripped="stripped" in sys.argv[3:]),
         host="127.0.0.1",
         port=int(sys.argv[1]),
         loop="uvloop",

@@ -1,6 +1,6 @@
 """The load generator: a process of its own, so that what it costs is seen beside what it measures.
 
-    python -m benchmarks.load < specification.json > result.json
+    python -m benchmarks.load SPECIFICATION RESULT-FILE
 
 Raw protocols on uvloop, one request at a time on each keep-alive connection. A general HTTP client costs more per request than
 the servers that are compared here, on the same two cores.
@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -53,27 +55,26 @@ class Measured:
         return self.milliseconds[min(len(self.milliseconds) - 1, int(len(self.milliseconds) * share))]
 
 
+class Running:
+    """A load under way in a process of its own."""
+
+    def __init__(self, load: Load) -> None:
+        self._directory = tempfile.TemporaryDirectory()
+        self._result = pathlib.Path(self._directory.name) / "result.json"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.load", json.dumps(dataclasses.asdict(load)), str(self._result)]
+        )
+
+    def result(self) -> Measured:
+        """What it measured; waits for its end."""
+        assert self._process.wait() == 0, "the load generator failed; its error stands above"
+        with self._directory:
+            return Measured(**json.loads(self._result.read_bytes()))
+
+
 def drive(load: Load) -> Measured:
-    """Run the load in a process of its own, to its end."""
-    done = start(load)
-    out, _ = done.communicate()
-    return result_of(done, out)
-
-
-def start(load: Load) -> subprocess.Popen[bytes]:
-    """Begin the load; give its process and output to `result_of`."""
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(dataclasses.asdict(load)).encode())
-    process.stdin.close()
-    process.stdin = None
-    return process
-
-
-def result_of(process: subprocess.Popen[bytes], out: bytes) -> Measured:
-    """What a finished load measured."""
-    assert process.returncode == 0, "the load generator failed; its error stands above"
-    return Measured(**json.loads(out))
+    """Run the load to its end."""
+    return Running(load).result()
 
 
 class _Connection(asyncio.Protocol):
@@ -197,4 +198,5 @@ class _Generator:
 
 
 if __name__ == "__main__":
-    print(json.dumps(uvloop.run(_Generator(Load(**json.load(sys.stdin))).run())))
+    measured = uvloop.run(_Generator(Load(**json.loads(sys.argv[1]))).run())
+    pathlib.Path(sys.argv[2]).write_text(json.dumps(measured))

@@ -94,11 +94,11 @@ class Stage:
         return dict(answer.json())
 
     @contextlib.contextmanager
-    def bare(self) -> Iterator[tuple[int, int]]:
+    def bare(self, *options: str) -> Iterator[tuple[int, int]]:
         """The bare handler running: its port and process id."""
         [port] = free_ports(1)
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.bare", str(port), self.dsn], env=clean_environment()
+            [sys.executable, "-m", "benchmarks.bare", str(port), self.dsn, *options], env=clean_environment()
         )
         try:
             until(lambda: _listens(port), 30.0, "the bare handler")

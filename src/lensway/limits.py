@@ -117,6 +117,8 @@ DEAD_LARGE_SECONDS: Final = 25.0
 RUNNER_FENCE_LARGE_SECONDS: Final = 20.0
 OFFER_TIMEOUT_SECONDS: Final = 0.5
 """An offer unanswered for so long goes elsewhere and makes the session suspect."""
+ACCEPT_DELAY_SECONDS: Final = 0.002
+"""An accept waits so long for the end of its query, to share its message; far below the offer's time-out."""
 LOOP_STALL_SECONDS: Final = 0.5
 """A runner whose loop stood still for longer discards the offers it has not answered."""
 
@@ -291,6 +293,7 @@ assert PLAN_BYTES_MAX < CONTROL_FRAME_BYTES_MAX < MESSAGE_BYTES_MAX
 assert ASSIGNMENT_PART_BYTES_MAX < CONTROL_FRAME_BYTES_MAX
 assert ASSIGNMENT_PARTS_MAX * ASSIGNMENT_PART_BYTES_MAX < CONTROL_QUEUE_BYTES_MAX
 assert CONFIG_BYTES_MAX * 16 // 9 < ASSIGNMENT_PART_BYTES_MAX
+assert ACCEPT_DELAY_SECONDS * 20 <= OFFER_TIMEOUT_SECONDS
 assert PAGE_BYTES_MAX <= PAGE_BYTES_TOTAL_MAX
 assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX
 assert 2 * RECONNECT_REFUSED_SECONDS < REVIVAL_SECONDS_MAX

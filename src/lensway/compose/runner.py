@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from lensway.bridges.work import ExecutionLibrary
 from lensway.clock import SystemClock
+from lensway.compose.environment import calm_collector
 from lensway.compose.websocket import WebSocketTransport
 from lensway.ids import new_instance_id
 from lensway.runner.agent import Agent
@@ -66,6 +67,7 @@ async def run_runner(
     except OSError as error:
         # A full or read-only disk must not keep anybody from serving.
         announce(f"`lensway runner status` will not answer: {os.strerror(error.errno or 0)}")
+    calm_collector()
     try:
         await agent.run()
     finally:

@@ -26,6 +26,7 @@ from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.work import ExecutionLibrary
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import SystemClock
+from lensway.compose.environment import calm_collector
 from lensway.compose.http_connection import Connection
 from lensway.compose.statuses import Statuses
 from lensway.compose.websocket import WebSocketTransport
@@ -247,6 +248,7 @@ class Server:
         serving = asyncio.create_task(http.serve(sockets=sockets), name="http")
         self._install_signals()
         stopping = asyncio.create_task(self._stopping.wait(), name="wait for the end")
+        calm_collector()
         operations.is_ready = True
         self._greet(minted)
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -19,6 +19,7 @@ from lensway.clock import Clock
 from lensway.protocol.codec import Decoder
 from lensway.protocol.errors import ProtocolError
 from lensway.protocol.frames import (
+    Accept,
     AnyFrame,
     AssignedSource,
     Close,
@@ -129,6 +130,7 @@ class Session:
         self._environment = ""
         self._wall_ms_offset = 0.0
         self._has_news = False
+        self._accepting: asyncio.TimerHandle | None = None
         self.jobs = Jobs(
             parts.library,
             parts.sources,
@@ -157,6 +159,8 @@ class Session:
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
             self.cause = self.cause or _cause_of(ended)
+            if self._accepting is not None:
+                self._accepting.cancel()
             await self.jobs.stop()
             await self._farewell()
         return self.cause
@@ -265,6 +269,18 @@ class Session:
         self._outbox.put(frame)
         self._to_send.set()
 
+    def _put_soon(self, frame: Accept) -> None:
+        # Most queries end within this moment: accept and end then share one message, which spares both sides a wake-up.
+        self._outbox.put(frame)
+        if self._accepting is None:
+            delay = limits.ACCEPT_DELAY_SECONDS
+            self._accepting = asyncio.get_running_loop().call_later(delay, self._accept_now)
+
+    def _accept_now(self) -> None:
+        self._accepting = None
+        if self._outbox:
+            self._to_send.set()
+
     def _beat(self, beat: Beat) -> None:
         self._has_news = False
         self._put(
@@ -326,7 +342,11 @@ class Session:
             return
         if offer.spec is not None and offer.kind is JobKind.TEST and self._parts.sources.get(offer.source) is None:
             spec = self._parts.sources.resolve(offer.spec, self._opener(), names=[offer.spec.name])
-        self._put(self.jobs.answer(offer, revision=self._machine.revision_in_force, spec=spec))
+        answer = self.jobs.answer(offer, revision=self._machine.revision_in_force, spec=spec)
+        if isinstance(answer, Accept):
+            self._put_soon(answer)
+        else:
+            self._put(answer)
 
     def _refuse_stale(self, offer: Offer) -> None:
         revision = self._machine.revision_in_force
