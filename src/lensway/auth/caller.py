@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import msgspec
 
 from lensway.auth.decisions import Identity
 from lensway.catalog.records import Environment
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who asks, in which environment, from where."""
 
     identity: Identity

@@ -5,9 +5,10 @@ Environments are separate worlds: whatever stands in another one is `not_found`,
 
 from __future__ import annotations
 
-import dataclasses
 import hmac
 from typing import Final
+
+import msgspec
 
 from lensway.auth import tokens
 from lensway.catalog.names import not_found
@@ -21,8 +22,7 @@ DEFAULT_ENVIRONMENT: Final = "default"
 _NOBODY: Final = bytes(32)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An authenticated key. ``environment`` None: instance-wide."""
 
     key: KeyId

@@ -24,8 +24,7 @@ class RowSink(Protocol):
         """Take these bytes, in order. Any size; the sink splits. Returns when there was credit for them."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
+class Execution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How one plan is to be run.
 
     ``deadline`` is on the monotonic clock of this process. ``tag`` stands as a comment in the statement (``job/attempt``), so

@@ -94,8 +94,10 @@ class Core:
     def next_wake(self) -> float | None:
         """When `handle` wants a `Tick`; None for never."""
         state = self._state
-        dues = (state.timers.next_due(), state.fleet.next_sweep(), state.pump_at)
-        found = min((due for due in dues if due is not None), default=None)
+        found = state.timers.next_due()
+        for due in (state.fleet.next_sweep(), state.pump_at):
+            if due is not None and (found is None or due < found):
+                found = due
         if found is not None and found < self._grace_until:
             return self._grace_until
         return found

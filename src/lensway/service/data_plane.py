@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
 from starlette.responses import Response
 
 from lensway import limits
@@ -38,8 +38,7 @@ _EXPORT_KEYS: Final = ("where", "orderBy", "select", "timeoutMs")
 _COUNT_KEYS: Final = ("where", "timeoutMs")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A lens that the caller may ask, its source, and what that can do."""
 
     lens: Lens
@@ -68,7 +67,7 @@ class DataPlane:
 
     async def query(self, call: Call) -> Response:
         """A page of rows: as JSON when it is complete, in other formats as it comes."""
-        wanted = formats.wanted(call.request, PAGE_MEDIA)
+        wanted = formats.wanted(call.header(b"accept"), call.header(b"accept-encoding"), PAGE_MEDIA)
         asked = self._asked(call, await call.body(), _QUERY_KEYS)
         planned = self._plan(call, asked)
         meta = functools.partial(_meta, call, asked, planned)
@@ -89,7 +88,7 @@ class DataPlane:
 
     async def export(self, call: Call) -> Response:
         """Every matching row, streamed. Failures before the first row are answered, later ones cut the stream."""
-        wanted = formats.wanted(call.request, EXPORT_MEDIA)
+        wanted = formats.wanted(call.header(b"accept"), call.header(b"accept-encoding"), EXPORT_MEDIA)
         asked = self._asked(call, await call.body(), _EXPORT_KEYS)
         request = RowsRequest(
             where=asked.body.get("where"), order_by=asked.body.get("orderBy"), select=asked.body.get("select")

@@ -40,17 +40,16 @@ class Wanted(msgspec.Struct, frozen=True):
     coding: str | None
 
 
-def wanted(request: Request, offered: Sequence[str]) -> Wanted:
-    """The format for this request. Raises LenswayError NOT_ACCEPTABLE."""
-    headers = request.headers
-    chosen = choose_media(headers.get("accept"), offered)
+def wanted(accept: str | None, accept_encoding: str | None, offered: Sequence[str]) -> Wanted:
+    """The format for a request with these headers. Raises LenswayError NOT_ACCEPTABLE."""
+    chosen = choose_media(accept, offered)
     if chosen is None:
         raise LenswayError(
             ErrorCode.NOT_ACCEPTABLE, "Rows are available in none of these formats here", hint=_hint(offered)
         )
     coding = None
-    if chosen.name not in _COMPRESSED and (accepted := headers.get("accept-encoding")) is not None:
-        coding = choose_coding(accepted, CODINGS)
+    if chosen.name not in _COMPRESSED and accept_encoding is not None:
+        coding = choose_coding(accept_encoding, CODINGS)
     has_end_record = chosen.name == NDJSON and chosen.parameters.get("end") == "record"
     return Wanted(chosen.name, _FORMATS[chosen.name], has_end_record, coding)
 
