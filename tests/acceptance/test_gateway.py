@@ -6,6 +6,8 @@ import contextlib
 import os
 import socket
 
+import httpx2
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -120,3 +122,56 @@ def test_half_open_connections_are_bounded_and_hinder_nobody(stage, alpha) -> No
     stage.start("alpha")
     stage.assign("alpha")
     assert stage.query().json()["meta"]["route"]["runner"] == stage.name("alpha")
+
+
+def test_a_key_or_token_in_a_url_is_refused_and_noted_without_its_text(stage, alpha) -> None:
+    with pytest.raises(InvalidStatus) as refused, dial(stage, "", path=f"/connect?token={alpha.token}"):
+        pass
+    assert refused.value.response.status_code == 400
+    made = stage.client.post("/v1/keys", json={"kind": "sk", "name": "careless"}).json()
+    for query in (f"api_key={made['key']}", f"x=%73{made['key'][1:]}", f"runner={made['key']}"):
+        answer = httpx2.get(f"{stage.deployment.url}/v1/lenses?{query}", trust_env=False)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+        assert made["key"] not in answer.text
+        assert "Authorization" in answer.json()["error"]["hint"]
+    entries = stage.client.get("/v1/audit", params={"limit": "20"}).json()["entries"]
+    noted = [entry for entry in entries if entry["action"] == "credential.in_url"]
+    assert [entry["object"] for entry in noted] == [made["id"]] * 3 + [alpha.id]
+    assert made["key"] not in str(entries)
+    assert alpha.token not in str(entries)
+    unknown = httpx2.get(f"{stage.deployment.url}/v1/lenses?key=sk_{'x' * 43}", trust_env=False)
+    assert unknown.json()["error"]["details"]["path"] == "key", "what opens nothing is a wrong parameter like any other"
+
+
+def test_a_rotated_token_overlaps_and_a_running_runner_serves_on(stage, alpha, tmp_path) -> None:
+    file = tmp_path / "token"
+    file.write_text(alpha.token)
+    settings = {"LENSWAY_RUNNER_TOKEN": "", "LENSWAY_RUNNER_TOKEN_FILE": str(file)}
+    first = stage.start("alpha", environment=settings)
+    stage.assign("alpha")
+    rotated = stage.client.post(f"/v1/runners/{stage.name('alpha')}/rotate").json()["token"]
+    assert stage.query().json()["meta"]["route"]["runner"] == stage.name("alpha"), "no reconnect, no gap"
+    # Both tokens open the gateway meanwhile: the new process comes up before the old one goes.
+    for token in (alpha.token, rotated):
+        with dial(stage, token):
+            pass
+    file.write_text(rotated)
+    stage.start("alpha", environment=settings)
+    assert first.stop() == 0
+    assert stage.query().json()["meta"]["route"]["runner"] == stage.name("alpha")
+    assert alpha.token not in stage.deployment.emitted()
+
+
+def test_fragments_and_control_frames_cost_no_memory(stage, alpha) -> None:
+    server = psutil.Process(stage.deployment.server.pid)
+    before = server.memory_info().rss
+    with dial(stage, alpha.token) as connection, contextlib.suppress(ConnectionClosed):
+        connection.send(b"x" for _ in range(200_000))
+        last_word(connection)
+    with dial(stage, alpha.token) as connection, contextlib.suppress(ConnectionClosed):
+        connection.send(encode([hello(alpha.id)]))
+        for _ in range(20_000):
+            connection.protocol.send_ping(b"x" * 100)
+            connection.socket.sendall(b"".join(connection.protocol.data_to_send()))
+    assert stage.query().status_code == 200
+    assert server.memory_info().rss - before < 20 * 1024 * 1024

@@ -189,6 +189,7 @@ class Server:
             limiter=FailureLimiter(),
             metrics=metrics,
             clock=clock,
+            note=store.record_audit,
             trusted_proxies=settings.trusted_proxies,
         )
         console = Console(

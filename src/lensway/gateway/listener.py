@@ -19,10 +19,10 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from lensway import limits
-from lensway.auth import tokens
+from lensway.auth import exposure, tokens
 from lensway.auth.address import Network, address_of
 from lensway.auth.decisions import authenticate_runner
-from lensway.catalog.ports import CatalogStore
+from lensway.catalog.ports import AuditEntry, CatalogStore
 from lensway.catalog.records import Change, Runner
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import Clock
@@ -144,9 +144,10 @@ class Listener:
 
     # --- one connection -----------------------------------------------------------------------------------------------------
 
-    def _check_upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def _check_upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
         self._pending.connections.discard(connection)
         address = self._address(connection, request)
+        await self._note_exposed(request, address)
         try:
             runner, token_hash = self._admit(request, address)
         except LenswayError as error:
@@ -165,6 +166,23 @@ class Listener:
         remote = connection.remote_address
         forwarded = request.headers.get_all("X-Forwarded-For")
         return address_of(str(remote[0]) if remote else "", forwarded, self._trusted)
+
+    async def _note_exposed(self, request: Request, address: str) -> None:
+        query = request.path.partition("?")[2]
+        exposed = exposure.exposed_in(self._store.current(), query) if query else None
+        if exposed is not None:
+            await self._store.record_audit(
+                AuditEntry(
+                    at=self._clock.wall().isoformat(timespec="milliseconds"),
+                    environment=exposed.environment,
+                    actor="somebody",
+                    action=exposure.ACTION,
+                    object=exposed.object,
+                    address=address,
+                    outcome=ErrorCode.INVALID_REQUEST.value,
+                    request_id="",
+                )
+            )
 
     def _admit(self, request: Request, address: str) -> tuple[Runner, bytes]:
         path, _, query = request.path.partition("?")

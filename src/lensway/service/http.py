@@ -16,12 +16,12 @@ from starlette.responses import Response
 from lensway import limits
 from lensway.api.envelope import error_body
 from lensway.api.routes import Access, Param, Route
-from lensway.auth import decisions
+from lensway.auth import decisions, exposure
 from lensway.auth.address import Network, address_of
 from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
 from lensway.catalog.names import invalid, nearest
-from lensway.catalog.ports import SnapshotSource
+from lensway.catalog.ports import AuditEntry, SnapshotSource
 from lensway.clock import Clock
 from lensway.errors import CODES, ErrorCode, Failure, LenswayError
 from lensway.ids import new_request_id
@@ -174,12 +174,14 @@ class Endpoint:
         limiter: FailureLimiter,
         metrics: Metrics,
         clock: Clock,
+        note: Callable[[AuditEntry], Awaitable[None]],
         trusted_proxies: Sequence[Network] = (),
     ) -> None:
         self._snapshots = snapshots
         self._limiter = limiter
         self._metrics = metrics
         self._clock = clock
+        self._note = note
         self._trusted = trusted_proxies
 
     def of(self, route: Route, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -188,7 +190,8 @@ class Endpoint:
         async def endpoint(request: Request) -> Response:
             call = Call(request, route, new_request_id(), self._address(request))
             try:
-                _check_params(request, route.params)
+                if request.scope["query_string"]:
+                    await self._check_url(call)
                 if route.access is not Access.OPEN:
                     call.caller = self._authenticate(call)
                     if (require := _REQUIRE.get(route.access)) is not None:
@@ -243,6 +246,24 @@ class Endpoint:
         if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
+
+    async def _check_url(self, call: Call) -> None:
+        query = call.request.scope["query_string"].decode("latin-1")
+        if (exposed := exposure.exposed_in(self._snapshots.current(), query)) is not None:
+            await self._note(
+                AuditEntry(
+                    at=self._clock.wall().isoformat(timespec="milliseconds"),
+                    environment=exposed.environment,
+                    actor="somebody",
+                    action=exposure.ACTION,
+                    object=exposed.object,
+                    address=call.address,
+                    outcome=ErrorCode.INVALID_REQUEST.value,
+                    request_id=call.request_id,
+                )
+            )
+            raise exposure.refusal()
+        _check_params(call.request, call.route.params)
 
     def _authenticate(self, call: Call) -> Caller:
         now = self._clock.monotonic()
