@@ -50,8 +50,11 @@ def wanted(accept: str | None, accept_encoding: str | None, offered: Sequence[st
     coding = None
     if chosen.name not in _COMPRESSED and accept_encoding is not None:
         coding = choose_coding(accept_encoding, CODINGS)
+    row_format = _FORMATS[chosen.name]
+    if chosen.name == ARROW and chosen.parameters.get("codec") == "zstd":
+        row_format, coding = RowFormat.ARROW_ZSTD, None
     has_end_record = chosen.name == NDJSON and chosen.parameters.get("end") == "record"
-    return Wanted(chosen.name, _FORMATS[chosen.name], has_end_record, coding)
+    return Wanted(chosen.name, row_format, has_end_record, coding)
 
 
 def require_streams(request: Request) -> None:
@@ -79,7 +82,7 @@ def framing(wanted: Wanted, meta: Meta) -> Framing:
         trailers=lambda end, record: _trailers(meta(end, record)),
         opening=opening,
         closing=closing,
-        is_arrow=wanted.row_format is RowFormat.ARROW,
+        is_arrow=wanted.row_format in (RowFormat.ARROW, RowFormat.ARROW_ZSTD),
     )
 
 

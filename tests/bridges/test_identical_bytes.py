@@ -1,0 +1,130 @@
+"""I11: two places that execute give the same bytes, in every format; and a value looks the same in pages and exports.
+
+Queries and values are generated: nothing but their number is chosen by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pathlib
+import random
+import sqlite3
+from typing import Any
+
+import pytest
+
+from lensway.bridges.contract import AddressPolicy
+from lensway.bridges.work import ExecutionLibrary
+from lensway.query.capabilities import capabilities_of
+from lensway.query.fields import FieldType, LensDefinition
+from lensway.query.plan import Plan
+from lensway.query.planner import RowsRequest, plan_export, plan_rows
+from lensway.query.result import RowFormat
+from lensway.testing import odd_values
+from lensway.testing.digests import DigestJob, OtherPlace, digest, result_of
+from lensway.testing.postgres import Database
+
+SEED = 20_261_124
+QUERIES_PER_BRIDGE = 170
+ROWS = 40
+PAGES = (RowFormat.JSON, RowFormat.ARROW)
+EXPORTS = (RowFormat.NDJSON, RowFormat.CSV, RowFormat.ARROW, RowFormat.PARQUET)
+
+
+class Query:
+    """One generated question, as plans for a page and for an export of the same rows in the same order."""
+
+    def __init__(self, bridge: str, definition: LensDefinition, chance: random.Random) -> None:
+        self.bridge = bridge
+        names = list(definition.fields)
+        select = chance.sample(names, chance.randrange(1, min(9, len(names))))
+        where = condition(definition, chance)
+        order = [{"field": "id", "dir": chance.choice(("asc", "desc"))}]
+        capabilities = capabilities_of(bridge)
+        page = RowsRequest(select=select, where=where, order_by=order, limit=ROWS, total=chance.random() < 0.2)
+        self.page: Plan = plan_rows(definition, page, capabilities, cursor_key=b"k" * 32, environment="e").plan
+        self.export = plan_export(definition, RowsRequest(select=select, where=where, order_by=order), capabilities)
+
+    def jobs(self) -> list[DigestJob]:
+        pages = [DigestJob(self.bridge, self.page.encode(), format.value, False) for format in PAGES]
+        return pages + [DigestJob(self.bridge, self.export.encode(), format.value, True) for format in EXPORTS]
+
+
+def condition(definition: LensDefinition, chance: random.Random) -> Any:
+    """A condition whose values are odd too, so that they go the way of parameters."""
+    makers = odd_values.POSTGRES if "short" in definition.fields else None
+    choices: list[Any] = [
+        None,
+        {"id": {"$in": chance.sample(range(ROWS), 20)}},
+        {"id": {"$gte": chance.randrange(ROWS)}},
+        {"words": {"$nin": ["", "null", None if chance.random() < 0.1 else "'; DROP TABLE odd; --"]}},
+        {"words": {"$contains": chance.choice(("\\", "'", '"', "%", "é", "$1", "\n"))}},
+        {"words": {"$in": [odd_values.POSTGRES["words"][2](chance) for _ in range(5)]}},
+        {"$or": [{"words": {"$exists": False}}, {"big": {"$lt": 2**63 - 1}}]},
+        {"$not": {"flag": True}},
+        {"double": {"$lte": chance.choice((1e300, 0.1, -0.0))}},
+        {"exact": {"$gt": chance.choice(("0", "12345678901234567890.12345678", "-1e20"))}},
+        {"moment": {"$lt": "2013-01-31T17:05:00.5Z"}},
+    ]
+    if makers is not None:
+        choices += [{"short": {"$eq": makers["short"][2](chance)}}, {"padded": {"$ne": 'a\\b"'}}]
+    return chance.choice(choices)
+
+
+@pytest.fixture
+def configs(database: Database, tmp_path: pathlib.Path) -> dict[str, dict[str, str]]:
+    chance = random.Random(SEED)
+    asyncio.run(
+        database.execute("SET client_min_messages = error", *odd_values.postgres_statements("odd", ROWS, chance))
+    )
+    path = tmp_path / "odd.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"CREATE TABLE odd (id INTEGER PRIMARY KEY, {', '.join(odd_values.SQLITE)})")
+        marks = ", ?" * len(odd_values.SQLITE)
+        connection.executemany(f"INSERT INTO odd VALUES (?{marks})", odd_values.sqlite_rows(ROWS, chance))
+    connection.close()
+    return {"postgres": {"url": database.reader_url}, "sqlite": {"path": str(path)}}
+
+
+def test_i11_two_places_give_the_same_bytes_in_every_format(configs: dict[str, dict[str, str]]) -> None:
+    chance = random.Random(SEED)
+    lenses = {
+        "postgres": odd_values.postgres_lens("odd"),
+        "sqlite": odd_values.lens_of("odd", {name: type for name, (type, _) in odd_values.SQLITE.items()}),
+    }
+    queries = [Query(bridge, lens, chance) for bridge, lens in lenses.items() for _ in range(QUERIES_PER_BRIDGE)]
+    jobs = [job for query in queries for job in query.jobs()]
+    assert len(jobs) >= 2_000
+    other = OtherPlace(configs, jobs)
+    results = asyncio.run(results_of(configs, jobs))
+    elsewhere = other.digests()
+    different = [
+        (job.bridge, job.format, here[0][:300])
+        for job, here, there in zip(jobs, results, elsewhere, strict=True)
+        if digest(*here) != there
+    ]
+    assert not different
+    failed = {rows[:40] for rows, end in results if end.startswith(b"{")}  # the details of an error, no end mark
+    assert not failed, "every generated value can be held by every format"
+
+    # The same rows look the same on a page and in an export, whichever way they come.
+    width = len(PAGES) + len(EXPORTS)
+    for number, query in enumerate(queries):
+        page, lines = results[number * width][0], results[number * width + len(PAGES)][0]
+        assert page + b"\n" * bool(page) == lines.replace(b"}\n{", b"},{"), (query.bridge, query.export)
+
+
+async def results_of(configs: dict[str, dict[str, str]], jobs: list[DigestJob]) -> list[tuple[bytes, bytes]]:
+    library = ExecutionLibrary(AddressPolicy())
+    results = [await result_of(library, configs[job.bridge], job) for job in jobs]
+    await library.close()
+    return results
+
+
+def test_the_odd_values_are_of_every_type() -> None:
+    assert {type for type, _, _ in odd_values.POSTGRES.values()} == set(FieldType)
+    assert {type for type, _ in odd_values.SQLITE.values()} == set(FieldType)
+    rows = odd_values.sqlite_rows(ROWS, random.Random(SEED))
+    assert all(any(row[at] is None for row in rows) for at in range(1, len(rows[0])))
+    assert json.dumps([row[0] for row in rows]) == json.dumps(list(range(ROWS)))
