@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.lensway-env
 
 .DEFAULT_GOAL := help
-.PHONY: help env check test test-deps demo bench prove chaos dist lock format
+.PHONY: help env check test test-deps demo bench prove mutants chaos dist lock format
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ bench: $(STAMP) ## benchmarks beside their references; ARGS=quick in two minutes
 
 prove: test-deps ## the long proofs; appends to docs/proofs.md
 	@$(BIN)/python -m proofs $(ARGS)
+
+mutants: test-deps ## plant known bugs and look which test notices each; ARGS picks them by words of their names
+	@$(BIN)/python -m tools.mutants $(ARGS)
 
 chaos: test-deps ## the chaos run for a few minutes, with its verdict
 	@$(BIN)/python -m proofs chaos $(ARGS)

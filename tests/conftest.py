@@ -9,6 +9,10 @@ pytest_plugins = ["lensway.testing.fixtures"]
 
 # Deterministic, so that a red run is red again; `make prove` explores with random seeds.
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, print_blob=True)
+# Whoever only asks whether a planted bug is noticed does not need the smallest example of it.
+hypothesis.settings.register_profile(
+    "mutants", derandomize=True, deadline=None, phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]
+)
 hypothesis.settings.load_profile("deterministic")
 
 

@@ -22,6 +22,7 @@ from lensway.dispatch.events import (
     Release,
     Rows,
     SendCancel,
+    SendCredit,
     SendOffer,
     SessionAlive,
     SessionOpened,
@@ -166,6 +167,10 @@ class Bench:
 
     def cancels(self, job: JobId) -> list[SendCancel]:
         return [order for order in self.orders if isinstance(order, SendCancel) and order.job == job]
+
+    def granted(self, job: JobId) -> int:
+        """Bytes of credit given beyond the window."""
+        return sum(order.bytes for order in self.orders if isinstance(order, SendCredit) and order.job == job)
 
     def outcome(self, job: JobId) -> Complete | Fail | None:
         ends = [order for order in self.orders if isinstance(order, Complete | Fail) and order.job == job]

@@ -6,6 +6,9 @@ import pytest
 
 from lensway import limits
 from lensway.dispatch.events import (
+    INLINE,
+    CallerGone,
+    Consumed,
     RefusalKind,
     Release,
     SendOffer,
@@ -120,6 +123,63 @@ def test_hand_backs_are_not_attempts() -> None:
     assert bench.outcome(job).record.executed == 1
 
 
+# --- flow -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_granted_what_its_caller_took_and_nothing_on_arrival() -> None:
+    bench = Bench("a")
+    bench.connect("a")
+    job = bench.submit(release=Release.STREAM, is_export=True)
+    offer = bench.accept(bench.offer_of(job))
+    frame = bytes(limits.DATA_FRAME_BYTES_MAX)
+    for _ in range(limits.CREDIT_WINDOW_BYTES // len(frame)):
+        bench.rows(offer, frame)
+    assert bench.granted(job) == 0
+    bench.give(Consumed(job, limits.CREDIT_GRANT_BYTES_MIN))
+    assert bench.granted(job) == limits.CREDIT_GRANT_BYTES_MIN
+    bench.rows(offer, frame)
+    bench.rows(offer, frame)
+    bench.rows(offer, b"one too many")
+    assert bench.closed() == [offer.session]
+    assert bench.code(job) == "runner_failed"
+    assert bench.outcome(job).released
+
+
+def test_an_end_that_does_not_add_up_ends_the_session_and_is_no_result() -> None:
+    bench = Bench("a", "b")
+    bench.connect("a")
+    bench.connect("b")
+    job = bench.submit()
+    offer = bench.accept(bench.offer_of(job))
+    bench.rows(offer, b"row;")
+    bench.end(offer, 8)
+    assert bench.closed() == [offer.session]
+    bench.end(bench.accept(bench.offer_of(job)))
+    assert bench.code(job) == "completed"
+
+
+@pytest.mark.parametrize(("why", "reason"), [("gone", "caller_gone"), ("late", "deadline"), ("stalled", "stalled")])
+def test_the_place_is_told_to_stop_and_keeps_its_reservation_until_it_has(why: str, reason: str) -> None:
+    bench = Bench("a")
+    session = bench.connect("a")
+    job = bench.submit(seconds=100.0 if why == "stalled" else 3.0, release=Release.STREAM)
+    offer = bench.accept(bench.offer_of(job))
+    if why == "gone":
+        bench.give(CallerGone(job))
+    elif why == "late":
+        bench.wait(3.0)
+    else:
+        bench.rows(offer, bytes(limits.HOLD_BACK_BYTES // 4))
+        for _ in range(30):
+            bench.wait(limits.STALL_TIMEOUT_SECONDS / 25)
+            bench.alive(session)
+    assert [order.reason for order in bench.cancels(job)] == [reason]
+    load = bench.core.fleet.sessions[session].load
+    assert load.outstanding == 1
+    bench.fail(offer, TIMED_OUT)
+    assert load.outstanding == 0
+
+
 # --- the health of a source on a runner -------------------------------------------------------------------------------------
 
 
@@ -207,6 +267,18 @@ def test_an_ejected_pair_is_tried_by_one_query_at_a_time_and_for_longer_each_tim
     assert max(ejections) == limits.EJECT_SECONDS_MAX
 
 
+def test_reports_about_sources_are_believed_only_of_the_newest_set() -> None:
+    """What a runner said of a source before it got the newest settings is no reason not to ask it."""
+    bench = Bench("a")
+    session = bench.connect("a")
+    bench.give(SessionReported(session, 0, (), False, {SOURCE: ("no_credentials", "")}))
+    bench.end(bench.accept(bench.offer_of(bench.submit())))
+    bench.give(SessionReported(session, 1, (), False, {SOURCE: ("no_credentials", "")}))
+    job = bench.submit()
+    assert bench.code(job) == "SOURCE_UNREACHABLE"
+    assert bench.outcome(job).failure.details["class"] == "no_credentials"
+
+
 def test_the_last_candidate_is_never_ejected() -> None:
     bench = Bench("a")
     bench.connect("a")
@@ -273,6 +345,27 @@ def test_the_windows_of_a_session_are_those_that_its_welcome_named() -> None:
     again = bench.connect("a", instance="i0")
     assert sessions[0] not in bench.core.fleet.sessions
     assert bench.core.fleet.sessions[again].timings.dead_seconds == limits.DEAD_LARGE_SECONDS
+
+
+def test_who_is_silent_is_suspect_then_dead_and_its_jobs_go_elsewhere() -> None:
+    bench = Bench("a", "b")
+    silent, well = bench.connect("a"), bench.connect("b")
+    job = bench.submit(seconds=60.0)
+    assert bench.accept(bench.offer_of(job)).session == silent
+    for second in range(1, 12):
+        bench.wait(1.0)
+        bench.alive(well)
+        session = bench.core.fleet.sessions.get(silent)
+        assert (session is not None and session.is_suspect) == (limits.SUSPECT_SECONDS <= second < limits.DEAD_SECONDS)
+    assert bench.offer_of(job).session == well
+    assert bench.closed() == [silent]
+
+
+def test_nobody_there_is_never_answered_inline() -> None:
+    bench = Bench("a")
+    assert bench.code(bench.submit()) == "no_runners_online"
+    bench.assigned.clear()
+    assert bench.offer_of(bench.submit()).session == INLINE
 
 
 # --- patience ---------------------------------------------------------------------------------------------------------------

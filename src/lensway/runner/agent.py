@@ -43,6 +43,7 @@ class LoopWatch:
         self._clock = clock
         self._ticked_at = clock.monotonic()
         self._discard_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self.lag_seconds = 0.0
 
     def stood_still(self) -> bool:
@@ -50,16 +51,23 @@ class LoopWatch:
         now = self._clock.monotonic()
         return now < self._discard_until or now - self._ticked_at > limits.LOOP_STALL_SECONDS
 
-    async def run(self) -> None:
-        """Tick for ever."""
-        while True:
-            await asyncio.sleep(limits.RUNNER_WATCH_SECONDS)
-            now = self._clock.monotonic()
-            self.lag_seconds = max(0.0, now - self._ticked_at - limits.RUNNER_WATCH_SECONDS)
-            if self.lag_seconds > limits.LOOP_STALL_SECONDS:
-                self._discard_until = now + limits.RUNNER_STALL_GRACE_SECONDS
-                _log.warning("this process stood still", seconds=round(self.lag_seconds, 3))
-            self._ticked_at = now
+    def start(self) -> None:
+        """Tick until `stop`. A timer and no task: it is all that an idle runner does ten times a second."""
+        self._ticked_at = self._clock.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(limits.RUNNER_WATCH_SECONDS, self._tick)
+
+    def stop(self) -> None:
+        """No more ticks."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        now = self._clock.monotonic()
+        self.lag_seconds = max(0.0, now - self._ticked_at - limits.RUNNER_WATCH_SECONDS)
+        if self.lag_seconds > limits.LOOP_STALL_SECONDS:
+            self._discard_until = now + limits.RUNNER_STALL_GRACE_SECONDS
+            _log.warning("this process stood still", seconds=round(self.lag_seconds, 3))
+        self.start()
 
 
 class Agent:
@@ -152,7 +160,7 @@ class Agent:
         Raises:
             LenswayError: UNAUTHENTICATED or CONFLICT when dialling again cannot help.
         """
-        self._start(self._watch.run(), "loop watch")
+        self._watch.start()
         self._start(self._probe_for_ever(), "source probes")
         try:
             while not self._stopping.is_set():
@@ -163,6 +171,7 @@ class Agent:
                     async with asyncio.timeout(pause):
                         await self._stopping.wait()
         finally:
+            self._watch.stop()
             for task in list(self._background):
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)

@@ -1,0 +1,148 @@
+"""One scenario: found a deployment, let callers come and things go wrong, then heal it or not, and look at what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Callable
+
+from lensway.testing.simulation.callers import Callers
+from lensway.testing.simulation.deployment import Deployment
+from lensway.testing.simulation.faults import Nemesis
+from lensway.testing.simulation.witness import ViolationError
+from lensway.testing.virtual_time import VirtualLoop, run_virtual
+
+
+@dataclasses.dataclass(slots=True)
+class Outcome:
+    """What one scenario came to: how often what happened, and a digest of all of it."""
+
+    reached: Counter[str]
+    digest: str
+
+
+class Scenario:
+    """The story of one seed."""
+
+    def __init__(self, seed: int, loop: VirtualLoop, tell: Callable[[str], None] | None) -> None:
+        self._random = rng = random.Random(seed)
+        self._deployment = Deployment(seed, rng, loop, tell)
+        self._callers = Callers(self._deployment, rng)
+        self._nemesis = Nemesis(self._deployment, self._callers, rng)
+
+    async def run(self) -> Outcome:
+        """Tell it."""
+        rng, deployment = self._random, self._deployment
+        await deployment.found(twins=rng.choice((0, 0, 1)))
+        for slot in deployment.slots:
+            if rng.random() < 0.75:
+                deployment.start(slot)
+                if rng.random() < 0.8:
+                    await self._nemesis.assign(slot, True)
+        raging = asyncio.create_task(self._nemesis.rage(rng.uniform(4.0, 12.0), rng.choice((0.3, 1.0))))
+        if rng.random() < 0.005:
+            await self._crowd()
+        for _ in range(rng.randint(6, 18)):
+            await asyncio.sleep(rng.expovariate(2.0))
+            self._callers.come()
+        await raging
+        if rng.random() < 0.5:
+            await self._live()
+        else:
+            await self._be_safe()
+        await self._end()
+        return Outcome(deployment.witness.reached, deployment.witness.digest())
+
+    async def _crowd(self) -> None:
+        """More than can be served at once, and enough of them to learn who is slow."""
+        self._deployment.witness.note("a crowd")
+        for _ in range(self._random.choice((30, 60))):
+            self._callers.come_in_crowds(6, 5.0, milliseconds=2)
+            await asyncio.sleep(0.05)
+        if self._random.random() < 0.2:
+            self._callers.come_in_crowds(1_200, 2.0, milliseconds=5)
+
+    async def _live(self) -> None:
+        """Liveness: when nothing is broken any more, everything finishes, everybody is served, and nothing is left over."""
+        deployment = self._deployment
+        await self._nemesis.heal()
+        served = [
+            deployment.server.start(self._callers.must_be_served(number % 2), "must be served") for number in range(3)
+        ]
+        await asyncio.gather(*served)
+        await self._wait_for_callers()
+        await asyncio.sleep(3.0)
+        self._nothing_left()
+
+    async def _be_safe(self) -> None:
+        """Safety: faults go on until every caller has its answer; whatever is left of the deployment then dies."""
+        while any(not task.done() for task in self._callers.tasks):
+            self._deployment.resume_server()
+            await self._nemesis.rage(1.0, 0.5)
+
+    async def _wait_for_callers(self) -> None:
+        while pending := [task for task in self._callers.tasks if not task.done()]:
+            await asyncio.wait(pending)
+        for task in self._callers.tasks:
+            if not task.cancelled():
+                task.result()
+
+    def _nothing_left(self) -> None:
+        deployment, witness = self._deployment, self._deployment.witness
+        core = deployment.server.dispatcher.core
+        witness.balance()
+        witness.check(core.jobs_count == 0, "no job is left without an outcome")
+        witness.check(core.held_bytes == 0, "I8: nothing is held for jobs that are over")
+        for session in core.fleet.sessions.values():
+            witness.check(session.load.outstanding == 0, "every reservation was given back")
+        libraries = [
+            deployment.server.library,
+            *(slot.library for slot in deployment.slots if slot.library is not None),
+        ]
+        for library in libraries:
+            witness.check(not library.running, f"I7: no statement runs for nobody: {library.place} {library.running}")
+        for name, count in core.counters.items():
+            witness.reached[name] += count
+
+    async def _end(self) -> None:
+        deployment = self._deployment
+        for name, count in deployment.server.dispatcher.core.counters.items():
+            deployment.witness.reached[f"counted {name}"] += count
+        await self._wait_for_callers()
+        for slot in deployment.slots:
+            await deployment.kill(slot)
+        server = deployment.server
+        server.die()
+        await asyncio.gather(*server.tasks, return_exceptions=True)
+        await server.executor.close()
+
+
+def simulate(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:
+    """Run the scenario of this seed; ``tell`` hears what happens. Raises ViolationError when a promise is broken."""
+    loop = VirtualLoop()
+    failures: list[BaseException] = []
+    loop.set_exception_handler(
+        lambda _loop, context: failures.append(context.get("exception") or RuntimeError(str(context)))
+    )
+
+    async def main() -> Outcome:
+        try:
+            return await Scenario(seed, loop, tell).run()
+        finally:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+    replay = f"replay: python -m lensway.testing.simulation {seed}"
+    try:
+        outcome = run_virtual(main(), loop)
+    except ViolationError:
+        raise
+    except Exception as error:
+        raise ViolationError(f"{type(error).__name__}: {error} ({replay})") from error
+    if failures:
+        raise ViolationError(f"{failures[0]} ({replay})") from failures[0]
+    return outcome

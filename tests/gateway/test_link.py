@@ -1,0 +1,166 @@
+"""One link of the gateway, on virtual time: what has arrived counts, and silence is noticed while a runner drains too."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lensway.auth.sealing import InstanceKeys
+from lensway.catalog.records import Runner, RunnerToken
+from lensway.dispatch.events import Ended, SessionLost
+from lensway.fleet import Fleet, SessionFacts
+from lensway.gateway.link import Link
+from lensway.gateway.sets import AssignmentSets
+from lensway.ids import EnvironmentId, JobId, RequestId, RunnerId, SessionId, SourceId
+from lensway.protocol import codec, frames
+from lensway.protocol.transport import TransportClosedError
+from lensway.testing.memory_link import MemoryLink
+from lensway.testing.memory_store import MemoryStore
+from lensway.testing.virtual_time import VirtualLoop, VirtualProcess, run_virtual
+
+TOKEN = RunnerToken(hash=b"t" * 32, created_at="")
+RUNNER = Runner(id=RunnerId("run"), environment=EnvironmentId("env"), name="alpha", created_at="", tokens=(TOKEN,))
+HELLO = frames.Hello(
+    runner="run",
+    instance="one",
+    versions=(1,),
+    software="",
+    public_key=InstanceKeys.generate().public_bytes,
+    bridges={"postgres": "x"},
+    capacity=4,
+)
+
+
+class Dispatch:
+    """Hears events."""
+
+    def __init__(self) -> None:
+        self.fleet = Fleet()
+        self.events: list[object] = []
+
+    def handle(self, event: object) -> None:
+        self.events.append(event)
+
+    def next_session_id(self) -> SessionId:
+        return SessionId(1)
+
+    def open_session(self, facts: object, link: object) -> None:
+        self.events.append(facts)
+
+    def of(self, kind: type) -> list:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+class Bench:
+    """A link, and the runner's end of it in the hands of the test."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.wire = MemoryLink(loop, lambda: 0.001)
+        self.dispatch = Dispatch()
+        process = VirtualProcess(loop)
+        self.link = Link(
+            self.wire.gateway_end,
+            RUNNER,
+            dispatch=self.dispatch,
+            sets=AssignmentSets(MemoryStore(), process),
+            clock=process,
+            address="",
+            token_hash=TOKEN.hash,
+        )
+        self.serving = asyncio.create_task(self.link.serve())
+        self.decoder = codec.Decoder()
+
+    async def say(self, *spoken: frames.AnyFrame) -> None:
+        await self.wire.runner_end.send(codec.encode(spoken))
+        await asyncio.sleep(0.01)
+
+    async def heard(self) -> list[frames.AnyFrame]:
+        return self.decoder.feed(await self.wire.runner_end.recv())
+
+
+def offer_job(bench: Bench) -> None:
+    from lensway.dispatch.events import JobRequest, Release, SendOffer
+
+    request = JobRequest(
+        request=RequestId("1"),
+        environment=EnvironmentId("env"),
+        source=SourceId("src"),
+        kind="rows",
+        payload=b"",
+        format="json",
+        deadline=1e9,
+        release=Release.AT_END,
+        rows_max=1,
+        bytes_max=1,
+        row_bytes_max=1,
+    )
+    bench.link.offer(SendOffer(SessionId(1), JobId(1), 1, request, 1, 30.0, 1000))
+
+
+@pytest.fixture
+def loop() -> VirtualLoop:
+    return VirtualLoop()
+
+
+def test_an_end_that_has_arrived_is_the_outcome_even_if_the_writer_finds_the_link_closed_first(
+    loop: VirtualLoop,
+) -> None:
+    async def story() -> list[object]:
+        bench = Bench(loop)
+        await bench.say(HELLO)
+        offer_job(bench)
+        await asyncio.sleep(0.01)
+
+        async def send(_message: object) -> None:
+            raise TransportClosedError("reset")
+
+        # The end stands in the reader's buffer, and the link is found closed by a writer before the reader has its turn.
+        bench.wire.gateway_end.send = send
+        end = frames.End(job=1, attempt=1, result=b"", sent_bytes=0)
+        await bench.wire.runner_end.send(codec.encode([frames.Accept(job=1, attempt=1), end]))
+        loop.call_later(0.0005, bench.link.push_set)
+        loop.call_later(0.005, bench.wire.cut)
+        await bench.serving
+        return bench.dispatch.events
+
+    events = run_virtual(story(), loop)
+    kinds = [type(event) for event in events]
+    assert Ended in kinds
+    assert kinds.index(Ended) < kinds.index(SessionLost)
+    assert kinds.count(SessionLost) == 1
+
+
+def test_the_welcome_names_a_fence_that_ends_before_the_work_is_given_to_another(loop: VirtualLoop) -> None:
+    async def story() -> frames.AnyFrame:
+        bench = Bench(loop)
+        await bench.say(HELLO)
+        welcome, *_ = await bench.heard()
+        bench.wire.cut()
+        await bench.serving
+        [facts] = bench.dispatch.of(SessionFacts)
+        assert isinstance(welcome, frames.Welcome)
+        # A tenth of the rate apart, and the time that a statement takes to stop.
+        assert welcome.fence_ms / 1000 / 0.9 + 1.0 < facts.timings.dead_seconds
+        assert welcome.heartbeat_ms / 1000 == facts.timings.heartbeat_seconds
+        return welcome
+
+    run_virtual(story(), loop)
+
+
+def test_a_draining_runner_still_gets_heartbeats(loop: VirtualLoop) -> None:
+    async def story() -> list[frames.AnyFrame]:
+        bench = Bench(loop)
+        await bench.say(HELLO, frames.Drain(reason="it leaves"))
+        heard: list[frames.AnyFrame] = []
+        try:
+            async with asyncio.timeout(7.0):
+                while True:
+                    heard += await bench.heard()
+        except TimeoutError:
+            bench.wire.cut()
+            await bench.serving
+        return heard
+
+    beats = [frame for frame in run_virtual(story(), loop) if isinstance(frame, frames.Heartbeat)]
+    assert len(beats) >= 4

@@ -1,0 +1,59 @@
+"""The sources that a runner serves: those of the newest set, and nothing of an older one."""
+
+from __future__ import annotations
+
+import pytest
+
+from lensway.auth.sealing import InstanceKeys
+from lensway.protocol.frames import AssignedSource, RefuseReason
+from lensway.runner.credentials import LocalCredentials
+from lensway.runner.policy import LocalPolicy
+from lensway.runner.sources import READY, UNREACHABLE, AssignedSources, Opener
+from lensway.testing.simulation.database import FakeLibrary
+
+
+def assigned(name: str, *, version: int = 0, bridge: str = "postgres") -> AssignedSource:
+    return AssignedSource(source=f"src_{name}", name=name, bridge=bridge, config_version=version)
+
+
+@pytest.fixture
+def opener() -> Opener:
+    return Opener(keys=InstanceKeys.generate(), environment="env", runner="run", wall_ms=lambda: 0)
+
+
+def sources(**settings: str) -> AssignedSources:
+    library = FakeLibrary("here", None, {})
+    return AssignedSources(library, LocalCredentials(settings), LocalPolicy())
+
+
+def test_a_source_that_is_not_in_the_newest_set_is_not_served_and_its_connections_close(opener: Opener) -> None:
+    served = sources(LENSWAY_SOURCE_MAIN_HOST="x", LENSWAY_SOURCE_SIDE_HOST="y")
+    assert served.apply([assigned("main"), assigned("side")], opener) == []
+    key = served.get("src_side").key
+    assert served.apply([assigned("main")], opener) == [key]
+    assert served.get("src_side") is None
+    assert [each.source for each in served.states()] == ["src_main"]
+
+
+def test_what_is_known_of_a_source_outlives_a_set_that_does_not_change_it(opener: Opener) -> None:
+    served = sources(LENSWAY_SOURCE_MAIN_HOST="x")
+    served.apply([assigned("main")], opener)
+    served.note("src_main", UNREACHABLE, "tcp refused")
+    served.apply([assigned("main")], opener)
+    assert served.get("src_main").state == UNREACHABLE
+    served.apply([assigned("main", version=1)], opener)
+    assert served.get("src_main").state == READY, "other settings: nothing is known of them"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (assigned("other"), RefuseReason.NO_CREDENTIALS),
+        (assigned("main", bridge="oracle"), RefuseReason.NO_BRIDGE),
+        (assigned("main"), None),
+    ],
+)
+def test_what_cannot_be_served_says_why(source: AssignedSource, reason: RefuseReason | None, opener: Opener) -> None:
+    served = sources(LENSWAY_SOURCE_MAIN_HOST="x")
+    served.apply([source], opener)
+    assert served.get(source.source).refusal is reason
