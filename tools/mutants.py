@@ -77,7 +77,19 @@ def _passes(tree: pathlib.Path, test: str) -> bool:
     command: Sequence[str] = (
         [sys.executable, "-m", "lensway.testing.simulation", "0", str(_SEEDS)]
         if test == SIMULATION
-        else [sys.executable, "-m", "pytest", "-x", "-q", "-p", "xdist", "-n", "0", "--hypothesis-profile=mutants", test]
+        else [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "xdist",
+            "-n",
+            "0",
+            "--hypothesis-profile=mutants",
+            test,
+        ]
     )
     environment = os.environ | {"PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     try:

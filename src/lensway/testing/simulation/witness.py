@@ -10,7 +10,7 @@ import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lensway import limits
 from lensway.catalog.records import Runner
@@ -423,6 +423,7 @@ class WatchedDispatcher(Dispatcher):
         super().__init__(routes, executor, clock, first_session=first_session)
         self._core = _WatchedCore(routes, clock.monotonic(), witness)
         self._witness = witness
+        self._performers = {kind: self._watched(perform) for kind, perform in self._performers.items()}
         self.is_dead = False
         witness.restart(self)
 
@@ -431,7 +432,10 @@ class WatchedDispatcher(Dispatcher):
         if not self.is_dead:
             super().handle(event)
 
-    def _perform(self, instruction: Instruction) -> None:
-        if not self.is_dead:
-            super()._perform(instruction)
-            self._witness.step("server")
+    def _watched(self, perform: Callable[[Any], None]) -> Callable[[Any], None]:
+        def watched(order: Instruction) -> None:
+            if not self.is_dead:
+                perform(order)
+                self._witness.step("server")
+
+        return watched
