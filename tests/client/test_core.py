@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
+import io
 import itertools
 import json
 
@@ -217,6 +219,18 @@ def test_a_stream_that_lacks_or_repeats_rows_is_incomplete() -> None:
     with pytest.raises(exceptions.IncompleteStreamError, match="ReadError"):
         arriving("csv", [b"a,b\r\n", Lost(Loss.CUT, "ReadError", "x")])
     assert arriving("csv", [b"a,b\r\n"]) == [b"a,b\r\n"], "CSV has no mark; HTTP tells"
+
+
+@hypothesis.given(strategies.lists(strategies.lists(strategies.text(), min_size=2, max_size=2)), strategies.data())
+def test_rows_of_csv_are_counted_however_they_are_quoted_and_split(rows: list[list[str]], data) -> None:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows([["a", "b"], *rows])
+    whole = buffer.getvalue().encode("utf-8", "replace")
+    cut = data.draw(strategies.integers(0, len(whole)))
+    incoming = core_stream.Incoming("text/csv")
+    incoming.begin(Answer(200, {"content-type": "text/csv; charset=utf-8"}, b"", "x"))
+    assert incoming.take(whole[:cut]) + incoming.take(whole[cut:]) == whole
+    assert incoming.rows_received == len(rows)
 
 
 def test_a_line_without_an_end_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

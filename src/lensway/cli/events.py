@@ -33,9 +33,22 @@ def audit(*, limit: int = 50, to: _To = target.DEFAULT) -> None:
     if report.wants_json(to.json):
         report.write_json(entries)
         return
-    columns = ("at", "actor", "action", "object", "outcome", "address")
     report.write_table(
-        [c.upper() for c in columns], [[e.get(c) for c in columns] for e in entries], empty="nothing yet"
+        ("AT", "ACTION", "OBJECT", "BY", "FROM", "OUTCOME"),
+        [
+            (
+                report.moment_of(entry.get("at")),
+                entry.get("action"),
+                entry.get("object"),
+                # The id of the key stands behind its name; --json has both.
+                str(entry.get("actor")).partition(" (")[0],
+                entry.get("address"),
+                entry.get("outcome"),
+            )
+            for entry in entries
+        ],
+        empty="nothing yet",
+        whole=2,
     )
 
 

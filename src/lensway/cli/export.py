@@ -31,9 +31,11 @@ _ERASE: Final = "\r\x1b[K"
 
 def export(
     lens: str,
+    /,
     *,
     output: Annotated[
-        str | None, Parameter(name=["--output", "-o"], help="File; - or nothing is standard output.")
+        str | None,
+        Parameter(name=["--output", "-o"], allow_leading_hyphen=True, help="File; - or nothing is standard output."),
     ] = None,
     where: query.Where = None,
     order_by: query.OrderBy = None,
@@ -44,10 +46,14 @@ def export(
 ) -> None:
     """Stream every matching row into a file: under a temporary name, renamed when it is complete."""
     is_piped = output is None or output == "-"
+    if output is not None and output.startswith("-") and not is_piped:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST, f"--output needs a file, and got {output}", hint="Or - for a pipe."
+        )
     chosen = format or ("ndjson" if output is None or is_piped else _format_of(output))
     if is_piped:
         report.refuse_binary_on_terminal(chosen)
-    with to.client() as client, _interruptible():
+    with to.client() as client, _interruptible(is_piped=is_piped):
         options = query.options(where=where, order_by=order_by, select=select)
         with client.export(lens, format=chosen, timeout_ms=timeout_ms, **options) as rows, Progress(rows) as progress:
             if output is None or is_piped:
@@ -56,9 +62,9 @@ def export(
                 return
             try:
                 rows.save(output, progress=progress.show)
+            except BrokenPipeError:
+                raise
             except OSError as error:
-                if isinstance(error, BrokenPipeError):
-                    raise
                 raise LenswayError(ErrorCode.INVALID_REQUEST, f"cannot write {output}: {error.strerror}") from None
         report.write_note(f"{output}: {progress.summary()}")
 
@@ -108,7 +114,7 @@ def _format_of(output: str) -> Format:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(*, is_piped: bool) -> Iterator[None]:
     """SIGTERM and SIGHUP end the export as Ctrl-C does, so that nothing is left behind."""
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -117,6 +123,11 @@ def _interruptible() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
+    except KeyboardInterrupt:
+        report.write_note(
+            "lensway: interrupted; the rows are not complete" + ("" if is_piped else ", no file was written")
+        )
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

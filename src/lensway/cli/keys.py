@@ -45,7 +45,10 @@ def list_(*, to: _To = target.DEFAULT) -> None:
         return
     report.write_table(
         ("ID", "KIND", "NAME", "ROLE", "CREATED"),
-        [(key["id"], key["kind"], key["name"], key.get("role"), key.get("createdAt")) for key in found],
+        [
+            (key["id"], key["kind"], key["name"], key.get("role"), report.moment_of(key.get("createdAt")))
+            for key in found
+        ],
         empty="no keys",
     )
 

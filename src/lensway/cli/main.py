@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from lensway.cli import report
 
 app = App(
     name="lensway",
     help="One safe query API over databases that live behind other people's firewalls.",
+    help_epilogue="All but serve and runner talk to LENSWAY_URL with LENSWAY_API_KEY, in LENSWAY_ENVIRONMENT or --env.",
+    default_parameter=Parameter(show_default=lambda value: None if value is False else value),
     version_flags=["--version"],
     help_format="plaintext",
 )

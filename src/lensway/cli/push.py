@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
@@ -27,7 +28,7 @@ def push(
     prune: Annotated[bool, Parameter(negative=(), help="Remove what the file does not name.")] = False,
     to: _To = target.DEFAULT,
 ) -> None:
-    """Apply a declaration in one transaction. ${VAR} is taken from this shell's environment; $$ is $."""
+    """Apply a declaration in one transaction: TOML, or what `pull` printed. ${VAR} is taken from this environment; $$ is $."""
     document = read_declaration(file, os.environ)
     params = {name: "true" for name, is_set in (("dryRun", dry_run), ("prune", prune)) if is_set}
     with to.client() as client:
@@ -59,7 +60,9 @@ def read_declaration(file: pathlib.Path, environment: Mapping[str, str]) -> dict
         LenswayError: INVALID_REQUEST with the line of a syntax error, or naming every unset variable.
     """
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        # What `pull` prints is JSON; it can be pushed as it is. No TOML begins with a brace.
+        document = _json(text, file) if text.lstrip().startswith("{") else tomllib.loads(text)
     except OSError as error:
         raise LenswayError(ErrorCode.INVALID_REQUEST, f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -77,6 +80,13 @@ def read_declaration(file: pathlib.Path, environment: Mapping[str, str]) -> dict
         )
     assert isinstance(expanded, dict)
     return expanded
+
+
+def _json(text: str, file: pathlib.Path) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, f"{file}: {error}") from None
 
 
 def _expand(value: object, environment: Mapping[str, str], unset: list[str]) -> object:

@@ -22,6 +22,7 @@ TimeoutMs = Annotated[int | None, Parameter(help="The server's deadline for this
 
 def query(
     lens: str,
+    /,
     *,
     where: Where = None,
     order_by: OrderBy = None,
@@ -52,6 +53,7 @@ def query(
 
 def explain(
     lens: str,
+    /,
     *,
     where: Where = None,
     order_by: OrderBy = None,
@@ -129,8 +131,10 @@ def _write_tables(pages: Iterator[Page]) -> None:
     columns = list(first.rows[0]) if first.rows else []
     count, last = 0, first
     for page in itertools.chain([first], pages):
-        if page.rows or page is first:
-            report.write_table(columns, [list(row.values()) for row in page], empty="no rows")
+        if page.rows:
+            report.write_rows(columns, [list(row.values()) for row in page])
+        elif page is first:
+            report.write_line("no rows")
         count, last = count + len(page), page
     _write_footer(last, count)
 

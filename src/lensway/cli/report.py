@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from cyclopts import CycloptsError
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -49,18 +50,36 @@ def write_note(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """A table for a terminal; ``empty`` instead when there are no rows. Values are shown literally, never as markup."""
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str, whole: int = 1) -> None:
+    """A table for a terminal; ``empty`` instead when there are no rows. Values are shown literally, never as markup.
+
+    The first ``whole`` columns name their row and are never folded: half an id could not be copied.
+    """
     if not rows:
         write_line(empty)
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
-        # The first one names its row: an id that is folded could not be copied.
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
+        table.add_column(column, overflow="fold", no_wrap=number < whole)
     for row in rows:
         table.add_row(*(Text(text_of(value)) for value in row))
     Console(soft_wrap=False).print(table)
+
+
+def write_rows(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Rows of data: a table where it fits the terminal's width, otherwise one line for each value, with a rule between rows."""
+    texts = [[text_of(value) for value in row] for row in rows]
+    widths = [max(cell_len(text) for text in column) for column in zip(columns, *texts, strict=True)]
+    console = Console(soft_wrap=False)
+    if sum(widths) + 2 * len(widths) - 2 <= console.width:
+        write_table(columns, rows, empty="")
+        return
+    margin = max(map(cell_len, columns))
+    for number, row in enumerate(texts):
+        if number:
+            write_line("-" * min(console.width, margin + 2))
+        for column, text in zip(columns, row, strict=True):
+            write_line(f"{column}{' ' * (margin - cell_len(column))}  {text}")
 
 
 def write_warnings(warnings: Sequence[Mapping[str, Any]]) -> None:
@@ -80,6 +99,14 @@ def text_of(value: object) -> str:
     if isinstance(value, dict):
         value = msgspec.json.encode(value).decode()
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(value))
+
+
+def moment_of(text: str | None) -> str | None:
+    """An RFC 3339 moment as a column shows it, in UTC to the second."""
+    if text is None:
+        return None
+    moment = datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}Z"
 
 
 def age_of(moment: str | None) -> str | None:

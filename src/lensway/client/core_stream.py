@@ -40,6 +40,27 @@ class _EndMark(Protocol):
         """The bytes are at their end. Raises _CutError when the rows are not."""
 
 
+class _CsvCount:
+    """CSV has no end mark, but its rows can be counted: the line ends outside quotes, less the header's."""
+
+    def __init__(self) -> None:
+        self._lines = 0
+        self._is_quoted = False
+
+    @property
+    def rows(self) -> int:
+        return max(0, self._lines - 1)
+
+    def take(self, data: bytes) -> bytes:
+        outside = data.split(b'"')[self._is_quoted :: 2]
+        self._lines += sum(part.count(b"\n") for part in outside)
+        self._is_quoted ^= bool(data.count(b'"') % 2)
+        return data
+
+    def finish(self) -> None:
+        pass
+
+
 class _Unmarked:
     """A format without a mark: only HTTP tells its end."""
 
@@ -118,6 +139,8 @@ class Incoming:
         self.is_ndjson = self.media == _NDJSON and "end=record" in self._accept
         if self.is_ndjson:
             self._mark = _EndRecord()
+        elif self.media == "text/csv":
+            self._mark = _CsvCount()
         elif self.media in _TAILS:
             self._mark = _Tail(*_TAILS[self.media])
 
@@ -139,8 +162,8 @@ class Incoming:
 
     @property
     def rows_received(self) -> int | None:
-        """Whole rows so far; known for NDJSON only."""
-        return self._mark.rows if isinstance(self._mark, _EndRecord) else None
+        """Whole rows so far; None for formats that do not show it."""
+        return getattr(self._mark, "rows", None)
 
     def claim(self) -> None:
         """It is read from now on. Raises RuntimeError the second time: what was read is gone."""
