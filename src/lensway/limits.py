@@ -235,6 +235,12 @@ COMPILED_SHAPES_BYTES_MAX: Final = 2 * MIB
 # --- access ---------------------------------------------------------------------------------------------------------------
 FAILED_LOGINS_PER_MINUTE_MAX: Final = 60
 """Per address; beyond it `rate_limited`."""
+KEY_REQUESTS_PER_MINUTE_MAX: Final = 10_000_000
+"""Highest `requestsPerMinute` that a key may be given."""
+KEY_CONCURRENT_REQUESTS_MAX: Final = 10_000
+"""Highest `concurrentRequests` that a key may be given."""
+KEYS_COUNTED_MAX: Final = 10_000
+"""Keys with bounds of their own whose requests are counted at once; of more, the idle ones start anew."""
 CREDENTIAL_SEAL_SECONDS: Final = 300.0
 """Validity of a sealed credential from when it was sealed; it is opened at once on arrival."""
 CONSOLE_SESSION_SECONDS: Final = 12 * 3600

@@ -393,6 +393,7 @@ class KeyRequest(Request, frozen=True, kw_only=True):
     name: str
     role: Literal["admin", "operator", "viewer"] | None = None
     instance_wide: bool = False
+    limits: dict[str, int] = {}
 
 
 class KeyAnswer(Answer, frozen=True, kw_only=True):
@@ -404,6 +405,7 @@ class KeyAnswer(Answer, frozen=True, kw_only=True):
     created_at: Moment
     role: str | None = None
     environment: str | None = None
+    limits: dict[str, int] = {}
     key: str | None = None
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from lensway.auth import tokens
 from lensway.catalog.names import not_found
-from lensway.catalog.records import Environment, Key, KeyKind, Lens, QueryGrant, Role, Runner
+from lensway.catalog.records import Environment, Key, KeyKind, KeyLimits, Lens, QueryGrant, Role, Runner
 from lensway.catalog.rules.runners import is_token_good
 from lensway.catalog.snapshot import Snapshot
 from lensway.errors import ErrorCode, LenswayError
@@ -30,6 +30,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     role: Role | None
     environment: EnvironmentId | None
     name: str
+    limits: KeyLimits
 
     @property
     def actor(self) -> str:
@@ -64,7 +65,9 @@ def authenticate(snapshot: Snapshot, header: str | None) -> Identity:
 
 def identity_of(key: Key) -> Identity:
     """The identity that a key gives."""
-    return Identity(key=key.id, kind=key.kind, role=key.role, environment=key.environment, name=key.name)
+    return Identity(
+        key=key.id, kind=key.kind, role=key.role, environment=key.environment, name=key.name, limits=key.limits
+    )
 
 
 def authenticate_runner(snapshot: Snapshot, token: str, at: str) -> Runner:

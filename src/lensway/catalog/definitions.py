@@ -16,6 +16,7 @@ from lensway.catalog.reading import Section, described, joined, mapping
 from lensway.catalog.records import (
     Credentials,
     ExecutionMode,
+    KeyLimits,
     Lens,
     LensLimits,
     QueryGrant,
@@ -26,6 +27,8 @@ from lensway.catalog.records import (
 from lensway.limits import (
     CONFIG_BYTES_MAX,
     FIELDS_PER_LENS_MAX,
+    KEY_CONCURRENT_REQUESTS_MAX,
+    KEY_REQUESTS_PER_MINUTE_MAX,
     LENS_BYTES_MAX,
     LENS_ROWS_MAX,
     NAME_CHARACTERS_MAX,
@@ -81,6 +84,7 @@ _SOURCE_KEYS: Final = frozenset({"bridge", "credentials", "config", "execution"}
 _LENS_KEYS: Final = frozenset({"source", "table", "fields", "grants", "limits", "relations", "retry"})
 _FIELD_KEYS: Final = frozenset({"type", "column", "primaryKey", "nullable", "list"})
 _LIMIT_KEYS: Final = frozenset({"maxRows", "maxBytes", "maxRowBytes", "timeoutMs"})
+_KEY_LIMIT_KEYS: Final = _LIMIT_KEYS | {"requestsPerMinute", "concurrentRequests"}
 _RELATION_KEYS: Final = frozenset({"lens", "kind", "on"})
 
 
@@ -261,6 +265,19 @@ def _read_limits(lens: Section) -> LensLimits:
     )
 
 
+def read_key_limits(value: object, path: str) -> KeyLimits:
+    """The bounds of a key as they were asked for. Raises LenswayError INVALID_REQUEST."""
+    section = Section(value, path, _KEY_LIMIT_KEYS)
+    return KeyLimits(
+        max_rows=section.whole("maxRows", maximum=LENS_ROWS_MAX),
+        max_bytes=section.whole("maxBytes", maximum=LENS_BYTES_MAX),
+        max_row_bytes=section.whole("maxRowBytes", maximum=ROW_BYTES_MAX),
+        timeout_ms=section.whole("timeoutMs", maximum=QUERY_TIMEOUT_MS_MAX),
+        requests_per_minute=section.whole("requestsPerMinute", maximum=KEY_REQUESTS_PER_MINUTE_MAX),
+        concurrent_requests=section.whole("concurrentRequests", maximum=KEY_CONCURRENT_REQUESTS_MAX),
+    )
+
+
 def _read_relations(lens: Section, fields: Mapping[str, Field]) -> Mapping[str, object]:
     path = lens.path("relations")
     members = mapping(lens.get("relations") if "relations" in lens else {}, path)
@@ -307,13 +324,7 @@ def lens_document(lens: Lens, *, source: str) -> dict[str, object]:
         "grants": {"query": lens.query_grant.value},
         "fields": {field.name: _field_document(field) for field in lens.definition.fields.values()},
     }
-    limits = {
-        "maxRows": lens.limits.max_rows,
-        "maxBytes": lens.limits.max_bytes,
-        "maxRowBytes": lens.limits.max_row_bytes,
-        "timeoutMs": lens.limits.timeout_ms,
-    }
-    if given := {key: value for key, value in limits.items() if value is not None}:
+    if given := limits_document(lens.limits):
         document["limits"] = given
     if lens.relations:
         document["relations"] = dict(lens.relations)
@@ -333,3 +344,17 @@ def _field_document(field: Field) -> dict[str, object]:
     if field.is_list:
         document["list"] = True
     return document
+
+
+def limits_document(limits: LensLimits | KeyLimits) -> dict[str, int]:
+    """The bounds that were given, as they are written."""
+    values = {
+        "maxRows": limits.max_rows,
+        "maxBytes": limits.max_bytes,
+        "maxRowBytes": limits.max_row_bytes,
+        "timeoutMs": limits.timeout_ms,
+    }
+    if isinstance(limits, KeyLimits):
+        values["requestsPerMinute"] = limits.requests_per_minute
+        values["concurrentRequests"] = limits.concurrent_requests
+    return {name: value for name, value in values.items() if value is not None}

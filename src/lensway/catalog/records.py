@@ -137,6 +137,22 @@ class Role(enum.StrEnum):
     VIEWER = "viewer"
 
 
+class KeyLimits(Record, frozen=True, kw_only=True):
+    """Bounds of one key; None is no bound of its own. Beside those of lenses: the stricter one holds."""
+
+    max_rows: int | None = None
+    max_bytes: int | None = None
+    max_row_bytes: int | None = None
+    timeout_ms: int | None = None
+    requests_per_minute: int | None = None
+    concurrent_requests: int | None = None
+
+    @property
+    def counts_requests(self) -> bool:
+        """True when the key's requests have to be counted."""
+        return self.requests_per_minute is not None or self.concurrent_requests is not None
+
+
 class Key(Record, frozen=True, kw_only=True):
     """One API key: the hash only. ``environment`` None is an instance-wide admin key."""
 
@@ -146,6 +162,7 @@ class Key(Record, frozen=True, kw_only=True):
     name: str
     hash: bytes
     role: Role | None = None
+    limits: KeyLimits = KeyLimits()
     created_at: str
 
 

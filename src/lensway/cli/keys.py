@@ -20,12 +20,28 @@ def create(
     name: str,
     *,
     role: Annotated[Literal["admin", "operator", "viewer"] | None, Parameter(help="For admin keys.")] = None,
+    max_rows: Annotated[int | None, Parameter(help="Rows of one answer.")] = None,
+    max_bytes: Annotated[int | None, Parameter(help="Bytes of one answer.")] = None,
+    max_row_bytes: Annotated[int | None, Parameter(help="Bytes of one row.")] = None,
+    timeout_ms: Annotated[int | None, Parameter(help="Longest time of one request.")] = None,
+    requests_per_minute: Annotated[int | None, Parameter(help="Requests in a minute.")] = None,
+    concurrent_requests: Annotated[int | None, Parameter(help="Requests at once.")] = None,
     to: _To = target.DEFAULT,
 ) -> None:
-    """Mint a key and print it once."""
+    """Mint a key and print it once. Its limits hold beside those of lenses; the stricter one counts."""
     body: dict[str, object] = {"kind": kind, "name": name}
     if role:
         body["role"] = role
+    limits = {
+        "maxRows": max_rows,
+        "maxBytes": max_bytes,
+        "maxRowBytes": max_row_bytes,
+        "timeoutMs": timeout_ms,
+        "requestsPerMinute": requests_per_minute,
+        "concurrentRequests": concurrent_requests,
+    }
+    if given := {limit: value for limit, value in limits.items() if value is not None}:
+        body["limits"] = given
     with to.client() as client:
         created = client.call("POST", "/v1/keys", body)
     if to.json:

@@ -56,7 +56,7 @@ class PageResult(msgspec.Struct, frozen=True, gc=False):
 class JobHandle:
     """One job as its caller sees it. Use `page` or `stream`, once."""
 
-    __slots__ = ("_changed", "_chunks", "_dispatcher", "_end", "_held_bytes", "_on_failure", "id", "record", "result")
+    __slots__ = ("_changed", "_chunks", "_dispatcher", "_end", "_held_bytes", "_on_settled", "id", "record", "result")
 
     def __init__(self, dispatcher: Dispatcher, job: JobId) -> None:
         self.id = job
@@ -67,7 +67,7 @@ class JobHandle:
         self._end: Complete | Fail | None = None
         self._changed: asyncio.Future[None] | None = None
         self._held_bytes = 0
-        self._on_failure: Callable[[], object] | None = None
+        self._on_settled: tuple[Callable[[bool], object], ...] = ()
 
     async def page(self, *, hold: bool = False) -> PageResult:
         """The whole result. Cancelling this cancels the job.
@@ -131,11 +131,12 @@ class JobHandle:
         if isinstance(self._end, Fail) and not self._chunks:
             self._finish()
 
-    def on_failure(self, callback: Callable[[], object]) -> None:
-        """Call this when the job fails, or now if it has: for whoever may be busy with rows when it happens."""
-        self._on_failure = callback
-        if isinstance(self._end, Fail):
-            callback()
+    def on_settled(self, callback: Callable[[bool], object]) -> None:
+        """Call this with whether the job was completed, when it has its outcome, or now if it has."""
+        if self._end is None:
+            self._on_settled = (*self._on_settled, callback)
+        else:
+            callback(isinstance(self._end, Complete))
 
     def cancel(self) -> None:
         """Nobody waits for the job any more. Does nothing when it is over."""
@@ -155,8 +156,8 @@ class JobHandle:
         self.record = end.record
         if isinstance(end, Complete):
             self._chunks.extend(end.chunks)
-        elif self._on_failure is not None:
-            self._on_failure()
+        for callback in self._on_settled:
+            callback(isinstance(end, Complete))
         self._wake()
 
     def _finish(self) -> Complete:

@@ -1,4 +1,4 @@
-"""What one request may cost: the deployment's bounds, the lens's, the caller's own wish; the strictest holds."""
+"""What one request may cost: the bounds of the deployment, the lens and the key, and the caller's wish; the strictest holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 from lensway import limits
 from lensway.catalog.names import invalid
-from lensway.catalog.records import LensLimits
+from lensway.catalog.records import KeyLimits, LensLimits
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -18,26 +18,31 @@ class Bounds(msgspec.Struct, frozen=True):
     timeout_ms: int
 
 
-def bounds_of(lens: LensLimits, page_rows: int | None, timeout_ms: object, *, is_stream: bool) -> Bounds:
+def bounds_of(
+    lens: LensLimits, key: KeyLimits, page_rows: int | None, timeout_ms: object, *, is_stream: bool
+) -> Bounds:
     """The bounds of a request; ``page_rows`` None is every row. Raises LenswayError INVALID_REQUEST for a bad time-out."""
     is_export = page_rows is None and is_stream
     default_ms = limits.EXPORT_TIMEOUT_MS_DEFAULT if is_export else limits.QUERY_TIMEOUT_MS_DEFAULT
-    bytes_max = lens.max_bytes or limits.EXPORT_BYTES_DEFAULT
     return Bounds(
-        rows_max=_least(page_rows, lens.max_rows or limits.EXPORT_ROWS_DEFAULT),
-        bytes_max=bytes_max if is_stream else min(bytes_max, limits.PAGE_BYTES_MAX),
-        row_bytes_max=lens.max_row_bytes or limits.ROW_BYTES_DEFAULT,
-        timeout_ms=_least(lens.timeout_ms, _timeout(timeout_ms, default_ms)),
+        rows_max=_strictest(page_rows, key.max_rows, lens.max_rows or limits.EXPORT_ROWS_DEFAULT),
+        bytes_max=_strictest(
+            None if is_stream else limits.PAGE_BYTES_MAX,
+            key.max_bytes,
+            lens.max_bytes or limits.EXPORT_BYTES_DEFAULT,
+        ),
+        row_bytes_max=_strictest(key.max_row_bytes, lens.max_row_bytes or limits.ROW_BYTES_DEFAULT),
+        timeout_ms=_strictest(lens.timeout_ms, key.timeout_ms, _timeout(timeout_ms, default_ms)),
     )
 
 
-def default_page_rows(lens: LensLimits) -> int:
+def default_page_rows(lens: LensLimits, key: KeyLimits) -> int:
     """Rows of a page whose size was not said: one that the bounds allow."""
-    return _least(lens.max_rows, limits.ROWS_PER_PAGE_DEFAULT)
+    return _strictest(lens.max_rows, key.max_rows, limits.ROWS_PER_PAGE_DEFAULT)
 
 
-def _least(first: int | None, second: int) -> int:
-    return second if first is None else min(first, second)
+def _strictest(*bounds: int | None) -> int:
+    return min(bound for bound in bounds if bound is not None)
 
 
 def _timeout(value: object, default: int) -> int:

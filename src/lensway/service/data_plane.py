@@ -12,6 +12,7 @@ from starlette.responses import Response
 from lensway import limits
 from lensway.api.negotiation import EXPORT_MEDIA, JSON, PAGE_MEDIA
 from lensway.auth import decisions
+from lensway.auth.gate import KeyGate
 from lensway.catalog.names import invalid, nearest, not_found
 from lensway.catalog.reading import mapping
 from lensway.catalog.records import Lens, RetryMode, Source
@@ -62,6 +63,7 @@ class DataPlane:
         self._ring = ring
         self._cursor_key = cursor_key
         self._stall_seconds = stall_seconds
+        self._gate = KeyGate()
 
     # --- rows -------------------------------------------------------------------------------------------------------------
 
@@ -155,7 +157,9 @@ class DataPlane:
         request = RowsRequest(
             where=body.get("where"),
             order_by=body.get("orderBy"),
-            limit=default_page_rows(asked.lens.limits) if body.get("limit") is None else body["limit"],
+            limit=default_page_rows(asked.lens.limits, call.by.identity.limits)
+            if body.get("limit") is None
+            else body["limit"],
             offset=body.get("offset"),
             cursor=body.get("cursor"),
             select=body.get("select"),
@@ -182,7 +186,10 @@ class DataPlane:
     def _submit(
         self, call: Call, asked: Asked, plan: Plan, row_format: RowFormat, *, is_stream: bool = False
     ) -> JobHandle:
-        bounds = bounds_of(asked.lens.limits, plan.limit, asked.body.get("timeoutMs"), is_stream=is_stream)
+        identity = call.by.identity
+        bounds = bounds_of(
+            asked.lens.limits, identity.limits, plan.limit, asked.body.get("timeoutMs"), is_stream=is_stream
+        )
         request = JobRequest(
             request=RequestId(call.request_id),
             environment=call.by.environment.id,
@@ -203,14 +210,20 @@ class DataPlane:
         entry = RequestEntry(
             id=call.request_id,
             environment=call.by.environment.id,
-            key=call.by.identity.key,
+            key=identity.key,
             kind="export" if is_stream and plan.limit is None else "rows",
             lens=asked.lens.name,
             source=asked.source.name,
             at=self._desk.clock.wall(),
         )
+        is_counted = identity.limits.counts_requests
+        if is_counted:
+            self._gate.enter(identity.key, identity.limits, self._desk.clock.monotonic())
         self._ring.add(entry)
-        return self._desk.dispatcher.submit(request)
+        handle = self._desk.dispatcher.submit(request)
+        if is_counted:
+            handle.on_settled(lambda _is_complete: self._gate.leave(identity.key))
+        return handle
 
     def _lens_document(self, lens: Lens) -> dict[str, Any]:
         source = self._desk.snapshot().source(lens.environment, lens.source)

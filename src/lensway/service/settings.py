@@ -11,6 +11,7 @@ from lensway.auth import tokens
 from lensway.auth.caller import Caller
 from lensway.auth.decisions import require_instance_wide
 from lensway.catalog import declaration, rules
+from lensway.catalog.definitions import limits_document, read_key_limits
 from lensway.catalog.names import invalid
 from lensway.catalog.reading import Section
 from lensway.catalog.records import Environment, Key, KeyKind, Role
@@ -78,7 +79,7 @@ class Keys:
 
     async def create(self, caller: Caller, body: object) -> dict[str, Any]:
         """A new key, shown once. Raises LenswayError INVALID_REQUEST, FORBIDDEN for an instance-wide one."""
-        section = Section(body, "", frozenset({"kind", "name", "role", "instanceWide"}))
+        section = Section(body, "", frozenset({"kind", "name", "role", "instanceWide", "limits"}))
         kind = section.choice("kind", KeyKind)
         role = section.choice("role", Role) if section.get("role") is not None else None
         is_wide = section.flag("instanceWide", default=False)
@@ -87,6 +88,7 @@ class Keys:
             if kind is not KeyKind.ADMIN:
                 raise invalid("instanceWide", "only admin keys can be instance-wide")
         environment: EnvironmentId | None = None if is_wide else caller.environment.id
+        limits = read_key_limits(section.get("limits") if "limits" in section else {}, "limits")
         minted = tokens.mint(kind.value)
         id, at, name = new_key_id(), self._desk.now_text(), section.required("name")
         hashed = tokens.hash_token(minted.reveal())
@@ -95,9 +97,10 @@ class Keys:
             "key.create",
             id,
             lambda snapshot: rules.create_key(
-                snapshot, environment, name, kind=kind, role=role, id=id, hash=hashed, at=at
+                snapshot, environment, name, kind=kind, role=role, limits=limits, id=id, hash=hashed, at=at
             ),
-            details={"kind": kind.value, "role": None if role is None else role.value, "instanceWide": is_wide},
+            details={"kind": kind.value, "role": None if role is None else role.value, "instanceWide": is_wide}
+            | ({"limits": given} if (given := limits_document(limits)) else {}),
         )
         self._desk.hub.publish(caller.environment.id, "key", {"key": id, "change": "created"})
         return self._answer(rules.require_key(changed.snapshot, environment, id)) | {"key": minted.reveal()}
@@ -122,6 +125,8 @@ class Keys:
             answer["role"] = key.role.value
         if environment is not None:
             answer["environment"] = environment.name
+        if given := limits_document(key.limits):
+            answer["limits"] = given
         return answer
 
 

@@ -63,7 +63,7 @@ class StreamedRows(Response):
         """Send the rows; returns when they are out, cut, or not wanted any more."""
         wire: Wire = scope[WIRE]
         # A caller that does not read cannot hear of a failure either; waiting for it would keep its connection.
-        self._handle.on_failure(lambda: wire.abort() if wire.is_blocked else None)
+        self._handle.on_settled(lambda is_complete: wire.abort() if wire.is_blocked and not is_complete else None)
         watching = asyncio.create_task(self._leave_with_caller(receive), name="watch caller")
         is_complete = False
         try:

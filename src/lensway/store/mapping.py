@@ -16,6 +16,7 @@ from lensway.catalog.records import (
     ExecutionMode,
     Key,
     KeyKind,
+    KeyLimits,
     Lens,
     LensLimits,
     QueryGrant,
@@ -71,6 +72,7 @@ def put(connection: Connection, record: AnyRecord) -> None:
                 "name": record.name,
                 "hash": record.hash,
                 "role": None if record.role is None else record.role.value,
+                "limits": None if record.limits == KeyLimits() else msgspec.json.encode(record.limits).decode(),
                 "created_at": record.created_at,
             }
             _replace(
@@ -147,6 +149,7 @@ def load(connection: Connection) -> Iterator[AnyRecord]:
             name=row.name,
             hash=row.hash,
             role=None if row.role is None else Role(row.role),
+            limits=KeyLimits() if row.limits is None else msgspec.json.decode(row.limits, type=KeyLimits),
             created_at=row.created_at,
         )
 

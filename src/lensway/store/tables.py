@@ -135,6 +135,7 @@ keys = Table(
     Column("hash", LargeBinary, nullable=False, unique=True),
     Column("role", String, nullable=True),
     Column("created_at", String, nullable=False),
+    Column("limits", String, nullable=True),
     PrimaryKeyConstraint("environment", "id"),
 )
 audit = Table(

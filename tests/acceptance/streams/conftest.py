@@ -21,6 +21,7 @@ PLACES = ("near", "far")
 TABLES = {
     "items": {"id": "integer", "name": "text"},
     "wide": {"id": "integer", "body": "text"},
+    "enormous": {"id": "integer", "body": "text"},
     "endless": {"id": "integer", "body": "text"},
     "failing": {"id": "integer", "body": "text", "quotient": "integer"},
 }
@@ -94,7 +95,8 @@ def site(orders: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             " FROM (SELECT generate_series(1::bigint, 100000000) AS id) s",
             "CREATE VIEW failing AS SELECT id, repeat(md5(id::text), 16) AS body, 1000000 / (4000 - id) AS quotient"
             " FROM (SELECT generate_series(1::bigint, 5000) AS id) s",
-            "GRANT SELECT ON items, wide, endless, failing TO orders_reader",
+            "CREATE VIEW enormous AS SELECT 1::bigint AS id, repeat('x', 24000000) AS body",
+            "GRANT SELECT ON enormous, items, wide, endless, failing TO orders_reader",
         )
     )
     options = ("--stall-timeout", str(STALL_SECONDS))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lensway.catalog.names import conflict, invalid
 from lensway.catalog.reading import described
-from lensway.catalog.records import Change, Key, KeyKind, Put, Remove, Role
+from lensway.catalog.records import Change, Key, KeyKind, KeyLimits, Put, Remove, Role
 from lensway.catalog.rules.lookup import require_environment, require_key
 from lensway.catalog.snapshot import Snapshot
 from lensway.ids import EnvironmentId, KeyId
@@ -20,6 +20,7 @@ def create_key(
     *,
     kind: KeyKind,
     role: Role | None = None,
+    limits: KeyLimits = KeyLimits(),  # noqa: B008 - an immutable value
     id: KeyId,
     hash: bytes,
     at: str,
@@ -42,7 +43,8 @@ def create_key(
     elif role is None:
         role = Role.ADMIN
     assert snapshot.key_by_hash(hash) is None, "256 random bits do not repeat"
-    return [Put(record=Key(id=id, environment=environment, kind=kind, name=name, hash=hash, role=role, created_at=at))]
+    key = Key(id=id, environment=environment, kind=kind, name=name, hash=hash, role=role, limits=limits, created_at=at)
+    return [Put(record=key)]
 
 
 def delete_key(snapshot: Snapshot, environment: EnvironmentId | None, key: str) -> Sequence[Change]:
