@@ -83,6 +83,12 @@ CREDIT_WINDOW_BYTES: Final = 512 * KIB
 """Bytes that an executor may have sent and the caller not yet taken, per job."""
 CREDIT_GRANT_BYTES_MIN: Final = 128 * KIB
 """Smaller grants are saved up: one credit frame for several data frames."""
+PACE_WINDOW_BYTES_FIRST: Final = 16 * KIB
+"""Rows under way on a link of which nothing is known: seconds of the slowest that is of use."""
+PACE_WINDOW_BYTES_MIN: Final = 8 * KIB
+PACE_WINDOW_BYTES_MAX: Final = 4 * MIB
+PACE_PROMPT_SECONDS: Final = 0.25
+"""Rows that arrive within this, beyond the round trip, delay no heartbeat: the window doubles. After four times it, it halves."""
 HOLD_BACK_BYTES: Final = 256 * KIB
 """Rows of a stream held back so that a runner lost early costs the caller nothing."""
 HOLD_BACK_SECONDS: Final = 0.050

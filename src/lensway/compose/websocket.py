@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from websockets.asyncio.connection import Connection
@@ -54,6 +55,14 @@ class WebSocketTransport:
         except ConnectionClosed as error:
             raise TransportClosedError(_cause(error)) from None
         return message
+
+    async def prove(self, arrived: Callable[[], None]) -> None:
+        """A ping, which travels behind what was sent, and whose pong the peer's end sends by itself."""
+        try:
+            pong = await self._connection.ping()
+        except ConnectionClosed as error:
+            raise TransportClosedError(_cause(error)) from None
+        pong.add_done_callback(lambda done: None if done.cancelled() or done.exception() else arrived())
 
     async def close(self) -> None:
         """Close with the usual handshake; the library bounds it by its close timeout."""

@@ -63,7 +63,7 @@ class Outbox:
 
     def take(self, data_bytes_max: int = DATA_FRAME_BYTES_MAX) -> bytearray | None:
         """The next message, or None when nothing waits: all control frames that fit, then rows up to ``data_bytes_max`` (a
-        short message on a slow link keeps control frames from waiting behind it)."""
+        short message on a slow link keeps control frames from waiting behind it; with 0 rows stay)."""
         message = bytearray()
         while self._control:
             start = len(message)
@@ -73,7 +73,7 @@ class Outbox:
                 return message
             self._control_bytes -= _control_size(self._control.popleft())
         room = min(data_bytes_max, MESSAGE_BYTES_MAX - len(message))
-        while self._data and (room > 0 or not message):
+        while self._data and data_bytes_max and (room > 0 or not message):
             size = _size(self._data[0])
             if message and size > room:
                 break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 
@@ -22,6 +22,9 @@ class Transport(Protocol):
 
     def recv(self) -> Awaitable[bytes]:
         """The next message. Raises TransportClosedError at the end."""
+
+    def prove(self, arrived: Callable[[], None]) -> Awaitable[None]:
+        """Ask the peer's end to say when it has all that was sent so far; call ``arrived`` then. Raises TransportClosedError."""
 
     def close(self) -> Awaitable[None]:
         """Close with the usual handshake, for at most CLOSE_TIMEOUT_SECONDS. Never raises."""

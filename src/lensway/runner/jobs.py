@@ -203,16 +203,16 @@ class Jobs:
 
     # --- flow -------------------------------------------------------------------------------------------------------------
 
-    def fill(self) -> None:
-        """Move rows into the outbox, one frame of each attempt in turns, until it holds enough."""
-        moved = True
+    def fill(self, frame_bytes_max: int) -> None:
+        """Move rows into the outbox, one frame of each attempt in turns, until it holds enough; none with 0."""
+        moved = frame_bytes_max > 0
         while moved and self._outbox.data_bytes < _OUTBOX_BYTES_MAX:
             moved = False
             for key in list(self._attempts):
                 attempt = self._attempts[key]
-                if self._finish(attempt):
+                if self._finish(attempt, frame_bytes_max):
                     moved = True
-                elif attempt.wants_out() and (frame := attempt.stream.take()) is not None:
+                elif attempt.wants_out() and (frame := attempt.stream.take(frame_bytes_max)) is not None:
                     self._outbox.put_data(frame)
                     attempt.moved()
                     moved = True
@@ -223,10 +223,10 @@ class Jobs:
         if not self._attempts and not self._outbox.held:
             self._idle.set()
 
-    def _finish(self, attempt: _Attempt) -> bool:
+    def _finish(self, attempt: _Attempt, frame_bytes_max: int) -> bool:
         if attempt.result is None:
             return False
-        end = attempt.stream.end(attempt.result)
+        end = attempt.stream.end(attempt.result, frame_bytes_max)
         if end is None:
             return False
         self._outbox.put_data(end)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Hashable
 from typing import Final, Protocol
 
@@ -33,6 +34,7 @@ from lensway.protocol.frames import (
     Welcome,
 )
 from lensway.protocol.outbox import Outbox
+from lensway.protocol.pace import Pace
 from lensway.protocol.runner_session import (
     Applied,
     Assigned,
@@ -122,6 +124,7 @@ class Session:
         self._clock = parts.clock
         self._machine = RunnerSession(self._clock.monotonic())
         self._outbox = Outbox()
+        self._pace = Pace()
         self._decoder = Decoder()
         self._to_send = asyncio.Event()
         self._wake_moved = asyncio.Event()
@@ -211,15 +214,28 @@ class Session:
         while True:
             await self._to_send.wait()
             self._to_send.clear()
+            await self._ask_for_proof()
             while True:
-                self.jobs.fill()
-                message = self._outbox.take()
+                room = self._pace.room_bytes
+                self.jobs.fill(room)
+                message = self._outbox.take(room)
                 if message is None:
                     break
                 await self._transport.send(message)
-            self.jobs.fill()
+                self._pace.sent(len(message))
+                await self._ask_for_proof()
+            self.jobs.fill(self._pace.room_bytes)
             if self._is_over:
                 return
+
+    async def _ask_for_proof(self) -> None:
+        mark = self._pace.ask()
+        if mark is not None:
+            await self._transport.prove(functools.partial(self._arrived, mark, self._clock.monotonic()))
+
+    def _arrived(self, mark: int, asked_at: float) -> None:
+        self._pace.proven(mark, self._clock.monotonic() - asked_at)
+        self._to_send.set()
 
     async def _keep_time(self) -> None:
         while not self._is_over:

@@ -76,6 +76,10 @@ class MemoryTransport:
         """Send one message; waits while too many are unread."""
         await self._sends.put(bytes(message))
 
+    async def prove(self, arrived: Callable[[], None]) -> None:
+        """Call when everything sent so far was received; the way back takes no time."""
+        await self._sends.put(arrived)
+
     async def recv(self) -> bytes:
         """The next message."""
         return await self._receives.get()
@@ -104,21 +108,24 @@ class _Direction:
         self._delay = delay
         self._mischief = mischief
         self._read = read
-        self._messages: deque[tuple[float, bytes]] = deque()
+        self._messages: deque[tuple[float, bytes | Callable[[], None]]] = deque()
         self._last_due = 0.0
         self._is_ending = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def put(self, message: bytes) -> None:
+    async def put(self, message: bytes | Callable[[], None]) -> None:
         while self.cause is None and len(self._messages) >= _UNREAD_MAX:
             await self._wait()
         if self.cause is not None or self._is_ending:
             raise TransportClosedError(self.cause or "closed")
         self._last_due = max(self._last_due, self._loop.virtual_now + self._delay())
-        self._place((self._last_due, message))
+        if isinstance(message, bytes):
+            self._place((self._last_due, message))
+        else:
+            self._messages.append((self._last_due, message))
         self._wake()
 
-    def _place(self, entry: tuple[float, bytes]) -> None:
+    def _place(self, entry: tuple[float, bytes | Callable[[], None]]) -> None:
         match self._mischief():
             case None:
                 self._messages.append(entry)
@@ -139,7 +146,10 @@ class _Direction:
                 message = self._messages.popleft()[1]
                 self._wake()
                 self._read()
-                return message
+                if isinstance(message, bytes):
+                    return message
+                message()
+                continue
             if self.cause is not None:
                 raise TransportClosedError(self.cause)
             if self._is_ending and due is None:

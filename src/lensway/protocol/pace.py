@@ -1,0 +1,63 @@
+"""How many bytes of rows may be under way on one link: as many as it carries in a moment. No I/O.
+
+Whatever lies between the two ends keeps what it cannot pass on, and control frames cannot overtake what lies there. On a slow
+link rows of one large result would so hold up the heartbeats, until both sides give the session up. So the sender asks for a
+proof of arrival along with its rows, and lets no more rows out than have been proven to arrive in time. The window begins small
+and doubles with every proof that came promptly: a fast link is not held up for longer than a few round trips, once.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lensway.limits import (
+    DATA_FRAME_BYTES_MAX,
+    PACE_PROMPT_SECONDS,
+    PACE_WINDOW_BYTES_FIRST,
+    PACE_WINDOW_BYTES_MAX,
+    PACE_WINDOW_BYTES_MIN,
+)
+
+_LATE: Final = 4.0
+"""So many times the prompt time: the window is too large."""
+
+
+class Pace:
+    """The window of one link. Times are of one clock."""
+
+    def __init__(self) -> None:
+        self.window_bytes = PACE_WINDOW_BYTES_FIRST
+        self._sent = 0
+        self._asked = 0
+        self._proven = 0
+        self._round_trip_seconds = PACE_PROMPT_SECONDS * _LATE
+
+    @property
+    def room_bytes(self) -> int:
+        """Bytes of rows that may go now, in one message; 0 while too many are under way."""
+        if self._sent - self._proven >= self.window_bytes:
+            return 0
+        return min(self.window_bytes // 2, DATA_FRAME_BYTES_MAX)
+
+    def sent(self, size: int) -> None:
+        """A message of this size went out."""
+        self._sent += size
+
+    def ask(self) -> int | None:
+        """The mark to give to `proven`, when a proof is to be asked for now: look after each message and each proof."""
+        unasked = self._sent - self._asked
+        # The second: the window may have become smaller than what is under way, and then nothing else goes out to ask with.
+        if unasked < self.window_bytes // 2 and not (unasked and not self.room_bytes):
+            return None
+        self._asked = self._sent
+        return self._sent
+
+    def proven(self, mark: int, seconds: float) -> None:
+        """Everything up to the mark has arrived; it took so long from the asking to the answer."""
+        self._proven = max(self._proven, mark)
+        self._round_trip_seconds = min(self._round_trip_seconds, seconds)
+        waited = seconds - self._round_trip_seconds
+        if waited <= PACE_PROMPT_SECONDS:
+            self.window_bytes = min(2 * self.window_bytes, PACE_WINDOW_BYTES_MAX)
+        elif waited > _LATE * PACE_PROMPT_SECONDS:
+            self.window_bytes = max(self.window_bytes // 2, PACE_WINDOW_BYTES_MIN)
