@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
@@ -59,7 +60,7 @@ class WebSocketTransport:
     async def prove(self, arrived: Callable[[], None]) -> None:
         """A ping, which travels behind what was sent, and whose pong the peer's end sends by itself."""
         try:
-            pong = await self._connection.ping()
+            pong = asyncio.ensure_future(await self._connection.ping())
         except ConnectionClosed as error:
             raise TransportClosedError(_cause(error)) from None
         pong.add_done_callback(lambda done: None if done.cancelled() or done.exception() else arrived())
