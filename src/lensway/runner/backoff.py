@@ -42,7 +42,8 @@ class Backoff:
     def after_session(self, lived_seconds: float, told_seconds: float = 0.0) -> float:
         """Seconds to wait after a session; ``told_seconds`` is what the gateway asked for."""
         self._refusals = 0
-        if lived_seconds >= limits.RECONNECT_STABLE_SECONDS:
+        # A gateway that announces its end says that the failures to come are its restart, not ours.
+        if lived_seconds >= limits.RECONNECT_STABLE_SECONDS or told_seconds > 0:
             self._failures = 0
         if told_seconds > 0:
             return told_seconds * (0.5 + self._chance())
