@@ -18,6 +18,7 @@ from proofs.restarts import flips, restarts
 from proofs.seeds import seeds
 from proofs.silence import silence
 from proofs.status import status
+from proofs.switch import switch
 
 
 def simulation(report: Report, *, count: int) -> None:
@@ -66,6 +67,7 @@ def _proofs(options: argparse.Namespace, report: Report) -> dict[str, Callable[[
     times = options.times
     return {
         "chaos": lambda: chaos(report, seconds=options.seconds, seed=options.seed),
+        "switch": lambda: switch(report, times=times or 50),
         "flips": lambda: flips(report, count=times or 50),
         "kills": lambda: kills(report, count=times or 50),
         "silence": lambda: silence(report, rounds=times or 2),

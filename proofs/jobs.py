@@ -7,6 +7,7 @@ import pathlib
 import random
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from lensway.testing.chaos_checker import ALLOWED
 from lensway.testing.chaos_namespace import why_unavailable
@@ -19,7 +20,7 @@ KINDS_MIN = 12
 
 
 @contextlib.contextmanager
-def stage(**options: bool) -> Iterator[Site]:
+def stage(**options: Any) -> Iterator[Site]:
     """A site in a directory of its own, without runners yet."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         with Site(pathlib.Path(directory), **options) as site:

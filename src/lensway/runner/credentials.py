@@ -24,7 +24,12 @@ class LocalCredentials:
 
     def __repr__(self) -> str:
         """The number of variables, never a value."""
-        return f"LocalCredentials({len(self._variables)} variables)"
+        return f"LocalCredentials({self.count} variables)"
+
+    @property
+    def count(self) -> int:
+        """How many variables there are."""
+        return len(self._variables)
 
     def ambiguous(self, names: Iterable[str]) -> frozenset[str]:
         """The assigned names that stand for the same variables as another assigned one."""
