@@ -16,6 +16,7 @@ _REPEAT: Final = {
     Retry.LATER: "The same request may succeed later.",
     Retry.SAFE: "Safe to repeat at once.",
 }
+_REPEATED: Final = {Retry.NEVER: "no", Retry.LATER: "while the time lasts", Retry.SAFE: "once"}
 _HEAD: Final = '''\
 """One exception for each code of the table, and two for what no server can say. Written by `python -m tools.reference`."""
 
@@ -54,6 +55,14 @@ def class_name(code: ErrorCode) -> str:
 def source() -> str:
     """The text of the module."""
     return "".join((_HEAD, *_classes(), *_table(), _TAIL))
+
+
+def table() -> Iterator[str]:
+    """The classes beside their codes, for the client's page."""
+    yield "| class | code | repeated by the client |"
+    yield "| --- | --- | --- |"
+    for code, facts in CODES.items():
+        yield f"| `{class_name(code)}` | `{code.value}` | {_REPEATED[facts.retry]} |"
 
 
 def _classes() -> Iterator[str]:

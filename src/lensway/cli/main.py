@@ -28,24 +28,29 @@ _COMMANDS = {
     "keys": "API keys.",
     "environments": "Environments.",
     "query": "Ask a lens for rows.",
+    "count": "Count the rows of a lens that match.",
     "export": "Stream every matching row of a lens into a file.",
     "explain": "What a query would run and where, without running it.",
     "events": "Follow what happens, live.",
     "audit": "Who changed what.",
     "requests": "What became of recent requests.",
 }
-_WHERE = {"pull": "push", "explain": "query", "audit": "events", "requests": "events"}
+_WHERE = {"pull": "push", "count": "query", "explain": "query", "audit": "events", "requests": "events"}
 
 for _name, _summary in _COMMANDS.items():
     app.command(f"lensway.cli.{_WHERE.get(_name, _name)}:{_name}", name=_name, help=_summary)
+app.register_install_completion_command(add_to_startup=False)
 
 
 def main() -> None:
     """Run the program and exit: 0 ok, 1 failure, 2 usage or configuration."""
-    app.register_install_completion_command(add_to_startup=False)
     with report.exit_on_failure():
         result = app(
-            error_formatter=report.usage_error, exit_on_error=False, print_error=True, result_action="return_value"
+            sys.argv[1:],
+            error_formatter=report.usage_error,
+            exit_on_error=False,
+            print_error=True,
+            result_action="return_value",
         )
         sys.exit(result if isinstance(result, int) else 0)
 

@@ -1,4 +1,4 @@
-"""`lensway query` and `explain`: the data plane from the shell."""
+"""`lensway query`, `count` and `explain`: the data plane from the shell."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ def query(
         write(pages)
 
 
+def count(lens: str, /, *, where: Where = None, timeout_ms: TimeoutMs = None, to: target.To = target.DEFAULT) -> None:
+    """Count the rows that match."""
+    with to.client() as client:
+        found = client.count(lens, timeout_ms=timeout_ms, **options(where=where, order_by=None, select=None))
+    if report.wants_json(to.json):
+        report.write_json({"count": found})
+    else:
+        report.write_line(str(found))
+
+
 def explain(
     lens: str,
     /,
@@ -58,7 +68,7 @@ def explain(
     where: Where = None,
     order_by: OrderBy = None,
     select: Select = None,
-    limit: int | None = None,
+    limit: Annotated[int | None, Parameter(help="Rows of the page.")] = None,
     to: target.To = target.DEFAULT,
 ) -> None:
     """Show the statement (values redacted) and where it would run, with every candidate and the reason. Runs nothing."""
