@@ -42,6 +42,12 @@ STALL_TIMEOUT_SECONDS: Final = 60.0
 """A caller that takes nothing for so long is cancelled."""
 STALL_GRACE_SECONDS: Final = 1.0
 """A connection is dropped so much later than its job is cancelled, so that the record says what really happened."""
+HTTP_CONNECTIONS_MAX: Final = 4_096
+"""Connections of callers; one more is answered `overloaded`. With what each may leave unread that is bounded memory."""
+HTTP_HEAD_BYTES_MAX: Final = 64 * KIB
+"""Request line and headers; larger is `payload_too_large`."""
+HTTP_REQUEST_SECONDS_MAX: Final = 30.0
+"""A caller that has not sent its whole request by then is dropped."""
 HTTP_UNWRITTEN_BYTES_MAX: Final = 64 * KIB
 """What an HTTP connection buffers for a caller that does not read, before whoever writes has to wait; one chunk comes on top."""
 HTTP_UNSENT_BYTES_MAX: Final = 128 * KIB

@@ -10,14 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import http
 import socket
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from lensway import limits
+from lensway.api.envelope import error_body
+from lensway.errors import CODES, ErrorCode, Failure
+from lensway.ids import new_request_id
 from lensway.service.wire import WIRE
 
 _RESET_AT_ONCE: Final = struct.pack("ii", 1, 0)
@@ -80,6 +85,10 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._stall_seconds = stall_seconds
         self._watching: asyncio.TimerHandle | None = None
+        self._waiting_for_request: asyncio.TimerHandle | None = None
+        self._asking_since: float | None = None
+        self._is_in_head = False
+        self._head_bytes = 0
 
     @classmethod
     def stalling_after(cls, seconds: float) -> Callable[..., Connection]:
@@ -87,15 +96,51 @@ class Connection(HttpToolsProtocol):
         return functools.partial(cls, stall_seconds=seconds)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Bound what waits for a caller that does not read, here and in the kernel."""
+        """Bound what waits for a caller that does not read, here and in the kernel; refuse one caller too many."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=limits.HTTP_UNWRITTEN_BYTES_MAX)
         self._set_option("TCP_NOTSENT_LOWAT", limits.HTTP_UNSENT_BYTES_MAX)
+        self._asking_since = self.loop.time()
+        self._look_for_request()
+        if len(self.connections) > limits.HTTP_CONNECTIONS_MAX:
+            self._refuse(ErrorCode.OVERLOADED, "This server has as many connections as it takes")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone."""
         self._stop_watching()
+        if self._waiting_for_request is not None:
+            self._waiting_for_request.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request; the head of one is bounded, its body by whoever reads it."""
+        was_in_head = self._is_in_head
+        super().data_received(data)
+        if was_in_head and self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > limits.HTTP_HEAD_BYTES_MAX and not self.transport.is_closing():
+                self._refuse(ErrorCode.PAYLOAD_TOO_LARGE, "The headers of the request are too large")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._asking_since = self.loop.time()
+        self._is_in_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Its head is there."""
+        self._is_in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """It is there as a whole."""
+        self._asking_since = None
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What was sent is not HTTP."""
+        self._refuse(ErrorCode.INVALID_REQUEST, msg)
 
     def pause_writing(self) -> None:
         """The caller does not take what was written; from now on it is watched."""
@@ -128,6 +173,26 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.scope[WIRE] = _Wire(self, cycle)  # type: ignore[typeddict-unknown-key]
         super()._start_asgi_task(cycle, app)
+
+    def _look_for_request(self) -> None:
+        """A caller that does not finish its request in time is dropped; one look costs less than a timer for each request."""
+        now = self.loop.time()
+        began = now if self._asking_since is None else self._asking_since
+        left = began + limits.HTTP_REQUEST_SECONDS_MAX - now
+        if left <= 0:
+            self.abort()
+        else:
+            self._waiting_for_request = self.loop.call_later(left, self._look_for_request)
+
+    def _refuse(self, code: ErrorCode, message: str) -> None:
+        request_id, facts = new_request_id(), CODES[code]
+        body = msgspec.json.encode(error_body(Failure(code=code, message=message), request_id))
+        head = (
+            f"HTTP/1.1 {facts.status} {http.HTTPStatus(facts.status).phrase}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nX-Request-Id: {request_id}\r\nConnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.close_soon()
 
     def _watch(self, waiting_bytes: int) -> None:
         self._watching = self.loop.call_later(self._stall_seconds, self._look, waiting_bytes)

@@ -75,7 +75,7 @@ def framing(wanted: Wanted, meta: Meta) -> Framing:
         opening = b'{"rows":['
         closing = lambda end, record: json_end(meta(end, record))  # noqa: E731 - it needs what stands around it
     elif wanted.has_end_record:
-        closing = _end_record
+        closing = lambda end, record: _end_record(meta(end, record))  # noqa: E731 - as above
     return Framing(
         media_type=wanted.media + ("; charset=utf-8" if wanted.media == CSV else ""),
         trailer_names=_TRAILERS,
@@ -113,8 +113,14 @@ def _nothing(_end: ResultEnd, _record: JobRecord) -> bytes:
     return b""
 
 
-def _end_record(end: ResultEnd, _record: JobRecord) -> bytes:
-    return msgspec.json.encode({"$end": {"rows": end.rows}}) + b"\n"
+def _end_record(meta: Mapping[str, Any]) -> bytes:
+    """For callers whose HTTP library does not show trailers: how to go on stands here too."""
+    end = {"rows": meta["count"]}
+    if meta["nextCursor"] is not None:
+        end["nextCursor"] = meta["nextCursor"]
+    if "total" in meta:
+        end["total"] = meta["total"]
+    return msgspec.json.encode({"$end": end}) + b"\n"
 
 
 def _hint(offered: Sequence[str]) -> str:

@@ -87,6 +87,20 @@ def test_a_key_bounds_its_requests_and_the_stricter_bound_holds(site, place: str
         assert len(rows) == value, "the size of a page that was not said fits"
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_a_bound_that_is_met_on_the_way_cuts_the_stream(site, place: str) -> None:
+    bounds = {"maxRows": (8000, "limit_exceeded"), "maxBytes": (3_000_000, "limit_exceeded")}
+    for bound, (value, code) in bounds.items():
+        key = new_key(site, {bound: value})
+        for accept in ("application/json", "application/x-ndjson", "text/csv", ARROW):
+            assert outcome(site, f"{place}-wide", "/export", accept, key) == code
+    with Caller(site.deployment.http_port, key=site.deployment.admin_key) as caller:
+        caller.post(f"/v1/query/{place}-endless/export", {"timeoutMs": 1000}, headers={"Accept": "text/csv"})
+        answer = caller.answer()
+    assert (answer.status, answer.is_complete) == (200, False)
+    assert site.last_request()["outcome"] == "QUERY_TIMEOUT"
+
+
 def new_key(site, limits: dict) -> str:
     answer = site.client.post("/v1/keys", json={"kind": "sk", "name": "bounded", "limits": limits})
     assert answer.status_code == 201, answer.text
