@@ -161,12 +161,26 @@ def exit_on_failure() -> Iterator[None]:
         if failure.details.get("requestId"):
             write_note(f"  request {failure.details['requestId']}")
         sys.exit(CODES[failure.code].exit_code)
+    except ImportError as error:
+        missing = _missing_library(error)
+        if missing is None:
+            raise
+        write_note(f"lensway: this command needs {missing}, which is not installed")
+        write_note(f"  pip install 'lensway[{'client' if missing == 'httpx2' else 'server'}]'")
+        sys.exit(USAGE_EXIT)
     except BrokenPipeError:
         # The reader of our pipe left (head, less): not a failure worth a traceback. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE_EXIT)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _missing_library(error: ImportError) -> str | None:
+    """The library of somebody else that an import lacks. cyclopts imports commands when they are called, and wraps the error."""
+    cause = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+    name = cause.name if isinstance(cause, ModuleNotFoundError) else None
+    return None if name is None or name.startswith("lensway") else name.partition(".")[0]
 
 
 def _stages(details: Mapping[str, object]) -> Iterator[str]:
