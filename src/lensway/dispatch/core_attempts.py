@@ -249,7 +249,11 @@ class Attempts:
             attempt.session != INLINE
             and job.request.may_retry
             and job.record.executed < limits.ATTEMPTS_MAX
-            and (self._router.has_sound_candidate(job) or state.budget.spend(job.request.source))
+            and (
+                _is_without_contact(failure)
+                or self._router.has_sound_candidate(job)
+                or state.budget.spend(job.request.source)
+            )
         )
         if may_try:
             self._router.route(job, now)
@@ -342,3 +346,8 @@ class Attempts:
         session = self._state.fleet.sessions.get(attempt.session)
         if session is not None:
             self._state.fleet.heard(session, now)
+
+
+def _is_without_contact(failure: Failure) -> bool:
+    """The place could not even try to reach the database: repeating elsewhere does not hammer that."""
+    return failure.code is ErrorCode.OVERLOADED and failure.details.get("class") == "descriptors"

@@ -52,12 +52,14 @@ class StatusSocket:
     """Answers every connection with one JSON document."""
 
     def __init__(self, settings: RunnerSettings, agent: Agent) -> None:
-        self._path = _socket_of(settings, os.getpid())
+        self._settings = settings
+        self._path: pathlib.Path | None = None
         self._agent = agent
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen. Raises OSError where the disk does not let us, LenswayError for a directory that is not private."""
+        self._path = _socket_of(self._settings, os.getpid())
         self._path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._answer, path=str(self._path))
 
@@ -65,8 +67,9 @@ class StatusSocket:
         """Stop, and take the socket away."""
         if self._server is not None:
             self._server.close()
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         agent = self._agent
