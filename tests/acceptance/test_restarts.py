@@ -152,7 +152,7 @@ def test_what_does_not_finish_in_time_is_handed_back_and_a_second_signal_aborts(
     stubborn = stage.deployment.start_runner(stage.identities["gamma"])
     stage.started += [hurried, stubborn]
     stage.runner("beta")
-    for name, end in (("alpha", lambda: hurried.stop()), ("gamma", lambda: abort(stubborn))):
+    for name, end in (("alpha", hurried.stop), ("gamma", lambda: abort(stubborn))):
         stage.assign(name)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             slow = pool.submit(stage.query, lens=stage.slow_lens, client=stage.deployment.client())

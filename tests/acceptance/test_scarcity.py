@@ -56,9 +56,8 @@ def test_a_request_that_kills_two_runners_is_not_given_to_a_third(stage) -> None
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         poison = pool.submit(stage.query, lens=stage.slow_lens, client=stage.deployment.client())
         for _ in range(2):
-            holder: list[str] = []
-            wait_until(lambda: bool(holding(stage, processes, holder)), seconds=5, what="somebody to execute it")
-            processes.pop(holder[0]).kill()
+            wait_until(lambda: bool(holders(stage, processes)), seconds=5, what="somebody to execute it")
+            processes.pop(holders(stage, processes)[0]).kill()
         answer = poison.result()
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "runner_failed")
     survivor = next(iter(processes))
@@ -72,11 +71,9 @@ def test_a_request_that_kills_two_runners_is_not_given_to_a_third(stage) -> None
         assert len(each["candidates"]) == 3
 
 
-def holding(stage, processes: dict, found: list[str]) -> list[str]:
-    for name in processes:
-        if any(each["outstanding"] for each in stage.status_of(name)["instances"]):
-            found[:] = [name]
-    return found
+def holders(stage, processes: dict) -> list[str]:
+    """The runners that execute something now."""
+    return [name for name in processes if any(each["outstanding"] for each in stage.status_of(name)["instances"])]
 
 
 def test_a_slow_runner_gets_little_of_the_work_and_is_never_left_out_alone(stage) -> None:
