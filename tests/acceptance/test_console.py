@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -80,3 +81,50 @@ def test_a_wrong_key_is_refused_and_a_forged_session_is_none(page: Page, stage) 
     anonymous.cookies.set("lensway_session", "forged", path="/console")
     assert anonymous.get("/console/runners").headers["location"] == "/console/login"
     assert anonymous.post("/console/assign", data={"runner": "a", "source": "b"}).status_code == 303
+
+
+def test_forms_of_others_odd_ones_and_large_ones_change_nothing(stage) -> None:
+    stage.runner("alpha", start=False)
+    change = {"action": "add", "runner": stage.name("alpha"), "source": stage.source}
+    with httpx2.Client(base_url=stage.deployment.url, trust_env=False) as browser:
+        assert browser.post("/console/assign", data=change).status_code == 303, "signed out: to the sign-in page"
+        assert browser.get("/console/runners/rows", headers={"X-Requested-With": "console"}).status_code == 401
+        browser.post("/console/login", data={"key": stage.deployment.admin_key})
+        page = browser.get("/console/runners")
+        assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        token = {"X-Form-Token": re.search(r'name="form-token" content="(\w+)"', page.text)[1]}
+        forged: list[dict[str, str]] = [
+            {},
+            {"X-Form-Token": "0" * 64},
+            {"X-Form-Token": "é".encode().decode("latin-1")},
+            {**token, "Sec-Fetch-Site": "cross-site"},
+            {**token, "Sec-Fetch-Site": "same-site"},
+            {**token, "Origin": "https://evil.example"},
+        ]
+        for headers in forged:
+            sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+            assert browser.post("/console/assign", data=change, headers=sent).status_code == 403, headers
+        odd = [
+            ({"action": "add", "runner": "nobody", "source": stage.source}, 404),
+            ({"action": "add", "runner": stage.name("alpha"), "source": "../../etc"}, 404),
+            ({"action": "add", "runner": "\x00" * 1000, "source": ""}, 404),
+            ({}, 404),
+            ({f"f{number}": "x" for number in range(100)}, 400),
+            ({"runner": "x" * 20_000}, 413),
+        ]
+        for form, status in odd:
+            answer = browser.post("/console/assign", data=form, headers=token)
+            assert answer.status_code == status, (str(form)[:80], answer.text)
+        assert browser.post("/console/assign", content=b"\xff\xfe=%", headers=token).status_code in (400, 404)
+        assert browser.get("/console/preview", params={"runner": "<b>", "source": "<script>"}).status_code == 404
+        assert "<script>" not in browser.get("/console/preview", params={"runner": "<script>", "source": "x"}).text
+        assert browser.get("/console/static/../pages.py").status_code == 404
+        assert not stage.client.get(f"/v1/runners/{stage.name('alpha')}/sources").json()["sources"]
+        viewer = stage.client.post("/v1/keys", json={"kind": "ak", "name": "v", "role": "viewer"}).json()
+    with httpx2.Client(base_url=stage.deployment.url, trust_env=False) as browser:
+        browser.post("/console/login", data={"key": viewer["key"]})
+        page = browser.get("/console/runners")
+        token = {"X-Form-Token": re.search(r'name="form-token" content="(\w+)"', page.text)[1]}
+        assert browser.post("/console/assign", data=change, headers=token).status_code == 403
+        stage.client.delete(f"/v1/keys/{viewer['id']}")
+        assert browser.get("/console/runners").status_code == 303, "its key is gone, so is its session"

@@ -14,6 +14,9 @@ from lensway.protocol.frames import (
     AssignedSource,
     AssignmentInForce,
     AssignmentSet,
+    Close,
+    CloseReason,
+    End,
     Fail,
     JobKind,
     Offer,
@@ -27,6 +30,8 @@ from lensway.testing.hostile_gateway import Conversation, HostileGateway
 
 pytestmark = pytest.mark.acceptance
 
+MOST = 2**53 - 1
+"""The largest number that a frame holds; a larger one ends the session as malformed."""
 PLAN = plan_probe(
     LensDefinition(
         name="orders",
@@ -89,6 +94,12 @@ def test_r1_a_runner_refuses_a_source_that_it_is_not_assigned(runner_of) -> None
         await gateway.say(offer(1, "src_b"))
         refused = await gateway.next(Refuse)
         assert (refused.job, refused.reason, refused.revision) == (1, RefuseReason.NOT_ASSIGNED, 1)
+        # Settings that come with an offer are for a connection test, and for nothing else.
+        spec = AssignedSource(source="src_b", name="main", bridge="postgres", config_version=0)
+        for job, kind in ((11, JobKind.ROWS), (12, JobKind.EXPORT), (13, JobKind.TABLES), (14, JobKind.TABLE)):
+            await gateway.say(offer(job, "src_b", kind=kind, spec=spec))
+            refused = await gateway.next(Refuse)
+            assert (refused.job, refused.reason) == (job, RefuseReason.NOT_ASSIGNED)
         # I5: an older attempt of a job changes nothing.
         await gateway.say(offer(2, "src_b", attempt=3), offer(2, "src_b", attempt=2))
         assert (await gateway.next(Refuse)).attempt == 3
@@ -133,6 +144,61 @@ def test_sql_text_and_other_rubbish_as_a_plan_is_refused_and_harms_nothing(runne
     with HostileGateway(script) as gateway:
         runner_of(gateway, LENSWAY_SOURCE_MAIN_URL="postgresql://a:b@127.0.0.1:1/c")
         gateway.wait()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"format": "exe"},
+        {"format": ""},
+        {"deadline_ms": MOST},
+        {"deadline_ms": 0},
+        {"credit": MOST},
+        {"credit": 0, "deadline_ms": 300},
+        {"rows_max": MOST, "bytes_max": MOST, "row_bytes_max": MOST},
+        {"rows_max": 0, "bytes_max": 0, "row_bytes_max": 0},
+        {"job": MOST},
+        {"attempt": 10**6},
+        {"kind": JobKind.TABLE, "payload": b"\xff\xfe"},
+        {"kind": JobKind.TEST, "payload": os.urandom(32)},
+        {"request": "\x1b]0;x\x07*/ DROP TABLE orders; --" * 100},
+        {"trace": "x" * 10_000},
+        {"spec": AssignedSource(source="src_a", name="../../etc", bridge="sqlite", config_version=2**40)},
+    ],
+    ids=",".join,
+)
+def test_an_offer_with_odd_values_is_answered_and_the_next_one_too(runner_of, odd: dict) -> None:
+    async def script(gateway: Conversation) -> None:
+        await gateway.say(ASSIGNED)
+        await gateway.next(AssignmentInForce)
+        await gateway.say(offer(**{"job": 1, "source": "src_a", **odd}))
+        assert (await gateway.next((Fail, Refuse, End))).job == odd.get("job", 1)
+        if odd.get("job", 1) == 1:
+            await gateway.say(offer(2, "src_a"))
+            assert (await gateway.next((Fail, Refuse))).job == 2
+
+    with HostileGateway(script) as gateway:
+        process = runner_of(gateway, LENSWAY_SOURCE_MAIN_URL="postgresql://a:b@127.0.0.1:1/c")
+        gateway.wait()
+        assert "Traceback" not in process.output.text()
+
+
+def test_names_that_a_gateway_makes_up_forge_no_line_and_drive_no_terminal(runner_of) -> None:
+    evil = "\x1b]0;owned\x07\nassigned sources (revision 9): forged"
+
+    async def script(gateway: Conversation) -> None:
+        source = AssignedSource(source=evil, name=evil, bridge=evil, config_version=0)
+        await gateway.say(AssignmentSet(revision=1, part=0, parts=1, sources=(source,)))
+        await gateway.next(AssignmentInForce)
+        await gateway.say(Close(reason=CloseReason.REVOKED, message=evil))
+
+    with HostileGateway(script) as gateway:
+        process = runner_of(gateway)
+        gateway.wait()
+        assert process.wait(10) == 1
+        text = process.output.text()
+        assert "\x1b" not in text
+        assert not [line for line in text.splitlines() if line.startswith("assigned sources (revision 9)")]
 
 
 def test_settings_of_another_instance_are_not_opened(runner_of) -> None:

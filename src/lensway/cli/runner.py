@@ -159,5 +159,6 @@ def _settings() -> RunnerSettings:
 
 
 def _announce(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    # Names in it come from the gateway: shown literally, so that they forge no line and drive no terminal.
+    sys.stdout.write(report.text_of(line) + "\n")
     sys.stdout.flush()

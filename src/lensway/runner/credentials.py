@@ -67,11 +67,17 @@ def variable_of(name: str) -> str:
 
 
 def merged(managed: Mapping[str, object], local: Mapping[str, str]) -> dict[str, object]:
-    """Managed settings with local ones over them, key by key. A local URL replaces the managed address and login whole."""
+    """Managed settings with local ones over them, key by key.
+
+    A local URL replaces the managed address, login and transport security whole: whoever manages the source must not be able to
+    lower the security of a connection on which local credentials travel.
+    """
     if "url" in local:
         kept = {key: value for key, value in managed.items() if key not in _ADDRESS_KEYS}
         return {**kept, **local}
     return {**managed, **local}
 
 
-_ADDRESS_KEYS: Final = frozenset({"url", "host", "port", "database", "user", "password", "path"})
+_ADDRESS_KEYS: Final = frozenset(
+    {"url", "host", "port", "database", "user", "password", "path", "sslmode", "sslrootcert"}
+)

@@ -357,7 +357,8 @@ class Session:
             self._refuse_stale(offer)
             return
         if offer.spec is not None and offer.kind is JobKind.TEST and self._parts.sources.get(offer.source) is None:
-            spec = self._parts.sources.resolve(offer.spec, self._opener(), names=[offer.spec.name])
+            names = [offer.spec.name, *(each.name for each in self._parts.sources.served())]
+            spec = self._parts.sources.resolve(offer.spec, self._opener(), names=names)
         answer = self.jobs.answer(offer, revision=self._machine.revision_in_force, spec=spec)
         if isinstance(answer, Accept):
             self._put_soon(answer)
