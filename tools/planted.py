@@ -145,8 +145,8 @@ PLANTED: Final = (
     Planted(
         "one broken place uses up the retries of all",
         _ATTEMPTS,
-        "(self._router.has_sound_candidate(job) or state.budget.spend(job.request.source))",
-        "state.budget.spend(job.request.source)",
+        "or self._router.has_sound_candidate(job)",
+        "or job.is_settled",
         (FAILOVER,),
     ),
     Planted(
@@ -237,7 +237,7 @@ PLANTED: Final = (
     Planted(
         "the queue has no bound",
         _ROUTING,
-        "return self._state.queue.count + waiting >= limits.QUEUE_JOBS_MAX",
+        "return others - (job.state in (JobState.QUEUED, JobState.WAITING)) >= limits.QUEUE_JOBS_MAX",
         "return False",
         (FAILOVER,),
     ),
@@ -287,7 +287,7 @@ PLANTED: Final = (
     Planted(
         "backoff is reset at once",
         "src/lensway/runner/backoff.py",
-        "if lived_seconds >= limits.RECONNECT_STABLE_SECONDS:",
+        "if lived_seconds >= limits.RECONNECT_STABLE_SECONDS or told_seconds > 0:",
         "if lived_seconds >= 0.0:",
         ("tests/runner/test_backoff.py",),
     ),

@@ -162,7 +162,7 @@ NODE_STALL_GRACE_SECONDS: Final = 0.25
 RUNNER_HISTORY_ENTRIES_MAX: Final = 10_000
 """Runners whose last session is remembered after it was lost."""
 QUEUE_JOBS_MAX: Final = 1_000
-"""Jobs that wait for a busy source; one more is `overloaded`."""
+"""Jobs that wait, for a busy place or for a runner to come back; one more is `overloaded`."""
 QUEUE_WAIT_SECONDS_MAX: Final = 10.0
 EJECT_AFTER_FAILURES: Final = 3
 EJECT_SECONDS: Final = 5.0

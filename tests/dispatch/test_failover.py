@@ -417,6 +417,15 @@ def test_all_busy_is_another_answer_than_nobody_there_and_five_times_too_much_re
     assert bench.core.jobs_count == 0
 
 
+def test_waiting_for_a_runner_to_come_back_is_bounded_too() -> None:
+    bench = Bench("a")
+    bench.give(SessionDraining(session := bench.connect("a")))
+    waiting = [bench.submit() for _ in range(limits.QUEUE_JOBS_MAX)]
+    assert bench.code(bench.submit()) == "overloaded"
+    bench.give(SessionDraining(session, False))
+    assert not any(bench.code(job) for job in waiting), "those that wait move to the queue, however full it is"
+
+
 def test_no_cap_is_ever_passed_and_reports_are_not_counted() -> None:
     bench = Bench("a")
     session = bench.connect("a", capacity=3)

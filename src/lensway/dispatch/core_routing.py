@@ -138,7 +138,7 @@ class Router:
         elif choice.unable is not None:
             state.fail(job, _unable(job, route, choice.notes), now)
         elif self._may_wait(job, route, choice, now):
-            self._wait(job)
+            self._wait(job, now)
         else:
             state.fail(job, failures.no_runners_online(route, state.fleet, now), now)
 
@@ -217,9 +217,12 @@ class Router:
         self._enqueue(job, now)
         return True
 
-    def _wait(self, job: Job) -> None:
+    def _wait(self, job: Job, now: float) -> None:
         state = self._state
         if job.state is JobState.WAITING:
+            return
+        if self._is_full(job):
+            state.fail(job, gave_up(job, failures.overloaded("too many wait for a runner to come back")), now)
             return
         self._leave(job)
         job.move(JobStimulus.WAIT)
@@ -228,9 +231,9 @@ class Router:
         state.timers.schedule(job)
 
     def _is_full(self, job: Job) -> bool:
-        """The bound counts waiting jobs too; one that waits already stays counted."""
-        waiting = len(self._state.waiting) - (job.state is JobState.WAITING)
-        return self._state.queue.count + waiting >= limits.QUEUE_JOBS_MAX
+        """One bound for all that wait, for a busy place or for one to come back; who waits already has its place."""
+        others = self._state.queue.count + len(self._state.waiting)
+        return others - (job.state in (JobState.QUEUED, JobState.WAITING)) >= limits.QUEUE_JOBS_MAX
 
     def _leave(self, job: Job) -> None:
         if job.state is JobState.QUEUED:

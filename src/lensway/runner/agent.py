@@ -39,8 +39,10 @@ _REVOKED_RETRY_SECONDS: Final = 60.0
 class LoopWatch:
     """Notices when this process's event loop stood still (paused, starved, blocked)."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, tick_seconds: float) -> None:
+        assert 2 * tick_seconds <= limits.LOOP_STALL_SECONDS, "a loop that runs is never taken for one that stood still"
         self._clock = clock
+        self._tick_seconds = tick_seconds
         self._ticked_at = clock.monotonic()
         self._discard_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -54,7 +56,7 @@ class LoopWatch:
     def start(self) -> None:
         """Tick until `stop`. A timer and no task: it is all that an idle runner does ten times a second."""
         self._ticked_at = self._clock.monotonic()
-        self._timer = asyncio.get_running_loop().call_later(limits.RUNNER_WATCH_SECONDS, self._tick)
+        self._timer = asyncio.get_running_loop().call_later(self._tick_seconds, self._tick)
 
     def stop(self) -> None:
         """No more ticks."""
@@ -63,7 +65,7 @@ class LoopWatch:
 
     def _tick(self) -> None:
         now = self._clock.monotonic()
-        self.lag_seconds = max(0.0, now - self._ticked_at - limits.RUNNER_WATCH_SECONDS)
+        self.lag_seconds = max(0.0, now - self._ticked_at - self._tick_seconds)
         if self.lag_seconds > limits.LOOP_STALL_SECONDS:
             self._discard_until = now + limits.RUNNER_STALL_GRACE_SECONDS
             _log.warning("this process stood still", seconds=round(self.lag_seconds, 3))
@@ -88,6 +90,7 @@ class Agent:
         announce: Callable[[str], None] = lambda _line: None,
         hostname: str | None = None,
         drain_seconds: float = limits.DRAIN_SECONDS,
+        watch_seconds: float = limits.RUNNER_WATCH_SECONDS,
     ) -> None:
         self.sources = AssignedSources(library, local, policy)
         self.state = "connecting"
@@ -103,7 +106,7 @@ class Agent:
         self._announce = announce
         self._drain_seconds = drain_seconds
         self._backoff = Backoff(chance)
-        self._watch = LoopWatch(clock)
+        self._watch = LoopWatch(clock, watch_seconds)
         self._stopping = asyncio.Event()
         self._session: Session | None = None
         self._background: set[asyncio.Task[None]] = set()

@@ -85,9 +85,9 @@ class MemoryTransport:
         return await self._receives.get()
 
     async def close(self) -> None:
-        """Close: what was sent still arrives."""
-        self._sends.end()
+        """Close as a handshake does: returns when the peer has read what was sent, or the link is gone."""
         self._receives.close("closed")
+        await self._sends.end()
 
     def abort(self) -> None:
         """Cut the link."""
@@ -162,12 +162,11 @@ class _Direction:
         self.is_frozen = is_frozen
         self._wake()
 
-    def end(self) -> None:
-        """Nothing more is sent. A frozen direction cannot carry what was."""
-        if self.is_frozen:
-            self.close("closed")
+    async def end(self) -> None:
         self._is_ending = True
         self._wake()
+        while self._messages and self.cause is None:
+            await self._wait()
 
     def close(self, cause: str, *, arrived_is_kept: bool = False) -> None:
         if self.cause is None:

@@ -46,7 +46,7 @@ class Callers:
         )
         is_stream = rng.random() < 0.4
         seconds = rng.choice((0.3, 2.0, 5.0, 10.0))
-        if rng.random() < 0.05:
+        if rng.random() < 0.01:
             # One that outlasts the time until a silent runner is given up.
             ask, seconds = Ask(job=0, parts=12, size=40, milliseconds=1_500), 30.0
         patience = seconds * rng.random() if rng.random() < 0.15 else None

@@ -93,7 +93,7 @@ class Nemesis:
         if slot.link is None or not slot.link.is_open:
             return
         to_gateway, to_runner = self._random.choice(((True, True), (True, False), (False, True), (False, False)))
-        self._note(f"frozen {'to gateway' * to_gateway} {'to runner' * to_runner}".rstrip())
+        self._note(" ".join(["frozen"] + ["to gateway"] * to_gateway + ["to runner"] * to_runner))
         slot.link.freeze(to_gateway=to_gateway, to_runner=to_runner)
 
     async def _pause(self, slot: Slot) -> None:
@@ -207,16 +207,16 @@ class Nemesis:
                 self._is_in_force(session) for session in deployment.server.dispatcher.fleet.sessions_of(survivor.id)
             )
 
-        await self._until(serves, _HEALED_WITHIN_SECONDS, "liveness: a runner that may serve is live")
+        await self.until(serves, _HEALED_WITHIN_SECONDS, "liveness: a runner that may serve is live")
         self._note("serves again")
         fleet = deployment.server.dispatcher.fleet
-        await self._until(
+        await self.until(
             lambda: all(self._is_in_force(session) for session in fleet.sessions.values() if not session.is_suspect),
             ASSIGNMENT_FORCE_SECONDS,
             "R10: assignments are in force within 25 s",
         )
 
-    async def _until(self, holds: Callable[[], bool], seconds: float, promise: str) -> None:
+    async def until(self, holds: Callable[[], bool], seconds: float, promise: str) -> None:
         """Wait until it has held for a moment: whoever was on its way out when the faults ended is then gone."""
         loop = self._deployment.loop
         until, since = loop.virtual_now + seconds, loop.virtual_now

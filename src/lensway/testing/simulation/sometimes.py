@@ -56,10 +56,8 @@ RARELY: Final = (
     "handed_back then completed",
     "an ejected pair was tried",
     "a slow pair was probed",
-    "an ejection grew",
     "forgotten_attempt",
     "lost by superseded",
-    "offer unwritten",
     "a crowd",
 )
 """Reached in some thousands of seeds."""
