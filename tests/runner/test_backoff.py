@@ -34,3 +34,12 @@ def test_luck_spreads_the_waits() -> None:
     chances = iter((0.0, 0.25, 0.5))
     backoff = Backoff(lambda: next(chances))
     assert [backoff.after_failure() for _ in range(3)] == [0.0, 0.125, 0.5]
+
+
+def test_a_server_that_starts_again_is_dialled_often_but_not_for_ever() -> None:
+    backoff = longest()
+    refused = [backoff.after_refusal() for _ in range(limits.RECONNECT_REFUSALS_MAX)]
+    assert max(refused) <= limits.RECONNECT_REFUSED_SECONDS
+    assert min(refused) > 0.0
+    later = [backoff.after_refusal() for _ in range(20)]
+    assert later[-1] == limits.RECONNECT_SECONDS_MAX

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 import socket
 import ssl
@@ -10,7 +11,9 @@ from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, ProxyError
+from websockets.proxy import get_proxy
 from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
@@ -44,11 +47,24 @@ def tls_context(url: str, ca_file: pathlib.Path | None) -> ssl.SSLContext | None
         raise LenswayError(ErrorCode.INVALID_REQUEST, f"LENSWAY_CA_FILE {ca_file} holds no certificates") from None
 
 
+async def addresses_of(host: str, port: int) -> list[str]:
+    """Every address that the name stands for now. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
 class Dialer:
     """Opens connections with these settings."""
 
-    def __init__(self, settings: RunnerSettings, transport_of: Callable[[Any], Transport]) -> None:
+    def __init__(
+        self,
+        settings: RunnerSettings,
+        transport_of: Callable[[Any], Transport],
+        resolve: Callable[[str, int], Awaitable[list[str]]] = addresses_of,
+    ) -> None:
         self._settings = settings
+        self._resolve = resolve
+        self._known: list[str] = []
         self._transport_of = transport_of
         self._tls = tls_context(settings.gateway_url, settings.ca_file)
 
@@ -81,6 +97,31 @@ class Dialer:
         return self._transport_of(connection)
 
     async def _connect(self) -> ClientConnection:
+        uri = parse_uri(self._settings.gateway_url)
+        if get_proxy(uri) is not None:
+            return await self._connect_to(None, limits.HANDSHAKE_TIMEOUT_SECONDS)
+        *others, last = await self._addresses(uri.host, uri.port)
+        for address in others:
+            try:
+                return await self._connect_to(address, limits.HANDSHAKE_TIMEOUT_SECONDS / 2)
+            except ssl.SSLError:
+                raise
+            except OSError:
+                continue  # the name has other addresses
+        return await self._connect_to(last, limits.HANDSHAKE_TIMEOUT_SECONDS)
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        """What the name stands for now; while it cannot be looked up, what it stood for last."""
+        try:
+            async with asyncio.timeout(limits.HANDSHAKE_TIMEOUT_SECONDS):
+                self._known = await self._resolve(host, port) or self._known
+        except (OSError, UnicodeError):
+            if not self._known:
+                raise
+        return self._known
+
+    async def _connect_to(self, address: str | None, seconds: float) -> ClientConnection:
+        where: dict[str, Any] = {} if address is None else {"host": address}
         return await connect(
             self._settings.gateway_url,
             additional_headers={"Authorization": f"Bearer {self._settings.fresh_token().reveal()}"},
@@ -89,10 +130,11 @@ class Dialer:
             max_size=limits.MESSAGE_BYTES_MAX,
             max_queue=8,
             ping_interval=None,
-            open_timeout=limits.HANDSHAKE_TIMEOUT_SECONDS,
+            open_timeout=seconds,
             close_timeout=limits.CLOSE_TIMEOUT_SECONDS,
             user_agent_header=None,
             ssl=self._tls,
+            **where,
         )
 
 

@@ -1,0 +1,66 @@
+"""Dialling: every address of the gateway is tried, a name that cannot be looked up stands for what it stood for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from websockets.asyncio.server import Server, serve
+
+from lensway.compose.websocket import WebSocketTransport
+from lensway.protocol.version import SUBPROTOCOL
+from lensway.runner.dial import Dialer, DialError
+from lensway.runner.settings import read_settings
+
+
+@contextlib.asynccontextmanager
+async def gateway() -> AsyncIterator[int]:
+    async def wait(connection) -> None:
+        await connection.wait_closed()
+
+    server: Server = await serve(wait, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL])
+    async with server:
+        yield next(iter(server.sockets)).getsockname()[1]
+
+
+def dialer(port: int, *answers: list[str] | None) -> Dialer:
+    """One whose resolver gives these answers in turn; None is a failure."""
+    left = iter(answers)
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        answer = next(left)
+        if answer is None:
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return answer
+
+    settings = read_settings(
+        {
+            "LENSWAY_RUNNER_ID": "run_" + "a" * 20,
+            "LENSWAY_RUNNER_TOKEN": "rk_" + "a" * 43,
+            "LENSWAY_GATEWAY_URL": f"ws://gateway.example:{port}/connect",
+        },
+        insecure=True,
+    )
+    return Dialer(settings, WebSocketTransport, resolve)
+
+
+def test_every_address_is_tried_and_the_last_good_ones_are_remembered() -> None:
+    async def run() -> None:
+        async with gateway() as port:
+            # Nothing listens at the second loopback address.
+            dial = dialer(port, ["127.0.0.2", "127.0.0.1"], None, ["127.0.0.1"])
+            for _ in range(3):
+                transport = await dial()
+                await transport.close()
+
+    asyncio.run(run())
+
+
+def test_a_name_that_was_never_looked_up_is_said_so() -> None:
+    with pytest.raises(DialError) as caught:
+        asyncio.run(dialer(1, None)())
+    assert caught.value.cause == "unknown_host"
+    assert not caught.value.is_final
