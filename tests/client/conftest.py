@@ -47,7 +47,9 @@ def shop(postgres: PostgresCluster) -> Database:
             "CREATE VIEW big AS SELECT i::bigint AS id, repeat('x', 1000) AS customer, i::numeric AS total_amount,"
             " now() AS created_at, NULL::text AS note FROM generate_series(1, 40000) i",
             "CREATE VIEW slow AS SELECT o.* FROM orders o, (SELECT pg_sleep(3)) s",
-            "GRANT SELECT ON orders, big, slow TO shop_reader",
+            "CREATE VIEW endless AS SELECT i::bigint AS id, 'x' AS customer, i::numeric AS total_amount,"
+            " now() AS created_at, NULL::text AS note FROM (SELECT generate_series(1, 1000000000) AS i) s",
+            "GRANT SELECT ON orders, big, slow, endless TO shop_reader",
             "ANALYZE",
         )
     )
@@ -76,6 +78,7 @@ def _declare(deployment: Deployment, shop: Database) -> None:
         "orders": {"source": "shop", "table": "public.orders", "fields": FIELDS},
         "keyless": {"source": "shop", "table": "public.orders", "fields": keyless},
         "big": {"source": "shop", "table": "public.big", "fields": keyless},
+        "endless": {"source": "shop", "table": "public.endless", "fields": keyless, "limits": {"maxRows": 1000000000}},
         "slow": {"source": "shop", "table": "public.slow", "fields": keyless},
     }
     document = {"sources": {"shop": {"bridge": "postgres", "config": {"url": shop.reader_url}}}, "lenses": lenses}

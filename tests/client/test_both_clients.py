@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import datetime
 import decimal
 import pathlib
 
 import pytest
 
+import lensway
 from lensway import LenswayError
 from lensway.client import exceptions
+from lensway.testing.deployment import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -130,9 +134,41 @@ def test_an_open_file_or_a_device_is_written_to_and_never_replaced(client, tmp_p
     assert (tmp_path / "open").read_bytes() == b'{"id":8}\n'
 
 
-def test_a_stream_that_is_left_early_ends_its_statement(client, server, shop) -> None:
-    with client.export("big") as stream:
+def busy(shop) -> int:
+    """How many of the reader's connections are in a statement or between two fetches of one."""
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'shop_reader' AND state <> 'idle'"
+    return int(asyncio.run(shop.fetch(asked))[0][0])
+
+
+def test_a_stream_that_is_left_early_ends_its_statement(client, shop) -> None:
+    with client.export("endless") as stream:
         assert next(iter(stream.rows()))["id"] == 1
-    request = stream.request_id
+        assert busy(shop) == 1
+    wait_until(lambda: busy(shop) == 0, seconds=10, what="the statement's end")
     assert client.query("orders", limit=1).rows, "and the client goes on"
-    assert request.startswith("req_")
+
+
+def test_a_cancelled_task_ends_its_statement(server, shop) -> None:
+    async def ask() -> None:
+        async with lensway.connect_async(server.url, server.admin_key) as client:
+            asking = asyncio.create_task(client.query("slow"))
+            while not await asyncio.to_thread(busy, shop):
+                assert not asking.done()
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            await asyncio.to_thread(wait_until, lambda: busy(shop) == 0, seconds=2.5, what="the statement's end")
+            assert await client.count("orders") == 5000
+
+    asyncio.run(ask())
+
+
+def test_many_may_share_a_client(server) -> None:
+    async def ask() -> list[int]:
+        async with lensway.connect_async(server.url, server.admin_key) as client:
+            return await asyncio.gather(*(client.count("orders", where={"id": {"$lte": n}}) for n in range(150)))
+
+    assert asyncio.run(ask()) == list(range(150))
+    with lensway.connect(server.url, server.admin_key) as client, concurrent.futures.ThreadPoolExecutor(16) as pool:
+        counts = pool.map(lambda n: client.count("orders", where={"id": {"$lte": n}}), range(50))
+        assert list(counts) == list(range(50))
