@@ -91,6 +91,8 @@ def test_forms_of_others_odd_ones_and_large_ones_change_nothing(stage) -> None:
         assert browser.get("/console/runners/rows", headers={"X-Requested-With": "console"}).status_code == 401
         browser.post("/console/login", data={"key": stage.deployment.admin_key})
         page = browser.get("/console/runners")
+        for path in ("", "/", "/login", "/runners", "/static/console.css", "/static/nothing", "/nothing"):
+            assert browser.get("/console" + path).headers["X-Request-Id"].startswith("req_"), path
         assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
         token = {"X-Form-Token": re.search(r'name="form-token" content="(\w+)"', page.text)[1]}
         forged: list[dict[str, str]] = [

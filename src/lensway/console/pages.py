@@ -12,8 +12,9 @@ from typing import Any, Final
 import jinja2
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lensway.auth import decisions, session
 from lensway.auth.address import Network, address_of
@@ -35,6 +36,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_REQUEST_ID: Final = "lensway.request_id"
 _FORM_BYTES_MAX: Final = 16 * 1024
 
 
@@ -59,6 +61,23 @@ class _Visit:
     def may_operate(self) -> bool:
         role = self.caller.identity.role
         return role is not None and role.value in ("admin", "operator")
+
+
+class _Identified:
+    """Gives every request of the Console its id, and every response the header with it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        id = new_request_id()
+
+        async def identified(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", id.encode())]
+            await send(message)
+
+        await self._app({**scope, _REQUEST_ID: id}, receive, identified)
 
 
 class Console:
@@ -105,12 +124,15 @@ class Console:
             Route("/events", self._signed_in(self._events)),
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ]
-        return [Mount("/console", routes=pages), Route("/console", self._home)]
+        return [Mount("/console", app=_Identified(Router(pages))), Route("/console", _Identified(self._to_runners))]
 
     # --- signing in -----------------------------------------------------------------------------------------------------------
 
     async def _home(self, request: Request) -> Response:
         return RedirectResponse("/console/runners", 303, _HEADERS)
+
+    async def _to_runners(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await RedirectResponse("/console/runners", 303, _HEADERS)(scope, receive, send)
 
     async def _login_page(self, request: Request) -> Response:
         return self._page("login.html", title="Sign in", error="")
@@ -193,7 +215,7 @@ class Console:
         caller = Caller(
             identity=identity,
             environment=environment,
-            request_id=new_request_id(),
+            request_id=request.scope[_REQUEST_ID],
             address=self._address(request),
         )
         return _Visit(request, caller, session.form_token(self._key, cookie))
