@@ -110,3 +110,30 @@ def test_keys_open_what_they_are_for(stage) -> None:
     assert stage.name("alpha") not in answer.text, "a publishable key learns no names of runners"
     nobody = stage.deployment.client("sk_" + "x" * 43)
     assert stage.query(client=nobody).status_code == 401
+
+
+def test_a_publishable_key_learns_no_names_of_runners_from_failures_either(stage) -> None:
+    public = stage.deployment.client(stage.client.post("/v1/keys", json={"kind": "pk", "name": "web"}).json()["key"])
+    fields = {"id": {"type": "integer", "primaryKey": True}}
+    for source, url in (
+        (stage.source, stage.database.reader_url),
+        (f"{stage.source}-off", "postgresql://a:b@127.0.0.1:1/c"),
+    ):
+        stage.client.post("/v1/sources", json={"name": source, "bridge": "postgres", "config": {"url": url}})
+        lens = {"source": source, "table": "public.orders", "fields": fields, "grants": {"query": "public"}}
+        assert stage.client.put(f"/v1/lenses/{source}", json=lens).status_code == 200
+    stage.runner("alpha", start=False)
+    name = stage.name("alpha")
+    for source in (stage.source, f"{stage.source}-off"):
+        stage.deployment.assign(name, source)
+    secret = (name, stage.identities["alpha"].id, "127.0.0.1", "ins_")
+    offline = stage.query(client=public, lens=stage.source)
+    assert (offline.status_code, offline.json()["error"]["code"]) == (503, "no_runners_online")
+    stage.start("alpha")
+    unreachable = stage.query(client=public, lens=f"{stage.source}-off")
+    assert (unreachable.status_code, unreachable.json()["error"]["code"]) == (502, "SOURCE_UNREACHABLE")
+    explained = public.post(f"/v1/query/{stage.source}/explain", json={})
+    kept = public.get(f"/v1/requests/{offline.headers['X-Request-Id']}")
+    assert (explained.status_code, kept.status_code) == (200, 200)
+    for answer in (offline, unreachable, explained, kept):
+        assert not [each for each in secret if each in answer.text], answer.text

@@ -37,6 +37,7 @@ def run(*arguments: str, cwd: pathlib.Path, **environment: str) -> subprocess.Co
     [
         (("--database-url", "postgresql://x"), {}, "--database-url"),
         (("--bus", "nats://x"), {}, "--bus"),
+        (("--metrics", "nonsense"), {}, "--metrics"),
         (("--http", "nonsense"), {}, "--http"),
         (("--tls-cert", "x.pem"), {}, "--tls-key"),
         (("--no-such-option",), {}, "--no-such-option"),

@@ -46,6 +46,9 @@ def serve(
     drain_seconds: Annotated[
         float, Parameter(help="After SIGTERM: time for requests to finish.")
     ] = limits.DRAIN_SECONDS,
+    metrics: Annotated[
+        str | None, Parameter(help="HOST:PORT of /metrics without a key, for a scraper; nowhere unless said.")
+    ] = None,
     database_url: Annotated[str | None, Parameter(show=False)] = None,
     bus: Annotated[str | None, Parameter(show=False)] = None,
     log_level: Annotated[str, Parameter(help="debug, info, warning or error.")] = "warning",
@@ -85,6 +88,7 @@ def serve(
         master_key=os.environ.get("LENSWAY_MASTER_KEY"),
         stall_seconds=_stall(stall_timeout),
         lame_duck_seconds=lame_duck_seconds,
+        metrics_address=None if metrics is None else _address(metrics, "--metrics"),
         drain_seconds=drain_seconds,
         is_losing_pushes=os.environ.get("LENSWAY_FAULT_LOSE_PUSHES") == "1",
     )

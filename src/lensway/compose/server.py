@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import datetime
 import os
 import pathlib
 import signal
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -28,6 +26,7 @@ from lensway.catalog.snapshot import Snapshot
 from lensway.clock import SystemClock
 from lensway.compose.environment import calm_collector
 from lensway.compose.http_connection import Connection
+from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error
 from lensway.compose.statuses import Statuses
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console, Uses
@@ -75,6 +74,8 @@ class ServerSettings:
     master_key: str | None = None
     drain_seconds: float = limits.DRAIN_SECONDS
     stall_seconds: float = limits.STALL_TIMEOUT_SECONDS
+    metrics_address: tuple[str, int] | None = None
+    """Where metrics are served without a key; None: nowhere."""
     lame_duck_seconds: float = 0.0
     """Time between readiness off and the first refused connection, for load balancers to notice."""
     is_losing_pushes: bool = False
@@ -103,14 +104,6 @@ class ServerSettings:
                 ErrorCode.INVALID_REQUEST, f"--tls-cert {self.tls_cert} and --tls-key {self.tls_key} cannot be used"
             ) from None
         return context
-
-
-class _Uvicorn(uvicorn.Server):
-    """Signals are ours: the order in which things stop is decided here."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class Server:
@@ -203,9 +196,14 @@ class Server:
         data_plane = DataPlane(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
         handlers = (data_plane, ControlPlane(use, desk, ring), operations)
         app = build_app(endpoint, handlers, mounts=console.routes())
+        scraped = None if settings.metrics_address is None else MetricsListener(*settings.metrics_address, metrics)
+        if scraped is not None:
+            scraped.start()
         try:
             await self._listen(app, listener, dispatcher, executor, operations, hub, tls, minted)
         finally:
+            if scraped is not None:
+                await scraped.close()
             await statuses.close()
 
     async def _listen(
@@ -220,7 +218,7 @@ class Server:
         minted: Secret | None,
     ) -> None:
         settings = self._settings
-        http = _Uvicorn(
+        http = HttpServer(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
                 host=settings.http_host,
@@ -240,12 +238,12 @@ class Server:
                 h11_max_incomplete_event_size=64 * limits.KIB,
             )
         )
-        sockets = [_bound(settings.http_host, settings.http_port, "--http")]
+        sockets = [bound(settings.http_host, settings.http_port, "--http")]
         try:
             await listener.start(settings.gateway_host, settings.gateway_port, tls=tls)
         except OSError as error:
             sockets[0].close()
-            raise _port_error(settings.gateway_host, settings.gateway_port, "--gateway", error) from None
+            raise port_error(settings.gateway_host, settings.gateway_port, "--gateway", error) from None
         serving = asyncio.create_task(http.serve(sockets=sockets), name="http")
         self._install_signals()
         stopping = asyncio.create_task(self._stopping.wait(), name="wait for the end")
@@ -341,24 +339,3 @@ def _runner_states(snapshot: Snapshot, dispatcher: Dispatcher) -> Iterator[tuple
         for runner in snapshot.runners(environment.id):
             live = any(not session.is_suspect for session in dispatcher.fleet.sessions_of(runner.id))
             yield environment.name, runner.name, live
-
-
-def _bound(host: str, port: int, option: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise _port_error(host, port, option, error) from None
-    bound.set_inheritable(True)
-    return bound
-
-
-def _port_error(host: str, port: int, option: str, error: OSError) -> LenswayError:
-    return LenswayError(
-        ErrorCode.INVALID_REQUEST,
-        f"cannot listen on {host}:{port} ({(error.strerror or 'address').lower()})",
-        hint=f"Is another server running there? Choose another address with {option} HOST:PORT.",
-    )

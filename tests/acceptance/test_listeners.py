@@ -1,11 +1,11 @@
-"""Addresses in the audit and in the limits of failed attempts: the peer, or what --trusted-proxies say, never a caller."""
+"""Who asks, behind proxies: the peer, or what --trusted-proxies say, never a caller. And the listener of metrics."""
 
 from __future__ import annotations
 
 import httpx2
 import pytest
 
-from lensway.testing.deployment import Deployment
+from lensway.testing.deployment import Deployment, free_ports
 
 pytestmark = pytest.mark.acceptance
 
@@ -35,3 +35,15 @@ def test_behind_a_trusted_proxy_the_caller_is_who_it_says_and_one_is_limited_alo
             assert (tried[0], tried[-1]) == (401, 429)
             signed_in = browser.post("/console/login", data={"key": deployment.admin_key}, headers=good)
             assert signed_in.status_code == 303, "somebody else behind the same proxy signs in all the same"
+
+
+def test_metrics_have_a_listener_of_their_own_that_takes_no_key(tmp_path) -> None:
+    (port,) = free_ports(1)
+    with Deployment(tmp_path, serve_options=("--metrics", f"127.0.0.1:{port}")) as deployment:
+        assert httpx2.get(f"{deployment.url}/metrics", trust_env=False).status_code == 401
+        own = f"http://127.0.0.1:{port}"
+        scraped = httpx2.get(f"{own}/metrics", trust_env=False)
+        assert scraped.headers["Content-Type"].startswith("text/plain")
+        assert 'lensway_requests_total{code="unauthenticated"} 1.0' in scraped.text
+        assert httpx2.get(f"{own}/v1/sources", trust_env=False).status_code == 404, "and nothing else is there"
+        assert deployment.server.stop() == 0

@@ -1,0 +1,84 @@
+"""HTTP servers of this process: sockets bound with one helpful line when they cannot be, and the listener of metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lensway.errors import ErrorCode, LenswayError
+from lensway.observe.metrics import CONTENT_TYPE, Metrics
+
+
+class HttpServer(uvicorn.Server):
+    """Signals are ours: the order in which things stop is decided here."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves them alone."""
+        yield
+
+
+def bound(host: str, port: int, option: str) -> socket.socket:
+    """A socket at this address. Raises LenswayError INVALID_REQUEST naming the option when it cannot be."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise port_error(host, port, option, error) from None
+    found.set_inheritable(True)
+    return found
+
+
+def port_error(host: str, port: int, option: str, error: OSError) -> LenswayError:
+    """The error for an address that cannot be bound."""
+    return LenswayError(
+        ErrorCode.INVALID_REQUEST,
+        f"cannot listen on {host}:{port} ({(error.strerror or 'address').lower()})",
+        hint=f"Is another server running there? Choose another address with {option} HOST:PORT.",
+    )
+
+
+class MetricsListener:
+    """`/metrics` without a key, on an address of its own: whoever reaches it may read it."""
+
+    def __init__(self, host: str, port: int, metrics: Metrics) -> None:
+        self._host, self._port = host, port
+
+        async def show(request: Request) -> Response:
+            return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+        app = Starlette(routes=[Route("/metrics", show)])
+        self._http = HttpServer(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                lifespan="off",
+                ws="none",
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Listen. Raises LenswayError when the port is in use."""
+        sockets = [bound(self._host, self._port, "--metrics")]
+        self._serving = asyncio.create_task(self._http.serve(sockets=sockets), name="metrics")
+
+    async def close(self) -> None:
+        """Stop listening."""
+        self._http.should_exit = True
+        if self._serving is not None:
+            await asyncio.wait({self._serving})
