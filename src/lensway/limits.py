@@ -231,6 +231,8 @@ CANCEL_SECONDS: Final = 2.0
 DEADLINE_SLACK_SECONDS: Final = 1.0
 """An outcome arrives by deadline + this (I2), and the database ends the statement by then too (I7)."""
 FETCH_BYTES_TARGET: Final = 64 * KIB
+FETCH_BYTES_MAX: Final = 64 * MIB
+"""Rows fetched at once whose size was not foreseen: larger ones are `limit_exceeded`. One row may have as much."""
 ARROW_BATCH_BYTES: Final = 256 * KIB
 """One record batch: small enough for the first rows to come at once, large enough that its own bytes do not count."""
 PARQUET_GROUP_BYTES: Final = 4 * MIB
@@ -313,7 +315,7 @@ assert ASSIGNMENT_PARTS_MAX * ASSIGNMENT_PART_BYTES_MAX < CONTROL_QUEUE_BYTES_MA
 assert CONFIG_BYTES_MAX * 16 // 9 < ASSIGNMENT_PART_BYTES_MAX
 assert ACCEPT_DELAY_SECONDS * 20 <= OFFER_TIMEOUT_SECONDS
 assert PAGE_BYTES_MAX <= PAGE_BYTES_TOTAL_MAX
-assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX
+assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX <= FETCH_BYTES_MAX
 assert 2 * RECONNECT_REFUSED_SECONDS < REVIVAL_SECONDS_MAX
 assert PROBE_SECONDS + PULSE_AFTER_SECONDS + PULSE_SECONDS + 2 * PULSE_LOOK_SECONDS < CONNECT_TIMEOUT_SECONDS
 assert CONNECTIONS_PER_SOURCE_MAX <= JOBS_PER_PAIR_MAX <= JOBS_PER_SESSION_DEFAULT

@@ -104,6 +104,8 @@ CELLS = [
     ("text", "varchar(9)", "'abc'", "abc"),
     ("text", "char(4)", "'ab'", "ab  "),
     ("text", "inet", "'10.0.0.1/8'", "10.0.0.1/8"),
+    ("text", "inet", "'::1'", "::1"),
+    ("text", "mood", "'fine'", "fine"),
     ("text", "interval", "'1 day 02:03:04'", "1 day 02:03:04"),
     ("integer", "smallint", "-3", -3),
     ("integer", "bigint", "9223372036854775807", 9223372036854775807),
@@ -163,6 +165,7 @@ def test_every_cell_of_the_table_of_types(postgres_reader, loop) -> None:
         fields[f"l{number}"] = (type, "list")
     reader = postgres_reader(
         lens("cells", **fields),
+        "CREATE TYPE mood AS ENUM ('fine', 'so-so')",
         f"CREATE TABLE cells (id int PRIMARY KEY, {columns})",
         f"INSERT INTO cells VALUES (1, {values})",
         "INSERT INTO cells (id) VALUES (2)",

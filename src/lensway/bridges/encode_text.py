@@ -83,13 +83,13 @@ class CsvLines(_Documents):
 
     def __init__(self, columns: Sequence[PlanColumn]) -> None:
         super().__init__(columns)
-        self._header = _csv_line([_csv_text(name) for name in self._names])
+        self._header = csv_header(self._names)
 
     def rows(self, rows: Sequence[Sequence[Any]], row_bytes_max: int) -> bytes:
         """A line for each row. Raises LenswayError ROW_TOO_LARGE."""
         lines = [_csv_line([_csv_cell(value) for value in each.values()]) for each in self.documents(rows)]
         chunk = "".join(lines).encode()
-        if len(chunk) > row_bytes_max and any(len(line.encode()) > row_bytes_max for line in lines):
+        if len(chunk) > row_bytes_max and any(len(line.encode()) - 2 > row_bytes_max for line in lines):
             raise row_too_large(row_bytes_max)
         return self._take_header() + chunk
 
@@ -98,8 +98,13 @@ class CsvLines(_Documents):
         return self._take_header()
 
     def _take_header(self) -> bytes:
-        header, self._header = self._header, ""
-        return header.encode()
+        header, self._header = self._header, b""
+        return header
+
+
+def csv_header(names: Sequence[str]) -> bytes:
+    """The first line."""
+    return _csv_line([_csv_text(name) for name in names]).encode()
 
 
 def _check_rows(documents: Sequence[Document], row_bytes_max: int) -> None:

@@ -28,12 +28,14 @@ from lensway.bridges.contract import (
     TableSummary,
 )
 from lensway.bridges.encode import ARROW_FORMATS, RowWriter
-from lensway.bridges.failures import timed_out
-from lensway.bridges.postgres_bulk_sql import COLUMNS_MAX
+from lensway.bridges.failures import limit_exceeded, row_too_large, timed_out
+from lensway.bridges.postgres_bulk_sql import COLUMNS_MAX, TEXT_FORMATS
+from lensway.bridges.postgres_guard import Cut
 from lensway.bridges.postgres_inspection import describe_table, list_tables, run_test
 from lensway.bridges.postgres_pool import PooledConnection
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
 from lensway.bridges.postgres_watch import RestingSink, WatchedPool
+from lensway.errors import LenswayError
 from lensway.query.compile import Compiled, compile_shape
 from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd, RowFormat, not_available
@@ -41,7 +43,8 @@ from lensway.query.result import ResultEnd, RowFormat, not_available
 _DIALECT: Final = "postgres"
 _SINGLE_STATEMENT_ROWS_MAX: Final = 1_000
 """Larger pages read through a cursor: all rows of one statement are in memory at once."""
-_FIRST_FETCH_ROWS: Final = 50
+_FIRST_FETCH_ROWS: Final = 10
+"""Nothing is known of their size yet."""
 _FETCH_ROWS_MAX: Final = 2_000
 """Some milliseconds of decoding: the loop serves others in between."""
 _FETCH_BYTES: Final = 4 * limits.FETCH_BYTES_TARGET
@@ -105,6 +108,8 @@ class PostgresSource:
                     ) as error:
                         if isinstance(error, TimeoutError):
                             raise
+                        if caller.connection is not None and (cut := caller.connection.driver.guard.cut):
+                            raise _too_large(cut, execution) from None
                         can_repeat = errors.is_broken_connection(error) or errors.is_stale_statement(error)
                         if is_last_try or writer.rows or not can_repeat:
                             raise errors.of_query(error) from None
@@ -153,6 +158,7 @@ class PostgresSource:
             raise
         finally:
             if is_clean:
+                connection.driver.guard.relax()
                 pool.release(connection)
             else:
                 await pool.discard(connection)
@@ -213,7 +219,7 @@ def _is_bulk(compiled: Compiled, execution: Execution) -> bool:
     return (
         execution.is_export
         and not compiled.shape.has_limit  # a page says the key of its last row, which lines made by the database hide
-        and execution.format is RowFormat.NDJSON
+        and execution.format in TEXT_FORMATS
         and len(output) <= COLUMNS_MAX
         and not any(column.is_list for column in output)
     )
@@ -228,6 +234,8 @@ async def _at_once(
 ) -> ResultEnd:
     await connection.limit_time(execution.deadline - time.monotonic())
     statement = await connection.tagged(compiled, compiled.sql, execution.tag)
+    bounds = execution.limits
+    connection.driver.guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=bounds.bytes_max)
     rows = await statement.fetch(*compiled.bind(plan))
     await writer.write(rows)
     return await writer.end(await _total(connection, compiled, plan))
@@ -244,7 +252,10 @@ async def _by_cursor(
         cursor = await statement.cursor(*compiled.bind(plan))
         count = _FIRST_FETCH_ROWS
         in_force = connection.timeout_seconds
-        while rows := await cursor.fetch(count):
+        row_bytes_max = execution.limits.row_bytes_max
+        while True:
+            driver.guard.expect(row_bytes_max=row_bytes_max, answer_bytes_max=limits.FETCH_BYTES_MAX)
+            rows = await cursor.fetch(count)
             await writer.write(rows)
             if writer.has_more or len(rows) < count:
                 break
@@ -256,6 +267,14 @@ async def _by_cursor(
                 in_force = seconds
         total = await _total(connection, compiled, plan)
     return await writer.end(total)
+
+
+def _too_large(cut: Cut, execution: Execution) -> LenswayError:
+    if cut is Cut.ROW:
+        return row_too_large(execution.limits.row_bytes_max)
+    if execution.is_export:
+        return limit_exceeded("bytes in rows that are read at once", limits.FETCH_BYTES_MAX)
+    return limit_exceeded("bytes", execution.limits.bytes_max)
 
 
 async def _total(connection: PooledConnection, compiled: Compiled, plan: Plan) -> int | None:

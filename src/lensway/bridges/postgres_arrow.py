@@ -38,7 +38,7 @@ def bulk_column(declared: PlanColumn, field: Any) -> BulkColumn:
     element = field.type.value_field if is_list else field
     name = (element.metadata or {}).get(_TYPE, b"").decode()
     # Of the types that the driver sends as text, only enums have names that are not PostgreSQL's own.
-    is_enum = pa.types.is_string(element.type) and name not in ("text", "varchar", "bpchar", "char", "name")
+    is_enum = pa.types.is_string(element.type) and name not in ("text", "varchar", "bpchar", "name")
     return BulkColumn(declared=declared, type_name=name, is_list=is_list, is_enum=is_enum)
 
 

@@ -34,17 +34,23 @@ Result = TypeVar("Result")
 
 
 class BulkConnection:
-    """One session, what runs on it, and the threads that it uses."""
+    """One session, the thread that it is used in, and what runs there.
 
-    def __init__(self, session: Session, threads: concurrent.futures.Executor) -> None:
+    Always the same thread: allocators keep memory for each, and it would be held as often as there are threads.
+    """
+
+    def __init__(
+        self, session: Session, thread: concurrent.futures.Executor, cancels: concurrent.futures.Executor
+    ) -> None:
         self.session = session
         self.idle_since = 0.0
-        self._threads = threads
+        self._thread = thread
+        self._cancels = cancels
         self._running: asyncio.Future[Any] | None = None
 
     def begin(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
         """Do this in a thread; one at a time. Await it with `asyncio.shield`: the thread goes on."""
-        self._running = future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        self._running = future = asyncio.get_running_loop().run_in_executor(self._thread, work)
         return future
 
     def is_usable(self) -> bool:
@@ -56,18 +62,20 @@ class BulkConnection:
         loop = asyncio.get_running_loop()
         running = self._running
         give_up = loop.time() + limits.CANCEL_SECONDS
-        if running is not None:
-            while not running.done() and loop.time() < give_up:
-                cancelling = loop.run_in_executor(self._threads, self.session.cancel)
-                await asyncio.wait({cancelling, running}, timeout=_CANCEL_AGAIN_SECONDS)
-            if not running.done():
-                running.add_done_callback(lambda _: self._threads.submit(self.session.close))
-                return
-            if not running.cancelled():
-                running.exception()
+        while running is not None and not running.done() and loop.time() < give_up:
+            cancelling = loop.run_in_executor(self._cancels, self.session.cancel)
+            await asyncio.wait({cancelling, running}, timeout=_CANCEL_AGAIN_SECONDS)
+        if running is not None and running.done() and not running.cancelled():
+            running.exception()
+        closing = self._thread.submit(self._close)
+        self._thread.shutdown(wait=False)
+        if running is None or running.done():
+            await asyncio.wrap_future(closing)
+
+    def _close(self) -> None:
         if self.session.is_streaming:
-            await loop.run_in_executor(self._threads, self.session.cancel)
-        await loop.run_in_executor(self._threads, self.session.close)
+            self.session.cancel()
+        self.session.close()
 
 
 class BulkSource:
@@ -77,8 +85,7 @@ class BulkSource:
         self._settings = settings
         self._policy = policy
         size = limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX
-        # A thread for each connection, and one to cancel what it does.
-        self._threads = concurrent.futures.ThreadPoolExecutor(4 * size, thread_name_prefix="postgres-bulk")
+        self._cancels = concurrent.futures.ThreadPoolExecutor(2 * size, thread_name_prefix="postgres-cancel")
         self._pages = Pool(settings, policy, size=size, connect=self._connected)
         self._exports = Pool(settings, policy, size=size, connect=self._connected)
 
@@ -102,7 +109,7 @@ class BulkSource:
         """Close every connection."""
         await self._pages.close()
         await self._exports.close()
-        self._threads.shutdown(wait=False)
+        self._cancels.shutdown(wait=False)
 
     async def _on_connection(
         self,
@@ -131,13 +138,16 @@ class BulkSource:
     async def _connected(self, settings: PostgresSettings, policy: AddressPolicy) -> BulkConnection:
         failure = unreachable("tcp", "unreachable")
         for address in await resolve(settings.host, settings.port, policy):
-            opening = asyncio.get_running_loop().run_in_executor(self._threads, _opened, settings, address)
+            thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="postgres-bulk")
+            opening = asyncio.get_running_loop().run_in_executor(thread, _opened, settings, address)
             try:
-                return BulkConnection(await asyncio.shield(opening), self._threads)
+                return BulkConnection(await asyncio.shield(opening), thread, self._cancels)
             except SessionError:
+                thread.shutdown(wait=False)
                 failure = unreachable("login", "login")
             except asyncio.CancelledError:
                 opening.add_done_callback(_close_late)
+                thread.shutdown(wait=False)
                 raise
         # libpq tells why in words only. The other driver fails for the same reason, and tells it by class.
         probe = await connect(settings, policy)

@@ -12,10 +12,19 @@ import pyarrow.compute as pc
 from lensway.bridges.arrow_encode import BatchEncoder, batch_encoder, check_row_sizes
 from lensway.bridges.arrow_types import schema_of
 from lensway.bridges.contract import Execution
+from lensway.bridges.encode_text import csv_header
 from lensway.bridges.failures import row_too_large, type_mismatch
 from lensway.bridges.postgres_adbc import Session
 from lensway.bridges.postgres_arrow import bulk_column, declared_type, shaped
-from lensway.bridges.postgres_bulk_sql import BulkColumn, batches_sql, lines_sql, spelled, with_values
+from lensway.bridges.postgres_bulk_sql import (
+    TEXT_FORMATS,
+    BulkColumn,
+    batches_sql,
+    csv_sql,
+    lines_sql,
+    spelled,
+    with_values,
+)
 from lensway.query.compile import Compiled
 from lensway.query.plan import Plan
 from lensway.query.result import RowFormat
@@ -40,6 +49,8 @@ class BulkJob:
         self._left = plan.limit
         self._encoder: BatchEncoder | None = None
         self._schema: Any = None
+        is_csv = execution.format is RowFormat.CSV
+        self._header = csv_header([column.name for column in self._output]) if is_csv else b""
         self.has_more = False
         self.last_key: tuple[object, ...] | None = None
         self.total: int | None = None
@@ -56,6 +67,8 @@ class BulkJob:
         row_bytes, count = self._execution.limits.row_bytes_max, compiled.output_count
         if self._execution.format is RowFormat.NDJSON:
             sql = lines_sql(statement, columns, count, row_bytes)
+        elif self._execution.format is RowFormat.CSV:
+            sql = csv_sql(statement, columns, count, row_bytes)
         else:
             sql = batches_sql(statement, columns, count, compiled.key_positions, row_bytes)
         # In front: behind it, the comment would swallow what the driver puts around the statement.
@@ -81,7 +94,11 @@ class BulkJob:
             sql = self._with_values(self._compiled.count_sql, self._compiled.bind_count(self._plan))
             self.total = self._session.row(sql)[0]
         self._session.execute("ROLLBACK")
-        return b"" if self._encoder is None else self._encoder.end()
+        return self._take_header() if self._encoder is None else self._encoder.end()
+
+    def _take_header(self) -> bytes:
+        header, self._header = self._header, b""
+        return header
 
     def _columns(self, schema: Any) -> Sequence[BulkColumn]:
         fields = list(schema)
@@ -91,7 +108,7 @@ class BulkJob:
             if not column.fits():
                 wanted = f"a list of {declared.type.value}" if declared.is_list else declared.type.value
                 raise type_mismatch(declared.name, wanted, column.type_name + ("[]" if column.is_list else ""))
-        if self._execution.format is not RowFormat.NDJSON:
+        if self._execution.format not in TEXT_FORMATS:
             declared_types = [declared_type(*each) for each in zip(columns, fields, strict=True)]
             self._schema = schema_of(self._output, declared_types[: len(self._output)])
             self._encoder = batch_encoder(self._execution.format, self._schema)
@@ -107,7 +124,9 @@ class BulkJob:
     def _encoded(self, batch: Any) -> bytes:
         row_bytes = self._execution.limits.row_bytes_max
         if self._encoder is None:
-            return _lines(batch.column(0), row_bytes)
+            return self._take_header() + _lines(
+                batch.column(0), row_bytes, 2 if self._execution.format is RowFormat.CSV else 1
+            )
         made = shaped(batch, self._schema, self._output, self._execution.format.value)
         check_row_sizes(made, row_bytes)
         count = len(self._output)
@@ -117,12 +136,12 @@ class BulkJob:
         return self._encoder.batch(made)
 
 
-def _lines(lines: Any, row_bytes_max: int) -> bytes:
+def _lines(lines: Any, row_bytes_max: int, ending: int) -> bytes:
     """The texts of a column, one behind the other: they are the bytes of its buffer."""
     _, offsets, data = lines.buffers()
     ends = pa.Array.from_buffers(pa.int32(), len(lines) + 1, [None, offsets], offset=lines.offset)
     start, stop = ends[0].as_py(), ends[len(lines)].as_py()
-    if stop - start > row_bytes_max and pc.max(pc.binary_length(lines)).as_py() - 1 > row_bytes_max:
+    if stop - start > row_bytes_max and pc.max(pc.binary_length(lines)).as_py() - ending > row_bytes_max:
         raise row_too_large(row_bytes_max)
     text: bytes = data.slice(start, stop - start).to_pybytes()
     return text

@@ -16,20 +16,23 @@ import msgspec
 from lensway.bridges.postgres_values import fits
 from lensway.query.fields import FieldType
 from lensway.query.plan import PlanColumn
+from lensway.query.result import RowFormat
 
 ROW_TOO_LARGE_STATE: Final = "2201G"
 """SQLSTATE of `width_bucket` without buckets, which the guard raises; no statement of ours can come by it otherwise."""
 NESTED_LIST_STATE: Final = "2201E"
 """SQLSTATE of the logarithm of a negative number, raised for lists of lists."""
+TEXT_FORMATS: Final = frozenset({RowFormat.NDJSON, RowFormat.CSV})
+"""Formats whose lines PostgreSQL makes."""
 COLUMNS_MAX: Final = 200
-"""Columns of a statement whose rows PostgreSQL writes as NDJSON: one expression for each, nested in the one before."""
+"""Columns of a statement whose lines PostgreSQL makes: one expression for each, nested in the one before."""
 
 _TOKENS: Final = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|\$(\d+)""")
-_SENT_AS_TEXT: Final = frozenset({"text", "varchar", "bpchar", "char", "name"})
+_SENT_AS_TEXT: Final = frozenset({"text", "varchar", "bpchar", "name"})
 _SIZED: Final = frozenset({"text", "varchar", "bpchar", "bytea"})
 _FIXED: Final = frozenset(
     {"int2", "int4", "int8", "oid", "float4", "float8", "bool", "date", "time", "timetz", "timestamp", "timestamptz"}
-    | {"uuid", "name", "char", "money", "interval"}
+    | {"uuid", "name", "money", "interval"}
 )
 _LARGE_BYTES: Final = 65_536
 
@@ -104,6 +107,21 @@ def lines_sql(statement: str, columns: Sequence[BulkColumn], output: int, row_by
     return _wrapped(" || ".join(parts) + " AS line", statement, len(columns))
 
 
+def csv_sql(statement: str, columns: Sequence[BulkColumn], output: int, row_bytes: int) -> str:
+    """The rows as lines of CSV, in one column of text."""
+    shown = columns[:output]
+    # A line with nothing on it is no record for many readers.
+    absent = "'\"\"'" if output == 1 else "''"
+    start = "''" if _largest(shown) is None else _guarded("''", shown, row_bytes)
+    parts = [start]
+    for number, column in enumerate(shown):
+        if number:
+            parts.append("','")
+        parts.append(f"coalesce({_csv(f'q.c{number}', column)}, {absent})")
+    parts.append("E'\\r\\n'")
+    return _wrapped(" || ".join(parts) + " AS line", statement, len(columns))
+
+
 def _wrapped(expressions: str, statement: str, count: int) -> str:
     names = ", ".join(f"c{number}" for number in range(count))
     return f"SELECT {expressions} FROM ({statement}) AS q({names})"  # noqa: S608 - identifiers and literals are quoted
@@ -156,7 +174,7 @@ def _shown(number: int, column: BulkColumn) -> str:
     name = column.type_name
     match column.declared.type:
         case FieldType.TEXT:
-            return value if name in _SENT_AS_TEXT or column.is_enum else f"{value}::text{brackets}"
+            return value if name in _SENT_AS_TEXT or column.is_enum else _written(value, column)
         case FieldType.INTEGER:
             return value if name == "int8" else f"{value}::bigint{brackets}"
         case FieldType.NUMBER:
@@ -184,8 +202,19 @@ def _key(position: int, column: BulkColumn) -> str:
             return _shown(position, column)
         case FieldType.TIME | FieldType.TIMESTAMP:
             return _text(value, column)
+        case FieldType.TEXT:
+            return _written(value, column)
         case _:
             return f"{value}::text"
+
+
+def _written(value: str, column: BulkColumn) -> str:
+    """The text as PostgreSQL writes the value. A cast to text does something else: to char(n), to addresses."""
+    if column.is_list:
+        return f"{value}::text::text[]"
+    if column.type_name in ("text", "varchar"):
+        return f"{value}::text"
+    return f"CASE WHEN {value} IS NULL THEN NULL ELSE concat({value}) END"
 
 
 # --- text -------------------------------------------------------------------------------------------------------------------
@@ -206,6 +235,28 @@ def _json(value: str, column: BulkColumn) -> str:
             return f"'\"' || translate(encode({value}, 'base64'), E'\\n', '') || '\"'"
         case _:
             return f"'\"' || {_text(value, column)} || '\"'"
+
+
+def _csv(value: str, column: BulkColumn) -> str:
+    match column.declared.type:
+        case FieldType.TEXT:
+            return _csv_text(_written(value, column), value)
+        case FieldType.JSON:
+            return _csv_text(_json(value, column), value)
+        case FieldType.BYTES:
+            encoded = f"translate(encode({value}, 'base64'), E'\\n', '')"
+            return f"CASE WHEN octet_length({value}) = 0 THEN '\"\"' ELSE {encoded} END"
+        case FieldType.NUMBER if column.type_name in ("float4", "float8"):
+            return f"trim(both '\"' from {_json_number(value, column.type_name)})"
+        case FieldType.INTEGER | FieldType.BOOLEAN | FieldType.NUMBER:
+            return f"{value}::text"
+        case _:
+            return _text(value, column)
+
+
+def _csv_text(text: str, value: str) -> str:
+    quoted = f"'\"' || replace({text}, '\"', '\"\"') || '\"'"
+    return f"CASE WHEN {value} IS NULL THEN NULL WHEN {text} ~ E'^$|[\",\\r\\n]' THEN {quoted} ELSE {text} END"
 
 
 def _text(value: str, column: BulkColumn) -> str:

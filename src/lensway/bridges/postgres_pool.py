@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import asyncpg
@@ -18,6 +18,7 @@ from lensway.bridges import postgres_errors as errors
 from lensway.bridges.addresses import resolve
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.failures import type_mismatch, unreachable
+from lensway.bridges.postgres_guard import GuardedConnection
 from lensway.bridges.postgres_pulse import Pulse, Wait, watch_socket
 from lensway.bridges.postgres_settings import PostgresSettings
 from lensway.bridges.postgres_values import TEXT_DECODERS, fits
@@ -51,6 +52,13 @@ SELECT set_config(wanted.name, wanted.value, false) FROM pg_settings JOIN (VALUE
 )
 
 
+_OWN: Final = ("pg_catalog", "information_schema")
+_ENUMS: Final = """
+SELECT t.oid FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem
+WHERE t.oid = ANY($1::oid[]) AND coalesce(e.typtype, t.typtype) = 'e'
+"""
+
+
 class PooledConnection:
     """One connection with its prepared statements and the statement timeout that is in force on it."""
 
@@ -61,6 +69,8 @@ class PooledConnection:
         self.idle_since = 0.0
         self.wait = Wait(address, connection.terminate, connection.get_server_pid())
         self.timeout_seconds = 0
+        self._enums: set[int] = set()
+        self._known_types: set[int] = set()
         self._statements: BoundedCache[str, Any] = BoundedCache(
             entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX
         )
@@ -70,8 +80,7 @@ class PooledConnection:
         statement = self._statements.get(sql)
         if statement is None:
             statement = await self.driver.prepare(sql)
-            if sql == compiled.sql and compiled.shape.kind is not PlanKind.COUNT:
-                check_columns(compiled, statement)
+            await self._check(compiled, sql, statement)
             self._statements.put(sql, statement, len(sql))
         return statement
 
@@ -80,9 +89,19 @@ class PooledConnection:
         if not (self._has_statement_tags or always):
             return await self.prepared(compiled, sql)
         statement = await self.driver.prepare(f"{sql} /* lensway {tag.replace('*', '')} */")
-        if sql == compiled.sql and compiled.shape.kind is not PlanKind.COUNT:
-            check_columns(compiled, statement)
+        await self._check(compiled, sql, statement)
         return statement
+
+    async def _check(self, compiled: Compiled, sql: str, statement: Any) -> None:
+        if sql != compiled.sql or compiled.shape.kind is PlanKind.COUNT:
+            return
+        types = {attribute.type.oid for attribute in statement.get_attributes() if attribute.type.schema not in _OWN}
+        if unknown := types - self._known_types:
+            # The driver does not say which types are enums.
+            found = await self.driver.fetch(_ENUMS, list(unknown))
+            self._enums.update(row["oid"] for row in found)
+            self._known_types |= unknown
+        check_columns(compiled, statement, self._enums)
 
     def forget_statements(self) -> None:
         """Prepare everything again: a table has changed."""
@@ -110,13 +129,16 @@ class PooledConnection:
             self.driver.terminate()
 
 
-def check_columns(compiled: Compiled, statement: Any) -> None:
-    """Raises LenswayError type_mismatch naming the first field whose column is something else."""
+def check_columns(compiled: Compiled, statement: Any, enums: Collection[int]) -> None:
+    """Raises LenswayError type_mismatch naming the first field whose column is something else.
+
+    ``enums`` are the types that are enums, or lists of them.
+    """
     for column, attribute in zip(compiled.columns, statement.get_attributes(), strict=True):
         kind, name = attribute.type.kind, attribute.type.name
         is_list = kind == "array"
         element = name.removesuffix("[]").removeprefix("_")
-        element_kind = "enum" if is_list and attribute.type.schema != "pg_catalog" else kind
+        element_kind = "enum" if attribute.type.oid in enums else kind
         if is_list != column.is_list or not fits(column.type, element, element_kind):
             wanted = f"a list of {column.type.value}" if column.is_list else column.type.value
             raise type_mismatch(column.name, wanted, name)
@@ -336,4 +358,5 @@ async def _driver(settings: PostgresSettings, address: str, context: Any) -> Any
         timeout=limits.CONNECT_TIMEOUT_SECONDS,
         statement_cache_size=0,
         target_session_attrs="any",
+        connection_class=GuardedConnection,
     )

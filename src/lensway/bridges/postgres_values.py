@@ -88,7 +88,7 @@ TEXT_DECODERS: Final[Mapping[str, Callable[[str], Any]]] = {
 
 _INTEGERS: Final = frozenset({"int2", "int4", "int8", "oid"})
 _PLAIN_TEXTS: Final = frozenset(
-    {"text", "varchar", "bpchar", "char", "name", "citext", "interval", "inet", "cidr", "macaddr", "macaddr8"}
+    {"text", "varchar", "bpchar", "name", "citext", "interval", "inet", "cidr", "macaddr", "macaddr8"}
     | {"money", "xml", "bit", "varbit", "tsvector", "point", "pg_lsn", "uuid"}
 )
 COLUMN_TYPES: Final[Mapping[FieldType, frozenset[str]]] = {
