@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from benchmarks.figures import dispatch, hot_path
+from benchmarks.figures import bulk, dispatch, hot_path, memory, sharing
 from benchmarks.report import Line, machine
 from benchmarks.stage import Stage, stage
 
@@ -17,6 +17,12 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "point": hot_path.point,
     "page": hot_path.page,
     "dispatch": dispatch.added,
+    "arrow": bulk.arrow,
+    "ndjson": bulk.ndjson,
+    "export-memory": memory.export,
+    "stalled": memory.stalled,
+    "beside-export": sharing.beside_export,
+    "first-row": sharing.first_row,
 }
 
 

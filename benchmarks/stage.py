@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import asyncpg
@@ -21,13 +21,16 @@ from lensway.testing.deployment import Deployment, Process, clean_environment, f
 from lensway.testing.postgres import PostgresCluster
 
 ORDERS = 200_000
-_FIELDS = {
+LARGE_ROWS = 500_000
+"""Rows of about 1,000 bytes of an export that does not end while something else is measured."""
+ORDER_FIELDS = {
     "id": {"type": "integer", "primaryKey": True},
     "customer": {"type": "text"},
     "note": {"type": "text"},
     "total": {"type": "decimal"},
     "placed": {"type": "timestamp"},
 }
+WIDE_FIELDS = {"id": {"type": "integer", "primaryKey": True}, "body": {"type": "text"}}
 _TABLES = (
     "CREATE TABLE orders (id bigint PRIMARY KEY, customer text, note text, total numeric, placed timestamptz)",
     f"INSERT INTO orders SELECT i, 'customer ' || i % 997, repeat('note ', 4) || i, i / 7.0::numeric(12,2), "
@@ -48,8 +51,9 @@ class Stage:
         self.dsn = cluster.url("reader", "secret", "bench")
         asyncio.run(cluster.create_role_and_database("reader", "secret", "bench"))
         self.execute(*_TABLES)
-        self._make("sources", {"name": "main", "bridge": "postgres", "config": {"url": self.dsn}})
-        self.add_lens("orders", "public.orders", _FIELDS)
+        self.made: set[str] = set()
+        self.add_source("main")
+        self.add_lens("orders", "public.orders", ORDER_FIELDS)
         self.key: str = self._make("keys", {"kind": "sk", "name": "bench"})["key"]
         self.runner: Process = deployment.start_runner(deployment.create_runner("alpha"))
 
@@ -70,9 +74,13 @@ class Stage:
 
         asyncio.run(run())
 
-    def add_lens(self, name: str, table: str, fields: dict[str, Any]) -> None:
+    def add_source(self, name: str) -> None:
+        """A source of this name; all of them are the one database."""
+        self._make("sources", {"name": name, "bridge": "postgres", "config": {"url": self.dsn}})
+
+    def add_lens(self, name: str, table: str, fields: Mapping[str, Any], *, source: str = "main") -> None:
         """A lens on a table of the source."""
-        answer = self.client.put(f"/v1/lenses/{name}", json={"source": "main", "table": table, "fields": fields})
+        answer = self.client.put(f"/v1/lenses/{name}", json={"source": source, "table": table, "fields": fields})
         assert answer.status_code in (200, 201), answer.text
 
     def place(self, where: str) -> None:
