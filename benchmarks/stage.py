@@ -55,7 +55,11 @@ class Stage:
         self.add_source("main")
         self.add_lens("orders", "public.orders", ORDER_FIELDS)
         self.key: str = self._make("keys", {"kind": "sk", "name": "bench"})["key"]
-        self.runner: Process = deployment.start_runner(deployment.create_runner("alpha"))
+        self.runner: Process = deployment.start_runner(
+            # At most half of what a runner takes may be exports, and one figure holds fifty of them.
+            deployment.create_runner("alpha"),
+            environment={"LENSWAY_RUNNER_CAPACITY": "128"},
+        )
 
     @property
     def server(self) -> Process:

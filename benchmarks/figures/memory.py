@@ -66,7 +66,8 @@ def stalled(stage: Stage, *, is_quick: bool) -> Sequence[Line]:
         authorization=f"Bearer {stage.key}",
         rate=_RATE,
     )
-    drive(load)
+    with reading(stage.deployment.http_port, stage.key, "sample"):
+        drive(load)
     before = drive(load)
     idle = {name: stages.resident_bytes(pid) for name, pid in pids.items()}
     with contextlib.ExitStack() as stack:
@@ -74,7 +75,8 @@ def stalled(stage: Stage, *, is_quick: bool) -> Sequence[Line]:
             caller = Caller(stage.deployment.http_port, key=stage.key, receive_buffer_bytes=4096)
             stack.enter_context(caller)
             caller.post(f"/v1/query/{lenses[number % len(lenses)]}/export", headers={"Accept": "application/x-ndjson"})
-            assert caller.read(16).startswith(b"HTTP/1.1 200"), "an export was refused"
+            head = caller.read(1024)
+            assert head.startswith(b"HTTP/1.1 200"), f"export {number + 1} was refused: {head!r}"
         during = drive(load)
         grown = {name: (stages.resident_bytes(pid) - idle[name]) / 2**20 for name, pid in pids.items()}
     lines = [

@@ -12,12 +12,12 @@ from benchmarks.figures.memory import wide
 from benchmarks.load import Load, drive
 from benchmarks.reader import reading
 from benchmarks.report import Line
+from benchmarks.slow_link import slow_link
 from benchmarks.stage import Stage
-from lensway.testing.chaos_proxy import ChaosProxy, Faults
 
 _RATE = 100
 _LINK_BITS = 20_000_000
-_LINK_LATENCY_SECONDS = 0.005
+_LINK_DELAY_SECONDS = 0.005
 
 
 def beside_export(stage: Stage, *, is_quick: bool) -> Sequence[Line]:
@@ -63,17 +63,15 @@ def _loopback(stage: Stage, lens: str, *, is_quick: bool) -> Sequence[Line]:
 
 
 def _slow_link(stage: Stage, lens: str, *, is_quick: bool) -> Sequence[Line]:
-    faults = Faults(bytes_per_second=_LINK_BITS / 8, latency_seconds=_LINK_LATENCY_SECONDS)
     deployment = stage.deployment
-    with ChaosProxy(("127.0.0.1", deployment.gateway_port)) as proxy:
-        proxy.set(up=faults, down=faults)
+    with slow_link(deployment.gateway_port, _LINK_BITS, _LINK_DELAY_SECONDS) as port:
         if "remote" not in stage.made:
             stage.made.add("remote")
             stage.add_source("remote")
             stage.add_lens("remote_orders", "public.orders", stages.ORDER_FIELDS, source="remote")
             stage.add_lens("remote_wide", f"public.{lens}", stages.WIDE_FIELDS, source="remote")
-        identity = deployment.create_runner(f"beta-{proxy.port}")
-        runner = deployment.start_runner(identity, gateway_url=f"ws://127.0.0.1:{proxy.port}/connect")
+        identity = deployment.create_runner(f"beta-{port}")
+        runner = deployment.start_runner(identity, gateway_url=f"ws://127.0.0.1:{port}/connect")
         deployment.assign(identity.name, "remote")
         load = _load(stage, "remote_orders", 2.0 if is_quick else 6.0)
         drive(load)
@@ -87,7 +85,7 @@ def _slow_link(stage: Stage, lens: str, *, is_quick: bool) -> Sequence[Line]:
         Line(
             figure=f"1-row p99 beside an export, {_LINK_BITS // 1_000_000} Mbit/s link",
             measured=f"p50 {during.percentile(0.5):.1f} ms, p99 {during.percentile(0.99):.1f} ms at {_RATE}/s",
-            reference=f"idle p99 {idle.percentile(0.99):.1f} ms ({_LINK_LATENCY_SECONDS * 1000:.0f} ms each way)",
+            reference=f"idle p99 {idle.percentile(0.99):.1f} ms ({_LINK_DELAY_SECONDS * 1000:.0f} ms each way)",
             value=during.percentile(0.99),
             bar=150.0,
             unit="ms",
@@ -99,7 +97,12 @@ def first_row(stage: Stage, *, is_quick: bool) -> Sequence[Line]:
     """From sending the request to the first bytes of rows of a large export."""
     stage.place("runner")
     lens = wide(stage, stages.LARGE_ROWS)
-    taken = sorted(_first_row_ms(stage, lens) for _ in range(10 if is_quick else 30))[:-1]
+    taken = []
+    for _ in range(10 if is_quick else 30):
+        # One that was left early takes its connection with it: this makes the next one warm, as it is in use.
+        _first_row_ms(stage, "sample")
+        taken.append(_first_row_ms(stage, lens))
+    taken = sorted(taken)[:-1]
     median = statistics.median(taken)
     return [
         Line(
@@ -123,5 +126,7 @@ def _first_row_ms(stage: Stage, lens: str) -> float:
     assert answer.status == 200, answer.read()
     assert answer.read1(100), "the export gave no rows"
     taken = (time.perf_counter() - started) * 1000
+    if lens == "sample":
+        answer.read()
     connection.close()
     return taken
