@@ -433,6 +433,34 @@ def test_sqlite_is_read_only_and_can_be_interrupted(file: pathlib.Path, loop) ->
     loop.run_until_complete(reader.library.close())
 
 
+def test_a_locked_sqlite_file_is_waited_for_and_the_wait_can_be_ended(file: pathlib.Path, loop) -> None:
+    writer = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    writer.execute("CREATE TABLE locked AS SELECT 1 AS id")
+    reader = Reader("sqlite", {"path": str(file)}, lens("locked", id=("integer", "key")))
+
+    async def run() -> None:
+        writer.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        with pytest.raises(LenswayError) as error:
+            await reader.run(reader.page(), seconds=0.3)
+        assert error.value.code is ErrorCode.QUERY_TIMEOUT
+        asking = asyncio.create_task(reader.run(reader.page()))
+        done, _ = await asyncio.wait({asking}, timeout=0.1)
+        assert not done
+        asking.cancel()
+        await asyncio.wait({asking})
+        assert time.monotonic() - started < 1.5
+        asking = asyncio.create_task(reader.run(reader.page()))
+        done, _ = await asyncio.wait({asking}, timeout=0.1)
+        assert not done
+        writer.execute("COMMIT")
+        assert (await asking)[0] == b'{"id":1}'
+        await reader.library.close()
+
+    loop.run_until_complete(run())
+    writer.close()
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------------
 
 

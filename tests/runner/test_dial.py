@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pathlib
 import socket
+import ssl
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,19 +16,20 @@ from lensway.compose.websocket import WebSocketTransport
 from lensway.protocol.version import SUBPROTOCOL
 from lensway.runner.dial import Dialer, DialError
 from lensway.runner.settings import read_settings
+from lensway.testing.postgres import write_certificate
 
 
 @contextlib.asynccontextmanager
-async def gateway() -> AsyncIterator[int]:
+async def gateway(tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     async def wait(connection) -> None:
         await connection.wait_closed()
 
-    server: Server = await serve(wait, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL])
+    server: Server = await serve(wait, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL], ssl=tls)
     async with server:
         yield next(iter(server.sockets)).getsockname()[1]
 
 
-def dialer(port: int, *answers: list[str] | None) -> Dialer:
+def dialer(port: int, *answers: list[str] | None, ca_file: pathlib.Path | None = None, scheme: str = "ws") -> Dialer:
     """One whose resolver gives these answers in turn; None is a failure."""
     left = iter(answers)
 
@@ -40,8 +43,9 @@ def dialer(port: int, *answers: list[str] | None) -> Dialer:
         {
             "LENSWAY_RUNNER_ID": "run_" + "a" * 20,
             "LENSWAY_RUNNER_TOKEN": "rk_" + "a" * 43,
-            "LENSWAY_GATEWAY_URL": f"ws://gateway.example:{port}/connect",
-        },
+            "LENSWAY_GATEWAY_URL": f"{scheme}://localhost:{port}/connect",
+        }
+        | ({} if ca_file is None else {"LENSWAY_CA_FILE": str(ca_file)}),
         insecure=True,
     )
     return Dialer(settings, WebSocketTransport, resolve)
@@ -64,3 +68,20 @@ def test_a_name_that_was_never_looked_up_is_said_so() -> None:
         asyncio.run(dialer(1, None)())
     assert caught.value.cause == "unknown_host"
     assert not caught.value.is_final
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_with_the_variable_that_helps(tmp_path: pathlib.Path) -> None:
+    write_certificate(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+
+    async def run() -> None:
+        async with gateway(tls) as port:
+            with pytest.raises(DialError) as caught:
+                await dialer(port, ["127.0.0.1"], scheme="wss")()
+            assert (caught.value.cause, caught.value.is_final) == ("certificate", False)
+            assert "LENSWAY_CA_FILE" in caught.value.hint
+            transport = await dialer(port, ["127.0.0.1"], ca_file=tmp_path / "server.crt", scheme="wss")()
+            await transport.close()
+
+    asyncio.run(run())

@@ -13,7 +13,7 @@ import pathlib
 import sqlite3
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -72,6 +72,9 @@ _ALLOWED_FUNCTIONS: Final = frozenset(
     }
 )
 _ALLOWED_PRAGMAS: Final = frozenset({"table_info", "table_list", "table_xinfo"})
+
+_LOCKED_SECONDS_MAX: Final = limits.CONNECT_TIMEOUT_SECONDS
+_LOCKED_PAUSE_SECONDS: Final = 0.02
 
 Result = TypeVar("Result")
 
@@ -207,16 +210,20 @@ class SqliteSource:
     async def _connection(self, deadline: float) -> Any:
         """Gives a function that does work on one connection in a thread; ended by interruption."""
         loop = asyncio.get_running_loop()
-        connection = self._idle.pop() if self._idle else await loop.run_in_executor(self._threads, self._opened)
+        connection = self._idle.pop() if self._idle else await self._open(deadline)
         connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_CHECK)
 
         async def work(do: Callable[[sqlite3.Connection], Result]) -> Result:
+            try:
+                return await self._patiently(deadline, lambda: work_once(do))
+            except sqlite3.Error as error:
+                raise _of_sqlite(error, connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)) from None
+
+        async def work_once(do: Callable[[sqlite3.Connection], Result]) -> Result:
             future = loop.run_in_executor(self._threads, do, connection)
             try:
                 result: Result = await self._within(deadline, asyncio.shield(future))
                 return result
-            except sqlite3.Error as error:
-                raise _of_sqlite(error, connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)) from None
             finally:
                 # Interrupt again and again: one that comes before the statement has begun is lost.
                 while not future.done():
@@ -233,6 +240,24 @@ class SqliteSource:
             else:
                 self._idle.append(connection)
 
+    async def _open(self, deadline: float) -> sqlite3.Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            return await self._patiently(deadline, lambda: loop.run_in_executor(self._threads, self._opened))
+        except sqlite3.Error as error:
+            raise _of_sqlite(error) from None
+
+    async def _patiently(self, deadline: float, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """Wait for a lock here and not in the library, whose wait nothing can interrupt."""
+        give_up = time.monotonic() + _LOCKED_SECONDS_MAX
+        while True:
+            try:
+                return await attempt()
+            except sqlite3.Error as error:
+                if not _is_locked(error) or time.monotonic() >= give_up:
+                    raise
+            await self._within(deadline, asyncio.sleep(_LOCKED_PAUSE_SECONDS))
+
     async def _within(self, deadline: float, awaited: Any) -> Any:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
@@ -245,23 +270,22 @@ class SqliteSource:
         path = confined_path(self._path, self._policy)
         if not path.is_file():
             raise unreachable("login", "no_file")
+        connection = sqlite3.connect(_uri(path), uri=True, check_same_thread=False, isolation_level=None, timeout=0.0)
         try:
-            connection = sqlite3.connect(
-                _uri(path),
-                uri=True,
-                check_same_thread=False,
-                isolation_level=None,
-                timeout=limits.CONNECT_TIMEOUT_SECONDS,
-            )
-        except sqlite3.Error as error:
-            raise _of_sqlite(error) from None
-        connection.execute("PRAGMA query_only = ON")
-        for name, function in FUNCTIONS.items():
-            connection.create_function(name, 1, function, deterministic=True)
-        # Its first use declares a virtual table, which to an authorizer looks like a write.
-        connection.execute("SELECT 1 FROM json_each('[1]')").fetchall()
+            connection.execute("PRAGMA query_only = ON")
+            for name, function in FUNCTIONS.items():
+                connection.create_function(name, 1, function, deterministic=True)
+            # Its first use declares a virtual table, which to an authorizer looks like a write.
+            connection.execute("SELECT 1 FROM json_each('[1]')").fetchall()
+        except sqlite3.Error:
+            connection.close()
+            raise
         connection.set_authorizer(_authorize)
         return connection
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _uri(path: pathlib.Path) -> str:
