@@ -44,6 +44,7 @@ def test_a_stream_is_read_as_it_arrives(server) -> None:
     with lensway.connect(server.url, server.admin_key) as client:
         with client.export("orders", format="arrow") as stream:
             assert stream.to_polars().height == 5000
+            assert stream.rows_received == 5000
         with client.export("orders", format="arrow") as stream:
             assert duckdb.sql("SELECT count(*) FROM stream").fetchall() == [(5000,)]
         with client.export("orders") as stream, pytest.raises(TypeError, match="not Arrow"):

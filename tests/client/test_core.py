@@ -9,13 +9,15 @@ import itertools
 import json
 
 import hypothesis
+import pyarrow
+import pyarrow.ipc
 import pytest
 from hypothesis import strategies
 
 import lensway
 import lensway.client
 from lensway import limits
-from lensway.client import core, core_operations, core_stream, exceptions
+from lensway.client import core, core_arrow, core_operations, core_stream, exceptions
 from lensway.client.core import Answer, Connection, Emit, Loss, Lost, Now, Pause, Read, Repeat, Request, Send
 from lensway.errors import CODES, ErrorCode, LenswayError, Retry
 
@@ -231,6 +233,39 @@ def test_rows_of_csv_are_counted_however_they_are_quoted_and_split(rows: list[li
     incoming.begin(Answer(200, {"content-type": "text/csv; charset=utf-8"}, b"", "x"))
     assert incoming.take(whole[:cut]) + incoming.take(whole[cut:]) == whole
     assert incoming.rows_received == len(rows)
+
+
+def arrow_stream(*batches: list[int], compression: str | None = None) -> bytes:
+    buffer = io.BytesIO()
+    schema = pyarrow.schema([("id", pyarrow.int64()), ("text", pyarrow.string())])
+    options = pyarrow.ipc.IpcWriteOptions(compression=compression)
+    with pyarrow.ipc.new_stream(buffer, schema, options=options) as writer:
+        for batch in batches:
+            writer.write_batch(pyarrow.record_batch([batch, [str(each) for each in batch]], schema=schema))
+    return buffer.getvalue()
+
+
+@hypothesis.given(
+    strategies.lists(strategies.integers(0, 50), max_size=8),
+    strategies.sampled_from([None, "zstd"]),
+    strategies.integers(1, 400),
+)
+def test_rows_of_arrow_are_counted_in_any_pieces(sizes: list[int], compression: str | None, piece: int) -> None:
+    whole = arrow_stream(*(list(range(size)) for size in sizes), compression=compression)
+    counted = core_arrow.BatchCount()
+    for start in range(0, len(whole), piece):
+        counted.take(whole[start : start + piece])
+    assert counted.rows == sum(sizes)
+
+
+@hypothesis.given(strategies.binary(), strategies.integers(0, 200))
+def test_what_is_no_arrow_only_ends_the_counting(noise: bytes, at: int) -> None:
+    whole = bytearray(arrow_stream([1, 2, 3]))
+    whole[at : at + len(noise)] = noise
+    counted = core_arrow.BatchCount()
+    counted.take(bytes(whole))
+    assert counted.rows is None or counted.rows >= 0
+    counted.take(bytes(whole))
 
 
 def test_a_line_without_an_end_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from lensway import limits
 from lensway.api import shapes
-from lensway.client import exceptions
+from lensway.client import core_arrow, exceptions
 from lensway.client.arrow import ArrowRows
 from lensway.client.core import Answer, Emit, Lost, Read, Steps, Work
 from lensway.errors import ErrorCode, LenswayError
@@ -89,6 +89,22 @@ class _Tail:
             raise _CutError("its end mark is missing")
 
 
+class _ArrowTail(_Tail):
+    """An Arrow stream: its end mark, and the rows of its batches."""
+
+    def __init__(self, mark: bytes, bytes_min: int) -> None:
+        super().__init__(mark, bytes_min)
+        self._count = core_arrow.BatchCount()
+
+    @property
+    def rows(self) -> int | None:
+        return self._count.rows
+
+    def take(self, data: bytes) -> bytes:
+        self._count.take(data)
+        return super().take(data)
+
+
 class _EndRecord:
     """NDJSON whose last line counts the rows. Gives whole lines only, without that one."""
 
@@ -141,6 +157,8 @@ class Incoming:
             self._mark = _EndRecord()
         elif self.media == "text/csv":
             self._mark = _CsvCount()
+        elif self.media == ARROW:
+            self._mark = _ArrowTail(*_TAILS[ARROW])
         elif self.media in _TAILS:
             self._mark = _Tail(*_TAILS[self.media])
 
