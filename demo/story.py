@@ -205,13 +205,16 @@ def _wait_answers(tally: Tally, place: str, *, count: int = 100, seconds: float 
 
 
 def _report(tally: Tally) -> None:
-    places = ", ".join(f"{count} by {place}" for place, count in sorted(tally.by_place.items()))
+    places = ", ".join(
+        f"{count:,} answered by {'the service' if place == 'inline' else place}"
+        for place, count in sorted(tally.by_place.items())
+    )
     say(
-        f"  {_STREAM_CALLERS} callers asked meanwhile: {places}; {len(tally.failures)} failed; slowest {tally.slowest_ms:.0f} ms"
+        f"  {_STREAM_CALLERS} callers meanwhile: {places}; {len(tally.failures)} failed; slowest {tally.slowest_ms:.0f} ms"
     )
 
 
 def _expect_route(output: str, place: str) -> None:
     route = json.loads(output)["meta"]["route"]
-    if (route["runner"] or route["via"]) != place:
+    if (route.get("runner") or route["via"]) != place:
         raise StoryBrokenError(f"expected an answer by {place}, got {route}")

@@ -100,6 +100,7 @@ placed = {{ type = "timestamp", column = "created_at" }}
     where = '{"total": {"$gt": 100}}'
     asked = deployment.cli("query", source, "--where", where, "--order-by", "placed:desc", "--limit", "5")
     assert [row["id"] for row in json.loads(asked.stdout)["rows"]] == [5000, 4999, 4998, 4997, 4996]
+    assert json.loads(asked.stdout)["meta"]["route"] == {"via": "inline", "runner": None, "attempts": 1}
     name = f"{source}-runner"
     block = deployment.cli("runners", "create", name).stdout
     variables = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)

@@ -131,7 +131,9 @@ def _write_json(pages: Iterator[Page]) -> None:
             is_first = False
         count, meta = count + len(page), page.meta
     assert meta is not None, "there is always a first page"
-    shown = msgspec.to_builtins(meta) | {"count": count}
+    # As the API answers: inline, the runner is null and not absent.
+    route = {"via": meta.route.via, "runner": meta.route.runner, "attempts": meta.route.attempts}
+    shown = msgspec.to_builtins(meta) | {"count": count, "route": route}
     text = msgspec.json.format(msgspec.json.encode(shown), indent=2).decode().replace("\n", "\n  ")
     write(('{\n  "rows": []' if is_first else "\n  ]") + f',\n  "meta": {text}\n}}\n')
 
