@@ -222,6 +222,18 @@ def test_a_wrong_variable_is_one_line_that_names_it(tmp_path, variable: str, val
     assert "ak_n" not in done.stderr, "part of a key is never shown"
 
 
+def test_keys_of_one_environment_and_of_all(stage) -> None:
+    cli, other = stage.deployment.cli, f"{stage.source}-env"
+    assert cli("environments", "create", other).returncode == 0
+    wide = cli("keys", "create", "ak", "wide", "--instance-wide").stdout.strip()
+    bound = cli("keys", "create", "ak", "bound", "--env", other).stdout.strip()
+    for key, environment, code in ((wide, other, 0), (wide, "default", 0), (bound, other, 0), (bound, "default", 1)):
+        done = cli("sources", "list", "--env", environment, environment={"LENSWAY_API_KEY": key})
+        assert done.returncode == code, (environment, done.stderr)
+    refused = cli("keys", "create", "ak", "x", "--instance-wide", environment={"LENSWAY_API_KEY": bound})
+    assert (refused.returncode, "forbidden" in refused.stderr) == (1, True), refused.stderr
+
+
 def test_a_runner_like_another_takes_its_sources_in_one_step(stage) -> None:
     stage.runner("alpha", start=False)
     stage.assign("alpha")

@@ -12,7 +12,7 @@ import pytest
 
 from lensway.testing.deployment import clean_environment
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(280)]
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 

@@ -20,6 +20,9 @@ def create(
     name: str,
     *,
     role: Annotated[Literal["admin", "operator", "viewer"] | None, Parameter(help="For admin keys.")] = None,
+    instance_wide: Annotated[
+        bool, Parameter(negative=(), help="An admin key of every environment, which --env chooses between.")
+    ] = False,
     max_rows: Annotated[int | None, Parameter(help="Rows of one answer.")] = None,
     max_bytes: Annotated[int | None, Parameter(help="Bytes of one answer.")] = None,
     max_row_bytes: Annotated[int | None, Parameter(help="Bytes of one row.")] = None,
@@ -32,6 +35,8 @@ def create(
     body: dict[str, object] = {"kind": kind, "name": name}
     if role:
         body["role"] = role
+    if instance_wide:
+        body["instanceWide"] = True
     limits = {
         "maxRows": max_rows,
         "maxBytes": max_bytes,

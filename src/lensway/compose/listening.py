@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from lensway import limits
+from lensway.compose.http_connection import Connection
 from lensway.errors import ErrorCode, LenswayError
 from lensway.observe.metrics import CONTENT_TYPE, Metrics
 
@@ -62,6 +64,7 @@ class MetricsListener:
         self._http = HttpServer(
             uvicorn.Config(
                 app,
+                http=Connection.stalling_after(limits.STALL_TIMEOUT_SECONDS),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,
                 server_header=False,
