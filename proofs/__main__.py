@@ -59,7 +59,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=180.0, help="length of chaos")
     parser.add_argument("--times", type=int, default=None, help="how often each thing is done; for a quick look")
     parser.add_argument("--jobs", type=int, default=100_000, help="requests of jobs")
-    parser.add_argument("--seeds", type=int, default=20_000, help="scenarios of the simulation")
+    parser.add_argument("--seeds", type=int, default=100_000, help="scenarios of the simulation")
     return parser.parse_args(arguments)
 
 

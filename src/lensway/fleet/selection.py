@@ -1,8 +1,8 @@
 """Picking one of several usable sessions: by score, in turns, with probes for the slow. Pure and without randomness.
 
 Score = (outstanding + 1) / capacity × moving latency of the pair. Scores within 25 % of the best are equal and take turns,
-longest waiting first. A pair slower than 3 × the best earns a small share of every decision and is chosen, as a probe, when
-its shares make a whole; so it is known when it is fast again, and no more than that share of the work suffers.
+longest waiting first. A pair slower than the best earns a small share of every decision and is chosen, as a probe, when its
+shares make a whole; so it is known when it is fast again. One slower than 3 × the best gets nothing else.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ class Usable(msgspec.Struct, gc=False):
     pair: Pair
     score: float = 0.0
     verdict: Verdict = Verdict.WORSE
+    is_behind: bool = False
+    """Slower than the best by more than what counts as equal: only by its answers is it known when it is so no more."""
 
 
 def select(usable: Sequence[Usable], turn: int) -> Usable:
@@ -47,13 +49,16 @@ def _score(usable: Sequence[Usable]) -> None:
         latency = entry.pair.latency_seconds
         # A pair of which nothing is known is taken for as fast as the best: it gets work and so becomes known.
         entry.score = (load.outstanding + 1) / load.capacity * (best if latency is None else latency)
-        if latency is not None and latency > limits.SLOW_PAIR_FACTOR * best:
-            entry.verdict = Verdict.SLOWER
+        if latency is not None and latency > limits.EQUAL_SCORE_RATIO * best:
+            entry.is_behind = True
+            if latency > limits.SLOW_PAIR_FACTOR * best:
+                entry.verdict = Verdict.SLOWER
 
 
 def _due_probe(usable: Sequence[Usable]) -> Usable | None:
     for entry in usable:
-        if entry.verdict is Verdict.SLOWER:
+        # Not the slow ones alone: while there is little to do, whoever is behind at all gets nothing but probes.
+        if entry.is_behind:
             entry.pair.probe_share += limits.SLOW_PAIR_SHARE
             if entry.pair.probe_share >= 1.0:
                 entry.pair.probe_share -= 1.0

@@ -171,6 +171,8 @@ class Session:
     async def leave(self, reason: str, grace_seconds: float) -> None:
         """Take nothing new, finish what runs within the grace, hand the rest back, and end the session."""
         if not self._say(Leave(reason)):
+            # Not welcome yet, so there is nothing to finish; whoever waited for the welcome would stay for ever.
+            self._say(End(CloseReason.GOING_AWAY))
             return
         try:
             async with asyncio.timeout(grace_seconds):

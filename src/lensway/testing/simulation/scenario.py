@@ -7,6 +7,7 @@ import dataclasses
 import random
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 from lensway.testing.simulation.callers import Callers
 from lensway.testing.simulation.database import Weather
@@ -14,6 +15,9 @@ from lensway.testing.simulation.deployment import Deployment
 from lensway.testing.simulation.faults import Nemesis
 from lensway.testing.simulation.witness import ViolationError
 from lensway.testing.virtual_time import VirtualLoop, run_virtual
+
+_SECONDS_MAX: Final = 600.0
+"""No scenario is longer: one that is waits for something that will never be, which is a broken promise too."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -139,7 +143,8 @@ def simulate(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:
 
     async def main() -> Outcome:
         try:
-            return await Scenario(seed, loop, tell).run()
+            async with asyncio.timeout(_SECONDS_MAX):
+                return await Scenario(seed, loop, tell).run()
         finally:
             others = asyncio.all_tasks() - {asyncio.current_task()}
             for task in others:
