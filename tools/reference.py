@@ -16,7 +16,7 @@ from lensway.catalog.warnings import WarningCode
 from lensway.dispatch.core_jobs import ATTEMPT_TABLE, JOB_TABLE
 from lensway.errors import CODES, Retry
 from lensway.fleet import SESSION_TABLE, RunnerState
-from tools import commands, exceptions, type_table
+from tools import client_reference, commands, exceptions, type_table
 
 _LIMITS_FILE: Final = pathlib.Path(limits.__file__)
 _RETRY_WORDS: Final = {Retry.NEVER: "no", Retry.LATER: "later", Retry.SAFE: "at once"}
@@ -125,6 +125,7 @@ def machines() -> Iterator[str]:
 PARTS: Final[Mapping[str, tuple[str, Callable[[], Iterator[str]]]]] = {
     "commands": ("docs/commands.md", commands.commands),
     "errors": ("docs/errors.md", errors),
+    "client": ("docs/client.md", client_reference.methods),
     "exceptions": ("docs/client.md", exceptions.table),
     "classes": ("docs/errors.md", classes),
     "limits": ("docs/limits.md", bounds),

@@ -168,12 +168,14 @@ def at_terminal(deployment, *arguments: str, until: str | None = None) -> str:
         stderr=theirs,
     )
     os.close(theirs)
-    output = b""
+    output, is_over = b"", False
+    # Read to the very end: a terminal that nobody reads would hold the program up.
     with contextlib.suppress(OSError):  # how the output of a terminal ends
-        while until is None or until.encode() not in output:
-            output += os.read(ours, 65536)
-    if until is not None:
-        process.send_signal(signal.SIGINT)
+        while data := os.read(ours, 65536):
+            output += data
+            if until is not None and not is_over and until.encode() in output:
+                is_over = True
+                process.send_signal(signal.SIGINT)
     process.wait(30)
     os.close(ours)
     return output.decode().replace("\r\n", "\n")

@@ -120,6 +120,19 @@ def test_an_export_gives_rows_lines_or_a_file(client, tmp_path: pathlib.Path) ->
         list(stream.rows())
 
 
+def test_answers_are_compressed_where_that_is_asked_for(face, server) -> None:
+    with face.connect(server, compression=True) as squeezed, face.connect(server) as plain:
+        received = []
+        for client in (squeezed, plain):
+            page = client.query("orders", limit=2000)
+            with client.export("orders", order_by="id") as stream:
+                received.append((len(page), stream.it.stream._response.headers.get("content-encoding"), stream.read()))
+    assert received[0][1] in ("zstd", "gzip")
+    assert received[1][1] is None
+    assert received[0][2] == received[1][2]
+    assert len(received[0][2]) > 300_000
+
+
 def test_an_open_file_or_a_device_is_written_to_and_never_replaced(client, tmp_path: pathlib.Path) -> None:
     with (tmp_path / "open").open("wb") as file, client.export("orders", select=["id"], where={"id": 7}) as stream:
         stream.save(file)

@@ -147,14 +147,24 @@ def test_a_runner_killed_in_mid_stream_is_an_error_and_not_an_end(
     runner = server.start_runner(server.create_runner(name))
     server.assign(name, "shop")
     try:
-        with client.export("big") as stream:
-            rows = stream.rows()
+        with (
+            client.export("big") as stream,
+            client.export("big", format="csv") as csv,
+            client.export("big", format="arrow") as arrow,
+        ):
+            rows, lines = stream.rows(), csv.chunks()
             assert next(rows)["id"] == 1
+            assert next(lines).startswith(b"id,")
             assert (stream.route.via, stream.route.runner) == ("runner", name)
             os.kill(runner.pid, signal.SIGKILL)
             with pytest.raises(exceptions.IncompleteStreamError):
                 for _ in rows:
                     pass
+            with pytest.raises(exceptions.IncompleteStreamError):
+                for _ in lines:
+                    pass
+            with pytest.raises(exceptions.IncompleteStreamError):
+                arrow.save(tmp_path / "big.arrow")
         assert list(tmp_path.iterdir()) == []
         runner.wait()
     finally:

@@ -235,6 +235,7 @@ def connect_async(
     timeout: float = limits.CLIENT_TIMEOUT_SECONDS,
     repeats: bool = True,
     ca_file: str | None = None,
+    compression: bool = False,
 ) -> AsyncClient:
     """A client for asyncio, for the server at ``url`` with this key. Not a coroutine: nothing is sent yet.
 
@@ -243,4 +244,7 @@ def connect_async(
     Raises:
         InvalidRequestError: for an address, key or file that can never work.
     """
-    return AsyncClient(transport.connection(url, key, environment, timeout, repeats=repeats, ca_file=ca_file))
+    connection = transport.connection(
+        url, key, environment, timeout, repeats=repeats, ca_file=ca_file, compression=compression
+    )
+    return AsyncClient(connection)

@@ -235,6 +235,7 @@ def connect(
     timeout: float = limits.CLIENT_TIMEOUT_SECONDS,
     repeats: bool = True,
     ca_file: str | None = None,
+    compression: bool = False,
 ) -> Client:
     """A blocking client for the server at ``url`` with this key. Nothing is sent yet.
 
@@ -245,8 +246,12 @@ def connect(
         timeout: Seconds that one call may take with all its repetitions.
         repeats: False sends everything once.
         ca_file: Certificates to trust instead of the system's.
+        compression: Ask for compressed answers: less traffic for more work on both sides.
 
     Raises:
         InvalidRequestError: for an address, key or file that can never work.
     """
-    return Client(transport.connection(url, key, environment, timeout, repeats=repeats, ca_file=ca_file))
+    connection = transport.connection(
+        url, key, environment, timeout, repeats=repeats, ca_file=ca_file, compression=compression
+    )
+    return Client(connection)

@@ -43,6 +43,8 @@ class Connection:
     """1 repeats nothing."""
     ca_file: str | None = None
     """Certificates to trust instead of the system's."""
+    is_compressing: bool = False
+    """Ask for compressed answers."""
 
     @property
     def origin(self) -> str:

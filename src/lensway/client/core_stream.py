@@ -209,7 +209,7 @@ class Incoming:
         self.failure = exceptions.IncompleteStreamError(
             ErrorCode.RUNNER_FAILED,
             f"the stream broke after {self.bytes_received} bytes, before its end ({reason}); what arrived is incomplete",
-            hint="Repeat the request; reads are safe to repeat.",
+            hint=f"Repeat the request; reads are safe to repeat. `lensway requests {self.request_id}` says what happened.",
             details={"requestId": self.request_id, "bytes": self.bytes_received},
         )
         return self.failure

@@ -18,7 +18,14 @@ _WRITE_SECONDS: Final = 60.0
 
 
 def connection(
-    url: str, key: str, environment: str | None, timeout: float, *, repeats: bool, ca_file: str | None
+    url: str,
+    key: str,
+    environment: str | None,
+    timeout: float,
+    *,
+    repeats: bool,
+    ca_file: str | None,
+    compression: bool,
 ) -> Connection:
     """What `connect` was told."""
     return Connection(
@@ -28,16 +35,16 @@ def connection(
         timeout_seconds=timeout,
         attempts_max=limits.CLIENT_ATTEMPTS_MAX if repeats else 1,
         ca_file=ca_file,
+        is_compressing=compression,
     )
 
 
 def client_options(connection: Connection) -> dict[str, Any]:
     """What both clients of the library are made with. Raises InvalidRequestError for certificates that cannot be read."""
-    headers = {
-        "Authorization": f"Bearer {connection.key}",
-        # Rows are sent as they are unless a caller needs less traffic more than less work on both sides.
-        "Accept-Encoding": "identity",
-    }
+    headers = {"Authorization": f"Bearer {connection.key}"}
+    if not connection.is_compressing:
+        # Work on both sides, which only a slow way between them is worth.
+        headers["Accept-Encoding"] = "identity"
     if connection.environment:
         headers["X-Environment"] = connection.environment
     return {"base_url": connection.url.rstrip("/"), "headers": headers, "trust_env": False}
