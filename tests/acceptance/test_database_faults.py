@@ -106,6 +106,20 @@ def test_the_status_says_so_without_any_query(stage, proxy) -> None:
     assert asked(stage)[:2] == (stage.name("beta"), 1)
 
 
+def test_an_export_finds_a_silent_database_and_leaves_nothing_that_keeps_the_process(stage, proxy) -> None:
+    name = f"LENSWAY_SOURCE_{stage.source.upper()}_URL"
+    process = stage.runner("alpha", environment={name: through(stage.database, proxy.port)})
+    stage.assign("alpha")
+    path, lines = f"/v1/query/{stage.lens}/export", {"Accept": "application/x-ndjson; end=record"}
+    assert stage.client.post(path, json={}, headers=lines).text.endswith('{"$end":{"rows":5000}}\n')
+    proxy.swallow()
+    started = time.monotonic()
+    answer = stage.client.post(path, json={}, headers=lines)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "SOURCE_UNREACHABLE")
+    assert time.monotonic() - started < MOVED_SECONDS
+    assert process.stop(seconds=15) == 0
+
+
 def test_i7_the_database_ends_what_nobody_waits_for_any_more(stage, endless: str) -> None:
     stage.client.put(f"/v1/lenses/{stage.slow_lens}", json={"source": stage.source, "table": endless, "fields": FIELDS})
     process = stage.runner("alpha")

@@ -84,11 +84,11 @@ class Source:
         rows = map(json.loads, sink.data.splitlines()) if export else json.loads(b"[" + sink.data + b"]")
         return [row["backend"] for row in rows]
 
-    async def refusal(self, table: str = "fast") -> tuple[tuple[str, object, object], float]:
+    async def refusal(self, table: str = "fast", *, export: bool = False) -> tuple[tuple[str, object, object], float]:
         """How a read fails, and after how many seconds."""
         started = time.monotonic()
         with pytest.raises(LenswayError) as caught:
-            await self.read(table)
+            await self.read(table, export=export)
         failure = caught.value.failure
         found = (failure.code.value, failure.details.get("stage"), failure.details.get("class"))
         return found, time.monotonic() - started
@@ -151,6 +151,27 @@ def test_a_server_that_goes_silent_under_a_long_statement_is_found_too(source: S
         return time.monotonic() - started
 
     assert asyncio.run(run()) < FOUND_SECONDS
+
+
+def test_exports_find_a_silent_server_too(source: Source, proxy) -> None:
+    async def run() -> None:
+        before = await source.read(export=True)
+        proxy.swallow()
+        proxy.heal()
+        after = await source.read(export=True)
+        assert set(after) != set(before)
+        proxy.swallow()
+        found, took = await source.refusal(export=True)
+        assert found == ("SOURCE_UNREACHABLE", "tcp", "timeout")
+        assert took < FOUND_SECONDS
+        proxy.heal()
+        proxy.cut()
+        async with asyncio.timeout(5):
+            while not await reads(source):
+                pass
+        await source.library.close()
+
+    asyncio.run(run())
 
 
 def wait_for_statement(database: Database, marker: str) -> None:

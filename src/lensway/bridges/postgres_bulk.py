@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -21,7 +22,9 @@ from lensway.bridges.postgres_adbc import Session, SessionError
 from lensway.bridges.postgres_bulk_job import BulkJob
 from lensway.bridges.postgres_bulk_sql import NESTED_LIST_STATE, ROW_TOO_LARGE_STATE
 from lensway.bridges.postgres_pool import SESSION_STATEMENTS, Pool, connect
+from lensway.bridges.postgres_pulse import Pulse, Wait
 from lensway.bridges.postgres_settings import PostgresSettings
+from lensway.bridges.postgres_watch import lost_backends
 from lensway.errors import LenswayError
 from lensway.query.compile import Compiled
 from lensway.query.plan import Plan
@@ -40,29 +43,48 @@ class BulkConnection:
     """
 
     def __init__(
-        self, session: Session, thread: concurrent.futures.Executor, cancels: concurrent.futures.Executor
+        self, session: Session, thread: concurrent.futures.Executor, cancels: concurrent.futures.Executor, wait: Wait
     ) -> None:
         self.session = session
+        self.wait = wait
         self.idle_since = 0.0
+        self.is_lost = False
         self._thread = thread
         self._cancels = cancels
         self._running: asyncio.Future[Any] | None = None
 
     def begin(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
-        """Do this in a thread; one at a time. Await it with `asyncio.shield`: the thread goes on."""
+        """Do this in a thread; one at a time. Await it with `finished`: the thread goes on whatever happens."""
         self._running = future = asyncio.get_running_loop().run_in_executor(self._thread, work)
         return future
 
+    async def finished(self, future: asyncio.Future[Result], pulse: Pulse) -> Result:
+        """What the thread gives. Raises what it raises, and SessionError when the server does not answer any more."""
+        lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.wait.cut = functools.partial(lost.set_result, None)
+        either: set[asyncio.Future[Any]] = {future, lost}
+        pulse.began(self.wait)
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pulse.over(self.wait)
+        if not future.done():
+            self.is_lost = True
+            raise SessionError(None)
+        self.wait.has_answered = True
+        return future.result()
+
     def is_usable(self) -> bool:
-        """False once it was cancelled."""
-        return not self.session.is_canceled
+        """False once it was cancelled, or lost."""
+        return not (self.session.is_canceled or self.is_lost)
 
     async def discard(self) -> None:
         """Close it; a statement that runs is cancelled first and waited for, briefly."""
         loop = asyncio.get_running_loop()
         running = self._running
         give_up = loop.time() + limits.CANCEL_SECONDS
-        while running is not None and not running.done() and loop.time() < give_up:
+        # Nobody hears a cancel of a lost one; its thread ends when the connection does.
+        while not self.is_lost and running is not None and not running.done() and loop.time() < give_up:
             cancelling = loop.run_in_executor(self._cancels, self.session.cancel)
             await asyncio.wait({cancelling, running}, timeout=_CANCEL_AGAIN_SECONDS)
         if running is not None and running.done() and not running.cancelled():
@@ -73,7 +95,7 @@ class BulkConnection:
             await asyncio.wrap_future(closing)
 
     def _close(self) -> None:
-        if self.session.is_streaming:
+        if self.session.is_streaming and not self.is_lost:
             self.session.cancel()
         self.session.close()
 
@@ -88,6 +110,7 @@ class BulkSource:
         self._cancels = concurrent.futures.ThreadPoolExecutor(2 * size, thread_name_prefix="postgres-cancel")
         self._pages = Pool(settings, policy, size=size, connect=self._connected)
         self._exports = Pool(settings, policy, size=size, connect=self._connected)
+        self._pulse = Pulse(settings.port, functools.partial(lost_backends, settings), self._found_silent)
 
     async def run(self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows. Cancelling the task cancels the statement first.
@@ -107,9 +130,14 @@ class BulkSource:
 
     async def close(self) -> None:
         """Close every connection."""
+        self._pulse.close()
         await self._pages.close()
         await self._exports.close()
         self._cancels.shutdown(wait=False)
+
+    def _found_silent(self, _address: str) -> None:
+        self._pages.drop_idle()
+        self._exports.drop_idle()
 
     async def _on_connection(
         self,
@@ -126,8 +154,9 @@ class BulkSource:
         is_clean = False
         try:
             job = BulkJob(connection.session, compiled, plan, execution)
-            end = await _streamed(connection, job, sink, meter)
+            end = await _streamed(connection, job, sink, meter, self._pulse)
             is_clean = True
+            connection.wait.has_answered = False
             return end
         finally:
             if is_clean:
@@ -138,10 +167,13 @@ class BulkSource:
     async def _connected(self, settings: PostgresSettings, policy: AddressPolicy) -> BulkConnection:
         failure = unreachable("tcp", "unreachable")
         for address in await resolve(settings.host, settings.port, policy):
+            if self._pulse.is_silent(address):
+                raise unreachable("tcp", "timeout")
             thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="postgres-bulk")
             opening = asyncio.get_running_loop().run_in_executor(thread, _opened, settings, address)
             try:
-                return BulkConnection(await asyncio.shield(opening), thread, self._cancels)
+                session, pid = await asyncio.shield(opening)
+                return BulkConnection(session, thread, self._cancels, Wait(address, lambda: None, pid))
             except SessionError:
                 thread.shutdown(wait=False)
                 failure = unreachable("login", "login")
@@ -155,35 +187,36 @@ class BulkSource:
         raise failure
 
 
-async def _streamed(connection: BulkConnection, job: BulkJob, sink: RowSink, meter: Meter) -> ResultEnd:
-    await asyncio.shield(connection.begin(job.start))
+async def _streamed(connection: BulkConnection, job: BulkJob, sink: RowSink, meter: Meter, pulse: Pulse) -> ResultEnd:
+    await connection.finished(connection.begin(job.start), pulse)
     ahead = connection.begin(job.next)
-    while (piece := await asyncio.shield(ahead)) is not None:
+    while (piece := await connection.finished(ahead, pulse)) is not None:
         ahead = connection.begin(job.next)
         meter.count(piece.rows, len(piece.data))
         if piece.data:
             await sink.write(piece.data)
-    tail = await asyncio.shield(connection.begin(job.finish))
+    tail = await connection.finished(connection.begin(job.finish), pulse)
     if tail:
         meter.count(0, len(tail))
         await sink.write(tail)
     return ResultEnd(rows=meter.rows, bytes=meter.bytes, has_more=job.has_more, last_key=job.last_key, total=job.total)
 
 
-def _opened(settings: PostgresSettings, address: str) -> Session:
+def _opened(settings: PostgresSettings, address: str) -> tuple[Session, int]:
     session = Session(settings, address)
     try:
         for statement in SESSION_STATEMENTS:
             session.execute(statement)
+        (pid,) = session.row("SELECT pg_backend_pid()")
     except SessionError:
         session.close()
         raise
-    return session
+    return session, int(pid)
 
 
-def _close_late(opening: asyncio.Future[Session]) -> None:
+def _close_late(opening: asyncio.Future[tuple[Session, int]]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
+        opening.result()[0].close()
 
 
 def _failure(error: SessionError, execution: Execution) -> LenswayError:

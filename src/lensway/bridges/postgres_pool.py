@@ -226,13 +226,17 @@ class Pool(Generic[AnyConnection]):
         # Our own cancellation must not leave the statement running.
         await asyncio.shield(closing)
 
+    def drop_idle(self) -> None:
+        """Close what nobody uses."""
+        while self._idle:
+            self._drop(self._idle.pop())
+
     async def close(self) -> None:
         """Close every idle connection; the ones in use close when they are released."""
         self._is_closed = True
         if self._pruning is not None:
             self._pruning.cancel()
-        while self._idle:
-            self._drop(self._idle.pop())
+        self.drop_idle()
         if self._closing:
             await asyncio.wait(self._closing)
 

@@ -6,6 +6,7 @@ A new connection is watched from its first packet, one in use while somebody wai
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Collection
 from typing import Final
 
@@ -35,7 +36,7 @@ class WatchedPool(Pool[PooledConnection]):
     ) -> None:
         super().__init__(settings, policy, size=size, connect=self._connect_watched)
         self._age_seconds_max = age_seconds_max
-        self._pulse = Pulse(settings.port, self._lost_backends, self._drop_silent)
+        self._pulse = Pulse(settings.port, functools.partial(lost_backends, settings), self._drop_silent)
 
     async def acquire(self, *, fresh: bool = False) -> PooledConnection:
         """As of any pool. From now on somebody waits for the server."""
@@ -82,22 +83,23 @@ class WatchedPool(Pool[PooledConnection]):
             self._count -= 1
             self._wake_one()
 
-    async def _lost_backends(self, address: str, pids: Collection[int]) -> Collection[int]:
-        """Those of our backends that the server does not know as active; none when it cannot be asked."""
-        driver = None
-        try:
-            async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS):
-                driver = await connect_driver(self._settings, address)
-                if await driver.fetchval("SELECT pg_backend_pid()") != driver.get_server_pid():
-                    return ()  # something in between gives its own numbers
-                rows = await driver.fetch(_OURS, list(pids))
-        except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, LenswayError):
-            return ()
-        finally:
-            if driver is not None:
-                driver.terminate()
-        at_work = {row["pid"] for row in rows if row["state"] not in _RESTING}
-        return [pid for pid in pids if pid not in at_work]
+
+async def lost_backends(settings: PostgresSettings, address: str, pids: Collection[int]) -> Collection[int]:
+    """Those of our backends that the server does not know as active; none when it cannot be asked."""
+    driver = None
+    try:
+        async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS):
+            driver = await connect_driver(settings, address)
+            if await driver.fetchval("SELECT pg_backend_pid()") != driver.get_server_pid():
+                return ()  # something in between gives its own numbers
+            rows = await driver.fetch(_OURS, list(pids))
+    except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, LenswayError):
+        return ()
+    finally:
+        if driver is not None:
+            driver.terminate()
+    at_work = {row["pid"] for row in rows if row["state"] not in _RESTING}
+    return [pid for pid in pids if pid not in at_work]
 
 
 class RestingSink:
