@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
 _SILENCE: Final = "silence"
+_IDLE_SECONDS: Final = 1.5
+"""Well below the time after which a server closes an idle connection: a request must not cross that on its way."""
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -28,7 +31,7 @@ class LeanCaller:
     def __init__(self, host: str, port: int, key: str) -> None:
         self._address = (host, port)
         self._head = f"Host: {host}\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n"
-        self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
+        self._idle: deque[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = deque()
 
     async def post(self, path: str, body: bytes, *, accept: str = "application/json", seconds: float = 60.0) -> Answer:
         """The answer, whole, cut, or none. Never raises for what the network does."""
@@ -41,7 +44,7 @@ class LeanCaller:
                 writer.write(head.encode() + body)
                 await self._read(reader, answer)
                 if answer.headers.get("connection") != "close":
-                    self._idle.append((reader, writer))
+                    self._idle.append((time.monotonic(), reader, writer))
                     writer = None
         except (OSError, EOFError, ValueError) as error:
             # A timeout is an OSError too.
@@ -55,12 +58,13 @@ class LeanCaller:
     def close(self) -> None:
         """Close every idle connection."""
         while self._idle:
-            self._idle.pop()[1].close()
+            self._idle.pop()[2].close()
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         while self._idle:
-            reader, writer = self._idle.pop()
-            if not reader.at_eof() and not writer.is_closing():
+            since, reader, writer = self._idle.pop()
+            is_young = time.monotonic() - since < _IDLE_SECONDS
+            if is_young and not reader.at_eof() and not writer.is_closing():
                 return reader, writer
             writer.close()
         return await asyncio.open_connection(*self._address, limit=1 << 20)
