@@ -164,6 +164,11 @@ RUNNER_HISTORY_ENTRIES_MAX: Final = 10_000
 QUEUE_JOBS_MAX: Final = 1_000
 """Jobs that wait, for a busy place or for a runner to come back; one more is `overloaded`."""
 QUEUE_WAIT_SECONDS_MAX: Final = 10.0
+"""Longest wait for a busy place while a line is young: a burst."""
+QUEUE_STANDING_SECONDS: Final = 10.0
+"""A line that has not been empty for so long is no burst: more is asked than can be done."""
+QUEUE_WAIT_STANDING_SECONDS: Final = 4.0
+"""Longest wait in such a line: at half load it is gone 2 × this after the excess ends, so that latency is normal within 10 s."""
 EJECT_AFTER_FAILURES: Final = 3
 EJECT_SECONDS: Final = 5.0
 EJECT_SECONDS_MAX: Final = 60.0
@@ -316,6 +321,7 @@ assert CONFIG_BYTES_MAX * 16 // 9 < ASSIGNMENT_PART_BYTES_MAX
 assert ACCEPT_DELAY_SECONDS * 20 <= OFFER_TIMEOUT_SECONDS
 assert PAGE_BYTES_MAX <= PAGE_BYTES_TOTAL_MAX
 assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX <= FETCH_BYTES_MAX
+assert QUEUE_WAIT_STANDING_SECONDS < QUEUE_WAIT_SECONDS_MAX
 assert 2 * RECONNECT_REFUSED_SECONDS < REVIVAL_SECONDS_MAX
 assert PROBE_SECONDS + PULSE_AFTER_SECONDS + PULSE_SECONDS + 2 * PULSE_LOOK_SECONDS < CONNECT_TIMEOUT_SECONDS
 assert CONNECTIONS_PER_SOURCE_MAX <= JOBS_PER_PAIR_MAX <= JOBS_PER_SESSION_DEFAULT

@@ -18,7 +18,7 @@ from lensway.dispatch.events import (
     SessionReported,
 )
 from lensway.errors import ErrorCode, Failure
-from lensway.ids import SessionId
+from lensway.ids import JobId, SessionId
 from tests.dispatch.bench import SOURCE, Bench
 
 QUERY_FAILED = Failure(code=ErrorCode.SOURCE_QUERY_FAILED, message="no such column")
@@ -435,3 +435,37 @@ def test_no_cap_is_ever_passed_and_reports_are_not_counted() -> None:
     bench.end(bench.accept(bench.offer_of(jobs[0])))
     assert sum(bool(bench.offers(job)) for job in jobs) == 4
     assert bench.core.fleet.sessions[SessionId(session)].load.outstanding == 3
+
+
+def test_ten_seconds_after_five_times_too_much_nobody_waits_longer_than_before() -> None:
+    """One runner that ends two queries a second, half of that asked for, then ten a second for half a minute."""
+    bench = Bench("a")
+    session = bench.connect("a", capacity=2)
+    asked: list[JobId] = []
+    busy: list[tuple[float, SendOffer]] = []
+    begun_after: dict[JobId, float] = {}
+
+    def pass_by(seconds: float, every: float) -> None:
+        end, due = bench.now + seconds, bench.now
+        while bench.now < end:
+            if bench.now >= due:
+                due += every
+                asked.append(bench.submit(seconds=60.0))
+            for until, offer in [each for each in busy if each[0] <= bench.now]:
+                busy.remove((until, offer))
+                bench.end(offer)
+            for order in bench.orders:
+                if isinstance(order, SendOffer):
+                    bench.accept(order)
+                    busy.append((bench.now + 1.0, order))
+                    begun_after[order.job] = 60.0 - (order.request.deadline - bench.now)
+            bench.orders = [order for order in bench.orders if not isinstance(order, SendOffer)]
+            bench.alive(session)
+            bench.wait(0.1)
+
+    pass_by(10.0, 1.0)
+    pass_by(30.0, 0.1)
+    pass_by(10.0, 1.0)
+    before = len(asked)
+    pass_by(10.0, 1.0)
+    assert max(begun_after[job] for job in asked[before:-2]) < 0.5

@@ -1,4 +1,8 @@
-"""Jobs that wait for a busy place, first come first served per line. A line holds jobs that can go to the same places."""
+"""Jobs that wait for a busy place, first come first served per line. A line holds jobs that can go to the same places.
+
+A line is patient while it is young. One that never empties is not a burst but too much: whoever joins it waits less, or the wait
+would outlive the excess by far.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
+from lensway import limits
 from lensway.dispatch.core_jobs import Job, JobState
 from lensway.ids import RunnerId, SessionId, SourceId
 
@@ -15,10 +20,11 @@ Line: TypeAlias = tuple[SourceId, bool, RunnerId | None, SessionId | None]
 class Queue:
     """The lines, served in turns. Jobs that left by another way (deadline, caller) are dropped when they surface."""
 
-    __slots__ = ("_lines", "count")
+    __slots__ = ("_lines", "_since", "count")
 
     def __init__(self) -> None:
         self._lines: dict[Line, deque[Job]] = {}
+        self._since: dict[Line, float] = {}
         self.count = 0
 
     @staticmethod
@@ -31,10 +37,17 @@ class Queue:
         """True when others stand in the job's line: it must not overtake them."""
         return bool(self._lines) and self.line_of(job) in self._lines
 
-    def push(self, job: Job) -> None:
+    def push(self, job: Job, now: float) -> None:
         """Stand at the end of the line."""
-        self._lines.setdefault(self.line_of(job), deque()).append(job)
+        line = self.line_of(job)
+        self._lines.setdefault(line, deque()).append(job)
+        self._since.setdefault(line, now)
         self.count += 1
+
+    def patience(self, job: Job, now: float) -> float:
+        """Seconds that a job which joins its line now may wait there."""
+        is_standing = now - self._since.get(self.line_of(job), now) >= limits.QUEUE_STANDING_SECONDS
+        return limits.QUEUE_WAIT_STANDING_SECONDS if is_standing else limits.QUEUE_WAIT_SECONDS_MAX
 
     def serve(self, place: Callable[[Job], bool]) -> None:
         """Offer a place to the first of each line until one cannot be placed; ``place`` says whether the job left the queue.
@@ -57,6 +70,8 @@ class Queue:
             if waiting:
                 # Behind the other lines: the next free place is offered to another line first.
                 self._lines[line] = waiting
+            elif line not in self._lines:
+                del self._since[line]
 
     def left(self) -> None:
         """One queued job has another state now."""

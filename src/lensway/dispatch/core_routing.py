@@ -203,10 +203,10 @@ class Router:
         self._leave(job)
         job.move(JobStimulus.ENQUEUE)
         if job.queue_until is None:
-            job.queue_until = now + limits.QUEUE_WAIT_SECONDS_MAX
+            job.queue_until = now + state.queue.patience(job, now)
             job.record.queued_at = now
         job.phase_due = job.queue_until
-        state.queue.push(job)
+        state.queue.push(job, now)
         state.timers.schedule(job)
 
     def enqueue_behind(self, job: Job, now: float) -> bool:
