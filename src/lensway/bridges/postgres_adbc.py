@@ -1,4 +1,4 @@
-"""One session of PostgreSQL through ADBC and libpq. Every method but `cancel` blocks: call them in a thread, one at a time."""
+"""Sessions of PostgreSQL through ADBC and libpq. Every method but `cancel` blocks: call them in a thread, one at a time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import pathlib
 import ssl
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -30,14 +32,57 @@ class SessionError(Exception):
         self.sqlstate = sqlstate
 
 
-class Session:
-    """One connection and at most one stream of batches on it."""
+class Home:
+    """What the sessions at one address share: the driver's table of the types of the database.
+
+    Making it costs a login and 0.8 MiB, a session in it 17 KiB: each with its own would be most of what a stalled reader takes.
+    Types that are made later are unknown in it, so take a new one now and then. Its methods may be called from any thread.
+    """
 
     def __init__(self, settings: PostgresSettings, address: str) -> None:
         _forget_variables()
-        with _trusted(settings) as roots, _typed():
-            self._database = adbc_driver_postgresql.connect(_conninfo(settings, address, roots))
-            self._connection = adbc_driver_manager.AdbcConnection(self._database)
+        self.made_at = time.monotonic()
+        self._lock = threading.Lock()
+        self._users = 1
+        with contextlib.ExitStack() as files:
+            roots = files.enter_context(_trusted(settings))
+            with _typed():
+                self._database = adbc_driver_postgresql.connect(_conninfo(settings, address, roots))
+            self._files = files.pop_all()
+
+    def enter(self) -> None:
+        """One user more. Whoever made it counts as one."""
+        with self._lock:
+            assert self._users, "whoever enters knows that it is still there"
+            self._users += 1
+
+    def connect(self) -> Any:
+        """A connection, for one who has entered. Raises SessionError."""
+        with _typed():
+            return adbc_driver_manager.AdbcConnection(self._database)
+
+    def leave(self) -> None:
+        """One user less; the last one closes it."""
+        with self._lock:
+            self._users -= 1
+            is_over = not self._users
+        if is_over:
+            with contextlib.suppress(adbc_driver_manager.Error, RuntimeError):
+                self._database.close()
+            self._files.close()
+
+
+class Session:
+    """One connection and at most one stream of batches on it."""
+
+    def __init__(self, home: Home) -> None:
+        """Connect in a home that was entered for this session; it is left when the session is closed, or cannot be made."""
+        self._home = home
+        try:
+            self._connection = home.connect()
+        except BaseException:
+            home.leave()
+            raise
         self._statement: Any = None
         self._reader: Any = None
         self.is_canceled = False
@@ -107,10 +152,11 @@ class Session:
         """Close the connection. Cancel first what streams: the rest of it would be read."""
         with contextlib.suppress(SessionError):
             self.close_stream()
-        with contextlib.suppress(adbc_driver_manager.Error, RuntimeError):
-            self._connection.close()
-        with contextlib.suppress(adbc_driver_manager.Error, RuntimeError):
-            self._database.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(adbc_driver_manager.Error, RuntimeError):
+                connection.close()
+            self._home.leave()
 
     def _begin(self, sql: str) -> Any:
         if self.is_canceled:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -18,7 +20,7 @@ from lensway.bridges.addresses import resolve
 from lensway.bridges.contract import AddressPolicy, Execution, RowSink
 from lensway.bridges.encode import Meter
 from lensway.bridges.failures import query_failed, row_too_large, unreachable
-from lensway.bridges.postgres_adbc import Session, SessionError
+from lensway.bridges.postgres_adbc import Home, Session, SessionError
 from lensway.bridges.postgres_bulk_job import BulkJob
 from lensway.bridges.postgres_bulk_sql import NESTED_LIST_STATE, ROW_TOO_LARGE_STATE
 from lensway.bridges.postgres_pool import SESSION_STATEMENTS, Pool, connect
@@ -32,6 +34,8 @@ from lensway.query.result import ResultEnd
 
 _CANCEL_AGAIN_SECONDS: Final = 0.05
 """A cancel that comes between two statements is lost; it is sent again."""
+_HOME_SECONDS: Final = 60.0
+"""Types that were made in the database longer ago are known to a new session."""
 
 Result = TypeVar("Result")
 
@@ -108,6 +112,8 @@ class BulkSource:
         self._policy = policy
         size = limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX
         self._cancels = concurrent.futures.ThreadPoolExecutor(2 * size, thread_name_prefix="postgres-cancel")
+        self._homes: dict[str, Home] = {}
+        self._making = threading.Lock()
         self._pages = Pool(settings, policy, size=size, connect=self._connected)
         self._exports = Pool(settings, policy, size=size, connect=self._connected)
         self._pulse = Pulse(settings.port, functools.partial(lost_backends, settings), self._found_silent)
@@ -134,6 +140,8 @@ class BulkSource:
         await self._pages.close()
         await self._exports.close()
         self._cancels.shutdown(wait=False)
+        while self._homes:
+            self._homes.popitem()[1].leave()
 
     def _found_silent(self, _address: str) -> None:
         self._pages.drop_idle()
@@ -170,7 +178,7 @@ class BulkSource:
             if self._pulse.is_silent(address):
                 raise unreachable("tcp", "timeout")
             thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="postgres-bulk")
-            opening = asyncio.get_running_loop().run_in_executor(thread, _opened, settings, address)
+            opening = asyncio.get_running_loop().run_in_executor(thread, self._opened, address)
             try:
                 session, pid = await asyncio.shield(opening)
                 return BulkConnection(session, thread, self._cancels, Wait(address, lambda: None, pid))
@@ -186,6 +194,30 @@ class BulkSource:
         await probe.discard()
         raise failure
 
+    def _opened(self, address: str) -> tuple[Session, int]:
+        session = Session(self._home(address))
+        try:
+            for statement in SESSION_STATEMENTS:
+                session.execute(statement)
+            (pid,) = session.row("SELECT pg_backend_pid()")
+        except SessionError:
+            session.close()
+            raise
+        return session, int(pid)
+
+    def _home(self, address: str) -> Home:
+        """The home at this address, entered."""
+        with self._making:
+            home = self._homes.get(address)
+            if home is None or time.monotonic() - home.made_at > _HOME_SECONDS:
+                made = Home(self._settings, address)
+                self._homes[address] = made
+                if home is not None:
+                    home.leave()
+                home = made
+            home.enter()
+            return home
+
 
 async def _streamed(connection: BulkConnection, job: BulkJob, sink: RowSink, meter: Meter, pulse: Pulse) -> ResultEnd:
     await connection.finished(connection.begin(job.start), pulse)
@@ -200,18 +232,6 @@ async def _streamed(connection: BulkConnection, job: BulkJob, sink: RowSink, met
         meter.count(0, len(tail))
         await sink.write(tail)
     return ResultEnd(rows=meter.rows, bytes=meter.bytes, has_more=job.has_more, last_key=job.last_key, total=job.total)
-
-
-def _opened(settings: PostgresSettings, address: str) -> tuple[Session, int]:
-    session = Session(settings, address)
-    try:
-        for statement in SESSION_STATEMENTS:
-            session.execute(statement)
-        (pid,) = session.row("SELECT pg_backend_pid()")
-    except SessionError:
-        session.close()
-        raise
-    return session, int(pid)
 
 
 def _close_late(opening: asyncio.Future[tuple[Session, int]]) -> None:
