@@ -115,7 +115,7 @@ class Fleet:
     ) -> bool:
         """A heartbeat's content; True when that changed the state."""
         session.last_alive = now
-        session.learn(revision, source_states)
+        session.learn(revision, source_states, now)
         session.drain_is_reported = is_draining
         return self._apply_drain(session, now)
 

@@ -77,6 +77,7 @@ class Session:
         "opened_at",
         "revision",
         "since",
+        "source_since",
         "source_states",
         "state",
         "timings",
@@ -93,6 +94,7 @@ class Session:
         self.load = Load(facts.capacity)
         self.revision: int | None = None
         self.source_states: dict[SourceId, tuple[str, str]] = {}
+        self.source_since: dict[SourceId, float] = {}
         self.drain_is_ordered = False
         self.drain_is_reported = False
 
@@ -125,8 +127,10 @@ class Session:
         self.since = now
         return True
 
-    def learn(self, revision: int, source_states: Mapping[SourceId, tuple[str, str]]) -> None:
+    def learn(self, revision: int, source_states: Mapping[SourceId, tuple[str, str]], now: float) -> None:
         """Take over what the runner reported; states not named keep what was said of them before."""
         self.revision = revision
-        if source_states:
-            self.source_states.update(source_states)
+        for source, said in source_states.items():
+            if self.source_states.get(source) != said:
+                self.source_states[source] = said
+                self.source_since[source] = now

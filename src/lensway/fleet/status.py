@@ -106,12 +106,14 @@ def _present(flags: RunnerFlags, live: Sequence[Session], sessions: Sequence[Ses
             if reported not in _READY_STATES:
                 cause = f"{reported} ({detail})" if detail else reported
                 hint = "Test the connection of its sources to see which stage fails."
-                return _status(RunnerState.DEGRADED, since, cause, hint)
+                return _status(RunnerState.DEGRADED, session.source_since.get(source, since), cause, hint)
     weak = [session for session in sessions if session.is_suspect or session.is_draining]
     if weak:
         cause = f"{len(weak)} of {len(sessions)} instances {weak[0].shown_state}"
         return _status(RunnerState.DEGRADED, max(session.since for session in weak), cause, "The others carry on.")
-    return _status(RunnerState.HEALTHY, since, "connected", "")
+    # It is well since the last of its sources is.
+    well = (session.source_since[id] for session in live for id in flags.sources if id in session.source_since)
+    return _status(RunnerState.HEALTHY, max((since, *well)), "connected", "")
 
 
 def _status(state: RunnerState, since: float | None, cause: str, hint: str) -> RunnerStatus:

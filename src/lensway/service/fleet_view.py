@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lensway.catalog.records import Runner
@@ -12,7 +12,7 @@ from lensway.catalog.warnings import InstanceView
 from lensway.clock import Clock
 from lensway.dispatch.shell import Dispatcher
 from lensway.fleet import RunnerFlags, RunnerStatus, Session, runner_status
-from lensway.ids import RunnerId
+from lensway.ids import RunnerId, SourceId
 
 
 class FleetOfNode:
@@ -85,19 +85,23 @@ def runner_document(snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, 
             for session in sessions
         ],
         "sources": [
-            {"name": source.name, "bridge": source.bridge, **_health(source.id, sessions)}
+            {"name": source.name, "bridge": source.bridge, **_health(source.id, sessions, moment)}
             for source in snapshot.sources_of(runner.environment, runner.id)
         ],
         "createdAt": runner.created_at,
     }
 
 
-def _health(source: str, sessions: Sequence[Session]) -> dict[str, Any]:
-    """The worst of what the instances report; ``unknown`` without one."""
+def _health(
+    source: SourceId, sessions: Sequence[Session], moment: Callable[[float | None], str | None]
+) -> dict[str, Any]:
+    """The worst of what the instances report, and since when; ``pending`` while none has, ``offline`` without one."""
     if not sessions:
         return {"health": "offline"}
-    reports = [state for session in sessions for id, state in session.source_states.items() if id == source]
+    reports = [(*session.source_states[source], session) for session in sessions if source in session.source_states]
     bad = next((report for report in reports if report[0] not in ("", "ready")), None)
-    if bad is not None:
-        return {"health": bad[0], "cause": bad[1]} if bad[1] else {"health": bad[0]}
-    return {"health": "ready" if reports else "pending"}
+    if bad is None:
+        return {"health": "ready" if reports else "pending"}
+    state, cause, session = bad
+    found = {"health": state, "since": moment(session.source_since.get(source))}
+    return found | {"cause": cause} if cause else found

@@ -1,0 +1,52 @@
+"""The status of a runner: what it is, and since when that is so."""
+
+from __future__ import annotations
+
+from lensway.fleet import Fleet, RunnerFlags, SessionFacts, runner_status
+from lensway.fleet.status import RunnerState
+from lensway.ids import EnvironmentId, InstanceId, RunnerId, SessionId, SourceId
+
+RUNNER, SOURCE = RunnerId("run_a"), SourceId("src_a")
+FLAGS = RunnerFlags(is_revoked=False, is_draining=False, wanted_revision=1, sources=(SOURCE,))
+
+
+def connected(fleet: Fleet, now: float):
+    facts = SessionFacts(
+        session=SessionId(1),
+        environment=EnvironmentId("env"),
+        runner=RUNNER,
+        runner_name="alpha",
+        instance=InstanceId("ins_a"),
+        bridges={"postgres": "1"},
+        capacity=1,
+        software="",
+        hostname="",
+        address="",
+        version=1,
+    )
+    return fleet.open(facts, now)
+
+
+def shown(fleet: Fleet, now: float) -> tuple[RunnerState, float | None]:
+    status = runner_status(FLAGS, list(fleet.sessions_of(RUNNER)), fleet.last_loss(RUNNER), now)
+    return status.state, status.since
+
+
+def test_each_state_counts_from_what_made_it() -> None:
+    fleet = Fleet()
+    assert shown(fleet, 1.0) == (RunnerState.NEVER_CONNECTED, None)
+    session = connected(fleet, 10.0)
+    assert shown(fleet, 10.0) == (RunnerState.CONNECTING, 10.0)
+    fleet.report(session, 1, {}, 10.5, is_draining=False)
+    assert shown(fleet, 10.5) == (RunnerState.HEALTHY, 10.0), "nothing is known of its sources"
+    fleet.report(session, 1, {SOURCE: ("ready", "")}, 11.0, is_draining=False)
+    assert shown(fleet, 12.0) == (RunnerState.HEALTHY, 11.0)
+    for now in (20.0, 22.0):
+        fleet.report(session, 1, {SOURCE: ("unreachable", "tcp timeout")}, now, is_draining=False)
+    assert shown(fleet, 25.0) == (RunnerState.DEGRADED, 20.0), "since the database is gone, not since the last report"
+    fleet.report(session, 1, {SOURCE: ("ready", "")}, 30.0, is_draining=False)
+    assert shown(fleet, 31.0) == (RunnerState.HEALTHY, 30.0)
+    assert fleet.offer_unanswered(session, 40.0)
+    assert shown(fleet, 41.0) == (RunnerState.SUSPECT, 40.0)
+    fleet.lose(session, "heartbeat_lost", 50.0)
+    assert shown(fleet, 60.0) == (RunnerState.OFFLINE, 50.0)
