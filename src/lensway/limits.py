@@ -48,6 +48,9 @@ HTTP_HEAD_BYTES_MAX: Final = 64 * KIB
 """Request line and headers; larger is `payload_too_large`."""
 HTTP_REQUEST_SECONDS_MAX: Final = 30.0
 """A caller that has not sent its whole request by then is dropped."""
+HTTP_IDLE_SECONDS: Final = 75
+"""A kept connection that asks nothing is closed then: later than the 60 s of common load balancers and pools, so that they close
+first. A request that meets a close on its way is an error that the caller sees."""
 HTTP_UNWRITTEN_BYTES_MAX: Final = 64 * KIB
 """What an HTTP connection buffers for a caller that does not read, before whoever writes has to wait; one chunk comes on top."""
 HTTP_UNSENT_BYTES_MAX: Final = 128 * KIB

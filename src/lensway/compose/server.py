@@ -234,6 +234,7 @@ class Server:
                 date_header=True,
                 lifespan="off",
                 ws="none",
+                timeout_keep_alive=limits.HTTP_IDLE_SECONDS,
                 timeout_graceful_shutdown=int(settings.drain_seconds),
                 h11_max_incomplete_event_size=64 * limits.KIB,
             )
