@@ -47,7 +47,7 @@ def test_chaos_of_seven_kinds_breaks_no_promise_and_the_three_logs_agree(site: S
     outcome = run_chaos(
         site,
         seed=5,
-        is_enough=lambda _calls, seconds: sum(done[0].done.values()) == len(SCRIPT) or seconds > 90,
+        is_enough=lambda _calls, seconds, _kinds: sum(done[0].done.values()) == len(SCRIPT) or seconds > 90,
         shares=[(kind, 2) for kind in KINDS],
         disturb=disturb,
     )

@@ -28,7 +28,7 @@ LOG_GAP_SECONDS: Final = 8.0
 NEVER: Final = "retry: never"
 POISON: Final = "poison"
 CUT: Final = "stream cut after release"
-RESTART: Final = "connection cut by a restart of the server"
+RESTART: Final = "connection cut or refused while the server restarted"
 ALLOWED: Final = (NEVER, POISON, CUT, RESTART)
 _LOSSES: Final = ("lost:", "handed_back", "unanswered", "failed:SOURCE_UNREACHABLE", "stopped:")
 

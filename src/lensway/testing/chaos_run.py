@@ -88,12 +88,12 @@ def run_chaos(
     site: Site,
     *,
     seed: int,
-    is_enough: Callable[[int, float], bool],
+    is_enough: Callable[[int, float, int], bool],
     shares: Sequence[tuple[Kind, int]] = SHARES,
     tell: Callable[[str], None] = lambda _line: None,
     disturb: Callable[[Nemesis], None] = lambda nemesis: nemesis.start(),
 ) -> Outcome:
-    """Ask and break until ``is_enough(calls, seconds)``, heal, check."""
+    """Ask and break until ``is_enough(calls, seconds, kinds of faults)``, heal, check."""
     history = History(executors=site.executors)
     nemesis = Nemesis(site, seed=seed, note=history.disturbances.append)
     collector = Collector(site, history)
@@ -104,7 +104,7 @@ def run_chaos(
     calling.start()
     disturb(nemesis)
     told = started
-    while not is_enough(len(history.calls), time.monotonic() - started) and calling.is_alive():
+    while calling.is_alive() and not is_enough(len(history.calls), time.monotonic() - started, len(nemesis.done)):
         time.sleep(0.2)
         if time.monotonic() - told >= 10:
             told = time.monotonic()

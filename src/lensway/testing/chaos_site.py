@@ -26,6 +26,8 @@ from lensway.testing.postgres import PostgresCluster
 
 SOURCE: Final = "main"
 DATABASE: Final = "chaos"
+_LOOK_SECONDS: Final = 0.1
+"""Between looks at a status: looking costs the server what callers want of it."""
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -184,7 +186,8 @@ class Site:
 
     def wait_well(self, name: str, *, seconds: float = 60.0) -> float:
         """Return once the runner is well; the seconds it took. Raises AssertionError."""
-        return wait_until(lambda: self.is_well(name), seconds=seconds, what=f"{name} to be well")
+        what = f"{name} to be well"
+        return wait_until(lambda: self.is_well(name), seconds=seconds, what=what, poll_seconds=_LOOK_SECONDS)
 
     def names(self) -> Sequence[str]:
         """The runners of this site."""

@@ -324,11 +324,13 @@ def paused(process: Process) -> Iterator[None]:
         process.signal(signal.SIGCONT)
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> float:
+def wait_until(
+    condition: Callable[[], bool], *, seconds: float, what: str, poll_seconds: float = _POLL_SECONDS
+) -> float:
     """Poll until true; the seconds it took. Raises AssertionError naming what was waited for."""
     started = time.monotonic()
     while not condition():
         if time.monotonic() - started > seconds:
             raise AssertionError(f"waited {seconds} s in vain for {what}")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(poll_seconds)
     return time.monotonic() - started
