@@ -296,8 +296,8 @@ CLIENT_TIMEOUT_SECONDS: Final = 60.0
 CLIENT_CONNECT_SECONDS: Final = 5.0
 CLIENT_ANSWER_SLACK_SECONDS: Final = 2.0
 """After its deadline an answer may take so long to arrive: the outcome comes by deadline + 1 s, and it travels."""
-CLIENT_ATTEMPTS_MAX: Final = 12
-"""Times that one read is sent: with the back-off some 30 s, which outlasts a restart of the server."""
+CLIENT_ATTEMPTS_MAX: Final = 100
+"""Times that one read is sent. The caller's timeout ends it first: with the back-off a minute is some 20 times."""
 CLIENT_SAFE_REPEATS_MAX: Final = 1
 """Repetitions of a read that failed although everything was there; a query that kills runners must not be sent for ever."""
 CLIENT_BACKOFF_SECONDS_MIN: Final = 0.1

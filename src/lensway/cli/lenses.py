@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from cyclopts import App
 
 from lensway.cli import report, target
@@ -39,7 +37,7 @@ def show(lens: str, *, to: _To = target.DEFAULT) -> None:
 @lenses.command
 def put(lens: str, *, to: _To = target.DEFAULT) -> None:
     """Create or replace a lens from JSON on standard input."""
-    body = report.read_json(sys.stdin.buffer.read(), "the lens on standard input")
+    body = report.read_stdin_json("the lens")
     with to.client() as client:
         report.write_json(client.call("PUT", f"/v1/lenses/{segment(lens)}", body))
 

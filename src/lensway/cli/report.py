@@ -40,6 +40,13 @@ def read_json(text: bytes, what: str) -> object:
         raise LenswayError(ErrorCode.INVALID_REQUEST, f"{what} is not JSON: {error}") from None
 
 
+def read_stdin_json(what: str) -> object:
+    """The decoded JSON of standard input. Raises LenswayError INVALID_REQUEST saying what was not JSON."""
+    if sys.stdin.isatty():
+        write_note(f"lensway: reads {what} as JSON from standard input; end it with Ctrl-D")
+    return read_json(sys.stdin.buffer.read(), f"{what} on standard input")
+
+
 def write_line(text: str) -> None:
     """One line on standard output."""
     sys.stdout.write(text + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -50,7 +49,7 @@ def create(
     """Register a source. Its config is read from standard input, never from an argument that `ps` would show."""
     body: dict[str, object] = {"name": name, "bridge": bridge, "credentials": credentials, "execution": execution}
     if config_stdin:
-        body["config"] = report.read_json(sys.stdin.buffer.read(), "the config on standard input")
+        body["config"] = report.read_stdin_json("the config")
     with to.client() as client:
         report.write_json(client.call("POST", "/v1/sources", body))
 
