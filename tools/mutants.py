@@ -17,6 +17,8 @@ from tools.planted import PLANTED, SIMULATION, Planted
 
 _SEEDS: Final = 600
 """Scenarios that a planted bug must not survive."""
+_SECONDS_MAX: Final = 600.0
+"""A test that hangs has noticed too; this is long enough for one that is only slow."""
 _COPIED: Final = (
     "src",
     "tests",
@@ -93,7 +95,9 @@ def _passes(tree: pathlib.Path, test: str) -> bool:
     )
     environment = os.environ | {"PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=180, check=False)
+        done = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, timeout=_SECONDS_MAX, check=False
+        )
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0

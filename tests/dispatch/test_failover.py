@@ -301,6 +301,7 @@ def test_rows_keep_a_session_from_being_dead_but_do_not_make_it_live() -> None:
     assert bench.offer_of(job).session == well
     for _ in range(30):
         bench.give(SessionHeard(deaf))
+        assert bench.core.fleet.sessions[deaf].is_suspect
         bench.wait(0.5)
         bench.alive(well)
         bench.serve(well)

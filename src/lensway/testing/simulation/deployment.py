@@ -62,6 +62,8 @@ class Slot:
     task: asyncio.Task[None] | None = None
     link: MemoryLink | None = None
     library: FakeLibrary | None = None
+    set_at: float = 0.0
+    """When the newest set came into force."""
     paused: tuple[float, float] = (0.0, 0.0)
     """From when to when it stood still last."""
 
@@ -213,11 +215,13 @@ class Deployment:
             hostname="simulated",
             drain_seconds=self.random.choice(_DRAIN_SECONDS),
             watch_seconds=_WATCH_SECONDS,
-            announce=self._hear,
+            announce=functools.partial(self._hear, slot),
         )
         slot.task = slot.process.start(self._run(slot, slot.agent), slot.place)
 
-    def _hear(self, line: str) -> None:
+    def _hear(self, slot: Slot, line: str) -> None:
+        if line.startswith("assigned sources"):
+            slot.set_at = self.loop.virtual_now
         if "(heartbeat_lost)" in line:
             self.witness.note("a runner fenced itself")
 
@@ -360,7 +364,8 @@ class Deployment:
         if slot is None:
             return ""
         assert slot.agent is not None
-        if slot.agent.sources.get(request.source) is None:
+        # What was accepted before the newest set begins behind it, and completes (R11).
+        if slot.agent.sources.get(request.source) is None and slot.set_at < self.loop.virtual_now:
             return "R1: a runner began a job for a source that is not assigned to it"
         began, ended = slot.paused
         waited = began < offered_at < ended - 2 * self.latency and ended - began > LOOP_STALL_SECONDS + _WATCH_SECONDS

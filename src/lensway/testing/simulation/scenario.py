@@ -7,7 +7,7 @@ import dataclasses
 import random
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from lensway.testing.simulation.callers import Callers
 from lensway.testing.simulation.database import Weather
@@ -37,8 +37,18 @@ class Scenario:
         self._callers = Callers(self._deployment, rng)
         self._nemesis = Nemesis(self._deployment, self._callers, rng)
 
-    async def run(self) -> Outcome:
-        """Tell it."""
+    async def outcome(self) -> Outcome:
+        """Tell it to its end, or to the first broken promise."""
+        telling = asyncio.create_task(self._run())
+        violation = self._deployment.witness.violation
+        either: set[asyncio.Future[Any]] = {telling, violation}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if violation.done():
+            violation.result()
+        violation.cancel()
+        return telling.result()
+
+    async def _run(self) -> Outcome:
         rng, deployment = self._random, self._deployment
         await deployment.found(twins=rng.choice((0, 0, 1)))
         for slot in deployment.slots:
@@ -144,7 +154,7 @@ def simulate(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:
     async def main() -> Outcome:
         try:
             async with asyncio.timeout(_SECONDS_MAX):
-                return await Scenario(seed, loop, tell).run()
+                return await Scenario(seed, loop, tell).outcome()
         finally:
             others = asyncio.all_tasks() - {asyncio.current_task()}
             for task in others:

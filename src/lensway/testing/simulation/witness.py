@@ -6,6 +6,7 @@ own of each job, made from these alone.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import heapq
 from collections import Counter
@@ -93,6 +94,8 @@ class Witness:
         self.steps = 0
         self.step: Callable[[str], None] = self._count_step
         self.dispatcher: WatchedDispatcher | None = None
+        self.violation: asyncio.Future[None] = loop.create_future()
+        """Never done, unless a promise was broken: a link or a caller may swallow what is raised under it."""
         self.pause_seconds = 0.0
         """For how long the server itself has stood still: nobody can answer then."""
         self.is_stopping = False
@@ -112,12 +115,15 @@ class Witness:
     # --- words ----------------------------------------------------------------------------------------------------------
 
     def check(self, holds: bool, promise: str) -> None:
-        """Raise unless it holds."""
+        """Raise unless it holds. The scenario fails whoever catches that."""
         if not holds:
-            raise ViolationError(
+            error = ViolationError(
                 f"{promise} (at {self._loop.virtual_now - 1000:.3f} s; replay: "
                 f"python -m lensway.testing.simulation {self._seed})"
             )
+            if not self.violation.done():
+                self.violation.set_exception(error)
+            raise error
 
     def note(self, what: str, about: object = "") -> None:
         """Something happened that tests want to know was reached."""
