@@ -213,6 +213,8 @@ COME_BACK_MS: Final = 1_000
 
 # --- databases ------------------------------------------------------------------------------------------------------------
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+RESOLVE_SECONDS: Final = 2.0
+"""A name that cannot be looked up by then is as good as unreachable: another runner may reach the database meanwhile."""
 PULSE_AFTER_SECONDS: Final = 0.75
 """Who has waited for a database so long makes us ask whether it is there at all."""
 PULSE_SECONDS: Final = 1.25

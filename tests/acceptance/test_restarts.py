@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from lensway.testing.deployment import Deployment, wait_until
+from lensway.testing.deployment import Deployment, paused, wait_until
 
 pytestmark = pytest.mark.acceptance
 FIELDS = {"id": {"type": "integer", "primaryKey": True}}
@@ -69,7 +69,7 @@ def test_both_runners_are_restarted_one_after_the_other_under_load(stage) -> Non
     for name in processes:
         stage.assign(name)
     with load(stage.deployment, stage.lens) as under:
-        for name in ("alpha", "beta", "alpha"):
+        for name in ("alpha", "beta"):
             under.wait_answers(10)
             assert processes[name].stop() == 0
             under.wait_answers(10)
@@ -108,6 +108,20 @@ def test_a_server_that_stops_says_so_first_and_finishes_what_it_has(orders, tmp_
         deployment.server.wait_line("stopping")
         deployment.server.signal(signal.SIGTERM)
         assert deployment.server.wait(10) == 1
+
+
+def test_a_server_that_stood_still_blames_nobody_and_serves_at_once(stage) -> None:
+    process = stage.runner("alpha")
+    stage.assign("alpha")
+    assert stage.query().status_code == 200
+    with paused(stage.deployment.server):
+        # The runner has not been answered for so long that it gave the session up, and cancelled what it had.
+        process.wait_line("connection lost (heartbeat_lost)")
+    answer = stage.query()
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["meta"]["route"]["runner"] == stage.name("alpha")
+    wait_until(lambda: stage.status_of("alpha")["status"] == "healthy", seconds=5, what="alpha to be well")
+    assert len(stage.status_of("alpha")["instances"]) == 1
 
 
 def test_an_operator_drains_and_resumes(stage) -> None:

@@ -229,6 +229,25 @@ def test_a_server_that_refuses_is_found_at_once(source: Source, proxy) -> None:
     asyncio.run(run())
 
 
+class MuteLoop(asyncio.SelectorEventLoop):
+    """A loop whose names cannot be looked up: the resolver says nothing."""
+
+    async def getaddrinfo(self, *_names, **_options):
+        await asyncio.Event().wait()
+
+
+def test_a_resolver_that_says_nothing_is_not_waited_for() -> None:
+    async def run() -> float:
+        started = time.monotonic()
+        with pytest.raises(LenswayError) as caught:
+            await connect(read_settings({"host": "db.example", "user": "u"}), AddressPolicy())
+        assert (caught.value.failure.details["stage"], caught.value.failure.details["class"]) == ("dns", "timeout")
+        return time.monotonic() - started
+
+    with asyncio.Runner(loop_factory=MuteLoop) as runner:
+        assert runner.run(run()) < FOUND_SECONDS
+
+
 def test_an_old_connection_is_replaced_so_that_a_moved_name_is_noticed_under_load(source: Source) -> None:
     async def run() -> list[int]:
         pool = WatchedPool(read_settings({"url": source.url}), AddressPolicy(), size=1, age_seconds_max=0.0)

@@ -11,6 +11,7 @@ import pathlib
 import socket
 from typing import Final
 
+from lensway import limits
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.failures import invalid_setting, out_of_descriptors, unreachable
 
@@ -51,7 +52,10 @@ async def resolve(host: str, port: int, policy: AddressPolicy) -> list[str]:
     """
     check_host(host, policy)
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        async with asyncio.timeout(limits.RESOLVE_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise unreachable("dns", "timeout") from None
     except (socket.gaierror, UnicodeError) as error:
         if isinstance(error, socket.gaierror) and error.errno == socket.EAI_SYSTEM:
             # The resolver could not even ask; in practice no file descriptor was left.
