@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from benchmarks.figures import bulk, dispatch, hot_path, memory, sharing
+from benchmarks.figures import bulk, dispatch, hot_path, memory, scale, sharing
 from benchmarks.report import Line, machine
 from benchmarks.stage import Stage, stage
 
@@ -23,6 +23,8 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "stalled": memory.stalled,
     "beside-export": sharing.beside_export,
     "first-row": sharing.first_row,
+    "catalog": scale.catalog_size,
+    "idle": scale.idle_runners,
 }
 
 

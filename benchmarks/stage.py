@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -43,14 +43,11 @@ _TABLES = (
 class Stage:
     """A deployment with one source `main`, served inline or by the runner `alpha`."""
 
-    def __init__(self, directory: pathlib.Path, cluster: PostgresCluster, deployment: Deployment) -> None:
-        self.directory = directory
+    def __init__(self, cluster: PostgresCluster, deployment: Deployment) -> None:
         self.cluster = cluster
         self.deployment = deployment
         self.client: httpx2.Client = deployment.client()
         self.dsn = cluster.url("reader", "secret", "bench")
-        asyncio.run(cluster.create_role_and_database("reader", "secret", "bench"))
-        self.execute(*_TABLES)
         self.made: set[str] = set()
         self.add_source("main")
         self.add_lens("orders", "public.orders", ORDER_FIELDS)
@@ -69,14 +66,7 @@ class Stage:
 
     def execute(self, *statements: str) -> None:
         """Run statements as the database's owner."""
-
-        async def run() -> None:
-            connection = await asyncpg.connect(self.cluster.superuser_dsn("bench"))
-            for statement in statements:
-                await connection.execute(statement)
-            await connection.close()
-
-        asyncio.run(run())
+        asyncio.run(_execute(self.cluster, statements))
 
     def add_source(self, name: str) -> None:
         """A source of this name; all of them are the one database."""
@@ -128,7 +118,31 @@ def stage() -> Iterator[Stage]:
         directory.chmod(0o711)
         (directory / "server").mkdir()
         with PostgresCluster(directory / "postgres") as cluster, Deployment(directory / "server") as deployment:
-            yield Stage(directory, cluster, deployment)
+            asyncio.run(cluster.create_role_and_database("reader", "secret", "bench"))
+            asyncio.run(_execute(cluster, _TABLES))
+            yield Stage(cluster, deployment)
+
+
+@contextlib.contextmanager
+def deployments(shared: Stage) -> Iterator[Callable[[str, Callable[[pathlib.Path], None]], Stage]]:
+    """A maker of further deployments beside the same database: it takes a name, and what to do to the data directory before
+    the server starts. They are gone when the block ends."""
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+
+        def start(name: str, prepare: Callable[[pathlib.Path], None]) -> Stage:
+            place = pathlib.Path(directory) / name
+            place.mkdir()
+            prepare(place / "data")
+            return Stage(shared.cluster, stack.enter_context(Deployment(place)))
+
+        yield start
+
+
+async def _execute(cluster: PostgresCluster, statements: Sequence[str]) -> None:
+    connection = await asyncpg.connect(cluster.superuser_dsn("bench"))
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
 
 
 def cpu_seconds(*pids: int) -> float:

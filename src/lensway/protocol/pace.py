@@ -18,8 +18,10 @@ from lensway.limits import (
     PACE_WINDOW_BYTES_MIN,
 )
 
-_LATE: Final = 4.0
+_LATE: Final = 3.0
 """So many times the prompt time: the window is too large."""
+_ROUND_TRIP_SECONDS_MAX: Final = 1.0
+"""What is longer is the link's queue or its rate, never its length."""
 
 
 class Pace:
@@ -30,7 +32,7 @@ class Pace:
         self._sent = 0
         self._asked = 0
         self._proven = 0
-        self._round_trip_seconds = PACE_PROMPT_SECONDS * _LATE
+        self._round_trip_seconds = _ROUND_TRIP_SECONDS_MAX
 
     @property
     def room_bytes(self) -> int:
