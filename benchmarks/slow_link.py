@@ -17,7 +17,9 @@ import time
 from collections.abc import Iterator
 
 _READ_BYTES = 4096
-_BUFFER_BYTES = 64 * 1024
+_BUFFER_BYTES = 32 * 1024
+_BURST_SECONDS = 0.02
+"""What a busy machine made late is caught up with, as a token bucket does."""
 
 
 async def _carry(
@@ -35,7 +37,7 @@ async def _carry(
     free_at = 0.0
     try:
         while data := await loop.sock_recv(source, _READ_BYTES):
-            free_at = max(free_at, time.monotonic()) + len(data) / bytes_per_second
+            free_at = max(free_at, time.monotonic() - _BURST_SECONDS) + len(data) / bytes_per_second
             under_way.put_nowait((free_at + delay, data))
             await asyncio.sleep(max(0.0, free_at - time.monotonic()))
     finally:

@@ -72,6 +72,8 @@ REQUEST_RING_ENTRIES: Final = 10_000
 # --- runner link ----------------------------------------------------------------------------------------------------------
 DATA_FRAME_BYTES_MAX: Final = 64 * KIB
 """Payload of one data frame: small enough that control frames never wait long behind one."""
+SHORT_RESULT_BYTES_MAX: Final = 16 * KIB
+"""A result up to this size goes before the rows of large ones; 6 ms of a link of 20 Mbit/s."""
 CONTROL_FRAME_BYTES_MAX: Final = 256 * KIB
 """Payload of one control frame; larger assignment sets travel in parts."""
 MESSAGE_BYTES_MAX: Final = 512 * KIB

@@ -68,6 +68,24 @@ def test_dropping_an_attempt_forgets_its_rows_only() -> None:
     assert outbox.data_bytes == 0
 
 
+def test_a_short_result_overtakes_the_rows_of_others_and_never_its_own() -> None:
+    outbox = Outbox()
+    outbox.put_data(rows(1, 60_000))
+    outbox.put_data(rows(2, 20))
+    ends = [frames.End(job=job, attempt=1, result=b"r", sent_bytes=20, tail=bytes(20)) for job in (2, 3)]
+    for end in ends:
+        outbox.put_data(end)
+    assert outbox.held == {(2, 1), (3, 1)}
+    # Also while the link has no room for rows.
+    first = outbox.take(0)
+    assert first is not None
+    assert Decoder().feed(bytes(first)) == [ends[1]]
+    assert outbox.take(0) is None
+    assert outbox.held == {(2, 1)}
+    assert [frame for message in drain(outbox) for frame in message] == [rows(1, 60_000), rows(2, 20), ends[0]]
+    assert outbox.held == frozenset()
+
+
 def test_large_sets_travel_in_several_messages() -> None:
     outbox = Outbox()
     source = frames.AssignedSource(source="s", name="s", bridge="b", config_version=1, sealed_config=bytes(120_000))

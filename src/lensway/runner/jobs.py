@@ -44,6 +44,7 @@ class _Attempt:
         self.served = served
         self.stream = SendStream(job=offer.job, attempt=offer.attempt, credit=offer.credit)
         self.result: bytes | None = None
+        self.is_over = False
         self.is_flushing = False
         self.task: asyncio.Task[None] | None = None
         self._wake = wake
@@ -107,6 +108,7 @@ class Jobs:
         self._wake = wake
         self._report = report
         self._attempts: OrderedDict[tuple[int, int], _Attempt] = OrderedDict()
+        self._done_lately: list[_Attempt] = []
         self._handing_back = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -193,6 +195,7 @@ class Jobs:
         for attempt in self._attempts.values():
             attempt.close()
         self._attempts.clear()
+        self._done_lately.clear()
         self._idle.set()
 
     async def wait_idle(self) -> None:
@@ -205,6 +208,9 @@ class Jobs:
 
     def fill(self, frame_bytes_max: int) -> None:
         """Move rows into the outbox, one frame of each attempt in turns, until it holds enough; none with 0."""
+        while self._done_lately:
+            # Short results wait for nobody's rows, nor for room on the link.
+            self._finish(self._done_lately.pop(), limits.SHORT_RESULT_BYTES_MAX)
         moved = frame_bytes_max > 0
         while moved and self._outbox.data_bytes < _OUTBOX_BYTES_MAX:
             moved = False
@@ -224,7 +230,7 @@ class Jobs:
             self._idle.set()
 
     def _finish(self, attempt: _Attempt, frame_bytes_max: int) -> bool:
-        if attempt.result is None:
+        if attempt.result is None or attempt.is_over:
             return False
         end = attempt.stream.end(attempt.result, frame_bytes_max)
         if end is None:
@@ -248,6 +254,7 @@ class Jobs:
         self._wake()
 
     def _forget(self, attempt: _Attempt) -> None:
+        attempt.is_over = True
         attempt.close()
         self._attempts.pop((attempt.offer.job, attempt.offer.attempt), None)
 
@@ -293,6 +300,7 @@ class Jobs:
         if attempt.offer.kind in _PLAN_KINDS and self._sources.note(attempt.served.id, READY):
             self._report()
         attempt.result = encode_end(end)
+        self._done_lately.append(attempt)
         self._wake()
 
     def _failed(self, attempt: _Attempt, failure: Failure) -> None:
