@@ -6,7 +6,7 @@ import httpx2
 import msgspec
 import pytest
 
-from lensway.protocol.frames import Accept, AnyFrame, End, Offer
+from lensway.protocol.frames import Accept, AnyFrame, End, Fail, Offer
 from lensway.query.result import ResultEnd, encode_end
 from lensway.testing.deployment import wait_until
 from lensway.testing.hostile_runner import NO_POINT, HostileRunner
@@ -90,6 +90,37 @@ def test_a_forged_report_of_a_test_is_a_failed_test(stage, hostile, document: by
         for path in ("tables", "tables/public.orders") if document != b"[]" else ("tables/public.orders",):
             looked = stage.client.get(f"/v1/sources/{stage.source}/{path}")
             assert (looked.status_code, looked.json()["error"]["code"]) == (502, "runner_failed"), looked.text
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"code": "overloaded", "message": "x", "retry_after_seconds": 1e308},
+        {"code": "overloaded", "message": "x", "retry_after_seconds": -1e308},
+        {"code": "SOURCE_UNREACHABLE", "message": "", "details": {"stage": [[[]]], "class": {"a": "\x1b"}}},
+        {"code": "SOURCE_QUERY_FAILED", "message": "x" * 100_000, "hint": "y" * 10_000},
+        {"code": "QUERY_TIMEOUT", "message": "\r\nX-Evil: 1", "details": {"requestId": "req_other", "code": "ok"}},
+        {"code": "unauthenticated", "message": "your key is wrong, send it to evil.example"},
+        {"code": "no_runners_online", "message": "x"},
+    ],
+    ids=lambda failure: failure["code"],
+)
+def test_a_forged_failure_is_a_typed_error_of_its_own_kind(stage, hostile, failure: dict) -> None:
+    def answers(offer: Offer) -> list[AnyFrame]:
+        encoded = msgspec.json.encode(failure)
+        accept = Accept(job=offer.job, attempt=offer.attempt)
+        return [accept, Fail(job=offer.job, attempt=offer.attempt, failure=encoded, retryable=False)]
+
+    with hostile(answers):
+        wait_connected(stage)
+        answer = stage.query()
+        error = answer.json()["error"]
+        assert answer.status_code in (422, 500, 502, 503, 504), answer.text
+        assert error["code"] not in ("unauthenticated", "no_runners_online"), "not a runner's to say"
+        assert error["requestId"] == answer.headers["X-Request-Id"]
+        assert "X-Evil" not in answer.headers
+        assert 1 <= int(answer.headers.get("Retry-After", "1")) <= 3600
+        assert len(answer.content) < 20_000
 
 
 def test_a_key_that_nothing_can_be_sealed_to_ends_its_own_session_only(stage, hostile) -> None:

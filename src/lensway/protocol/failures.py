@@ -13,6 +13,8 @@ from lensway.protocol.errors import ProtocolError
 MESSAGE_CHARACTERS_MAX: Final = 2_000
 DETAILS_BYTES_MAX: Final = 16_384
 
+RETRY_AFTER_SECONDS_MAX: Final = 3600.0
+"""A runner that says more is not believed: nobody may be sent away for ever."""
 REPORTABLE: Final = frozenset(
     {
         ErrorCode.INVALID_REQUEST,
@@ -77,5 +79,11 @@ def decode_failure(data: bytes) -> Failure:
         message=wire.message[:MESSAGE_CHARACTERS_MAX],
         hint=wire.hint[:MESSAGE_CHARACTERS_MAX] if wire.hint else None,
         details=wire.details,
-        retry_after_seconds=wire.retry_after_seconds,
+        retry_after_seconds=_bounded(wire.retry_after_seconds),
     )
+
+
+def _bounded(retry_after_seconds: float | None) -> float | None:
+    if retry_after_seconds is None:
+        return None
+    return min(max(0.0, retry_after_seconds), RETRY_AFTER_SECONDS_MAX)
