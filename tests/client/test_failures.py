@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import lensway
-from lensway.client import exceptions
+from lensway.client import core_operations, exceptions
 from lensway.testing.deployment import Deployment, wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -77,6 +77,35 @@ def test_a_cut_stream_is_an_error_and_never_a_file(face, tmp_path: pathlib.Path,
             stream.save(tmp_path / "rows")
     assert (caught.value.request_id, list(tmp_path.iterdir())) == ("req_1", [])
     assert "safe to repeat" in caught.value.hint
+
+
+def whole_answer(server: Deployment, media: str) -> bytes:
+    """Every byte that the server sends for an export, head and trailers included."""
+    body = b'{"where":{"id":{"$lte":40}}}'
+    head = (
+        f"POST /v1/query/orders/export HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.admin_key}\r\n"
+        f"Accept: {media}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.http_port)) as connection:
+        connection.sendall(head.encode() + body)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize("format", ["ndjson", "csv", "arrow", "parquet"])
+def test_the_servers_answer_cut_at_any_byte_is_an_error(face, server, format: str) -> None:
+    whole = whole_answer(server, core_operations.ACCEPT[format])
+    # All over head and body, and each of the last: chunk, end of chunks, trailers.
+    ends = sorted({*range(0, len(whole), 11), *range(len(whole) - 80, len(whole))})
+    with scripted(*(whole[:end] for end in ends), whole) as (url, heard), face.at(url, repeats=False) as client:
+        for end in ends:
+            with pytest.raises((exceptions.IncompleteStreamError, exceptions.UnreachableError)):
+                with client.export("orders", format=format) as stream:
+                    stream.read()
+                raise AssertionError(f"cut at {end} of {len(whole)} and not noticed")
+        with client.export("orders", format=format) as stream:
+            assert len(stream.read()) > 500
+            assert stream.rows_received in (40, None)
+    assert len(heard) == len(ends) + 1
 
 
 def test_what_cannot_be_written_leaves_nothing_behind(client, tmp_path: pathlib.Path) -> None:
