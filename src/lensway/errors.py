@@ -123,7 +123,7 @@ CODES: Final[Mapping[ErrorCode, CodeFacts]] = {
             Retry.NEVER,
             "The result is larger than a limit of the lens, the key or a JSON page.",
         ),
-        (ErrorCode.ROW_TOO_LARGE, 422, 1, Retry.NEVER, "One row is larger than the row limit of the lens."),
+        (ErrorCode.ROW_TOO_LARGE, 422, 1, Retry.NEVER, "One row is larger than the row limit of the lens or the key."),
         (
             ErrorCode.SOURCE_QUERY_FAILED,
             422,

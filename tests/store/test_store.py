@@ -23,9 +23,10 @@ from lensway.auth import tokens
 from lensway.catalog import rules
 from lensway.catalog.definitions import read_lens, read_source
 from lensway.catalog.ports import AuditEntry
+from lensway.catalog.records import KeyKind, KeyLimits
 from lensway.clock import SystemClock
 from lensway.errors import ErrorCode, LenswayError
-from lensway.ids import new_lens_id, new_runner_id, new_source_id
+from lensway.ids import new_key_id, new_lens_id, new_runner_id, new_source_id
 from lensway.store.bootstrap import DataDirectory, first_admin_key
 from lensway.store.sqlite import SqliteStore
 from lensway.store.tables import METADATA
@@ -141,7 +142,7 @@ def test_a_caller_that_is_cancelled_does_not_lose_what_became_durable(tmp_path: 
     asyncio.run(run())
 
 
-STEPS = ("source", "runner", "lens", "assign", "unassign", "drop", "drain", "rotate")
+STEPS = ("source", "runner", "lens", "assign", "unassign", "drop", "drain", "rotate", "key")
 FIELDS = {"b": {"type": "text"}, "a": {"type": "integer", "primaryKey": True}}
 
 
@@ -167,6 +168,11 @@ def step(store, what: str, source: str, runner: str):
                 changes = rules.delete_runner(snapshot, env, runner, force=True)
             case "drain":
                 changes = rules.drain_runner(snapshot, env, runner)
+            case "key":
+                bounds = KeyLimits(max_rows=len(source), requests_per_minute=7)
+                changes = rules.create_key(
+                    snapshot, env, source, kind=KeyKind.SERVICE, limits=bounds, id=new_key_id(), hash=hashed, at="t"
+                )
             case _:
                 at, until = "2026-01-01T00:00:00+00:00", "2027-01-01T00:00:00+00:00"
                 changes = rules.rotate_runner(snapshot, env, runner, token_hash=hashed, at=at, overlap_until=until)

@@ -119,7 +119,7 @@ class LimitExceededError(LenswayError):
 
 
 class RowTooLargeError(LenswayError):
-    """One row is larger than the row limit of the lens.
+    """One row is larger than the row limit of the lens or the key.
 
     HTTP 422. The request itself must change.
     """

@@ -73,6 +73,22 @@ class Site:
         finally:
             await connection.close()
 
+    def standing(self) -> int:
+        """Exports of ours that the database cannot go on with, because nobody takes their rows."""
+        seen = "SELECT pid, tuples_processed FROM pg_stat_progress_copy WHERE tuples_processed > 0"
+
+        async def look() -> int:
+            connection = await asyncpg.connect(self.database.owner_url)
+            try:
+                before = await connection.fetch(seen)
+                await connection.execute("SELECT pg_sleep(0.4)")
+                after = await connection.fetch(seen)
+            finally:
+                await connection.close()
+            return len({tuple(row) for row in before} & {tuple(row) for row in after})
+
+        return asyncio.run(look())
+
     def connection_of(self, caller: Caller) -> Callable[[], bool]:
         """Whether the server still has its end of this caller's connection."""
         process = psutil.Process(self.deployment.server.pid)

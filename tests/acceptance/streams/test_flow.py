@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import time
@@ -19,16 +18,6 @@ STALL_SECONDS = 2.0
 NDJSON = {"Accept": "application/x-ndjson"}
 
 
-def standing(site) -> int:
-    """Exports whose cursor has been waiting for us for more than half a second."""
-    return asyncio.run(
-        site.database_value(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lensway' AND state = 'idle in transaction'"
-            " AND clock_timestamp() - state_change > interval '500 ms'"
-        )
-    )
-
-
 def stalled_caller(site, path: str, body: dict | None = None, **headers: str) -> Caller:
     """A caller that took the beginning of an answer, and reads no more."""
     caller = Caller(site.deployment.http_port, key=site.deployment.admin_key, receive_buffer_bytes=32_768)
@@ -40,7 +29,7 @@ def stalled_caller(site, path: str, body: dict | None = None, **headers: str) ->
 @pytest.mark.parametrize("place", ["near", "far"])
 def test_a_caller_that_stops_reading_stops_the_database_and_is_cancelled_in_the_end(site, place: str) -> None:
     with stalled_caller(site, f"/v1/query/{place}-endless/export", **NDJSON) as caller:
-        wait_until(lambda: standing(site) == 1, seconds=STALL_SECONDS, what="the cursor to stand still")
+        wait_until(lambda: site.standing() == 1, seconds=2 * STALL_SECONDS, what="the export to stand still")
         request = site.last_request()
         assert request["outcome"] == "running"
         wait_until(lambda: site.backends() == 0, seconds=STALL_SECONDS + 3, what="the end of the statement")
@@ -59,7 +48,7 @@ def test_stalled_callers_cost_little_and_keep_nobody_waiting(site) -> None:
         for place in ("near", "far"):
             for _ in range(EXPORT_CONNECTIONS_PER_SOURCE_MAX):
                 stack.enter_context(stalled_caller(site, f"/v1/query/{place}-endless/export", **NDJSON))
-        wait_until(lambda: standing(site) >= 2, seconds=STALL_SECONDS, what="cursors to stand still")
+        wait_until(lambda: site.standing() >= 2, seconds=2 * STALL_SECONDS, what="exports to stand still")
         for place in ("near", "far"):
             for _ in range(20):
                 started = time.monotonic()

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from lensway.limits import MIB
-from lensway.testing.deployment import Deployment, wait_until
+from lensway.testing.deployment import wait_until
 from lensway.testing.http_caller import Caller
 
 pytestmark = pytest.mark.acceptance
@@ -134,21 +134,18 @@ def wait_free(client: httpx2.Client, place: str) -> None:
     )
 
 
-def test_limits_of_keys_are_checked_shown_and_kept(orders, tmp_path) -> None:
-    with Deployment(tmp_path) as deployment:
-        client = deployment.client()
-        for wrong in ({"maxRows": 0}, {"maxRow": 1}, {"requestsPerMinute": "1"}, []):
-            answer = client.post("/v1/keys", json={"kind": "sk", "name": "x", "limits": wrong})
-            assert answer.json()["error"]["code"] == "invalid_request", wrong
-        made = deployment.cli(
-            "keys", "create", "sk", "app", "--max-rows", "7", "--requests-per-minute", "600", "--json"
-        )
-        assert json.loads(made.stdout)["limits"] == {"maxRows": 7, "requestsPerMinute": 600}
-        deployment.server.kill()
-        deployment.start_server()
-        shown = next(key for key in client.get("/v1/keys").json()["keys"] if key["name"] == "app")
-        assert shown["limits"] == {"maxRows": 7, "requestsPerMinute": 600}
-        assert "limits" not in next(key for key in client.get("/v1/keys").json()["keys"] if key["name"] != "app")
+def test_limits_of_keys_are_checked_and_shown(site) -> None:
+    for wrong in ({"maxRows": 0}, {"maxRow": 1}, {"requestsPerMinute": "1"}, []):
+        answer = site.client.post("/v1/keys", json={"kind": "sk", "name": "x", "limits": wrong})
+        assert answer.json()["error"]["code"] == "invalid_request", wrong
+    made = site.deployment.cli(
+        "keys", "create", "sk", "app", "--max-rows", "7", "--requests-per-minute", "600", "--json"
+    )
+    given = {"maxRows": 7, "requestsPerMinute": 600}
+    assert json.loads(made.stdout)["limits"] == given
+    keys = site.client.get("/v1/keys").json()["keys"]
+    assert next(key for key in keys if key["name"] == "app")["limits"] == given
+    assert all("limits" not in key for key in keys if key["kind"] == "ak")
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -6,6 +6,10 @@ import csv
 import gzip
 import io
 import json
+import os
+import pathlib
+import re
+import subprocess
 import sys
 
 import pytest
@@ -112,3 +116,33 @@ def test_compression_is_for_those_who_ask_and_for_what_is_worth_it(site, place: 
     tiny = site.ask(f"/v1/query/{place}-items", {"limit": 3}, Accept_Encoding="gzip, zstd")
     assert "content-encoding" not in tiny.headers
     assert len(json.loads(tiny.body)["rows"]) == 3
+
+
+def test_the_examples_of_the_reference_work_as_they_stand(site, tmp_path: pathlib.Path) -> None:
+    fields = {
+        "id": {"type": "integer", "primaryKey": True},
+        "customer": {"type": "text"},
+        "total": {"type": "decimal", "column": "total_amount"},
+        "placed": {"type": "timestamp", "column": "created_at"},
+    }
+    lens = {"source": "far", "table": "public.orders", "fields": fields}
+    assert site.client.put("/v1/lenses/orders", json=lens).status_code == 200
+    text = pathlib.Path("docs/http.md").read_text(encoding="utf-8")
+    examples = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "curl" in block]
+    assert len(examples) == 2
+    outputs = []
+    for example in examples:
+        here = example.replace("http://127.0.0.1:8080", site.deployment.url)
+        done = subprocess.run(
+            ["bash", "-ec", here],
+            cwd=tmp_path,
+            env={**os.environ, "KEY": site.deployment.admin_key},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        outputs.append(done.stdout)
+    assert json.loads(outputs[0])["meta"]["lens"] == "orders"
+    table = (tmp_path / "orders.csv").read_text().splitlines()
+    assert table[0] == "id,customer,total,placed"
+    assert len(table) == 1 + 5000 - 80
