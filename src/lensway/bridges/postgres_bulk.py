@@ -87,10 +87,12 @@ class BulkConnection:
         loop = asyncio.get_running_loop()
         running = self._running
         give_up = loop.time() + limits.CANCEL_SECONDS
+        cancelling: asyncio.Future[None] | None = None
         # Nobody hears a cancel of a lost one; its thread ends when the connection does.
         while not self.is_lost and running is not None and not running.done() and loop.time() < give_up:
-            cancelling = loop.run_in_executor(self._cancels, self.session.cancel)
-            await asyncio.wait({cancelling, running}, timeout=_CANCEL_AGAIN_SECONDS)
+            if cancelling is None or cancelling.done():
+                cancelling = loop.run_in_executor(self._cancels, self.session.cancel)
+            await asyncio.wait({running}, timeout=_CANCEL_AGAIN_SECONDS)
         if running is not None and running.done() and not running.cancelled():
             running.exception()
         closing = self._thread.submit(self._close)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,13 +21,16 @@ from lensway.bridges.postgres_bulk_sql import (
     BulkColumn,
     batches_sql,
     csv_sql,
-    lines_sql,
+    objects_sql,
     spelled,
     with_values,
 )
 from lensway.query.compile import Compiled
 from lensway.query.plan import Plan
 from lensway.query.result import RowFormat
+
+_AROUND: Final = {RowFormat.JSON: ",", RowFormat.NDJSON: "\n", RowFormat.CSV: "\r\n"}
+"""What separates rows of text from each other: before each in JSON, behind each in lines."""
 
 
 class Piece(NamedTuple):
@@ -47,6 +50,7 @@ class BulkJob:
         self._execution = execution
         self._output = compiled.columns[: compiled.output_count]
         self._left = plan.limit
+        self._has_rows = False
         self._encoder: BatchEncoder | None = None
         self._schema: Any = None
         is_csv = execution.format is RowFormat.CSV
@@ -65,12 +69,15 @@ class BulkJob:
         columns = self._columns(session.schema(compiled.sql))
         statement = self._with_values(compiled.sql, compiled.bind(self._plan))
         row_bytes, count = self._execution.limits.row_bytes_max, compiled.output_count
-        if self._execution.format is RowFormat.NDJSON:
-            sql = lines_sql(statement, columns, count, row_bytes)
-        elif self._execution.format is RowFormat.CSV:
-            sql = csv_sql(statement, columns, count, row_bytes)
-        else:
-            sql = batches_sql(statement, columns, count, compiled.key_positions, row_bytes)
+        match self._execution.format:
+            case RowFormat.JSON:
+                sql = objects_sql(statement, columns, count, row_bytes, before=_AROUND[RowFormat.JSON], behind="")
+            case RowFormat.NDJSON:
+                sql = objects_sql(statement, columns, count, row_bytes, before="", behind=_AROUND[RowFormat.NDJSON])
+            case RowFormat.CSV:
+                sql = csv_sql(statement, columns, count, row_bytes)
+            case _:
+                sql = batches_sql(statement, columns, count, compiled.key_positions, row_bytes)
         # In front: behind it, the comment would swallow what the driver puts around the statement.
         session.stream(f"/* lensway {self._execution.tag.replace('*', '')} */ {sql}")
 
@@ -121,12 +128,18 @@ class BulkJob:
         literals = self._session.row(f"SELECT {asked}", [spelled(value) for value in values])
         return with_values(sql, literals)
 
+    def _text(self, column: Any) -> bytes:
+        row_bytes = self._execution.limits.row_bytes_max
+        text, longest = _joined(column)
+        if longest - len(_AROUND[self._execution.format]) > row_bytes:
+            raise row_too_large(row_bytes)
+        is_first, self._has_rows = not self._has_rows, True
+        return text[1:] if is_first and self._execution.format is RowFormat.JSON else text
+
     def _encoded(self, batch: Any) -> bytes:
         row_bytes = self._execution.limits.row_bytes_max
         if self._encoder is None:
-            return self._take_header() + _lines(
-                batch.column(0), row_bytes, 2 if self._execution.format is RowFormat.CSV else 1
-            )
+            return self._take_header() + self._text(batch.column(0))
         made = shaped(batch, self._schema, self._output, self._execution.format.value)
         check_row_sizes(made, row_bytes)
         count = len(self._output)
@@ -136,12 +149,10 @@ class BulkJob:
         return self._encoder.batch(made)
 
 
-def _lines(lines: Any, row_bytes_max: int, ending: int) -> bytes:
-    """The texts of a column, one behind the other: they are the bytes of its buffer."""
-    _, offsets, data = lines.buffers()
-    ends = pa.Array.from_buffers(pa.int32(), len(lines) + 1, [None, offsets], offset=lines.offset)
-    start, stop = ends[0].as_py(), ends[len(lines)].as_py()
-    if stop - start > row_bytes_max and pc.max(pc.binary_length(lines)).as_py() - ending > row_bytes_max:
-        raise row_too_large(row_bytes_max)
-    text: bytes = data.slice(start, stop - start).to_pybytes()
-    return text
+def _joined(texts: Any) -> tuple[bytes, int]:
+    """The texts of a column, one behind the other, and the length of the longest: they are the bytes of its buffer."""
+    _, offsets, data = texts.buffers()
+    ends = pa.Array.from_buffers(pa.int32(), len(texts) + 1, [None, offsets], offset=texts.offset)
+    start, stop = ends[0].as_py(), ends[len(texts)].as_py()
+    joined: bytes = data.slice(start, stop - start).to_pybytes()
+    return joined, pc.max(pc.binary_length(texts)).as_py()

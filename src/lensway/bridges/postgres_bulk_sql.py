@@ -22,8 +22,8 @@ ROW_TOO_LARGE_STATE: Final = "2201G"
 """SQLSTATE of `width_bucket` without buckets, which the guard raises; no statement of ours can come by it otherwise."""
 NESTED_LIST_STATE: Final = "2201E"
 """SQLSTATE of the logarithm of a negative number, raised for lists of lists."""
-TEXT_FORMATS: Final = frozenset({RowFormat.NDJSON, RowFormat.CSV})
-"""Formats whose lines PostgreSQL makes."""
+TEXT_FORMATS: Final = frozenset({RowFormat.JSON, RowFormat.NDJSON, RowFormat.CSV})
+"""Formats whose rows PostgreSQL writes."""
 COLUMNS_MAX: Final = 200
 """Columns of a statement whose lines PostgreSQL makes: one expression for each, nested in the one before."""
 
@@ -93,9 +93,11 @@ def batches_sql(statement: str, columns: Sequence[BulkColumn], output: int, keys
     return _wrapped(", ".join(named), statement, len(columns))
 
 
-def lines_sql(statement: str, columns: Sequence[BulkColumn], output: int, row_bytes: int) -> str:
-    """The rows as lines of NDJSON, in one column of text."""
-    start = "'{'"
+def objects_sql(
+    statement: str, columns: Sequence[BulkColumn], output: int, row_bytes: int, *, before: str, behind: str
+) -> str:
+    """The rows as JSON objects in one column of text, with these texts before and behind each."""
+    start = _literal(before + "{")
     if _largest(columns[:output]) is not None:
         start = _guarded(start, columns[:output], row_bytes)
     parts = [start]
@@ -103,7 +105,7 @@ def lines_sql(statement: str, columns: Sequence[BulkColumn], output: int, row_by
         comma = "," if number else ""
         parts.append(_literal(f"{comma}{msgspec.json.encode(column.declared.name).decode()}:"))
         parts.append(f"coalesce({_json(f'q.c{number}', column)}, 'null')")
-    parts.append("E'}\\n'")
+    parts.append(_literal("}" + behind))
     return _wrapped(" || ".join(parts) + " AS line", statement, len(columns))
 
 
