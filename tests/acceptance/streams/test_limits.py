@@ -95,7 +95,7 @@ def test_a_bound_that_is_met_on_the_way_cuts_the_stream(site, place: str) -> Non
         for accept in ("application/json", "application/x-ndjson", "text/csv", ARROW):
             assert outcome(site, f"{place}-wide", "/export", accept, key) == code
     with Caller(site.deployment.http_port, key=site.deployment.admin_key) as caller:
-        caller.post(f"/v1/query/{place}-endless/export", {"timeoutMs": 1000}, headers={"Accept": "text/csv"})
+        caller.post(f"/v1/query/{place}-endless/export", {"timeoutMs": 3000}, headers={"Accept": "text/csv"})
         answer = caller.answer()
     assert (answer.status, answer.is_complete) == (200, False)
     assert site.last_request()["outcome"] == "QUERY_TIMEOUT"
