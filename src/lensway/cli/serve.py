@@ -55,7 +55,7 @@ def serve(
 ) -> None:
     """Run the server: HTTP, gateway, Console and store in one process."""
     # Imported here: a client command must not pay for the server.
-    from lensway.compose.environment import leave, scrub_environment  # noqa: PLC0415
+    from lensway.compose.environment import leave, open_files, scrub_environment  # noqa: PLC0415
     from lensway.compose.server import Server, ServerSettings  # noqa: PLC0415
     from lensway.observe import log  # noqa: PLC0415
 
@@ -93,6 +93,7 @@ def serve(
         is_losing_pushes=os.environ.get("LENSWAY_FAULT_LOSE_PUSHES") == "1",
     )
     scrub_environment()
+    open_files()
     server = Server(settings, _announce)
     try:
         _run(server.run())

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
 import threading
 from typing import Final
 
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]
+
 
 def scrub_environment() -> None:
     """Take away what would configure a driver behind our back (PGPASSWORD, PGSSLMODE, PGSERVICE and the like)."""
     for name in [name for name in os.environ if name.startswith("PG") or name == "SSLKEYLOGFILE"]:
         del os.environ[name]
+
+
+def open_files() -> None:
+    """Allow this process as many open files as its hard limit says: every caller and every runner is one."""
+    if resource is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 _COLLECT_AFTER: Final = (20_000, 20, 20)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import pathlib
+import resource
 import socket
+from collections.abc import Iterator
 
 import psutil
 import pytest
 
-from lensway.limits import HTTP_HEAD_BYTES_MAX, MIB
+from lensway.limits import HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, MIB
+from lensway.testing.deployment import Deployment, wait_until
 from lensway.testing.http_caller import Answer, judged
 
 pytestmark = pytest.mark.acceptance
@@ -51,6 +56,31 @@ def test_a_request_whose_head_has_no_end_is_refused_and_costs_no_memory(site, sh
     assert answer.status in (0, 400, 413)
     assert process.memory_info().rss - before < 16 * MIB
     assert site.client.get("/healthz").status_code == 200
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """Programs that are started now may open 1,024 files, unless they ask for more; this process as many as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_one_caller_too_many_is_told_so(tmp_path: pathlib.Path, few_files: None) -> None:
+    with Deployment(tmp_path) as deployment, contextlib.ExitStack() as stack:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        for _ in range(HTTP_CONNECTIONS_MAX):
+            stack.enter_context(socket.create_connection(("127.0.0.1", deployment.http_port), timeout=20))
+        answer = exchange(deployment.http_port)
+        assert (answer.status, json.loads(answer.body)["error"]["code"]) == (503, "overloaded")
+        stack.close()
+        wait_until(lambda: exchange_health(deployment.http_port) == 200, seconds=10, what="room again")
+
+
+def exchange_health(port: int) -> int:
+    return exchange(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").status
 
 
 def test_a_head_of_the_size_that_is_allowed_is_read(site) -> None:
