@@ -10,6 +10,7 @@ import pathlib
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final
 
 import structlog
 import uvicorn
@@ -35,7 +36,8 @@ from lensway.dispatch.routes import SnapshotRoutes
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.listener import Listener
-from lensway.observe.metrics import Metrics
+from lensway.observe.metrics import JobTimes, Metrics
+from lensway.query.result import decode_end
 from lensway.service.app import Operations, build_app
 from lensway.service.control_plane import ControlPlane, UseCases, event_stream
 from lensway.service.data_plane import DataPlane
@@ -317,22 +319,43 @@ async def _recall_sightings(store: SqliteStore, dispatcher: Dispatcher, clock: S
         dispatcher.fleet.recall(runner, clock.monotonic() - ago, "server_stopped" if cause == "connected" else cause)
 
 
+_STOPPED: Final = "stopped:"
+
+
 def _watch(metrics: Metrics, store: SqliteStore, dispatcher: Dispatcher) -> None:
     metrics.watch_runners(lambda: _runner_states(store.current(), dispatcher))
     metrics.watch_gauge("lensway_jobs_in_flight", "Jobs without an outcome.", lambda: dispatcher.jobs_in_flight)
+    metrics.watch_events(lambda: dispatcher.core.counters)
     metrics.watch_gauge("lensway_sessions", "Connected runner processes.", lambda: len(dispatcher.fleet.sessions))
 
 
-def _recorder(metrics: Metrics, ring: RequestRing) -> Callable[[JobRecord], None]:
-    def record(done: JobRecord) -> None:
+def _recorder(metrics: Metrics, ring: RequestRing) -> Callable[[JobRecord, bytes], None]:
+    def record(done: JobRecord, result: bytes) -> None:
         entry = ring.get(done.request)
         if entry is not None:
             entry.record = done
-        placed = done.placed_at()
-        via = "inline" if placed is None or placed.runner is None else "runner"
-        metrics.dispatched(via, (done.ended_at or done.submitted_at) - done.submitted_at)
+        metrics.job(_job_times(done, result))
 
     return record
+
+
+def _job_times(done: JobRecord, result: bytes) -> JobTimes:
+    placed = done.placed_at()
+    start, total = done.submitted_at, (done.ended_at or done.submitted_at) - done.submitted_at
+    cancels = [attempt.cause[len(_STOPPED) :] for attempt in done.attempts if attempt.cause.startswith(_STOPPED)]
+    if placed is None or placed.accepted_at is None:
+        return JobTimes("inline", done.outcome, total, cancels=cancels)
+    return JobTimes(
+        via="inline" if placed.runner is None else "runner",
+        outcome=done.outcome,
+        total=total,
+        dispatch=placed.offered_at - start,
+        accept=placed.accepted_at - placed.offered_at,
+        first_row=None if placed.first_row_at is None else placed.first_row_at - start,
+        rows=decode_end(result).rows if result else 0,
+        bytes=done.bytes,
+        cancels=cancels,
+    )
 
 
 def _runner_states(snapshot: Snapshot, dispatcher: Dispatcher) -> Iterator[tuple[str, str, bool]]:

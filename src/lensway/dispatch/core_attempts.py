@@ -152,6 +152,8 @@ class Attempts:
         if attempt is None or not self._take_bytes(attempt, len(event.payload), now):
             return
         job, flow = attempt.job, attempt.flow
+        if flow.received == flow.granted:
+            self._state.count("credit_stalls")
         if job.is_page:
             flow.hold(event.payload)
             self._grant(attempt, len(event.payload))

@@ -206,7 +206,7 @@ class Dispatcher:
         clock: Clock,
         *,
         on_status: Callable[[StatusChanged], None] = lambda _status: None,
-        on_record: Callable[[JobRecord], None] = lambda _record: None,
+        on_record: Callable[[JobRecord, bytes], None] = lambda _record, _result: None,
         first_session: int = 1,
     ) -> None:
         self._core = Core(routes, clock.monotonic())
@@ -353,7 +353,7 @@ class Dispatcher:
         handle.settle(end)
         if not self._handles:
             self._idle.set()
-        self._on_record(end.record)
+        self._on_record(end.record, end.result if isinstance(end, Complete) else b"")
 
     def _set_timer(self) -> None:
         due = self._core.next_wake()

@@ -2,51 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+import bisect
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class JobTimes(NamedTuple):
+    """What the metrics of one job are made from. Seconds; None for what did not happen. ``via`` is `inline` or `runner`."""
+
+    via: str
+    outcome: str
+    total: float
+    dispatch: float | None = None
+    accept: float | None = None
+    first_row: float | None = None
+    rows: int = 0
+    bytes: int = 0
+    cancels: Sequence[str] = ()
+
+
 class Metrics:
-    """One registry per server: two in one process do not collide."""
+    """One registry per server: two in one process do not collide. Noting costs an addition or two; texts are made at a scrape."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        # Finding the child of a label costs more than counting: each is looked up once.
-        self._request_of: dict[str, Any] = {}
-        self._dispatch_of: dict[str, Any] = {}
-        self._requests = Counter(
-            "lensway_requests",
-            "Requests by outcome: ok, or the code of the failure.",
-            ["code"],
-            registry=self._registry,
+        self._requests = self._counter(
+            "lensway_requests", "Requests by outcome: ok, or the code of the failure.", "code"
         )
-        self._dispatch = Histogram(
-            "lensway_dispatch_seconds",
-            "From submission to outcome of a job, by where it was executed.",
-            ["via"],
-            registry=self._registry,
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        self._jobs = self._counter(
+            "lensway_jobs", "Jobs by where they were executed and outcome: completed, or a code.", "via", "outcome"
         )
+        self._rows = self._counter("lensway_rows", "Rows of completed jobs.", "via")
+        self._bytes = self._counter("lensway_bytes", "Encoded bytes of completed jobs.", "via")
+        self._cancels = self._counter("lensway_cancels", "Attempts that were told to stop, by cause.", "cause")
+        self._total = self._histogram("lensway_dispatch_seconds", "From submission to outcome of a job.")
+        self._dispatch = self._histogram(
+            "lensway_job_dispatch_seconds", "From submission to the offer of the attempt that gave the outcome."
+        )
+        self._accept = self._histogram(
+            "lensway_job_accept_seconds", "From that offer to its acceptance; with a quick query it comes with the end."
+        )
+        self._first_row = self._histogram("lensway_job_first_row_seconds", "From submission to the first rows.")
 
     def request(self, code: str) -> None:
         """Count one answered request."""
-        child = self._request_of.get(code)
-        if child is None:
-            child = self._request_of[code] = self._requests.labels(code)
-        child.inc()
+        self._requests.add((code,))
 
-    def dispatched(self, via: str, seconds: float) -> None:
-        """Note one job's time."""
-        child = self._dispatch_of.get(via)
-        if child is None:
-            child = self._dispatch_of[via] = self._dispatch.labels(via)
-        child.observe(seconds)
+    def job(self, job: JobTimes) -> None:
+        """Note one job that is over."""
+        via = (job.via,)
+        self._jobs.add((job.via, job.outcome))
+        self._total.observe(via, job.total)
+        for histogram, seconds in (
+            (self._dispatch, job.dispatch),
+            (self._accept, job.accept),
+            (self._first_row, job.first_row),
+        ):
+            if seconds is not None:
+                histogram.observe(via, seconds)
+        self._rows.add(via, job.rows)
+        self._bytes.add(via, job.bytes)
+        for cause in job.cancels:
+            self._cancels.add((cause,))
+
+    def watch_events(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Give `lensway_dispatch_events_total` from now on: what dispatch counts by name, asked at every scrape."""
+        self._registry.register(_Events(counts))
+
+    def _counter(self, name: str, help: str, *labels: str) -> _Counter:
+        counter = _Counter(name, help, labels)
+        self._registry.register(counter)
+        return counter
+
+    def _histogram(self, name: str, help: str) -> _Histogram:
+        histogram = _Histogram(name, help, ("via",))
+        self._registry.register(histogram)
+        return histogram
 
     def watch_runners(self, states: Callable[[], Iterable[tuple[str, str, bool]]]) -> None:
         """Give `lensway_runner_up` from now on: (environment, runner, is up) of every runner, asked at every scrape."""
@@ -59,6 +100,68 @@ class Metrics:
     def text(self) -> bytes:
         """The exposition."""
         return generate_latest(self._registry)
+
+
+class _Counter(Collector):
+    """Sums by label values. Everything happens on one event loop, so that there is no lock to take."""
+
+    def __init__(self, name: str, help: str, labels: Sequence[str]) -> None:
+        self._name, self._help, self._labels = name, help, labels
+        self._sums: dict[tuple[str, ...], int] = {}
+
+    def add(self, values: tuple[str, ...], amount: int = 1) -> None:
+        """Count so much more."""
+        self._sums[values] = self._sums.get(values, 0) + amount
+
+    def collect(self) -> Iterator[Any]:
+        """The present sums."""
+        family = CounterMetricFamily(self._name, self._help, labels=self._labels)
+        for values, amount in self._sums.items():
+            family.add_metric(values, amount)
+        yield family
+
+
+class _Histogram(Collector):
+    """Counts by bucket and label values."""
+
+    def __init__(self, name: str, help: str, labels: Sequence[str]) -> None:
+        self._name, self._help, self._labels = name, help, labels
+        self._counts: dict[tuple[str, ...], list[int]] = {}
+        self._sums: dict[tuple[str, ...], float] = {}
+
+    def observe(self, values: tuple[str, ...], seconds: float) -> None:
+        """Count one duration."""
+        counts = self._counts.get(values)
+        if counts is None:
+            counts = self._counts[values] = [0] * (len(_SECONDS) + 1)
+            self._sums[values] = 0.0
+        counts[bisect.bisect_left(_SECONDS, seconds)] += 1
+        self._sums[values] += seconds
+
+    def collect(self) -> Iterator[Any]:
+        """The present counts."""
+        family = HistogramMetricFamily(self._name, self._help, labels=self._labels)
+        bounds = (*map(str, _SECONDS), "+Inf")
+        for values, counts in self._counts.items():
+            buckets = list(zip(bounds, itertools.accumulate(counts), strict=True))
+            family.add_metric(values, buckets, self._sums[values])
+        yield family
+
+
+class _Events(Collector):
+    def __init__(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Any]:
+        """The present counts."""
+        family = CounterMetricFamily(
+            "lensway_dispatch_events",
+            "What dispatch counts by name: credit_stalls, late frames and the like.",
+            labels=["event"],
+        )
+        for name, count in self._counts().items():
+            family.add_metric([name], count)
+        yield family
 
 
 class _Runners(Collector):
