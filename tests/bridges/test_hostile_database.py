@@ -21,7 +21,7 @@ from lensway.query.planner import RowsRequest, plan_rows
 from lensway.query.result import ResultLimits, RowFormat
 from lensway.testing.deployment import clean_environment
 
-SECONDS = 1.5
+SECONDS = 0.7
 CANARY = "canary-pa55w0rd"
 Script = Callable[["Peer"], Awaitable[None]]
 

@@ -66,6 +66,16 @@ class Place:
         self.database = database
         self.loop = asyncio.new_event_loop()
         self.library = ExecutionLibrary(AddressPolicy())
+        self._owner = self.loop.run_until_complete(asyncpg.connect(database.owner_url))
+
+    def store(self, text: str) -> None:
+        """Make this the only row of `texts`."""
+
+        async def store() -> None:
+            await self._owner.execute("DELETE FROM texts")
+            await self._owner.execute("INSERT INTO texts (t) VALUES ($1)", text)
+
+        self.loop.run_until_complete(store())
 
     def rows(self, plan: Plan, *, kind: str = "rows") -> list[dict[str, Any]]:
         """The rows of a plan."""
@@ -104,6 +114,7 @@ class Place:
         return asyncio.run(read())
 
     def close(self) -> None:
+        self.loop.run_until_complete(self._owner.close())
         self.loop.run_until_complete(self.library.close())
         self.loop.close()
 
@@ -142,7 +153,7 @@ def test_values_are_values_under_every_operator(place: Place) -> None:
         st.sampled_from(("$eq", "$ne", "$in", "$nin", "$contains", "$startsWith", "$endsWith", "$gt", "$like")),
     )
     def check(stored: str, asked: str, operator: str) -> None:
-        asyncio.run(_store(place.database, stored))
+        place.store(stored)
         value: object = [asked, stored + "x"] if operator in ("$in", "$nin") else asked
         request = RowsRequest(where={"t": {operator: value}})
         plan = plan_rows(TEXTS, request, POSTGRES, cursor_key=KEY, environment="e").plan
@@ -163,15 +174,6 @@ def test_values_are_values_under_every_operator(place: Place) -> None:
 
     check()
     assert place.canary() == [1, 2]
-
-
-async def _store(database: Database, text: str) -> None:
-    connection = await asyncpg.connect(database.owner_url)
-    try:
-        await connection.execute("DELETE FROM texts")
-        await connection.execute("INSERT INTO texts (t) VALUES ($1)", text)
-    finally:
-        await connection.close()
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
