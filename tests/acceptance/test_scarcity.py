@@ -76,6 +76,30 @@ def holders(stage, processes: dict) -> list[str]:
     return [name for name in processes if any(each["outstanding"] for each in stage.status_of(name)["instances"])]
 
 
+def test_a_full_runner_makes_others_wait_their_turn_and_then_says_overloaded(stage) -> None:
+    stage.runner("alpha", environment={"LENSWAY_RUNNER_CAPACITY": "1"})
+    stage.assign("alpha")
+
+    def ask(milliseconds: int) -> tuple[int, str, str | None]:
+        body = {"limit": 1, "timeoutMs": milliseconds}
+        answer = stage.query(body, lens=stage.slow_lens, client=stage.deployment.client())
+        code = answer.json()["error"]["code"] if answer.status_code != 200 else ""
+        return answer.status_code, code, answer.headers.get("Retry-After")
+
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        # Two seconds each, one at a time: some are done, and who has waited ten seconds is told to come back.
+        asking = [pool.submit(ask, 30_000) for _ in range(8)]
+        wait_until(lambda: bool(holders(stage, {"alpha": None})), seconds=5, what="the first to be executed")
+        assert pool.submit(ask, 500).result()[:2] == (504, "QUERY_TIMEOUT"), "a deadline holds in the queue too"
+        found = Counter(each.result() for each in asking)
+    done = found.pop((200, "", None))
+    assert 3 <= done <= 6
+    ((status, code, again), refused) = found.popitem()
+    assert (status, code, refused) == (503, "overloaded", 8 - done)
+    assert int(again) >= 1
+    assert not found
+
+
 def test_a_slow_runner_gets_little_of_the_work_and_is_never_left_out_alone(stage) -> None:
     database = stage.database
     with ChaosProxy(("127.0.0.1", database.cluster.port)) as proxy:
