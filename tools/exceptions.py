@@ -16,7 +16,7 @@ _REPEAT: Final = {
     Retry.LATER: "The same request may succeed later.",
     Retry.SAFE: "Safe to repeat at once.",
 }
-_REPEATED: Final = {Retry.NEVER: "no", Retry.LATER: "while the time lasts", Retry.SAFE: "once"}
+_REPEATED: Final = {Retry.NEVER: "no", Retry.LATER: "when the server says when", Retry.SAFE: "once"}
 _HEAD: Final = '''\
 """One exception for each code of the table, and two for what no server can say. Written by `python -m tools.reference`."""
 

@@ -265,7 +265,9 @@ def _may_repeat(request: Request, reply: Answer | Lost, error: LenswayError, num
     # sent again and again. And a lens that is declared `retry: never` is not repeated behind its owner's back.
     if rule is Retry.SAFE:
         return number <= limits.CLIENT_SAFE_REPEATS_MAX and error.details.get("retry") != "never"
-    return rule is Retry.LATER
+    # Where waiting helps, the server says how long. A database that is out of reach, or a source without a runner, may stay so
+    # for days: callers shall hear of it at once.
+    return rule is Retry.LATER and error.retry_after_seconds is not None
 
 
 def error_of(reply: Answer | Lost, timeout_seconds: float) -> LenswayError:
