@@ -99,3 +99,12 @@ def test_a_runner_without_arrow_serves_everything_else_and_says_so(tmp_path: pat
         "postgres arrow+zstd not_acceptable",
         "postgres ndjson SOURCE_UNREACHABLE",
     ], done.stderr
+
+
+def test_whoever_only_carries_rows_imports_neither_arrow_nor_a_driver() -> None:
+    program = (
+        "import sys, lensway.compose.server, lensway.compose.runner;"
+        "print([name for name in ('pyarrow', 'numpy', 'adbc_driver_manager') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
