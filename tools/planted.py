@@ -65,6 +65,7 @@ PLANTED: Final = (
         "src/lensway/runner/agent.py",
         "return now < self._discard_until or now - self._ticked_at > limits.LOOP_STALL_SECONDS",
         "return now < 0.0",
+        ("tests/runner/test_agent.py",),
     ),
     Planted(
         "the runner's fence is longer than the failover",

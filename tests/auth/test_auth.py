@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import pathlib
 import pickle
 
 import msgspec
@@ -265,3 +267,16 @@ def test_keys_are_256_bits_and_admin_keys_are_taken_as_given() -> None:
     for wrong in ("ak_short", "sk_" + "a" * 40, "ak_" + "a" * 31 + "!", ""):
         with pytest.raises(LenswayError, match="admin key"):
             tokens.check_admin_key(wrong)
+
+
+def test_what_a_caller_sent_is_compared_in_constant_time() -> None:
+    """`==` on hashes ends at the first byte that differs. Its duration cannot be tested reliably, so the source is read."""
+    compared = [
+        f"{file.name}:{node.lineno}"
+        for file in pathlib.Path("src/lensway/auth").glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops)
+        for side in (node.left, *node.comparators)
+        if "hash" in (getattr(side, "attr", "") or getattr(side, "id", ""))
+    ]
+    assert compared == []

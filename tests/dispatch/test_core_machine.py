@@ -33,6 +33,7 @@ from lensway.dispatch.events import (
     SendOffer,
     SessionAlive,
     SessionDraining,
+    SessionHeard,
     SessionLost,
     SessionOpened,
     SessionReported,
@@ -54,6 +55,7 @@ class Assignments:
 
     def __init__(self) -> None:
         self.assigned: set[RunnerId] = set()
+        self.marked: set[RunnerId] = set()
 
     def source(self, environment, source):
         runners = tuple(sorted(self.assigned))
@@ -65,8 +67,8 @@ class Assignments:
             runners=runners,
             runner_names=runners,
             wanted=(1,) * len(runners),
-            marks=("",) * len(runners),
-            serving=(True,) * len(runners),
+            marks=tuple("revoked" if runner in self.marked else "" for runner in runners),
+            serving=tuple(runner not in self.marked for runner in runners),
         )
 
     def runner(self, environment, runner):
@@ -84,6 +86,8 @@ class Place:
     is_accepted: bool = False
     is_over: bool = False
     is_cancelled: bool = False
+    is_refused: bool = False
+    is_handed_back: bool = False
     sent: int = 0
     parts: int = 0
 
@@ -94,6 +98,7 @@ class Caller:
 
     deadline: float
     is_stream: bool
+    may_retry: bool
     got: list[bytes] = dataclasses.field(default_factory=list)
     untaken: int = 0
     outcome: str = ""
@@ -128,7 +133,15 @@ class Dispatch(RuleBasedStateMachine):
                 else:
                     assert order.session in self.sessions
                     assert self.sessions[order.session] in self.routes.assigned, "R3: only to assigned runners"
+                    assert self.sessions[order.session] not in self.routes.marked, "I6: nothing for revoked runners"
                 caller = self.callers[order.job]
+                before = [place for place in self.places.values() if place.job == order.job]
+                assert caller.may_retry or all(place.is_refused for place in before), (
+                    "retry never: something may have begun"
+                )
+                handed_back = sum(place.is_accepted and place.is_handed_back for place in before)
+                executed = sum(place.is_accepted for place in before) - handed_back
+                assert executed < limits.ATTEMPTS_MAX, "at most three attempts"
                 assert not caller.outcome, "I6: nothing is offered for a job that is over"
                 assert self.now < caller.deadline
                 current = [place for place in self.places.values() if place.job == order.job and not place.is_over]
@@ -189,8 +202,13 @@ class Dispatch(RuleBasedStateMachine):
         self.routes.assigned.discard(runner)
         self.give(CatalogChanged())
 
-    @rule(runner=st.sampled_from(RUNNERS), capacity=st.sampled_from((1, 8)))
-    def connect(self, runner: RunnerId, capacity: int) -> None:
+    @rule(runner=st.sampled_from(RUNNERS), is_marked=st.booleans())
+    def mark(self, runner: RunnerId, is_marked: bool) -> None:
+        (self.routes.marked.add if is_marked else self.routes.marked.discard)(runner)
+        self.give(CatalogChanged())
+
+    @rule(runner=st.sampled_from(RUNNERS), capacity=st.sampled_from((1, 8)), instance=st.sampled_from(("one", "two")))
+    def connect(self, runner: RunnerId, capacity: int, instance: str) -> None:
         session = SessionId(self.next_session)
         self.next_session += 1
         self.sessions[session] = runner
@@ -199,7 +217,7 @@ class Dispatch(RuleBasedStateMachine):
             environment=ENVIRONMENT,
             runner=runner,
             runner_name=runner,
-            instance=InstanceId(f"{runner}-{session}"),
+            instance=InstanceId(f"{runner}-{instance}"),
             bridges={"postgres": "x"},
             capacity=capacity,
             software="",
@@ -232,6 +250,11 @@ class Dispatch(RuleBasedStateMachine):
         self.give(SessionAlive(SessionId(session)))
 
     @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def hear(self, data) -> None:
+        self.give(SessionHeard(SessionId(data.draw(st.sampled_from(sorted(self.sessions))))))
+
+    @precondition(lambda self: self.sessions)
     @rule(data=st.data(), is_draining=st.booleans())
     def drain(self, data, is_draining: bool) -> None:
         self.give(SessionDraining(SessionId(data.draw(st.sampled_from(sorted(self.sessions)))), is_draining))
@@ -242,7 +265,7 @@ class Dispatch(RuleBasedStateMachine):
     def submit(self, seconds: float, is_stream: bool, may_retry: bool) -> None:
         job = JobId(self.next_job)
         self.next_job += 1
-        self.callers[job] = Caller(self.now + seconds, is_stream)
+        self.callers[job] = Caller(self.now + seconds, is_stream, may_retry)
         request = JobRequest(
             request=RequestId(str(job)),
             environment=ENVIRONMENT,
@@ -293,7 +316,7 @@ class Dispatch(RuleBasedStateMachine):
         ids = (SessionId(place.session), JobId(place.job), place.number)
         if not place.is_accepted:
             if what == "refuse" and place.session != INLINE:
-                place.is_over = True
+                place.is_over = place.is_refused = True
                 self.give(Refused(*ids, data.draw(st.sampled_from(list(RefusalKind))), 1))
                 return
             place.is_accepted = True
@@ -319,7 +342,7 @@ class Dispatch(RuleBasedStateMachine):
             return
         code = ErrorCode.SOURCE_UNREACHABLE if what == "unreachable" else ErrorCode.SOURCE_QUERY_FAILED
         failure = Failure(code=code, message="it failed", details={"stage": "tcp", "class": "refused"})
-        handed = what == "hand back" and place.session != INLINE
+        handed = place.is_handed_back = what == "hand back" and place.session != INLINE
         self.give(AttemptFailed(*ids, failure, retryable=what == "unreachable", handed_back=handed))
 
     @precondition(lambda self: self.places and self.sessions)

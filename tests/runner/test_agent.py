@@ -3,17 +3,117 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
 from lensway.ids import InstanceId
+from lensway.protocol import codec, frames
 from lensway.protocol.transport import Transport
 from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.policy import LocalPolicy
 from lensway.testing.memory_link import MemoryLink
-from lensway.testing.simulation.database import FakeLibrary
+from lensway.testing.simulation.database import Ask, FakeLibrary, encode_ask
 from lensway.testing.virtual_time import VirtualLoop, VirtualProcess, run_virtual
+
+
+def offer(job: int) -> frames.Offer:
+    return frames.Offer(
+        job=job,
+        attempt=1,
+        kind=frames.JobKind.ROWS,
+        source="src_main",
+        revision=1,
+        payload=encode_ask(Ask(job=job, parts=1, size=40, milliseconds=1)),
+        format="json",
+        deadline_ms=10_000,
+        credit=100_000,
+        rows_max=10,
+        bytes_max=1000,
+        row_bytes_max=1000,
+        request=str(job),
+    )
+
+
+class Witness:
+    """Notes what begins."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+
+    def statement_begins(self, _place: str, job: int, _attempt: int) -> None:
+        self.begun.append(job)
+
+    def step(self, _place: str) -> None: ...
+
+
+@pytest.mark.parametrize(("seconds", "answer"), [(0.3, "accept"), (0.7, "stale"), (3.0, "stale")])
+def test_i6_an_offer_that_waited_while_the_process_stood_still_is_discarded(seconds: float, answer: str) -> None:
+    loop = VirtualLoop()
+    link = MemoryLink(loop, lambda: 0.001)
+    witness = Witness()
+
+    async def dial() -> Transport:
+        return link.runner_end
+
+    async def story() -> list[frames.AnyFrame]:
+        process = VirtualProcess(loop)
+        agent = Agent(
+            runner="run",
+            instance=InstanceId("one"),
+            capacity=4,
+            dial=dial,
+            library=FakeLibrary("here", witness, {}),
+            local=LocalCredentials({"LENSWAY_SOURCE_MAIN_HOST": "x"}),
+            policy=LocalPolicy(),
+            clock=process,
+            chance=lambda: 0.5,
+            hostname="here",
+        )
+        running = process.start(agent.run(), "agent")
+        gateway, decoder = link.gateway_end, codec.Decoder()
+        [hello] = decoder.feed(await gateway.recv())
+        assert isinstance(hello, frames.Hello)
+        welcome = frames.Welcome(
+            version=1, session=1, runner_name="a", environment="env", heartbeat_ms=2000, fence_ms=8000, nonce=b""
+        )
+        main = frames.AssignedSource(source="src_main", name="main", bridge="postgres", config_version=0)
+        assigned = frames.AssignmentSet(revision=1, part=0, parts=1, sources=(main,))
+        await gateway.send(codec.encode([welcome, assigned]))
+        await asyncio.sleep(0.5)
+        process.pause()
+        await asyncio.sleep(seconds / 2)
+        await gateway.send(codec.encode([offer(1)]))
+        await asyncio.sleep(seconds / 2)
+        process.resume()
+        await asyncio.sleep(0.5)
+        await gateway.send(codec.encode([offer(2)]))
+        await asyncio.sleep(0.5)
+        said = [frame for message in await unread(link) for frame in decoder.feed(message)]
+        link.cut()
+        running.cancel()
+        await asyncio.wait([running])
+        return said
+
+    said = run_virtual(story(), loop)
+    refused = [frame for frame in said if isinstance(frame, frames.Refuse)]
+    accepted = [frame.job for frame in said if isinstance(frame, frames.Accept)]
+    if answer == "accept":
+        assert (accepted, refused, witness.begun) == ([1, 2], [], [1, 2])
+    else:
+        assert [(frame.job, frame.reason.value) for frame in refused] == [(1, "stale")]
+        assert (accepted, witness.begun) == ([2], [2]), "it never began"
+
+
+async def unread(link: MemoryLink) -> list[bytes]:
+    """What the gateway's end has not read yet."""
+    found: list[bytes] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            while True:
+                found.append(await link.gateway_end.recv())
+    return found
 
 
 @pytest.mark.parametrize("after", [0.0, 0.05, 1.0], ids=["at once", "while it dials", "before it is welcomed"])
