@@ -1,7 +1,8 @@
-"""PostgreSQL: pages as one statement, exports through a cursor, both read-only and under a deadline that the database knows.
+"""PostgreSQL: pages as one statement, long results in pieces, both read-only and under a deadline that the database knows.
 
 A page is one round trip: the session is read-only by default, plans are SELECTs, and the statement timeout of the session is
-already right for most requests. Large pages and exports read through a cursor in a READ ONLY transaction, sized by bytes.
+already right for most requests. Arrow and most exports take the bulk path (`postgres_bulk`), in a process that has it; large
+pages and all other exports read through a cursor in a READ ONLY transaction, sized by bytes.
 """
 
 from __future__ import annotations
