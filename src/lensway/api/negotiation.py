@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -17,8 +16,6 @@ PARQUET: Final = "application/vnd.apache.parquet"
 PAGE_MEDIA: Final = (JSON, NDJSON, CSV, ARROW)
 EXPORT_MEDIA: Final = (NDJSON, CSV, JSON, ARROW, PARQUET)
 """Best first: what a caller gets that accepts anything."""
-_CACHED_CHARACTERS_MAX: Final = 200
-"""Longer headers are read anew each time: what callers send must not decide how much is remembered."""
 _WILDCARDS: Final = ("*/*", "*")
 
 
@@ -85,10 +82,6 @@ def _most_specific(media: str, wishes: Sequence[Wish]) -> tuple[int, int] | None
 
 
 def _wishes(header: str) -> tuple[Wish, ...]:
-    return _remembered(header) if len(header) <= _CACHED_CHARACTERS_MAX else _read(header)
-
-
-def _read(header: str) -> tuple[Wish, ...]:
     found = []
     for part in header.split(","):
         name, *pieces = (piece.strip() for piece in part.split(";"))
@@ -108,6 +101,3 @@ def _quality(text: str) -> float:
     except ValueError:
         return 0.0
     return 0.0 if math.isnan(value) else min(1.0, max(0.0, value))
-
-
-_remembered = functools.lru_cache(maxsize=256)(_read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ _FORMATS: Final[Mapping[str, RowFormat]] = {
     ARROW: RowFormat.ARROW,
     PARQUET: RowFormat.PARQUET,
 }
+_REMEMBERED_CHARACTERS_MAX: Final = 300
+"""Longer headers are read anew each time: what callers send must not decide how much is remembered."""
 _COMPRESSED: Final = frozenset({PARQUET})
 """Compressed in themselves: doing it again gains nothing."""
 _TRAILERS: Final = "Lensway-Rows, Lensway-Has-More, Lensway-Next-Cursor, Lensway-Total"
@@ -40,8 +43,13 @@ class Wanted(msgspec.Struct, frozen=True):
     coding: str | None
 
 
-def wanted(accept: str | None, accept_encoding: str | None, offered: Sequence[str]) -> Wanted:
+def wanted(accept: str | None, accept_encoding: str | None, offered: tuple[str, ...]) -> Wanted:
     """The format for a request with these headers. Raises LenswayError NOT_ACCEPTABLE."""
+    is_short = len(accept or "") + len(accept_encoding or "") <= _REMEMBERED_CHARACTERS_MAX
+    return (_remembered if is_short else _wanted)(accept, accept_encoding, offered)
+
+
+def _wanted(accept: str | None, accept_encoding: str | None, offered: tuple[str, ...]) -> Wanted:
     chosen = choose_media(accept, offered)
     if chosen is None:
         raise LenswayError(
@@ -55,6 +63,9 @@ def wanted(accept: str | None, accept_encoding: str | None, offered: Sequence[st
         row_format, coding = RowFormat.ARROW_ZSTD, None
     has_end_record = chosen.name == NDJSON and chosen.parameters.get("end") == "record"
     return Wanted(chosen.name, row_format, has_end_record, coding)
+
+
+_remembered = functools.lru_cache(maxsize=256)(_wanted)
 
 
 def require_streams(request: Request) -> None:

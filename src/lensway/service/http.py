@@ -95,7 +95,7 @@ class Call:
 
     async def body(self) -> Any:
         """The decoded JSON body. Raises LenswayError INVALID_REQUEST, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE."""
-        coding = self.request.headers.get("content-encoding", "identity")
+        coding = self.header(b"content-encoding") or "identity"
         if coding.strip().lower() != "identity":
             # Never opened: a few bytes can stand for any number of them.
             raise LenswayError(
