@@ -55,7 +55,7 @@ RARELY: Final = (
     "poison",
     "handed_back then completed",
     "an ejected pair was tried",
-    "a slow pair was probed",
+    "a slow pair was chosen",
     "forgotten_attempt",
     "lost by superseded",
     "a crowd",

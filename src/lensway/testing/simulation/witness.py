@@ -276,7 +276,7 @@ class Witness:
         ]
         mine = pair.latency_seconds
         if mine is not None and mine > limits.SLOW_PAIR_FACTOR * min(latencies):
-            self.note("a slow pair was probed")
+            self.note("a slow pair was chosen")
 
     def _accepted(self, event: Accepted) -> None:
         view = self._by_job.get(event.job)
