@@ -43,7 +43,7 @@ def page(stage: Stage, *, is_quick: bool) -> Sequence[Line]:
 def _compare(
     stage: Stage, ours: str, bare: str, path: str, places: tuple[str, ...], *, is_quick: bool
 ) -> dict[str, list[_Round]]:
-    rounds, seconds = (3, 1.2) if is_quick else (7, 3.0)
+    rounds, seconds = (2, 1.0) if is_quick else (7, 3.0)
     keys = stages.ORDERS - _PAGE_ROWS
     references = ("bare", "stripped")
     found: dict[str, list[_Round]] = {variant: [] for variant in (*references, *places)}

@@ -62,7 +62,7 @@ def stalled(stage: Stage, *, is_quick: bool) -> Sequence[Line]:
         path="/v1/query/orders",
         body='{"where":{"id":%d},"limit":1}',
         keys=stages.ORDERS,
-        seconds=2.0 if is_quick else 6.0,
+        seconds=1.5 if is_quick else 6.0,
         authorization=f"Bearer {stage.key}",
         rate=_RATE,
     )

@@ -30,9 +30,9 @@ def catalog_size(stage: Stage, *, is_quick: bool) -> Sequence[Line]:
         for count in taken:
             places[count] = start(f"catalog-{count}", lambda data, count=count: catalog.fill(data, count))
             places[count].place("runner")
-        for number in range(4 if is_quick else 8):
+        for number in range(3 if is_quick else 8):
             for count in taken if number % 2 else reversed(taken):
-                cost = _cpu_per_query(places[count], 1.0 if is_quick else 2.0)
+                cost = _cpu_per_query(places[count], 0.8 if is_quick else 2.0)
                 if number:
                     taken[count].append(cost * 1e6)
     ratios = [large / small for large, small in zip(taken[_LARGE], taken[_SMALL], strict=True)]
@@ -75,16 +75,17 @@ def idle_runners(stage: Stage, *, is_quick: bool) -> Sequence[Line]:
     with stages.deployments(stage) as start:
         place = start("idle", lambda _data: None)
         place.place("inline")
-        load = _load(place.deployment, place.key, 2.0 if is_quick else 5.0, rate=100)
+        load = _load(place.deployment, place.key, 1.5 if is_quick else 5.0, rate=100)
         drive(load)
         before = drive(load)
         pid = place.server.pid
         memory = stages.resident_bytes(pid)
         crowd = _connect(place, count)
         try:
-            time.sleep(_HEARTBEAT_SECONDS)
+            interval = 2.0 if is_quick else _HEARTBEAT_SECONDS  # as the server chooses it for so many
+            time.sleep(interval)
             grown = (stages.resident_bytes(pid) - memory) / 2**20
-            seconds = 2 * _HEARTBEAT_SECONDS
+            seconds = 2 * interval
             cpu, started = stages.cpu_seconds(pid), time.perf_counter()
             time.sleep(seconds)
             share = (stages.cpu_seconds(pid) - cpu) / (time.perf_counter() - started)

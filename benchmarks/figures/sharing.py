@@ -40,7 +40,7 @@ def _load(stage: Stage, lens: str, seconds: float) -> Load:
 
 
 def _loopback(stage: Stage, lens: str, *, is_quick: bool) -> Sequence[Line]:
-    load = _load(stage, "orders", 2.0 if is_quick else 5.0)
+    load = _load(stage, "orders", 1.5 if is_quick else 5.0)
     drive(load)
     idle, during = [], []
     for _ in range(2 if is_quick else 4):
@@ -73,7 +73,7 @@ def _slow_link(stage: Stage, lens: str, *, is_quick: bool) -> Sequence[Line]:
         identity = deployment.create_runner(f"beta-{port}")
         runner = deployment.start_runner(identity, gateway_url=f"ws://127.0.0.1:{port}/connect")
         deployment.assign(identity.name, "remote")
-        load = _load(stage, "remote_orders", 2.0 if is_quick else 6.0)
+        load = _load(stage, "remote_orders", 1.5 if is_quick else 6.0)
         drive(load)
         idle = drive(load)
         with reading(deployment.http_port, stage.key, "remote_wide"):
