@@ -27,7 +27,7 @@ def cancels(report: Report, *, timed: int = 200, count: int = 10_000) -> None:
     with stage(is_witnessed=True) as site:
         for name in ("alpha", "beta"):
             site.add_runner(name)
-        view = "CREATE VIEW nap AS SELECT o.* FROM orders o, (SELECT pg_sleep(0.2)) s"
+        view = "CREATE VIEW nap AS SELECT o.* FROM orders o, (SELECT pg_sleep(0.4)) s"
         site.run_sql(view, "GRANT SELECT ON nap TO PUBLIC")
         site.declare_lens("nap", table="public.nap")
         gone = asyncio.run(_timed(site, timed * 3 // 4))
@@ -105,7 +105,7 @@ async def _at_random(site: Site, count: int) -> list[Call]:
 
     async def hang_up_for_ever() -> None:
         for _ in left:
-            await _hang_up(site, "nap", rng.uniform(0.0, 0.25))
+            await _hang_up(site, "nap", rng.uniform(0.0, 0.45))
 
     staying = asyncio.ensure_future(callers.run([(_NAP, _OTHERS)]))
     await asyncio.gather(*(hang_up_for_ever() for _ in range(_HANGING_UP)))
