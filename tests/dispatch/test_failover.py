@@ -470,3 +470,21 @@ def test_ten_seconds_after_five_times_too_much_nobody_waits_longer_than_before()
     before = len(asked)
     pass_by(10.0, 1.0)
     assert max(begun_after[job] for job in asked[before:-2]) < 0.5
+
+
+def test_a_database_that_a_runner_reports_healed_is_sound_there_before_any_query_proves_it() -> None:
+    """Ejection grows; a runner that has looked by itself must not stay out for the rest of it."""
+    bench = Bench("a", "b")
+    healed, other = bench.connect("a"), bench.connect("b")
+    for session in (healed, other):
+        bench.serve(session)
+    pair = bench.core.fleet.sessions[healed].load.pair(SOURCE)
+    bench.give(SessionReported(healed, 1, None, False, {SOURCE: ("unreachable", "tcp refused")}))
+    while not pair.is_ejected(bench.now):
+        pair.record_unreachable(bench.now)
+    assert not pair.is_sound
+    bench.give(SessionReported(healed, 1, None, False, {SOURCE: ("unreachable", "tcp timeout")}))
+    assert pair.is_ejected(bench.now)
+    bench.give(SessionReported(healed, 1, None, False, {SOURCE: ("ready", "")}))
+    assert pair.is_sound
+    assert not pair.is_ejected(bench.now)

@@ -131,6 +131,10 @@ class Session:
         """Take over what the runner reported; states not named keep what was said of them before."""
         self.revision = revision
         for source, said in source_states.items():
-            if self.source_states.get(source) != said:
+            before = self.source_states.get(source)
+            if before != said:
                 self.source_states[source] = said
                 self.source_since[source] = now
+                # The runner has reached the database again by itself: what queries found before is over.
+                if before is not None and before[0] == "unreachable" and said[0] == "ready":
+                    self.load.pair(source).record_reached()

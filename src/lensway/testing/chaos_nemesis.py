@@ -23,6 +23,7 @@ from lensway.testing.deployment import ProcessFailedError
 
 DISTURBED_MAX: Final = 2
 _WELL_SECONDS: Final = 90.0
+_BETWEEN_DATABASES_SECONDS: Final = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,7 @@ class Nemesis:
         self._lock = threading.Lock()
         self._turns = _Turns(DISTURBED_MAX)
         self._database = threading.Lock()
+        self._database_well_at = 0.0
         self._queues: dict[str, list[Fault]] = {}
         self._threads: list[threading.Thread] = []
 
@@ -115,6 +117,9 @@ class Nemesis:
             self._database if fault.is_of_database else contextlib.nullcontext()
         )
         with guard:
+            if fault.is_of_database:
+                # A query may last for seconds: it must not meet two places that cannot reach the database, one after the other.
+                self._over.wait(max(0.0, self._database_well_at + _BETWEEN_DATABASES_SECONDS - time.time()))
             began = time.time()
             try:
                 fault.act(self, runner)
@@ -123,6 +128,8 @@ class Nemesis:
                 self.problems.append(f"after {fault.name} of {runner}: {str(error)[-300:]}")
             if fault.excuses:
                 self._note(Disturbance(kind=fault.name, runner=runner, began_at=began, ended_at=time.time()))
+            if fault.is_of_database:
+                self._database_well_at = time.time()
             self.done[fault.name] += 1
 
     def wait(self, low: float, high: float) -> None:
