@@ -44,7 +44,7 @@ def added(stage: Stage, *, is_quick: bool) -> Sequence[Line]:
 
 
 def _rounds(stage: Stage, rate: int, *, is_quick: bool) -> dict[str, list[Measured]]:
-    rounds, seconds = (2, 1.0) if is_quick else (7, 5.0)
+    rounds, seconds = (2, 1.0) if is_quick else (5, 5.0)
     load = Load(
         port=stage.deployment.http_port,
         path="/v1/query/orders",
