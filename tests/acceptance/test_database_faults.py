@@ -40,7 +40,7 @@ def endless(orders: Database) -> str:
     """A view that takes a minute."""
     asyncio.run(
         orders.execute(
-            "CREATE VIEW endless_orders AS SELECT o.* FROM orders o, (SELECT pg_sleep(60)) s",
+            "CREATE OR REPLACE VIEW endless_orders AS SELECT o.* FROM orders o, (SELECT pg_sleep(60)) s",
             "GRANT SELECT ON endless_orders TO orders_reader",
         )
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import select
-import socket
 
 import httpx2
 import pytest
@@ -53,11 +54,13 @@ def test_metrics_have_a_listener_of_their_own_that_takes_no_key(tmp_path) -> Non
 
 
 def test_a_connection_that_pauses_is_kept_so_that_no_pool_is_surprised(shared: Deployment) -> None:
-    asked = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", shared.http_port), timeout=10) as connection:
-        connection.sendall(asked)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-        closed, _, _ = select.select([connection], [], [], 6.0)
+    connection = http.client.HTTPConnection("127.0.0.1", shared.http_port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read()
+        used = connection.sock
+        closed, _, _ = select.select([used], [], [], 6.0)
         assert not closed, "a pool that keeps it for half a minute may use it again"
-        connection.sendall(asked)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().status == 200
+        assert connection.sock is used

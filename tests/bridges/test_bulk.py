@@ -23,6 +23,7 @@ from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.planner import RowsRequest, plan_export, plan_rows
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
+from lensway.testing.fixtures import fresh_database, let_pass
 from lensway.testing.postgres import Database, PostgresCluster
 
 EXPORTS = (RowFormat.JSON, RowFormat.NDJSON, RowFormat.CSV, RowFormat.ARROW, RowFormat.ARROW_ZSTD, RowFormat.PARQUET)
@@ -108,14 +109,7 @@ async def running(database: Database, table: str) -> int:
 @pytest.fixture(scope="module")
 def filled(postgres: PostgresCluster) -> Database:
     """One for the module: its large value takes a second to make."""
-    asyncio.run(postgres.create_role_and_database("bulk_reader", "bulk-password", "bulk"))
-    database = Database(
-        cluster=postgres,
-        name="bulk",
-        owner_url=postgres.superuser_dsn("bulk"),
-        reader_url=postgres.url("bulk_reader", "bulk-password", "bulk"),
-        reader_password="bulk-password",
-    )
+    database = asyncio.run(fresh_database(postgres))
     asyncio.run(
         database.execute(
             "CREATE VIEW endless AS SELECT id, repeat(md5(id::text), 8) AS body"
@@ -344,8 +338,7 @@ def test_no_variable_of_the_machine_has_a_say(
 
 def test_certificates_are_checked_as_on_pages(tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("tls")
-    for parent in (directory, directory.parent):
-        parent.chmod(0o711)
+    let_pass(directory)
     with PostgresCluster(directory / "cluster", use_tls=True) as cluster:
         asyncio.run(cluster.create_role_and_database("tls_reader", "tls-password", "tls"))
         own = pathlib.Path(shutil.copy(cluster.certificate_path, directory / "own.pem")).read_text()

@@ -22,7 +22,8 @@ from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.planner import RowsRequest, plan_export, plan_rows
 from lensway.query.result import ResultLimits, RowFormat
-from lensway.testing.postgres import Database, PostgresCluster
+from lensway.testing.fixtures import fresh_database
+from lensway.testing.postgres import PostgresCluster
 from tools.type_table import CELLS, REFUSED
 
 Fetch = Callable[[str, RowFormat], bytes]
@@ -97,14 +98,7 @@ def databases(
     held = [(number, *cell.postgres) for number, cell in numbered if cell.postgres is not None]
     columns = ", ".join(f"c{number} {column}" for number, column, _ in held)
     literals = ", ".join(literal for _, _, literal in held)
-    loop.run_until_complete(postgres.create_role_and_database("cells_reader", "cells-password", "cells"))
-    database = Database(
-        cluster=postgres,
-        name="cells",
-        owner_url=postgres.superuser_dsn("cells"),
-        reader_url=postgres.url("cells_reader", "cells-password", "cells"),
-        reader_password="cells-password",
-    )
+    database = loop.run_until_complete(fresh_database(postgres))
     loop.run_until_complete(
         database.execute(
             f"CREATE TABLE cells (id int PRIMARY KEY, {columns})",

@@ -110,7 +110,7 @@ class FleetMachine(RuleBasedStateMachine):
         while (due := self.fleet.next_sweep()) is not None and due <= until:
             self.now = max(self.now, due)
             for session, finding in self.fleet.sweep(self.now):
-                silent = self.now - self.heard_at[session.id]
+                silent = self.now - self.heard_at[session.id] + 1e-9  # sums of tenths
                 if finding is Finding.DEAD:
                     assert silent >= limits.DEAD_SECONDS, "nobody is called dead who was heard"
                     self.lose_one(session)

@@ -19,11 +19,7 @@ _numbers = itertools.count(1)
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresCluster]:
     """A running PostgreSQL cluster, one per test process."""
     directory = tmp_path_factory.mktemp("postgres")
-    for parent in (directory, *directory.parents):
-        # The server may run as another user, who has to pass through pytest's private directories.
-        if parent == pathlib.Path("/") or parent.stat().st_mode & 0o001:
-            break
-        parent.chmod(parent.stat().st_mode | 0o711)
+    let_pass(directory)
     with PostgresCluster(directory / "cluster") as cluster:
         yield cluster
 
@@ -31,14 +27,30 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresClust
 @pytest.fixture
 def database(postgres: PostgresCluster) -> Database:
     """A fresh, empty database with a login that can only read."""
+    return asyncio.run(fresh_database(postgres))
+
+
+async def fresh_database(cluster: PostgresCluster) -> Database:
+    """A new, empty database with a login that can only read, under a name that was never used in this process.
+
+    Fixtures of a module need one too: where tests run in several processes, a process may come back to a module.
+    """
     name = f"test_{next(_numbers)}"
     password = "reader:" + secrets.token_urlsafe(12)
     reader = f"lens_reader_{name}"
-    asyncio.run(postgres.create_role_and_database(reader, password, name))
+    await cluster.create_role_and_database(reader, password, name)
     return Database(
-        cluster=postgres,
+        cluster=cluster,
         name=name,
-        owner_url=postgres.superuser_dsn(name),
-        reader_url=postgres.url(reader, password, name),
+        owner_url=cluster.superuser_dsn(name),
+        reader_url=cluster.url(reader, password, name),
         reader_password=password,
     )
+
+
+def let_pass(directory: pathlib.Path) -> None:
+    """Let the user whom PostgreSQL runs as pass through pytest's private directories down to this one."""
+    for parent in (directory, *directory.parents):
+        if parent == pathlib.Path("/") or parent.stat().st_mode & 0o001:
+            break
+        parent.chmod(parent.stat().st_mode | 0o711)

@@ -118,7 +118,8 @@ class PostgresCluster:
         if not self.port:
             self.port = _free_port()
         arguments = [str(find_binaries() / "postgres"), "-D", str(self.directory / "data"), "-p", str(self.port)]
-        arguments += ["-k", str(self.directory / "data")]
+        # No local socket: its path would have to be short, and everybody here comes by TCP.
+        arguments += ["-k", ""]
         for name, value in self._settings.items():
             arguments += ["-c", f"{name}={value}"]
         if self._use_tls:
