@@ -488,3 +488,18 @@ def test_a_database_that_a_runner_reports_healed_is_sound_there_before_any_query
     bench.give(SessionReported(healed, 1, None, False, {SOURCE: ("ready", "")}))
     assert pair.is_sound
     assert not pair.is_ejected(bench.now)
+
+
+def test_a_runner_that_an_operator_drained_may_be_resumed_in_a_moment_so_queries_wait_for_it() -> None:
+    bench = Bench("a")
+    session = bench.connect("a")
+    bench.marks["a"] = "draining"
+    bench.give(SessionDraining(session))
+    patient, late = bench.submit(), bench.submit(seconds=4.0)
+    bench.wait(limits.REVIVAL_SECONDS_MAX / 2 + 0.1)
+    assert bench.code(late) == "no_runners_online", "a quarter of what was left is patience enough"
+    assert bench.code(patient) == ""
+    bench.marks["a"] = ""
+    bench.give(SessionDraining(session, is_draining=False))
+    bench.end(bench.accept(bench.offer_of(patient)))
+    assert bench.code(patient) == "completed"

@@ -28,7 +28,7 @@ class Verdict(enum.StrEnum):
     SUSPECT = "suspect"
     DRAINING = "draining"
     NOT_SERVING = "not_serving"
-    """Revoked, or drained by an operator."""
+    """Revoked, or being drained by an operator at this moment."""
     NOT_CONNECTED = "not_connected"
     NO_BRIDGE = "no_bridge"
     NO_CREDENTIALS = "no_credentials"

@@ -227,10 +227,10 @@ def _obstacle(session: Session, pair: Pair, ask: Ask, place: int, now: float) ->
     excluded = ask.excluded.get(session.id)
     if ask.session is not None and session.id != ask.session:
         return Verdict.NOT_PINNED
-    if not ask.serving[place]:
-        return Verdict.NOT_SERVING
     if session.is_draining:
         return Verdict.DRAINING
+    if not ask.serving[place]:
+        return Verdict.NOT_SERVING
     # An offer that this job left unanswered there stops counting once the session has shown life since.
     if excluded is not None and not (excluded is Verdict.UNANSWERED and session.state is SessionState.LIVE):
         return excluded
