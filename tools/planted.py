@@ -8,6 +8,7 @@ from typing import Final
 SIMULATION: Final = "simulation"
 """Some hundred seeds of the simulation."""
 FAILOVER: Final = "tests/dispatch/test_failover.py"
+OVERFLOW: Final = "tests/dispatch/test_overflow.py"
 MACHINE: Final = "tests/dispatch/test_core_machine.py"
 SESSIONS: Final = "tests/protocol/test_sessions.py"
 STREAM: Final = "tests/protocol/test_stream.py"
@@ -73,6 +74,21 @@ PLANTED: Final = (
         "fence_ms=int(timings.runner_fence_seconds * 1000)",
         "fence_ms=int(timings.dead_seconds * 2000)",
         (LINK,),
+    ),
+    # --- large pages ------------------------------------------------------------------------------------------------------
+    Planted(
+        "what was granted when it was spooled is granted again when it is taken",
+        _ATTEMPTS,
+        "self._grant(attempt, event.bytes - spooled)",
+        "self._grant(attempt, event.bytes)",
+        (OVERFLOW,),
+    ),
+    Planted(
+        "a page that is streamed does not count as an export",
+        _ATTEMPTS,
+        "if not is_last and not attempt.turn_into_export():",
+        "if is_last and not attempt.turn_into_export():",
+        (OVERFLOW,),
     ),
     # --- failover ---------------------------------------------------------------------------------------------------------
     Planted(

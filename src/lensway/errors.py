@@ -121,7 +121,7 @@ CODES: Final[Mapping[ErrorCode, CodeFacts]] = {
             422,
             1,
             Retry.NEVER,
-            "The result is larger than a limit of the lens, the key or a JSON page.",
+            "The result is larger than a limit of the lens or the key.",
         ),
         (ErrorCode.ROW_TOO_LARGE, 422, 1, Retry.NEVER, "One row is larger than the row limit of the lens or the key."),
         (

@@ -31,9 +31,9 @@ ROWS_PER_PAGE_MAX: Final = 10_000
 """Above it 400, never a clamp."""
 OFFSET_MAX: Final = 10_000_000
 PAGE_BYTES_MAX: Final = 8 * MIB
-"""A JSON page is held until it is complete, so it is bounded; larger is `limit_exceeded` with the advice to export."""
+"""A JSON page is held until it is complete, so it is bounded. A larger one is streamed, over HTTP/1.0 `limit_exceeded`."""
 PAGE_BYTES_TOTAL_MAX: Final = 128 * MIB
-"""All JSON pages held by one node."""
+"""All JSON pages held by one node; beyond it they are streamed, over HTTP/1.0 `overloaded`."""
 CURSOR_BYTES_MAX: Final = 16 * KIB
 QUERY_TIMEOUT_MS_DEFAULT: Final = 30_000
 QUERY_TIMEOUT_MS_MAX: Final = 3_600_000
@@ -233,7 +233,7 @@ SOCKET_UNANSWERED_SECONDS: Final = 2.5
 """What was sent on a database connection is acknowledged by then, or the kernel ends the connection."""
 CONNECTIONS_PER_SOURCE_MAX: Final = 16
 EXPORT_CONNECTIONS_PER_SOURCE_MAX: Final = 4
-"""A cap of their own, so that stalled exports never starve queries."""
+"""A cap of their own, so that stalled exports never starve queries. JSON pages that are streamed count as exports."""
 CERTIFICATES_BYTES_MAX: Final = MIB
 """A file of root certificates; the bundles of operating systems have a quarter of it."""
 CONNECTION_IDLE_SECONDS: Final = 300.0
@@ -308,7 +308,7 @@ CLIENT_SAFE_REPEATS_MAX: Final = 1
 CLIENT_BACKOFF_SECONDS_MIN: Final = 0.1
 CLIENT_BACKOFF_SECONDS_MAX: Final = 5.0
 CLIENT_ANSWER_BYTES_MAX: Final = 64 * MIB
-"""One answer that the client reads as a whole; the server's pages stop far below."""
+"""One answer that the client reads as a whole; what the server holds for a page stays far below."""
 CLIENT_LINE_BYTES_MAX: Final = 2 * ROW_BYTES_MAX
 """One line of NDJSON that the client waits for the end of."""
 CLIENT_EXPORT_ROWS_PER_PAGE: Final = 1_000

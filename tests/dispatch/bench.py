@@ -130,6 +130,10 @@ class Bench:
     def end(self, offer: SendOffer, sent: int = 0) -> None:
         self.give(Ended(offer.session, offer.job, offer.attempt, b"end", sent))
 
+    def end_with(self, offer: SendOffer, tail: bytes, sent: int) -> None:
+        """The end, with the last rows in it."""
+        self.give(Ended(offer.session, offer.job, offer.attempt, b"end", sent, tail))
+
     def fail(self, offer: SendOffer, failure: Failure = UNREACHABLE, **flags: bool) -> None:
         self.give(AttemptFailed(offer.session, offer.job, offer.attempt, failure, **flags))
 

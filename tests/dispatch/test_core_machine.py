@@ -99,6 +99,7 @@ class Caller:
 
     deadline: float
     is_stream: bool
+    may_overflow: bool
     may_retry: bool
     got: list[bytes] = dataclasses.field(default_factory=list)
     untaken: int = 0
@@ -158,7 +159,7 @@ class Dispatch(RuleBasedStateMachine):
                 self.places[order.job, order.attempt].credit += order.bytes
             case Deliver():
                 caller = self.callers[order.job]
-                assert caller.is_stream
+                assert caller.is_stream or caller.may_overflow
                 assert not caller.outcome
                 caller.got += order.chunks
                 caller.untaken += sum(map(len, order.chunks))
@@ -262,11 +263,16 @@ class Dispatch(RuleBasedStateMachine):
 
     # --- callers ------------------------------------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from((0.2, 3.0, 30.0)), is_stream=st.booleans(), may_retry=st.booleans())
-    def submit(self, seconds: float, is_stream: bool, may_retry: bool) -> None:
+    @rule(
+        seconds=st.sampled_from((0.2, 3.0, 30.0)),
+        kind=st.sampled_from(("page", "overflowing page", "stream")),
+        may_retry=st.booleans(),
+    )
+    def submit(self, seconds: float, kind: str, may_retry: bool) -> None:
+        is_stream, may_overflow = kind == "stream", kind == "overflowing page"
         job = JobId(self.next_job)
         self.next_job += 1
-        self.callers[job] = Caller(self.now + seconds, is_stream, may_retry)
+        self.callers[job] = Caller(self.now + seconds, is_stream, may_overflow, may_retry)
         request = JobRequest(
             request=RequestId(str(job)),
             environment=ENVIRONMENT,
@@ -281,6 +287,8 @@ class Dispatch(RuleBasedStateMachine):
             row_bytes_max=10**9,
             may_retry=may_retry,
             is_export=is_stream,
+            page_bytes_max=2 * limits.DATA_FRAME_BYTES_MAX if may_overflow else None,
+            may_overflow=may_overflow,
         )
         self.give(Submitted(job, request))
 

@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -36,7 +36,6 @@ from lensway.bridges.postgres_inspection import describe_table, list_tables, run
 from lensway.bridges.postgres_pool import PooledConnection
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
 from lensway.bridges.postgres_watch import RestingSink, WatchedPool
-from lensway.errors import LenswayError
 from lensway.query.compile import Compiled, compile_shape
 from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd, RowFormat, not_available
@@ -44,11 +43,17 @@ from lensway.query.result import ResultEnd, RowFormat, not_available
 _DIALECT: Final = "postgres"
 _SINGLE_STATEMENT_ROWS_MAX: Final = 1_000
 """Larger pages read through a cursor: all rows of one statement are in memory at once."""
+_SINGLE_STATEMENT_BYTES_MAX: Final = limits.PAGE_BYTES_MAX // 4
+"""As encoded; so on the wire, where it may be four times as much, never more than a page. Larger ones are read again."""
 _FIRST_FETCH_ROWS: Final = 10
 """Nothing is known of their size yet."""
 _FETCH_ROWS_MAX: Final = 2_000
 """Some milliseconds of decoding: the loop serves others in between."""
 _FETCH_BYTES: Final = 4 * limits.FETCH_BYTES_TARGET
+
+
+class _TooMuchAtOnceError(Exception):
+    """The answer to a single statement is larger than may be in memory; nothing of it was written."""
 
 
 class PostgresBridge:
@@ -86,37 +91,48 @@ class PostgresSource:
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows; cancelled or late, the statement is gone from the database first."""
         compiled = compile_shape(plan.shape, _DIALECT)
-        pool = self._exports if execution.is_export else self._queries
-        page_rows = plan.limit
+        in_pieces = execution.is_export or (plan.limit or 0) > _SINGLE_STATEMENT_ROWS_MAX
         try:
             slots = self._export_slots if execution.is_export else contextlib.nullcontext()
             async with asyncio.timeout(max(0.0, execution.deadline - time.monotonic())), slots:
                 if _is_bulk(compiled, execution) and await self._open_bulk(execution.format):
                     end: ResultEnd = await self._bulk.run(compiled, plan, execution, sink)
                     return end
-                for is_last_try in (False, True):
-                    caller = RestingSink(sink, pool)
-                    writer = RowWriter(compiled, execution.format, execution.limits, caller, page_rows=page_rows)
-                    try:
-                        connection = caller.connection = await pool.acquire(fresh=is_last_try)
-                        return await self._on_connection(pool, connection, compiled, plan, execution, writer)
-                    except (
-                        asyncpg.PostgresError,
-                        asyncpg.InterfaceError,
-                        asyncpg.InternalClientError,
-                        OSError,
-                        EOFError,
-                    ) as error:
-                        if isinstance(error, TimeoutError):
-                            raise
-                        if caller.connection is not None and (cut := caller.connection.driver.guard.cut):
-                            raise _too_large(cut, execution) from None
-                        can_repeat = errors.is_broken_connection(error) or errors.is_stale_statement(error)
-                        if is_last_try or writer.rows or not can_repeat:
-                            raise errors.of_query(error) from None
-                raise AssertionError("the second try returns or raises")
+                try:
+                    return await self._read(compiled, plan, execution, sink, in_pieces=in_pieces)
+                except _TooMuchAtOnceError:
+                    return await self._read(compiled, plan, execution, sink, in_pieces=True)
         except TimeoutError:
             raise timed_out() from None
+
+    async def _read(
+        self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink, *, in_pieces: bool
+    ) -> ResultEnd:
+        """Read it on a pooled connection, a second time on a fresh one when the first was stale. Raises _TooMuchAtOnceError."""
+        pool = self._exports if execution.is_export else self._queries
+        read = _by_cursor if in_pieces else _at_once
+        for is_last_try in (False, True):
+            caller = RestingSink(sink, pool)
+            writer = RowWriter(compiled, execution.format, execution.limits, caller, page_rows=plan.limit)
+            try:
+                connection = caller.connection = await pool.acquire(fresh=is_last_try)
+                reading = read(connection, compiled, plan, execution, writer)
+                return await self._on_connection(pool, connection, reading)
+            except (
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+                OSError,
+                EOFError,
+            ) as error:
+                if isinstance(error, TimeoutError):
+                    raise
+                if caller.connection is not None and (cut := caller.connection.driver.guard.cut):
+                    raise _too_large(cut, execution, in_pieces=in_pieces) from None
+                can_repeat = errors.is_broken_connection(error) or errors.is_stale_statement(error)
+                if is_last_try or writer.rows or not can_repeat:
+                    raise errors.of_query(error) from None
+        raise AssertionError("the second try returns or raises")
 
     async def _open_bulk(self, format: RowFormat) -> bool:
         """Whether the bulk path is there. Raises LenswayError NOT_ACCEPTABLE where it is not and nothing else has the format."""
@@ -133,20 +149,11 @@ class PostgresSource:
         return True
 
     async def _on_connection(
-        self,
-        pool: WatchedPool,
-        connection: PooledConnection,
-        compiled: Compiled,
-        plan: Plan,
-        execution: Execution,
-        writer: RowWriter,
+        self, pool: WatchedPool, connection: PooledConnection, reading: Awaitable[ResultEnd]
     ) -> ResultEnd:
         is_clean = False
         try:
-            if execution.is_export or (plan.limit or 0) > _SINGLE_STATEMENT_ROWS_MAX:
-                end = await _by_cursor(connection, compiled, plan, execution, writer)
-            else:
-                end = await _at_once(connection, compiled, plan, execution, writer)
+            end = await reading
             is_clean = True
             return end
         except asyncpg.PostgresError as error:
@@ -236,8 +243,10 @@ async def _at_once(
     await connection.limit_time(execution.deadline - time.monotonic())
     statement = await connection.tagged(compiled, compiled.sql, execution.tag)
     bounds = execution.limits
-    connection.driver.guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=bounds.bytes_max)
+    answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
+    connection.driver.guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
     rows = await statement.fetch(*compiled.bind(plan))
+    connection.driver.guard.relax()
     await writer.write(rows)
     return await writer.end(await _total(connection, compiled, plan))
 
@@ -270,10 +279,12 @@ async def _by_cursor(
     return await writer.end(total)
 
 
-def _too_large(cut: Cut, execution: Execution) -> LenswayError:
+def _too_large(cut: Cut, execution: Execution, *, in_pieces: bool) -> Exception:
     if cut is Cut.ROW:
         return row_too_large(execution.limits.row_bytes_max)
-    if execution.is_export:
+    if not in_pieces and execution.limits.bytes_max > _SINGLE_STATEMENT_BYTES_MAX:
+        return _TooMuchAtOnceError()
+    if in_pieces:
         return limit_exceeded("bytes in rows that are read at once", limits.FETCH_BYTES_MAX)
     return limit_exceeded("bytes", execution.limits.bytes_max)
 

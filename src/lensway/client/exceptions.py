@@ -112,7 +112,7 @@ class UnsupportedMediaTypeError(LenswayError):
 
 
 class LimitExceededError(LenswayError):
-    """The result is larger than a limit of the lens, the key or a JSON page.
+    """The result is larger than a limit of the lens or the key.
 
     HTTP 422. The request itself must change.
     """

@@ -96,10 +96,12 @@ def answer(response: httpx2.Response, origin: str, *, body: bytes = b"", stream:
 
 
 def check_size(size: int) -> None:
-    """Raises LimitExceededError for an answer that nothing of Lensway sends."""
+    """Raises LimitExceededError for an answer that is too large to be read as a whole."""
     if size > limits.CLIENT_ANSWER_BYTES_MAX:
         raise exceptions.LimitExceededError(
-            ErrorCode.LIMIT_EXCEEDED, f"the answer is larger than {limits.CLIENT_ANSWER_BYTES_MAX} bytes"
+            ErrorCode.LIMIT_EXCEEDED,
+            f"the answer is larger than {limits.CLIENT_ANSWER_BYTES_MAX} bytes",
+            hint="Ask for a smaller page, or use `encoded` or `export`, which stream.",
         )
 
 

@@ -86,11 +86,13 @@ class Attempts:
         attempt = job.attempt
         attempt.flow.take(event.bytes)
         job.progress_at = now
-        if job.state is JobState.DELIVERING:
-            if not attempt.flow.untaken:
-                self._state.taken(job)
-        else:
-            self._grant(attempt, event.bytes)
+        if job.state is JobState.DELIVERING and not attempt.flow.untaken:
+            self._state.taken(job)
+            return
+        spooled = min(event.bytes, job.page_bytes)
+        self._state.unspool(job, spooled)
+        if job.state is JobState.RELEASED:
+            self._grant(attempt, event.bytes - spooled)
 
     def _grant(self, attempt: Attempt, taken: int) -> None:
         grant = attempt.flow.grant_for(taken)
@@ -176,7 +178,8 @@ class Attempts:
         job.progress_at = now
         job.phase_due = now + job.request.stall_seconds
         self._state.timers.schedule(job)
-        self._state.out.append(Deliver(job.id, attempt.flow.release(), job.record))
+        if chunks := attempt.flow.release():
+            self._state.out.append(Deliver(job.id, chunks, job.record))
 
     def ended(self, event: Ended, now: float) -> None:
         """The attempt is complete, and so is the job."""
@@ -187,7 +190,7 @@ class Attempts:
             self._heard(attempt, now)
             self._state.free(attempt, "ended", now)
             return
-        if not self._take_bytes(attempt, len(event.tail), now):
+        if not self._take_bytes(attempt, len(event.tail), now, is_last=True):
             return
         if attempt.flow.received != event.sent_bytes:
             self._broke_rules(attempt, "byte_count_differs", now)
@@ -298,7 +301,7 @@ class Attempts:
 
     # --- parts ------------------------------------------------------------------------------------------------------------
 
-    def _take_bytes(self, attempt: Attempt, size: int, now: float) -> bool:
+    def _take_bytes(self, attempt: Attempt, size: int, now: float, *, is_last: bool = False) -> bool:
         """Count bytes of an executing attempt; False when they are not to be used."""
         state, job = self._state, attempt.job
         if attempt.state is not AttemptState.EXECUTING:
@@ -314,16 +317,31 @@ class Attempts:
         if not attempt.flow.receive(size):
             self._broke_rules(attempt, "credit_overrun", now)
             return False
-        if job.is_page and size:
+        if size and job.is_page:
             bound = job.request.page_bytes_max or limits.PAGE_BYTES_MAX
-            if job.page_bytes + size > bound:
-                state.fail(job, failures.page_too_large(bound), now)
-                return False
-            if state.page_bytes + size > limits.PAGE_BYTES_TOTAL_MAX:
-                state.fail(job, failures.overloaded("too many pages are held at once"), now)
-                return False
+            is_too_large = job.page_bytes + size > bound
+            if is_too_large or state.page_bytes + size > limits.PAGE_BYTES_TOTAL_MAX:
+                return self._overflow(attempt, bound, now, is_too_large=is_too_large, is_last=is_last)
             job.page_bytes += size
             state.page_bytes += size
+        return True
+
+    def _overflow(self, attempt: Attempt, bound: int, now: float, *, is_too_large: bool, is_last: bool) -> bool:
+        """The page is more than may be held: it goes on as a stream. False when it cannot, and failed.
+
+        From now on it is as slow as its caller and keeps a connection for so long, so it counts as an export.
+        """
+        state, job = self._state, attempt.job
+        if not job.request.may_overflow:
+            held = failures.overloaded("too many pages are held at once")
+            state.fail(job, failures.page_too_large(bound) if is_too_large else held, now)
+            return False
+        if not is_last and not attempt.turn_into_export():
+            state.fail(job, failures.overloaded("too many large pages and exports are under way"), now)
+            return False
+        state.count("pages_overflowed")
+        state.has_room_again = True
+        self.release(job, now)
         return True
 
     def _broke_rules(self, attempt: Attempt, cause: str, now: float) -> None:

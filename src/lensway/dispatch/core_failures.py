@@ -191,11 +191,11 @@ def runner_failed(job: Job, cause: str) -> Failure:
 
 
 def page_too_large(bytes_max: int) -> Failure:
-    """A page is held until it is complete, so it is bounded."""
+    """What is held until it is complete is bounded, where the rest cannot be streamed."""
     return Failure(
         code=ErrorCode.LIMIT_EXCEEDED,
         message=f"The page is larger than {bytes_max} bytes",
-        hint="Ask for fewer rows or fields, or export: POST /v1/query/{lens}/export streams any size.",
+        hint="Ask for fewer rows or fields. Over HTTP/1.1 a larger page of rows is streamed.",
         details={"bytes_max": bytes_max},
     )
 

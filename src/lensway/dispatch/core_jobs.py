@@ -120,7 +120,7 @@ class Flow:
     """The bytes of one attempt: what it may send, what it sent, what is held back, what the caller took.
 
     The executor may be ahead of the caller by the window and no more. The spool of a page counts as the caller: what is held
-    for a page is granted again at once, bounded by the size of a page.
+    for a page is granted again at once, bounded by the size of a page, and not again when the caller takes it.
     """
 
     __slots__ = ("_ungranted", "consumed", "granted", "held", "held_bytes", "received", "released")
@@ -193,6 +193,12 @@ class Attempt:
         self.flow = Flow()
         self.reports_missed = 0
 
+    def turn_into_export(self) -> bool:
+        """Count it as an export from now on; False when its place has no room for one more."""
+        assert not self.is_export, "an export is counted once"
+        self.is_export = self.load.turn_into_export(self.pair)
+        return self.is_export
+
     def move(self, stimulus: AttemptStimulus) -> None:
         """Change the state as the table says."""
         self.state = ATTEMPT_TABLE.after(self.state, stimulus)
@@ -256,8 +262,8 @@ class Job:
 
     @property
     def is_page(self) -> bool:
-        """True when nothing is released before the end."""
-        return self.request.release is Release.AT_END
+        """True while nothing is to be released before the end. A page that overflowed is none any more."""
+        return self.request.release is Release.AT_END and self.state is not JobState.RELEASED
 
     @property
     def is_settled(self) -> bool:

@@ -135,8 +135,8 @@ class State:
         if job.state in (JobState.RELEASED, JobState.DELIVERING):
             return
         job.attempt = None
-        self.page_bytes -= job.page_bytes
-        job.page_bytes = 0
+        if job.page_bytes:
+            self.unspool(job, job.page_bytes)
         attempt.flow.held = []
         attempt.flow.held_bytes = 0
 
@@ -188,10 +188,15 @@ class State:
             job.has_credit = False
             self.credit_bytes -= limits.CREDIT_WINDOW_BYTES
             self.has_room_again = True
-        self.page_bytes -= job.page_bytes
-        job.page_bytes = 0
+        if job.page_bytes:
+            self.unspool(job, job.page_bytes)
         assert self.credit_bytes >= 0, "a credit window was given back twice"
-        assert self.page_bytes >= 0, "a page was given back twice"
+
+    def unspool(self, job: Job, size: int) -> None:
+        """So many bytes of the job's page are not in memory any more."""
+        job.page_bytes -= size
+        self.page_bytes -= size
+        assert self.page_bytes >= job.page_bytes >= 0, "a page was given back twice"
 
     def _leave(self, job: Job) -> None:
         if job.state is JobState.QUEUED:

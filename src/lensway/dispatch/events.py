@@ -49,7 +49,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request to be executed. ``payload`` is opaque (an encoded plan). ``deadline`` is monotonic time.
 
     ``runner`` pins the job to one runner, ``session`` to one instance (connection tests); pinned jobs are never executed
-    elsewhere. ``unassigned`` lets a pinned job go to a runner without an assignment.
+    elsewhere. ``unassigned`` lets a pinned job go to a runner without an assignment. ``may_overflow`` lets a page that is
+    more than may be held go on as a stream, instead of failing.
     """
 
     request: RequestId
@@ -69,6 +70,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     session: SessionId | None = None
     unassigned: bool = False
     page_bytes_max: int | None = None
+    may_overflow: bool = False
     stall_seconds: float = limits.STALL_TIMEOUT_SECONDS
     trace: str = ""
 

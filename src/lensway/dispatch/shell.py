@@ -54,9 +54,20 @@ class PageResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class JobHandle:
-    """One job as its caller sees it. Use `page` or `stream`, once."""
+    """One job as its caller sees it. Use `page` or `stream`, once; or `held_page`, and `stream` when that gives none."""
 
-    __slots__ = ("_changed", "_chunks", "_dispatcher", "_end", "_held_bytes", "_on_settled", "id", "record", "result")
+    __slots__ = (
+        "_changed",
+        "_chunks",
+        "_dispatcher",
+        "_end",
+        "_held_bytes",
+        "_is_released",
+        "_on_settled",
+        "id",
+        "record",
+        "result",
+    )
 
     def __init__(self, dispatcher: Dispatcher, job: JobId) -> None:
         self.id = job
@@ -67,28 +78,34 @@ class JobHandle:
         self._end: Complete | Fail | None = None
         self._changed: asyncio.Future[None] | None = None
         self._held_bytes = 0
+        self._is_released = False
         self._on_settled: tuple[Callable[[bool], object], ...] = ()
 
-    async def page(self, *, hold: bool = False) -> PageResult:
-        """The whole result. Cancelling this cancels the job.
-
-        With ``hold`` it counts against what the node may hold until `taken` is called; otherwise it counts as taken now.
+    async def page(self) -> PageResult:
+        """The whole result of a job that may not overflow. Cancelling this cancels the job.
 
         Raises:
             LenswayError: the job's one bad outcome.
         """
-        try:
-            while self._end is None:
-                await self._change()
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
+        page = await self.held_page()
+        assert page is not None, "only a job that may overflow is more than a page"
+        self.taken()
+        return page
+
+    async def held_page(self) -> PageResult | None:
+        """The whole result, which counts against what the node may hold until `taken` is called; None when it is more than
+        may be held: it comes as a `stream`. Cancelling this cancels the job.
+
+        Raises:
+            LenswayError: the job's one bad outcome.
+        """
+        await self.released()
+        if self._is_released:
+            return None
         chunks = tuple(self._chunks)
         self._chunks.clear()
         end = self._finish()
         self._held_bytes = sum(map(len, chunks))
-        if not hold:
-            self.taken()
         return PageResult(chunks, end.result, end.record)
 
     def taken(self) -> None:
@@ -146,6 +163,7 @@ class JobHandle:
     def deliver(self, chunks: tuple[bytes, ...], record: JobRecord) -> None:
         """Rows were released (for the dispatcher)."""
         self.record = record
+        self._is_released = True
         self._chunks.extend(chunks)
         self._wake()
 

@@ -126,8 +126,7 @@ class Load:
         if self.outstanding >= self.capacity:
             return False
         if is_export:
-            exports_max = max(1, self.capacity // 2)
-            return pair.exports < limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX and self.exports < exports_max
+            return self._has_export_room(pair)
         return pair.outstanding - pair.exports < limits.JOBS_PER_PAIR_MAX
 
     def reserve(self, pair: Pair, *, is_export: bool) -> None:
@@ -137,6 +136,18 @@ class Load:
         if is_export:
             self.exports += 1
             pair.exports += 1
+
+    def turn_into_export(self, pair: Pair) -> bool:
+        """Count an attempt that was reserved as a query as an export from now on; False when the caps leave no room for it."""
+        if not self._has_export_room(pair):
+            return False
+        self.exports += 1
+        pair.exports += 1
+        return True
+
+    def _has_export_room(self, pair: Pair) -> bool:
+        exports_max = max(1, self.capacity // 2)
+        return pair.exports < limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX and self.exports < exports_max
 
     def give_back(self, pair: Pair, *, is_export: bool) -> None:
         """The attempt is over, or known never to have begun."""

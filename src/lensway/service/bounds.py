@@ -19,15 +19,19 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 def bounds_of(
-    lens: LensLimits, key: KeyLimits, page_rows: int | None, timeout_ms: object, *, is_stream: bool
+    lens: LensLimits, key: KeyLimits, page_rows: int | None, timeout_ms: object, *, is_stream: bool, is_held: bool
 ) -> Bounds:
-    """The bounds of a request; ``page_rows`` None is every row. Raises LenswayError INVALID_REQUEST for a bad time-out."""
+    """The bounds of a request; ``page_rows`` None is every row. What ``is_held`` until its end is a page at most.
+
+    Raises:
+        LenswayError: INVALID_REQUEST for a bad time-out.
+    """
     is_export = page_rows is None and is_stream
     default_ms = limits.EXPORT_TIMEOUT_MS_DEFAULT if is_export else limits.QUERY_TIMEOUT_MS_DEFAULT
     return Bounds(
         rows_max=_strictest(page_rows, key.max_rows, lens.max_rows or limits.EXPORT_ROWS_DEFAULT),
         bytes_max=_strictest(
-            None if is_stream else limits.PAGE_BYTES_MAX,
+            limits.PAGE_BYTES_MAX if is_held else None,
             key.max_bytes,
             lens.max_bytes or limits.EXPORT_BYTES_DEFAULT,
         ),

@@ -68,15 +68,18 @@ class DataPlane:
     # --- rows -------------------------------------------------------------------------------------------------------------
 
     async def query(self, call: Call) -> Response:
-        """A page of rows: as JSON when it is complete, in other formats as it comes."""
+        """A page of rows: as JSON when it is complete, in other formats, and beyond what may be held, as it comes."""
         wanted = formats.wanted(call.header(b"accept"), call.header(b"accept-encoding"), PAGE_MEDIA)
         asked = self._asked(call, await call.body(), _QUERY_KEYS)
         planned = self._plan(call, asked)
         meta = functools.partial(_meta, call, asked, planned)
         if wanted.row_format is not RowFormat.JSON:
             return await self._streamed(call, asked, planned.plan, wanted, meta)
-        handle = self._submit(call, asked, planned.plan, RowFormat.JSON)
-        page = await call.while_connected(handle.page(hold=True), handle.cancel)
+        may_overflow = formats.takes_streams(call.request)
+        handle = self._submit(call, asked, planned.plan, RowFormat.JSON, may_overflow=may_overflow)
+        page = await call.while_connected(handle.held_page(), handle.cancel)
+        if page is None:
+            return _rows_as_they_come(call, handle, wanted, meta)
         closing = formats.json_end(meta(decode_end(page.result), page.record))
         return await _page(handle, b"".join((b'{"rows":[', *page.chunks, closing)), wanted.coding)
 
@@ -179,16 +182,26 @@ class DataPlane:
         formats.require_streams(call.request)
         handle = self._submit(call, asked, plan, wanted.row_format, is_stream=True)
         await call.while_connected(handle.released(), handle.cancel)
-        assert handle.record is not None, "released rows are of an attempt"
-        headers = formats.stream_headers(handle.record, with_runners=not call.is_public)
-        return StreamedRows(handle, formats.framing(wanted, meta), headers=headers, coding=wanted.coding)
+        return _rows_as_they_come(call, handle, wanted, meta)
 
     def _submit(
-        self, call: Call, asked: Asked, plan: Plan, row_format: RowFormat, *, is_stream: bool = False
+        self,
+        call: Call,
+        asked: Asked,
+        plan: Plan,
+        row_format: RowFormat,
+        *,
+        is_stream: bool = False,
+        may_overflow: bool = False,
     ) -> JobHandle:
         identity = call.by.identity
         bounds = bounds_of(
-            asked.lens.limits, identity.limits, plan.limit, asked.body.get("timeoutMs"), is_stream=is_stream
+            asked.lens.limits,
+            identity.limits,
+            plan.limit,
+            asked.body.get("timeoutMs"),
+            is_stream=is_stream,
+            is_held=not (is_stream or may_overflow),
         )
         request = JobRequest(
             request=RequestId(call.request_id),
@@ -205,6 +218,7 @@ class DataPlane:
             may_retry=asked.lens.retry is RetryMode.AUTO,
             is_export=is_stream,
             page_bytes_max=None if is_stream else limits.PAGE_BYTES_MAX,
+            may_overflow=may_overflow,
             stall_seconds=self._stall_seconds,
         )
         entry = RequestEntry(
@@ -259,6 +273,12 @@ def _meta(call: Call, asked: Asked, planned: PlannedRows | None, end: ResultEnd,
     meta["requestId"] = call.request_id
     meta["route"] = route_document(record, with_runners=not call.is_public)
     return meta
+
+
+def _rows_as_they_come(call: Call, handle: JobHandle, wanted: formats.Wanted, meta: formats.Meta) -> Response:
+    assert handle.record is not None, "released rows are of an attempt"
+    headers = formats.stream_headers(handle.record, with_runners=not call.is_public)
+    return StreamedRows(handle, formats.framing(wanted, meta), headers=headers, coding=wanted.coding)
 
 
 async def _page(handle: JobHandle, body: bytes, coding: str | None) -> Response:

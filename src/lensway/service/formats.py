@@ -68,9 +68,14 @@ def _wanted(accept: str | None, accept_encoding: str | None, offered: tuple[str,
 _remembered = functools.lru_cache(maxsize=256)(_wanted)
 
 
+def takes_streams(request: Request) -> bool:
+    """False for HTTP/1.0, which ends every stream the same way, complete or not."""
+    return request.scope.get("http_version") != "1.0"
+
+
 def require_streams(request: Request) -> None:
-    """Raises LenswayError NOT_ACCEPTABLE for HTTP/1.0, which ends every stream the same way, complete or not."""
-    if request.scope.get("http_version") == "1.0":
+    """Raises LenswayError NOT_ACCEPTABLE for a caller that takes none."""
+    if not takes_streams(request):
         raise LenswayError(
             ErrorCode.NOT_ACCEPTABLE,
             "HTTP/1.0 cannot tell a complete stream from a cut one",

@@ -20,6 +20,8 @@ from lensway.testing.simulation.deployment import Deployment
 
 _SHAPES: Final = ((1, 40), (1, 40), (3, 2_000), (3, 2_000), (6, 30_000), (12, 60_000))
 """Parts and bytes of a part: within one frame, within the hold-back, and beyond the window."""
+_PAGE_BYTES_MAX: Final = 100_000
+"""Of every other page, so that some are more than may be held: most of these go on as streams, some are refused."""
 _CALM: Final = Ask(job=0, parts=1, size=40, milliseconds=1)
 
 
@@ -98,7 +100,8 @@ class Callers:
             row_bytes_max=10**9,
             may_retry=may_retry,
             is_export=is_stream,
-            page_bytes_max=None if is_stream else limits.PAGE_BYTES_MAX,
+            page_bytes_max=None if is_stream else (limits.PAGE_BYTES_MAX, _PAGE_BYTES_MAX)[self._jobs % 2],
+            may_overflow=not is_stream and self._jobs % 4 != 1,
         )
 
     async def _call(self, request: JobRequest, patience: float | None, pause: float) -> None:
@@ -121,11 +124,13 @@ class Callers:
         self._explain(handle.record)
 
     async def _read(self, handle: JobHandle, got: list[bytes], pause: float, *, is_stream: bool) -> None:
-        if not is_stream:
-            page = await handle.page()
+        if not is_stream and (page := await handle.held_page()) is not None:
+            handle.taken()
             handle.result = page.result
             got += page.chunks
             return
+        if not is_stream:
+            self._witness.note("a page overflowed")
         async with contextlib.aclosing(handle.stream()) as chunks:
             async for chunk in chunks:
                 got.append(chunk)

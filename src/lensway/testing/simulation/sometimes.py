@@ -17,6 +17,8 @@ OFTEN: Final = (
     "gave up",
     "connection cut",
     "cut after rows were released",
+    "a page overflowed",
+    "limit_exceeded",
     "lost then completed",
     "repeated after rows were held",
     "unanswered then completed",

@@ -30,6 +30,7 @@ from lensway.dispatch.events import (
     JobRequest,
     RefusalKind,
     Refused,
+    Release,
     SendCancel,
     SendOffer,
     SessionLost,
@@ -211,6 +212,8 @@ class Witness:
             case Deliver():
                 view = self._by_job[order.job]
                 self._releases(view)
+                may_leave = view.request.release is Release.STREAM or view.request.may_overflow
+                self.check(may_leave, "I4: a page leaves when it is complete")
                 view.released = view.current
             case Complete():
                 view = self._by_job[order.job]
@@ -347,6 +350,8 @@ class Witness:
                     self.is_stopping or failure.details.get("reason") in ("caller_gone", "stalled"),
                     f"cancelled by nobody: {failure.details}",
                 )
+            case ErrorCode.LIMIT_EXCEEDED:
+                self.check(not request.may_overflow, "a page that may overflow is not refused for its size")
             case ErrorCode.OVERLOADED | ErrorCode.SOURCE_QUERY_FAILED | ErrorCode.SOURCE_UNREACHABLE:
                 pass
             case _:
