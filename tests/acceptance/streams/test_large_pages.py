@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 
+import lensway
 from lensway.limits import EXPORT_CONNECTIONS_PER_SOURCE_MAX, MIB, PAGE_BYTES_MAX
 from lensway.testing.deployment import wait_until
 from lensway.testing.http_caller import Answer, Caller, judged
@@ -53,11 +54,11 @@ def digest(number: int) -> str:
 def rows_of(body: bytes, shape: str) -> bytes:
     """The encoded rows of a page, after a look at all of it."""
     document = json.loads(body)
-    _, repetitions, limit = SHAPES[shape]
+    total, repetitions, limit = SHAPES[shape]
     assert [row["id"] for row in document["rows"]] == list(range(1, limit + 1))
     assert all(row["body"] == digest(row["id"]) * repetitions for row in document["rows"])
     meta = document["meta"]
-    assert (meta["count"], meta["hasMore"]) == (limit, True)
+    assert (meta["count"], meta["hasMore"], meta["total"]) == (limit, True, total)
     assert meta["nextCursor"]
     rows, _, _ = body.rpartition(b'],"meta":')
     assert len(rows) > 2 * PAGE_BYTES_MAX
@@ -65,7 +66,7 @@ def rows_of(body: bytes, shape: str) -> bytes:
 
 
 def page(site, lens: str, shape: str, **headers: str) -> Answer:
-    return site.ask(f"/v1/query/{lens}", {"limit": SHAPES[shape][2]}, **headers)
+    return site.ask(f"/v1/query/{lens}", {"limit": SHAPES[shape][2], "total": True}, **headers)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -84,6 +85,13 @@ def test_a_page_of_any_size_arrives_whole_and_is_the_same_here_and_behind_a_runn
     coded = page(large, f"far-{shape}", shape, Accept_Encoding="zstd")
     assert coded.headers["content-encoding"] == "zstd"
     assert rows_of(zstd.decompress(coded.body), shape) == rows_of(near.body, shape)
+
+
+def test_the_client_reads_one_as_any_page(large) -> None:
+    with lensway.connect(large.deployment.url, key=large.deployment.admin_key) as client:
+        page = client.query("far-many", limit=SHAPES["many"][2])
+    assert [row["id"] for row in page.rows] == list(range(1, SHAPES["many"][2] + 1))
+    assert (page.has_more, page.meta.route.via) == (True, "runner")
 
 
 def test_a_page_of_a_sqlite_file_may_be_as_large(large, tmp_path_factory) -> None:
