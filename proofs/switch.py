@@ -6,6 +6,7 @@ import time
 
 import httpx2
 
+from lensway import limits
 from lensway.testing.chaos_site import SOURCE, Site
 from lensway.testing.deployment import wait_until
 from proofs.jobs import stage
@@ -14,6 +15,8 @@ from proofs.report import Report, percentile
 _HEARTBEAT_SECONDS = 2.0
 _NOBODY_SECONDS = 2.1
 """After the last session was lost: a query waits for one to come back until then."""
+_UP_SECONDS = limits.STARTUP_GRACE_SECONDS + 0.1
+"""After the server's start: until then too."""
 
 
 def switch(report: Report, *, times: int = 50) -> None:
@@ -26,6 +29,10 @@ def switch(report: Report, *, times: int = 50) -> None:
         pushed = [_in_force(site, number) for number in range(2 * times)]
         _report_times(report, "in force after a push", pushed, 250)
         site.deployment.assign("alpha", SOURCE)
+        up = time.monotonic()
+        wait_until(
+            lambda: time.monotonic() - up > _UP_SECONDS, seconds=10, what="the server's first seconds to be over"
+        )
         nobody, back = zip(*(_nobody_and_back(site) for _ in range(max(2, times // 10))), strict=True)
         _report_times(report, "no_runners_online", [each for some in nobody for each in some], 50)
         _report_times(report, "first answer after a runner is connected again", list(back), 1000)

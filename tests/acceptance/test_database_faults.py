@@ -106,7 +106,8 @@ def test_the_status_says_so_without_any_query(stage, proxy) -> None:
     assert asked(stage)[:2] == (stage.name("beta"), 1)
 
 
-def test_an_export_finds_a_silent_database_and_leaves_nothing_that_keeps_the_process(stage, proxy) -> None:
+@pytest.mark.parametrize("end", ["stopped", "revoked"])
+def test_an_export_finds_a_silent_database_and_leaves_nothing_that_keeps_the_process(stage, proxy, end: str) -> None:
     name = f"LENSWAY_SOURCE_{stage.source.upper()}_URL"
     process = stage.runner("alpha", environment={name: through(stage.database, proxy.port)})
     stage.assign("alpha")
@@ -117,7 +118,11 @@ def test_an_export_finds_a_silent_database_and_leaves_nothing_that_keeps_the_pro
     answer = stage.client.post(path, json={}, headers=lines)
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "SOURCE_UNREACHABLE")
     assert time.monotonic() - started < MOVED_SECONDS
-    assert process.stop(seconds=15) == 0
+    if end == "stopped":
+        assert process.stop(seconds=15) == 0
+    else:
+        assert stage.client.post(f"/v1/runners/{stage.name('alpha')}/revoke").status_code == 200
+        assert process.wait(seconds=15) == 1
 
 
 def test_i7_the_database_ends_what_nobody_waits_for_any_more(stage, endless: str) -> None:

@@ -7,6 +7,7 @@ import sys
 from cyclopts import App, Parameter
 
 from lensway.cli import report
+from lensway.compose.environment import leave
 
 app = App(
     name="lensway",
@@ -44,15 +45,22 @@ app.register_install_completion_command(add_to_startup=False)
 
 def main() -> None:
     """Run the program and exit: 0 ok, 1 failure, 2 usage or configuration."""
-    with report.exit_on_failure():
-        result = app(
-            sys.argv[1:],
-            error_formatter=report.usage_error,
-            exit_on_error=False,
-            print_error=True,
-            result_action="return_value",
-        )
-        sys.exit(result if isinstance(result, int) else 0)
+    code = 0
+    try:
+        with report.exit_on_failure():
+            result = app(
+                sys.argv[1:],
+                error_formatter=report.usage_error,
+                exit_on_error=False,
+                print_error=True,
+                result_action="return_value",
+            )
+            code = result if isinstance(result, int) else 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else report.FAILURE_EXIT
+    # Every way out comes by here, failures too: a thread that waits for a database keeps no process.
+    leave(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

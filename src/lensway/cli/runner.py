@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 
 from lensway import limits
 from lensway.cli import report
-from lensway.compose.environment import leave, scrub_environment
+from lensway.compose.environment import scrub_environment
 from lensway.errors import ErrorCode, LenswayError
 from lensway.observe import log
 from lensway.runner.settings import RunnerSettings, read_settings
@@ -47,7 +47,6 @@ def start(
         asyncio.run(main)
     else:
         uvloop.run(main)
-    leave()
 
 
 @runner.command

@@ -55,7 +55,7 @@ def serve(
 ) -> None:
     """Run the server: HTTP, gateway, Console and store in one process."""
     # Imported here: a client command must not pay for the server.
-    from lensway.compose.environment import leave, open_files, scrub_environment  # noqa: PLC0415
+    from lensway.compose.environment import open_files, scrub_environment  # noqa: PLC0415
     from lensway.compose.server import Server, ServerSettings  # noqa: PLC0415
     from lensway.observe import log  # noqa: PLC0415
 
@@ -101,7 +101,6 @@ def serve(
         if error.code is ErrorCode.CONFLICT:
             raise LenswayError(ErrorCode.INVALID_REQUEST, str(error), hint=error.failure.hint) from None
         raise
-    leave()
 
 
 def _run(main: Coroutine[None, None, None]) -> None:

@@ -41,9 +41,9 @@ def calm_collector() -> None:
     gc.set_threshold(*_COLLECT_AFTER)
 
 
-def leave() -> None:
+def leave(code: int) -> None:
     """The program is over: end the process, even if a thread still waits for a database that does not answer."""
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(code)
