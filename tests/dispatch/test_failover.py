@@ -503,3 +503,30 @@ def test_a_runner_that_an_operator_drained_may_be_resumed_in_a_moment_so_queries
     bench.give(SessionDraining(session, is_draining=False))
     bench.end(bench.accept(bench.offer_of(patient)))
     assert bench.code(patient) == "completed"
+
+
+def test_a_database_out_of_reach_of_one_runner_is_no_outcome_while_another_may_be_back_in_a_moment() -> None:
+    bench = Bench("a", "b")
+    bench.connect("a")
+    other = bench.connect("b")
+    bench.give(SessionLost(other, "reset"))
+    job = bench.submit()
+    bench.fail(bench.accept(bench.offer_of(job)), retryable=True)
+    assert bench.code(job) == "", "b was there a moment ago"
+    bench.connect("b")
+    bench.end(bench.accept(bench.offer_of(job)))
+    assert bench.code(job) == "completed"
+
+    bench.give(SessionLost(bench.offer_of(job).session, "reset"))
+    late = bench.submit(seconds=4.0)
+    bench.fail(bench.accept(bench.offer_of(late)), retryable=True)
+    bench.wait(1.1)
+    assert bench.code(late) == "SOURCE_UNREACHABLE", "its word stands when nobody came"
+
+
+def test_a_database_out_of_reach_of_the_only_runner_is_told_at_once() -> None:
+    bench = Bench("a")
+    bench.connect("a")
+    job = bench.submit()
+    bench.fail(bench.accept(bench.offer_of(job)), retryable=True)
+    assert bench.code(job) == "SOURCE_UNREACHABLE"

@@ -133,8 +133,11 @@ class Router:
     def _place_nowhere(self, job: Job, route: SourceRoute, choice: Choice, now: float) -> None:
         state = self._state
         if job.pending_failure is not None:
-            # There is no second candidate: the first one's word stands.
-            state.fail(job, failures.with_runners(job.pending_failure, job.unreachable), now)
+            # Without a second candidate, also in a moment, the first one's word stands.
+            if len(route.runners) > 1 and self._may_wait(job, route, choice, now):
+                self._wait(job, now)
+            else:
+                state.fail(job, failures.with_runners(job.pending_failure, job.unreachable), now)
         elif choice.unable is not None:
             state.fail(job, _unable(job, route, choice.notes), now)
         elif self._may_wait(job, route, choice, now):
