@@ -16,7 +16,7 @@ from lensway.testing.chaos_callers import KINDS, ROWS, Kind, judge
 from lensway.testing.chaos_http import Answer, LeanCaller
 from lensway.testing.chaos_site import Site
 
-POINT, SLOW, TRICKLE = KINDS[0], KINDS[2], KINDS[6]
+POINT, PAGE, SLOW, TRICKLE = KINDS[0], KINDS[1], KINDS[2], KINDS[6]
 _RETRY_SECONDS = 20.0
 _RETRY_PAUSE_SECONDS = 0.05
 

@@ -8,7 +8,7 @@ from collections import Counter
 from lensway.testing.chaos_site import SOURCE
 from lensway.testing.deployment import wait_until
 from proofs.jobs import stage
-from proofs.load import SLOW, Load, milliseconds
+from proofs.load import PAGE, SLOW, Load, milliseconds
 from proofs.report import Report
 
 
@@ -57,17 +57,21 @@ def flips(report: Report, *, count: int = 50) -> None:
     in_flight: list[int] = []
     with stage() as site:
         site.add_runner("alpha", is_assigned=False)
-        with Load(site, callers=56) as points, Load(site, SLOW, callers=8) as slow:
+        with (
+            Load(site, callers=48) as points,
+            Load(site, PAGE, callers=8) as pages,
+            Load(site, SLOW, callers=8) as slow,
+        ):
             for _ in range(count):
                 for change in (site.deployment.assign, site.deployment.unassign):
                     change("alpha", SOURCE)
-                    in_flight.append(points.in_flight + slow.in_flight)
+                    in_flight.append(points.in_flight + pages.in_flight + slow.in_flight)
                     at = time.monotonic() + 0.35
                     wait_until(lambda at=at: time.monotonic() > at, seconds=30, what="a moment")
             wait_until(lambda: len(points.answered) >= 20_000, seconds=300, what="20,000 queries")
-        wrong = points.wrong() + slow.wrong()
+        wrong = points.wrong() + pages.wrong() + slow.wrong()
     shares = Counter(each.runner or "inline" for each in points.answered)
-    report.none("failed queries", len(wrong), len(points.answered) + len(slow.answered))
+    report.none("failed queries", len(wrong), len(points.answered) + len(pages.answered) + len(slow.answered))
     report.details(wrong)
     told = ", ".join(f"{place} {number / len(points.answered):.0%}" for place, number in sorted(shares.items()))
     report.add("executed by", told)
