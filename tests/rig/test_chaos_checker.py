@@ -131,6 +131,12 @@ def one_loss_is_not_poison(history: History) -> None:
     change_attempts(history, "a", attempt(1, "alpha", 100.0, 101.0, "lost:closed"), outcome="runner_failed")
 
 
+def broken_only_afterwards(history: History) -> None:
+    change_call(history, "a", status=502, code="runner_failed", may_retry=False, kind="never")
+    change_attempts(history, "a", attempt(1, "alpha", 100.0, 100.5, "lost:closed"), outcome="runner_failed")
+    history.statements = [each for each in history.statements if each.attempt == 1]
+
+
 def an_answer_other_than_the_losses(history: History) -> None:
     change_call(history, "a", status=503, code="no_runners_online", may_retry=False)
     change_attempts(history, "a", attempt(1, "alpha", 100.0, 101.0, "lost:closed"), outcome="no_runners_online")
@@ -187,6 +193,7 @@ def repeated_although_never(history: History) -> None:
         (never_executed, "I3 rows"),
         (failed_for_no_reason, "I4 failed"),
         (one_loss_is_not_poison, "I4 failed"),
+        (broken_only_afterwards, "I4 failed"),
         (an_answer_other_than_the_losses, "I4 failed"),
         (repeated_although_never, "I4 repeated"),
         (offered_while_executed, "I5 overlap"),
@@ -207,6 +214,11 @@ def test_each_broken_promise_is_found(forge, invariant: str) -> None:
 def lens_that_never_repeats(history: History) -> None:
     change_call(history, "a", status=502, code="runner_failed", may_retry=False, kind="never")
     change_attempts(history, "a", attempt(1, "alpha", 100.0, 101.0, "lost:closed"), outcome="runner_failed")
+
+
+def reset_that_was_noticed_a_moment_later(history: History) -> None:
+    lens_that_never_repeats(history)
+    history.disturbances[:] = [Disturbance(kind="cut link", runner="alpha", began_at=99.9, ended_at=99.99)]
 
 
 def two_lost(history: History) -> None:
@@ -233,7 +245,13 @@ def restarted_server(history: History) -> None:
 
 @pytest.mark.parametrize(
     ("forge", "kind"),
-    [(lens_that_never_repeats, NEVER), (two_lost, POISON), (cut_stream, CUT), (restarted_server, RESTART)],
+    [
+        (lens_that_never_repeats, NEVER),
+        (reset_that_was_noticed_a_moment_later, NEVER),
+        (two_lost, POISON),
+        (cut_stream, CUT),
+        (restarted_server, RESTART),
+    ],
 )
 def test_failures_with_a_known_cause_are_allowed_and_counted_and_without_it_they_are_not(forge, kind: str) -> None:
     history = honest()

@@ -21,7 +21,9 @@ CALLER_SLACK_SECONDS: Final = 1.0
 LATE_SECONDS: Final = 0.25
 """A statement that begins so long after the outcome is late: its cancel had time to arrive."""
 CAUSE_SECONDS: Final = 1.0
-"""A disturbance explains what ended so shortly after it."""
+"""A disturbance explains what began so shortly after it: a reset that was sent is noticed in a moment."""
+CLOCKS_SECONDS: Final = 0.05
+"""So far the request log, which counts from a moment in whole milliseconds, may be from the wall clock of who breaks things."""
 LOG_GAP_SECONDS: Final = 8.0
 """Requests that ended so shortly before a restart of the server may be missing in its request log, which is in memory."""
 
@@ -103,7 +105,7 @@ def _of_call(
     if took > call.timeout_seconds + DEADLINE_SLACK_SECONDS + CALLER_SLACK_SECONDS:
         yield "I2 late", f"{call.kind}: its outcome took {took:.1f} s, its deadline was {call.timeout_seconds:.0f} s"
     if call.status == 0:
-        if history.explains("", call.sent_at, call.ended_at + CAUSE_SECONDS):
+        if _explains(history, "", call.sent_at, call.ended_at):
             verdict.failed[RESTART] += 1
         else:
             yield (
@@ -146,7 +148,7 @@ def _outcome_differs(history: History, call: Call, request: Request) -> Iterator
     logged = "" if request.outcome == "completed" else request.outcome
     if call.is_cut:
         # The connection may be cut by a restart although everything was produced.
-        if not logged and not history.explains("", call.sent_at, call.ended_at + CAUSE_SECONDS):
+        if not logged and not _explains(history, "", call.sent_at, call.ended_at):
             yield "I1 lost", f"{call.kind}: cut, and the request log says it completed"
     elif logged != call.code:
         yield "I1 twice", f"{call.kind}: the caller got {call.code or 'rows'}, the request log says {request.outcome}"
@@ -167,7 +169,7 @@ def _other_process(call: Call, request: Request, statements: Sequence[Statement]
 
 def _allowed(history: History, call: Call, request: Request | None) -> str | None:
     """The kind of an allowed failure whose cause is known; None for any other."""
-    if call.is_cut and history.explains("", call.sent_at, call.ended_at + CAUSE_SECONDS):
+    if call.is_cut and _explains(history, "", call.sent_at, call.ended_at):
         return RESTART
     if request is None:
         return None
@@ -183,7 +185,12 @@ def _allowed(history: History, call: Call, request: Request | None) -> str | Non
 
 
 def _explained(history: History, attempt: Attempt, end: float) -> bool:
-    return history.explains(attempt.runner, attempt.offered_at, (attempt.ended_at or end) + CAUSE_SECONDS)
+    return _explains(history, attempt.runner, attempt.offered_at, attempt.ended_at or end)
+
+
+def _explains(history: History, runner: str, begin: float, end: float) -> bool:
+    """True when a disturbance of the runner or the server was under way, or had been a moment ago; a later one is no cause."""
+    return history.explains(runner, begin - CAUSE_SECONDS, end + CLOCKS_SECONDS)
 
 
 # --- the request log ----------------------------------------------------------------------------------------------------------
