@@ -53,7 +53,7 @@ def silence(report: Report, *, rounds: int = 2) -> None:
         "silence", "one of two runners stopped or black-holed at 100 point queries a second and 6 callers of 2 s"
     )
     new: list[float] = []
-    in_flight: list[float] = []
+    in_flight: list[tuple[float, float]] = []
     with stage() as site:
         for name in ("alpha", "beta"):
             site.add_runner(name)
@@ -71,23 +71,24 @@ def silence(report: Report, *, rounds: int = 2) -> None:
                     site.wait_well(name)
                     took = [each - calm for each in milliseconds(points.between(at, over))]
                     new += took
-                    # What it would have taken anyway is not added: a query that is repeated begins again.
-                    late = [
-                        each.milliseconds / 1000 - own_seconds
+                    # From the silence on, what a query takes anyway is not waiting: one that is repeated begins again.
+                    held = [
+                        (each.ended - at - own_seconds, each.milliseconds / 1000 - own_seconds)
                         for load, own_seconds in ((points, 0.0), (slow, 2.0))
                         for each in load.answered
                         if each.due <= at <= each.ended
                     ]
-                    in_flight += late
+                    in_flight += held
                     report.note(
                         f"{kind}: new work p99 {percentile(took, 0.99):+.0f} ms, "
-                        f"added to {len(late)} in flight at most {max(late, default=0.0):.1f} s"
+                        f"{len(held)} in flight waited at most {max((each for each, _ in held), default=0.0):.1f} s"
                     )
         wrong = points.wrong() + slow.wrong()
         asked = len(points.answered) + len(slow.answered)
     report.none("failed queries", len(wrong), asked)
     report.details(wrong)
     report.at_most("p99 added to new work", percentile(new, 0.99), 1000, "ms", f", {len(new):,} queries")
-    report.at_most(
-        "added to work in flight, longest", max(in_flight, default=0.0), 11, "s", f", {len(in_flight)} queries"
-    )
+    waited = max((each for each, _ in in_flight), default=0.0)
+    report.at_most("work in flight waited for its repetition, longest", waited, 11, "s", f", {len(in_flight)} queries")
+    added = max((each for _, each in in_flight), default=0.0)
+    report.add("with what had been done before the silence, and is done again", f"{added:.1f} s")
