@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from proofs.cancels import cancels
+from proofs.changes import CHANGES, changes
 from proofs.databases import database, gray
 from proofs.jobs import chaos, jobs
 from proofs.kills import kills
@@ -77,6 +78,7 @@ def _proofs(options: argparse.Namespace, report: Report) -> dict[str, Callable[[
         "restarts": lambda: restarts(report, runners=times or 20, servers=times or 5),
         "cancels": lambda: cancels(report, timed=times or 200, count=(times or 200) * 50),
         "overload": lambda: overload(report),
+        "changes": lambda: changes(report, count=CHANGES if times is None else times * 50, seed=options.seed),
         "jobs": lambda: jobs(report, count=options.jobs, seed=options.seed),
         "seeds": lambda: simulation(report, count=options.seeds),
     }

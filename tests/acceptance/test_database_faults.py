@@ -173,6 +173,38 @@ def test_i7_the_loss_of_the_link_ends_the_statement(stage, endless: str) -> None
             assert asking.result().json()["error"]["code"] == "no_runners_online"
 
 
+@pytest.mark.parametrize("place", ["runner", "inline"])
+def test_i7_a_request_that_is_cancelled_by_its_id_ends_with_its_statement(stage, endless: str, place: str) -> None:
+    stage.client.put(f"/v1/lenses/{stage.slow_lens}", json={"source": stage.source, "table": endless, "fields": FIELDS})
+    if place == "runner":
+        stage.runner("alpha")
+        stage.assign("alpha")
+    owner, stranger = (
+        stage.deployment.client(stage.client.post("/v1/keys", json={"kind": "sk", "name": name}).json()["key"])
+        for name in ("owner", "stranger")
+    )
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(stage.query, {"timeoutMs": 20_000}, lens=stage.slow_lens, client=owner)
+        wait_until(lambda: statements(stage.database, "endless_orders") == 1, seconds=5, what="the statement")
+        (id,) = [
+            each["id"]
+            for each in stage.client.get("/v1/requests").json()["requests"]
+            if each["outcome"] == "running" and each["lens"] == stage.slow_lens
+        ]
+        assert stranger.post(f"/v1/requests/{id}/cancel").status_code == 404, "another key does not know of it"
+        cancelled = owner.post(f"/v1/requests/{id}/cancel")
+        assert (cancelled.status_code, cancelled.json()["outcome"]) == (200, "cancelled")
+        took = wait_until(lambda: statements(stage.database, "endless_orders") == 0, seconds=3, what="its end")
+        assert took < 1.0
+        answer = asking.result()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (499, "cancelled")
+    again = stage.deployment.cli("requests", id, "--cancel", "--json")
+    assert again.returncode == 0, again.stderr
+    assert '"cancelled"' in again.stdout, "to cancel what is over changes nothing"
+    audit = stage.client.get("/v1/audit").json()["entries"]
+    assert [each["object"] for each in audit if each["action"] == "cancel_request"][:2] == [id, id]
+
+
 def test_i7_callers_who_hang_up_never_end_the_statement_of_another(stage) -> None:
     stage.runner("alpha")
     stage.assign("alpha")

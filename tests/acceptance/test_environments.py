@@ -24,7 +24,7 @@ BODIES = {
     "patch_runner": {"network": "x"},
     "show_table": None,
 }
-DATA = ("query", "export", "explain", "count", "show_lens", "show_request")
+DATA = ("query", "export", "explain", "count", "show_lens", "show_request", "cancel_request")
 """Routes for service and publishable keys too."""
 
 

@@ -16,6 +16,7 @@ from lensway.dispatch.events import (
     Accepted,
     AttemptFailed,
     CallerGone,
+    CancelWanted,
     CatalogChanged,
     CloseSession,
     Complete,
@@ -298,6 +299,14 @@ class Dispatch(RuleBasedStateMachine):
         job = data.draw(st.sampled_from(sorted(self.callers)))
         self.give(CallerGone(JobId(job)))
         self.callers[job].untaken = 0
+
+    @precondition(lambda self: self.callers)
+    @rule(data=st.data())
+    def cancel(self, data) -> None:
+        job = data.draw(st.sampled_from(sorted(self.callers)))
+        was_over = bool(self.callers[job].outcome)
+        self.give(CancelWanted(JobId(job)))
+        assert was_over or self.callers[job].outcome == "cancelled"
 
     @precondition(lambda self: any(caller.untaken for caller in self.callers.values()))
     @rule(data=st.data())

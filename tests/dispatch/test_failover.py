@@ -8,6 +8,7 @@ from lensway import limits
 from lensway.dispatch.events import (
     INLINE,
     CallerGone,
+    CancelWanted,
     Consumed,
     RefusalKind,
     Release,
@@ -158,7 +159,10 @@ def test_an_end_that_does_not_add_up_ends_the_session_and_is_no_result() -> None
     assert bench.code(job) == "completed"
 
 
-@pytest.mark.parametrize(("why", "reason"), [("gone", "caller_gone"), ("late", "deadline"), ("stalled", "stalled")])
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [("gone", "caller_gone"), ("unwanted", "on_request"), ("late", "deadline"), ("stalled", "stalled")],
+)
 def test_the_place_is_told_to_stop_and_keeps_its_reservation_until_it_has(why: str, reason: str) -> None:
     bench = Bench("a")
     session = bench.connect("a")
@@ -166,6 +170,8 @@ def test_the_place_is_told_to_stop_and_keeps_its_reservation_until_it_has(why: s
     offer = bench.accept(bench.offer_of(job))
     if why == "gone":
         bench.give(CallerGone(job))
+    elif why == "unwanted":
+        bench.give(CancelWanted(job))
     elif why == "late":
         bench.wait(3.0)
     else:

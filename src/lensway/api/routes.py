@@ -136,6 +136,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="What became of a request.",
         access=Access.DATA,
     ),
+    Route(
+        method="POST",
+        path="/v1/requests/{id}/cancel",
+        name="cancel_request",
+        summary="End a request that is under way, and its statement; its caller gets `cancelled`.",
+        access=Access.DATA,
+    ),
     # control plane
     Route(
         method="POST",

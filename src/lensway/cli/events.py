@@ -56,12 +56,14 @@ def requests(
     request: Annotated[str | None, Parameter(help="One request by its id.")] = None,
     *,
     limit: int = 50,
+    cancel: Annotated[bool, Parameter(negative=(), help="End this request, if it is under way.")] = False,
     to: _To = target.DEFAULT,
 ) -> None:
     """Recent requests, or one with its attempts, candidates and times."""
     with to.client() as client:
         if request is not None:
-            report.write_json(client.call("GET", f"/v1/requests/{segment(request)}"))
+            path = f"/v1/requests/{segment(request)}"
+            report.write_json(client.call("POST", f"{path}/cancel") if cancel else client.call("GET", path))
             return
         found = client.call("GET", "/v1/requests", params={"limit": str(limit)})["requests"]
     if report.wants_json(to.json):

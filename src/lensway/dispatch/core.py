@@ -21,6 +21,7 @@ from lensway.dispatch.events import (
     Accepted,
     AttemptFailed,
     CallerGone,
+    CancelWanted,
     CatalogChanged,
     CloseSession,
     Consumed,
@@ -41,6 +42,7 @@ from lensway.dispatch.events import (
 )
 from lensway.dispatch.ports import Routes
 from lensway.fleet import Fleet
+from lensway.ids import JobId, RequestId
 
 
 class Core:
@@ -62,6 +64,7 @@ class Core:
             Refused: self._attempts.refused,
             AttemptFailed: self._attempts.failed,
             CallerGone: self._attempts.caller_gone,
+            CancelWanted: self._attempts.cancel_wanted,
             Tick: lambda _event, now: self._tick(now),
             Stopping: lambda _event, _now: self._stop(),
         }
@@ -75,6 +78,10 @@ class Core:
     def counters(self) -> Mapping[str, int]:
         """What was dropped or is worth knowing, by name."""
         return self._state.counters
+
+    def job_of(self, request: RequestId) -> JobId | None:
+        """The job of this request that is not over; asked rarely, so it is looked for."""
+        return next((id for id, job in self._state.jobs.items() if job.request.request == request), None)
 
     @property
     def jobs_count(self) -> int:

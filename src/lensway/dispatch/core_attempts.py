@@ -19,6 +19,7 @@ from lensway.dispatch.events import (
     Accepted,
     AttemptFailed,
     CallerGone,
+    CancelWanted,
     Consumed,
     Deliver,
     Ended,
@@ -77,6 +78,12 @@ class Attempts:
             self._state.taken(job)
         else:
             self._state.fail(job, failures.cancelled("caller_gone"), now, stop_cause="caller_gone")
+
+    def cancel_wanted(self, event: CancelWanted, now: float) -> None:
+        """Its caller is told so; what is complete already is delivered."""
+        job = self._state.jobs.get(event.job)
+        if job is not None and job.state is not JobState.DELIVERING:
+            self._state.fail(job, failures.cancelled("on_request"), now, stop_cause="on_request")
 
     def consumed(self, event: Consumed, now: float) -> None:
         """The caller took released bytes: the executor may send as many more."""

@@ -91,6 +91,12 @@ class CallerGone(msgspec.Struct, frozen=True, gc=False):
     job: JobId
 
 
+class CancelWanted(msgspec.Struct, frozen=True, gc=False):
+    """Somebody asked to end the job: its caller, or who operates the service."""
+
+    job: JobId
+
+
 class Consumed(msgspec.Struct, frozen=True, gc=False):
     """The caller took so many released bytes."""
 
@@ -209,6 +215,7 @@ class Stopping(msgspec.Struct, frozen=True, gc=False):
 Event: TypeAlias = (
     Submitted
     | CallerGone
+    | CancelWanted
     | Consumed
     | Accepted
     | Refused

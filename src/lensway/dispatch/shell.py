@@ -19,6 +19,7 @@ from lensway.dispatch.events import (
     INLINE,
     Abandon,
     CallerGone,
+    CancelWanted,
     CatalogChanged,
     CloseSession,
     Complete,
@@ -42,7 +43,7 @@ from lensway.dispatch.ports import Executor, Routes, RunnerLink
 from lensway.dispatch.records import JobRecord
 from lensway.errors import LenswayError
 from lensway.fleet import Fleet, SessionFacts
-from lensway.ids import JobId, SessionId
+from lensway.ids import JobId, RequestId, SessionId
 
 
 class PageResult(msgspec.Struct, frozen=True, gc=False):
@@ -281,6 +282,12 @@ class Dispatcher:
         self._idle.clear()
         self.handle(Submitted(job, request))
         return handle
+
+    def cancel(self, request: RequestId) -> None:
+        """End the job of this request, whose caller gets `cancelled`. Does nothing when it is over."""
+        job = self._core.job_of(request)
+        if job is not None:
+            self.handle(CancelWanted(job))
 
     # --- links ------------------------------------------------------------------------------------------------------------
 

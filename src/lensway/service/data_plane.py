@@ -127,13 +127,27 @@ class DataPlane:
 
     async def show_request(self, call: Call) -> Response:
         """What became of a request, for the key that made it, or an admin key."""
+        return json_response(request_document(self._entry(call), with_runners=not call.is_public))
+
+    async def cancel_request(self, call: Call) -> Response:
+        """End a request: one's own, or any of the environment for who operates it."""
+        entry = self._entry(call)
+        caller = call.by
+        if call.is_public or entry.key != caller.identity.key:
+            decisions.require_operate(caller.identity)
+        self._desk.dispatcher.cancel(RequestId(entry.id))
+        await self._desk.note(caller, "cancel_request", entry.id)
+        return json_response(request_document(entry))
+
+    def _entry(self, call: Call) -> RequestEntry:
+        """The request that is named, if this key may see it. Raises LenswayError NOT_FOUND."""
         caller = call.by
         entry = self._ring.get(call.path("id"))
         is_own = entry is not None and entry.key == caller.identity.key
         is_admin = caller.identity.kind.value == "ak"
         if entry is None or entry.environment != caller.environment.id or not (is_own or is_admin):
             raise not_found("request", call.path("id"))
-        return json_response(request_document(entry, with_runners=not call.is_public))
+        return entry
 
     # --- parts ------------------------------------------------------------------------------------------------------------------
 

@@ -69,21 +69,12 @@ class Desk:
         Raises:
             LenswayError: what the rule raises; nothing was changed.
         """
-        environment = caller.environment.id
         before: list[Snapshot] = []
         made: list[Change] = []
 
         def entry(outcome: str) -> AuditEntry:
-            return AuditEntry(
-                at=self.now_text(),
-                environment=None if is_instance_wide else environment,
-                actor=caller.identity.actor,
-                action=action,
-                object=object,
-                address=caller.address,
-                outcome=outcome,
-                request_id=caller.request_id,
-                details=bounded(details or {}),
+            return self._audit_entry(
+                caller, action, object, outcome, details=details, is_instance_wide=is_instance_wide
             )
 
         def decide(snapshot: Snapshot) -> tuple[Sequence[Change], AuditEntry]:
@@ -98,10 +89,36 @@ class Desk:
             raise
         warnings: tuple[CatalogWarning, ...] = ()
         if made and not is_instance_wide:
-            warnings = warnings_of_change(before[0], after, made, environment=environment, fleet=self.fleet)
+            warnings = warnings_of_change(before[0], after, made, environment=caller.environment.id, fleet=self.fleet)
             for warning in warnings:
-                self.hub.publish(environment, "warning", warning_document(warning))
+                self.hub.publish(caller.environment.id, "warning", warning_document(warning))
         return Changed(snapshot=after, warnings=warnings, changes=tuple(made))
+
+    async def note(self, caller: Caller, action: str, object: str) -> None:
+        """Write down what was done without a change of the catalog."""
+        await self.store.record_audit(self._audit_entry(caller, action, object, "ok"))
+
+    def _audit_entry(
+        self,
+        caller: Caller,
+        action: str,
+        object: str,
+        outcome: str,
+        *,
+        details: Mapping[str, Any] | None = None,
+        is_instance_wide: bool = False,
+    ) -> AuditEntry:
+        return AuditEntry(
+            at=self.now_text(),
+            environment=None if is_instance_wide else caller.environment.id,
+            actor=caller.identity.actor,
+            action=action,
+            object=object,
+            address=caller.address,
+            outcome=outcome,
+            request_id=caller.request_id,
+            details=bounded(details or {}),
+        )
 
     def preview(self, caller: Caller, rule: Rule) -> tuple[CatalogWarning, ...]:
         """What would be bad about a change, without making it. Raises LenswayError as the rule does."""

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from lensway.limits import PULSE_SECONDS
 from lensway.testing.chaos_history import Disturbance
 from lensway.testing.chaos_proxy import Faults, Way
 from lensway.testing.chaos_site import SOURCE, Site, SiteRunner
@@ -96,14 +97,14 @@ class Nemesis:
     def start(self, *, pause_seconds: tuple[float, float] = (0.2, 1.5), restart_every: float | None = 45.0) -> None:
         """Begin: a thread for each runner, one for assignments, one for the server."""
         for name in self.site.names():
-            self._spawn(f"nemesis of {name}", self._disturb_for_ever, name, pause_seconds)
-        self._spawn("nemesis of assignments", self._flip_for_ever)
+            self.spawn(f"nemesis of {name}", self._disturb_for_ever, name, pause_seconds)
+        self.spawn("nemesis of assignments", self._flip_for_ever)
         if restart_every is not None:
-            self._spawn("nemesis of the server", self._restart_for_ever, restart_every)
+            self.spawn("nemesis of the server", self._restart_for_ever, restart_every)
 
     def follow(self, script: Sequence[tuple[str, str]]) -> None:
         """Instead of `start`: do these (fault, runner) one after the other."""
-        self._spawn("nemesis with a script", self._do_each, script)
+        self.spawn("nemesis with a script", self._do_each, script)
 
     def stop(self) -> None:
         """No more faults; returns when all is well again. What did not come back is among the problems."""
@@ -124,6 +125,11 @@ class Nemesis:
             try:
                 fault.act(self, runner)
                 self.site.wait_well(runner, seconds=_WELL_SECONDS)
+                if fault.is_of_database:
+                    # Its session may never have suffered; it must not be the one that is always well too early, while it
+                    # still takes the database for silent.
+                    self.site.wait_reaching(runner, seconds=_WELL_SECONDS)
+                    time.sleep(PULSE_SECONDS)
             except (AssertionError, ProcessFailedError) as error:
                 self.problems.append(f"after {fault.name} of {runner}: {str(error)[-300:]}")
             if fault.excuses:
@@ -150,7 +156,14 @@ class Nemesis:
 
     # --- loops ------------------------------------------------------------------------------------------------------------
 
-    def _spawn(self, name: str, work: Callable[..., None], *arguments: object) -> None:
+    @property
+    def is_over(self) -> bool:
+        """True once `stop` was called."""
+        return self._over.is_set()
+
+    def spawn(self, name: str, work: Callable[..., None], *arguments: object) -> None:
+        """Let it work in a thread that `stop` waits for."""
+
         def guarded() -> None:
             try:
                 work(*arguments)
@@ -199,21 +212,21 @@ class Nemesis:
     def _restart_for_ever(self, every: float) -> None:
         while not self._over.wait(self.between(every * 0.7, every * 1.3)):
             with self._turns.all():
-                began = time.time()
-                try:
-                    self.restart_server()
-                finally:
-                    self._note(Disturbance(kind="server restart", runner=None, began_at=began, ended_at=time.time()))
+                self.restart_server()
 
     def restart_server(self) -> None:
         """SIGTERM, and start again; returns when every runner is back."""
-        server = self.site.deployment.server
-        assert server is not None
-        server.stop()
-        self.site.deployment.start_server()
-        for name in self.site.names():
-            self.site.wait_well(name, seconds=_WELL_SECONDS)
-        self.done["server restart"] += 1
+        began = time.time()
+        try:
+            server = self.site.deployment.server
+            assert server is not None
+            server.stop()
+            self.site.deployment.start_server()
+            for name in self.site.names():
+                self.site.wait_well(name, seconds=_WELL_SECONDS)
+            self.done["server restart"] += 1
+        finally:
+            self._note(Disturbance(kind="server restart", runner=None, began_at=began, ended_at=time.time()))
 
 
 # --- the kinds ----------------------------------------------------------------------------------------------------------------

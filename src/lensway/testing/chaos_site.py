@@ -189,6 +189,15 @@ class Site:
         what = f"{name} to be well"
         return wait_until(lambda: self.is_well(name), seconds=seconds, what=what, poll_seconds=_LOOK_SECONDS)
 
+    def reaches_database(self, name: str) -> bool:
+        """True when the runner itself finds that it reaches the database now."""
+        tested = self.client.post(f"/v1/sources/{SOURCE}/test", params={"runner": name})
+        return tested.status_code == 200 and all(each["ok"] for each in tested.json()["results"])
+
+    def wait_reaching(self, name: str, *, seconds: float = 60.0) -> float:
+        """Return once the runner reaches the database; the seconds it took. Raises AssertionError."""
+        return wait_until(lambda: self.reaches_database(name), seconds=seconds, what=f"{name} to reach the database")
+
     def names(self) -> Sequence[str]:
         """The runners of this site."""
         return tuple(self.runners)
