@@ -228,6 +228,18 @@ def test_pages_through_a_cursor_and_at_once_are_the_same_bytes(numbers: Reader, 
     assert count == b'{"count":10}'
 
 
+def test_a_page_is_prepared_once_and_only_executed_from_then_on(numbers: Reader, loop) -> None:
+    statements = lens("pg_catalog.pg_prepared_statements", statement=("text", ""), custom_plans=("integer", ""))
+    for number in range(4):
+        plan = numbers.page(where={"id": number + 1}, limit=1)
+        assert loop.run_until_complete(numbers.run(plan))[1].rows == 1
+    # What each connection knows it says itself; queries that do not overlap are all on one.
+    look = plan_rows(statements, RowsRequest(), numbers.capabilities, cursor_key=CURSOR_KEY, environment="e").plan
+    body, _ = loop.run_until_complete(numbers.run(look))
+    known = [each for each in json.loads(b"[" + body + b"]") if '"numbers"' in each["statement"]]
+    assert [each["custom_plans"] for each in known] == [4]
+
+
 def test_limits_fail_and_never_shorten(numbers: Reader, loop) -> None:
     for bounds, code in (
         ({"rows_max": 10}, ErrorCode.LIMIT_EXCEEDED),

@@ -71,6 +71,7 @@ class PooledConnection:
         self.timeout_seconds = 0
         self._enums: set[int] = set()
         self._known_types: set[int] = set()
+        self._named = 0
         self._statements: BoundedCache[str, Any] = BoundedCache(
             entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX
         )
@@ -79,7 +80,9 @@ class PooledConnection:
         """The prepared statement; its columns fit the lens. Raises LenswayError type_mismatch, and the driver's errors."""
         statement = self._statements.get(sql)
         if statement is None:
-            statement = await self.driver.prepare(sql)
+            # Without a name the driver has it parsed and planned again by each execution.
+            self._named += 1
+            statement = await self.driver.prepare(sql, name=f"lensway_{self._named}")
             await self._check(compiled, sql, statement)
             self._statements.put(sql, statement, len(sql))
         return statement
