@@ -167,6 +167,9 @@ NODE_STALL_GRACE_SECONDS: Final = 0.25
 """What peers said meanwhile is read within this time after a stall."""
 RUNNER_HISTORY_ENTRIES_MAX: Final = 10_000
 """Runners whose last session is remembered after it was lost."""
+SIGHTINGS_PER_WRITE_MAX: Final = 200
+"""Runners whose last sighting is written in one transaction: thousands that come back at once are a few writes, and a change of
+the catalog waits behind one of them at most."""
 QUEUE_JOBS_MAX: Final = 1_000
 """Jobs that wait, for a busy place or for a runner to come back; one more is `overloaded`."""
 QUEUE_WAIT_SECONDS_MAX: Final = 10.0

@@ -6,13 +6,15 @@ import asyncio
 
 import structlog
 
+from lensway import limits
 from lensway.catalog.records import Runner
 from lensway.clock import SystemClock
 from lensway.dispatch.events import StatusChanged
+from lensway.errors import LenswayError
 from lensway.fleet import Fleet
-from lensway.ids import SessionId, SourceId
+from lensway.ids import RunnerId, SessionId, SourceId
 from lensway.service.hub import EventHub
-from lensway.store.sqlite import SqliteStore
+from lensway.store.sqlite import Sighting, SqliteStore
 
 _log = structlog.get_logger("lensway.server")
 
@@ -27,7 +29,8 @@ class Statuses:
         self._fleet: Fleet | None = None
         self._known: dict[SessionId, str] = {}
         self._health: dict[SessionId, dict[SourceId, tuple[str, str]]] = {}
-        self._writing: set[asyncio.Task[None]] = set()
+        self._unwritten: dict[RunnerId, Sighting] = {}
+        self._writer: asyncio.Task[None] | None = None
 
     def look_at(self, fleet: Fleet) -> None:
         """Where the sessions are; before the first of them opens."""
@@ -62,16 +65,24 @@ class Statuses:
                 self._hub.publish(runner.environment, "health", data | {"instance": session.facts.instance})
 
     def _remember(self, runner: Runner, cause: str) -> None:
+        # Thousands of runners that come back within seconds are a few writes, and none that a change has to wait behind.
         at = self._clock.wall().isoformat(timespec="milliseconds")
-        task = asyncio.create_task(self._store.note_sighting(runner, at, cause), name="note sighting")
-        self._writing.add(task)
-        task.add_done_callback(self._written)
+        self._unwritten[runner.id] = Sighting(runner, at, cause)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write(), name="note sightings")
 
-    def _written(self, task: asyncio.Task[None]) -> None:
-        self._writing.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.warning("a sighting was not written", error=type(error).__name__)
+    async def _write(self) -> None:
+        try:
+            while self._unwritten:
+                taken = list(self._unwritten)[: limits.SIGHTINGS_PER_WRITE_MAX]
+                await self._store.note_sightings([self._unwritten.pop(runner) for runner in taken])
+        except LenswayError as error:
+            self._unwritten.clear()
+            _log.warning("sightings were not written", code=error.code.value)
+        finally:
+            self._writer = None
 
     async def close(self) -> None:
         """Finish what is being written."""
-        await asyncio.gather(*self._writing, return_exceptions=True)
+        if self._writer is not None:
+            await asyncio.gather(self._writer, return_exceptions=True)

@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import hashlib
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -36,6 +36,14 @@ Result = TypeVar("Result")
 _KEY_CHECK: Final = b"lensway"
 _GENESIS: Final = bytes(32)
 _BUSY_MS: Final = 5_000
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """When (RFC 3339) and how a runner was last seen."""
+
+    runner: Runner
+    at: str
+    cause: str
 
 
 class SqliteStore:
@@ -147,11 +155,16 @@ class SqliteStore:
         """The first sequence number whose chain is broken (an entry was altered or removed), or None."""
         return await self._in_worker(self._verify_audit)
 
-    async def note_sighting(self, runner: Runner, at: str, cause: str) -> None:
-        """Remember when and how a runner was last seen; one that is gone meanwhile is forgotten."""
+    async def note_sightings(self, sightings: Iterable[Sighting]) -> None:
+        """Remember when and how runners were last seen, in one transaction; those that are gone meanwhile are forgotten.
+
+        Raises:
+            LenswayError: INTERNAL when the store cannot be written.
+        """
         async with self._writing:
-            if self._snapshot.runner_by_id(runner.id) is not None:
-                await self._in_worker(lambda: self._write_sighting(runner, at, cause))
+            known = [each for each in sightings if self._snapshot.runner_by_id(each.runner.id) is not None]
+            if known:
+                await self._in_worker(lambda: self._write_sightings(known))
 
     async def sightings(self) -> dict[RunnerId, tuple[str, str]]:
         """When (RFC 3339) and how each runner was last seen, in the life of this deployment."""
@@ -189,9 +202,10 @@ class SqliteStore:
                 connection.execute(update(t.deployment).values(revision=revision))
             _append_audit(connection, entry)
 
-    def _write_sighting(self, runner: Runner, at: str, cause: str) -> None:
+    def _write_sightings(self, sightings: Sequence[Sighting]) -> None:
         with self._engine.begin() as connection:
-            mapping.put_sighting(connection, runner, at, cause)
+            for each in sightings:
+                mapping.put_sighting(connection, each.runner, each.at, each.cause)
 
     def _read_sightings(self) -> dict[RunnerId, tuple[str, str]]:
         with self._engine.connect() as connection:

@@ -1,0 +1,63 @@
+"""When runners were last seen is remembered across restarts, and writing it down holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+
+from lensway import limits
+from lensway.auth import tokens
+from lensway.catalog import rules
+from lensway.catalog.ports import AuditEntry
+from lensway.clock import SystemClock
+from lensway.compose.statuses import Statuses
+from lensway.dispatch.events import StatusChanged
+from lensway.ids import SessionId, new_runner_id
+from lensway.service.hub import EventHub
+from lensway.store.sqlite import SqliteStore
+
+RUNNERS = 3 * limits.SIGHTINGS_PER_WRITE_MAX
+ENTRY = AuditEntry(
+    at="2026-01-01T00:00:00Z",
+    environment=None,
+    actor="tester",
+    action="test",
+    object="x",
+    address="",
+    outcome="ok",
+    request_id="",
+)
+
+
+def test_a_change_of_the_catalog_does_not_wait_for_the_sightings_of_all_runners_that_come_back(
+    tmp_path: pathlib.Path,
+) -> None:
+    async def story() -> tuple[int, int]:
+        store = SqliteStore.open(tmp_path / "lensway.db", master_key=b"m" * 32, clock=SystemClock())
+        try:
+            environment = store.current().environments()[0].id
+
+            def create(snapshot):
+                changes = []
+                for number in range(RUNNERS):
+                    token = tokens.hash_token(tokens.mint("rk").reveal())
+                    changes += rules.create_runner(
+                        snapshot, environment, f"runner-{number}", id=new_runner_id(), token_hash=token, at="t"
+                    )
+                return changes, ENTRY
+
+            runners = (await store.commit(create)).runners(environment)
+            statuses = Statuses(store, EventHub(SystemClock()), SystemClock())
+            for number, runner in enumerate(runners):
+                statuses.changed(StatusChanged(SessionId(number + 1), runner.id, "live", "connected"))
+            await asyncio.sleep(0)  # they begin to be written
+            await store.commit(lambda _snapshot: ((), ENTRY))
+            before = len(await store.sightings())
+            await statuses.close()
+            return before, len(await store.sightings())
+        finally:
+            store.close()
+
+    written_before_the_change, written = asyncio.run(story())
+    assert written == RUNNERS
+    assert 0 < written_before_the_change < RUNNERS
