@@ -66,6 +66,10 @@ ROW_BYTES_DEFAULT: Final = 16 * MIB
 ROW_BYTES_MAX: Final = 64 * MIB
 CALLER_WATCH_SECONDS: Final = 0.020
 """From then on a request notices that its caller has gone; what is quicker is over before it could matter."""
+TRACE_STATE_CHARACTERS_MAX: Final = 512
+"""A caller's `tracestate` that is passed on; the W3C asks for at least so much, and longer ones are left out."""
+TRACE_FLUSH_SECONDS: Final = 2.0
+"""Longest wait for the last spans to be sent when a process ends; a collector that hangs keeps nobody longer."""
 REQUEST_RING_ENTRIES: Final = 10_000
 """Finished requests that a node remembers for `GET /v1/requests`."""
 

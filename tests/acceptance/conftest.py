@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
@@ -144,6 +144,12 @@ def module_stage(shared: Deployment, orders: Database) -> Iterator[Stage]:
     """The same, once for all tests of a module that only look."""
     with set_up(shared, orders) as stage:
         yield stage
+
+
+@pytest.fixture(scope="session")
+def stage_of() -> Callable[[Deployment, Database], contextlib.AbstractContextManager[Stage]]:
+    """Sets a stage up in a deployment that is not the shared one."""
+    return set_up
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from lensway.cli import serve
 from lensway.errors import ErrorCode
 from lensway.observe.metrics import Metrics
+from lensway.observe.trace import Attribute, Moment, SpanName
 from lensway.query.fields import FieldType
 from lensway.query.plan import Operator
 from lensway.runner.policy import LocalPolicy
@@ -52,7 +53,7 @@ def test_every_variable_that_the_code_reads_is_described() -> None:
             assert name in text or name in client_only | proofs_only, f"{name} in {path}"
 
 
-def test_every_type_operator_policy_key_metric_and_code_is_described() -> None:
+def test_every_type_operator_policy_key_metric_span_and_code_is_described() -> None:
     types = page("docs/types.md")
     for word in (*(type.value for type in FieldType), *(f"${operator.value}" for operator in Operator)):
         assert f"`{word}`" in types or f"{word}`" in types, word
@@ -63,6 +64,8 @@ def test_every_type_operator_policy_key_metric_and_code_is_described() -> None:
     metrics.request("ok")
     for name in re.findall(rb"^# TYPE (lensway_\w+)", metrics.text(), re.MULTILINE):
         assert name.decode().removesuffix("_created") in operations
+    for name in (*SpanName, *Attribute, *Moment):
+        assert f"`{name.value}`" in operations or f"`{name.value} <" in operations, name
     for code in ErrorCode:
         assert f"`{code.value}`" in page("docs/errors.md")
 

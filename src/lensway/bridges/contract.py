@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from lensway.observe.trace import StatementWatch
 from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
 
@@ -28,7 +29,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How one plan is to be run.
 
     ``deadline`` is on the monotonic clock of this process. ``tag`` stands as a comment in the statement (``job/attempt``), so
-    that the database's own log is a witness. ``is_export`` chooses the connections that exports may use.
+    that the database's own log is a witness. ``is_export`` chooses the connections that exports may use. ``watch`` notes when
+    the statement ran, for a job that is traced.
     """
 
     deadline: float
@@ -36,6 +38,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     limits: ResultLimits
     tag: str
     is_export: bool = False
+    watch: StatementWatch | None = None
 
 
 class Stage(enum.StrEnum):

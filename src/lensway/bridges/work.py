@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final
 
@@ -16,13 +17,16 @@ import msgspec
 from lensway import limits
 from lensway.bridges.contract import AddressPolicy, Bridge, Execution, OpenSource, RowSink
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.plan import Plan
+from lensway.observe.trace import StatementWatch
+from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd
 
 _BRIDGES: Final[Mapping[str, tuple[str, str]]] = {
     "postgres": ("lensway.bridges.postgres", "PostgresBridge"),
     "sqlite": ("lensway.bridges.sqlite", "SqliteBridge"),
 }
+_SYSTEMS: Final[Mapping[str, str]] = {"postgres": "postgresql"}
+"""What OpenTelemetry calls a database whose bridge has another name."""
 _PROBES: Final = msgspec.msgpack.Decoder(list[bytes])
 _PROBES_MAX: Final = 200
 """Lenses that one connection test reads; a source with more has the first ones tested."""
@@ -125,6 +129,8 @@ class ExecutionLibrary:
         kept.users += 1
         kept.idle.clear()
         try:
+            if execution.watch is not None:
+                execution.watch.system = _SYSTEMS.get(bridge, bridge)
             return await _perform(kept.source, kind, payload, execution, sink)
         finally:
             kept.users -= 1
@@ -178,7 +184,10 @@ async def _perform(source: OpenSource, kind: str, payload: bytes, execution: Exe
     deadline = execution.deadline
     match kind:
         case "rows" | "export":
-            return await source.run(Plan.decode(payload), execution, sink)
+            plan = Plan.decode(payload)
+            if execution.watch is not None:
+                return await _watched(execution.watch, source, plan, execution, sink)
+            return await source.run(plan, execution, sink)
         case "test":
             report = await source.test(_probes(payload), deadline=deadline)
             return await _document(report, sink)
@@ -191,6 +200,28 @@ async def _perform(source: OpenSource, kind: str, payload: bytes, execution: Exe
             return await _document(True, sink)
         case _:
             raise LenswayError(ErrorCode.INVALID_REQUEST, "unknown kind of job")
+
+
+async def _watched(
+    watch: StatementWatch, source: OpenSource, plan: Plan, execution: Execution, sink: RowSink
+) -> ResultEnd:
+    shape = decode_shape(plan.shape)
+    watch.table = f"{shape.schema}.{shape.table}" if shape.schema else shape.table
+    watch.started_at = time.monotonic()
+    try:
+        end = await source.run(plan, execution, sink)
+        watch.rows = end.rows
+        return end
+    except LenswayError as error:
+        watch.code = error.code.value
+        status = error.failure.details.get("sqlstate")
+        watch.status = status if isinstance(status, str) else None
+        raise
+    except asyncio.CancelledError:
+        watch.code = ErrorCode.CANCELLED.value
+        raise
+    finally:
+        watch.ended_at = time.monotonic()
 
 
 async def _document(value: object, sink: RowSink) -> ResultEnd:

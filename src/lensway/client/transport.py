@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 import ssl
+import sys
 from typing import Any, Final
 
 import httpx2
@@ -61,7 +63,7 @@ def request_options(effect: Send) -> dict[str, Any]:
     """The request of an effect."""
     request = effect.request
     content = request.content(effect.remaining_seconds)
-    headers = {"Accept": request.accept}
+    headers = {"Accept": request.accept, **trace_headers()}
     if content is not None:
         headers["Content-Type"] = "application/json"
     timeout = httpx2.Timeout(
@@ -78,6 +80,15 @@ def request_options(effect: Send) -> dict[str, Any]:
         "headers": headers,
         "timeout": timeout,
     }
+
+
+def trace_headers() -> dict[str, str]:
+    """The headers that join a request to the application's own trace; none where it has none."""
+    headers: dict[str, str] = {}
+    # Who has a span has imported this; who has none does not pay for it.
+    if "opentelemetry.trace" in sys.modules:
+        importlib.import_module("opentelemetry.propagate").inject(headers)
+    return headers
 
 
 def lost(error: Exception, origin: str) -> Lost:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from lensway.bridges.work import ExecutionLibrary
 from lensway.clock import SystemClock
 from lensway.compose.environment import calm_collector
+from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
 from lensway.ids import new_instance_id
+from lensway.observe.trace import Tracer
 from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dialer
@@ -22,7 +24,12 @@ from lensway.runner.status import StatusSocket
 
 
 def build_agent(
-    settings: RunnerSettings, environment: Mapping[str, str], announce: Callable[[str], None], *, drain_seconds: float
+    settings: RunnerSettings,
+    environment: Mapping[str, str],
+    announce: Callable[[str], None],
+    *,
+    drain_seconds: float,
+    tracer: Tracer | None = None,
 ) -> Agent:
     """An instance of this runner. Raises LenswayError INVALID_REQUEST for a policy or CA file that cannot be used."""
     policy = read_policy(settings.policy_file)
@@ -38,6 +45,7 @@ def build_agent(
         chance=random.random,
         announce=announce,
         drain_seconds=drain_seconds,
+        tracer=tracer,
     )
 
 
@@ -49,7 +57,8 @@ async def run_runner(
     Raises:
         LenswayError: for settings that cannot be used, and when dialling again cannot help.
     """
-    agent = build_agent(settings, environment, announce, drain_seconds=drain_seconds)
+    tracer = tracer_of("lensway-runner", environment, SystemClock())
+    agent = build_agent(settings, environment, announce, drain_seconds=drain_seconds, tracer=tracer)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -72,4 +81,6 @@ async def run_runner(
         await agent.run()
     finally:
         await status.close()
+        if tracer is not None:
+            tracer.close()
     announce("stopped")

@@ -29,6 +29,7 @@ from lensway.compose.environment import calm_collector
 from lensway.compose.http_connection import Connection
 from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error
 from lensway.compose.statuses import Statuses
+from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console, Uses
 from lensway.dispatch.records import JobRecord
@@ -37,6 +38,7 @@ from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.listener import Listener
 from lensway.observe.metrics import JobTimes, Metrics
+from lensway.observe.trace import Tracer
 from lensway.query.result import decode_end
 from lensway.service.app import Operations, build_app
 from lensway.service.control_plane import ControlPlane, UseCases, event_stream
@@ -115,6 +117,7 @@ class Server:
         self._settings = settings
         self._announce = announce
         self._stopping = asyncio.Event()
+        self._tracer: Tracer | None = None
 
     def stop(self) -> None:
         """Finish what runs, then end. Asked a second time, end at once: the store survives that at any moment."""
@@ -130,8 +133,9 @@ class Server:
         """
         settings = self._settings
         tls = settings.tls()
-        directory = DataDirectory.open(settings.data_dir)
         clock = SystemClock()
+        tracer = self._tracer = tracer_of("lensway-server", os.environ, clock)
+        directory = DataDirectory.open(settings.data_dir)
         try:
             master = directory.master_key(settings.master_key)
             store = SqliteStore.open(directory.database, master_key=master, clock=clock)
@@ -142,6 +146,8 @@ class Server:
             minted = await first_admin_key(store, settings.admin_key, clock)
             await self._serve(store, master, clock, tls, minted)
         finally:
+            if tracer is not None:
+                tracer.close()
             store.close()
             directory.close()
 
@@ -151,7 +157,7 @@ class Server:
         settings = self._settings
         metrics, hub, ring = Metrics(), EventHub(clock), RequestRing()
         library = ExecutionLibrary(settings.policy())
-        executor = InlineExecutor(store, library)
+        executor = InlineExecutor(store, library, tracer=self._tracer)
         statuses = Statuses(store, hub, clock)
         # Session ids grow over restarts too: an epoch of before is never valid again.
         dispatcher = Dispatcher(
@@ -186,6 +192,7 @@ class Server:
             clock=clock,
             note=store.record_audit,
             trusted_proxies=settings.trusted_proxies,
+            tracer=self._tracer,
         )
         console = Console(
             Uses(runners=use.runners, sources=use.sources, events=_Watch(hub, store)),
@@ -196,8 +203,7 @@ class Server:
             trusted_proxies=settings.trusted_proxies,
         )
         data_plane = DataPlane(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
-        handlers = (data_plane, ControlPlane(use, desk, ring), operations)
-        app = build_app(endpoint, handlers, mounts=console.routes())
+        app = build_app(endpoint, (data_plane, ControlPlane(use, desk, ring), operations), mounts=console.routes())
         scraped = None if settings.metrics_address is None else MetricsListener(*settings.metrics_address, metrics)
         if scraped is not None:
             scraped.start()

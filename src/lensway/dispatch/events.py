@@ -50,7 +50,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``runner`` pins the job to one runner, ``session`` to one instance (connection tests); pinned jobs are never executed
     elsewhere. ``unassigned`` lets a pinned job go to a runner without an assignment. ``may_overflow`` lets a page that is
-    more than may be held go on as a stream, instead of failing.
+    more than may be held go on as a stream, instead of failing. ``trace`` is the context of the job's span where it is traced,
+    as `lensway.observe.trace` writes it.
     """
 
     request: RequestId

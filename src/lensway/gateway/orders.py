@@ -15,6 +15,7 @@ from lensway.dispatch.events import (
     SendOffer,
 )
 from lensway.ids import JobId, SessionId, SourceId
+from lensway.observe.trace import text_of_attempt
 from lensway.protocol.failures import decode_failure
 from lensway.protocol.frames import (
     Accept,
@@ -50,7 +51,7 @@ def offer_frame(order: SendOffer, spec: AssignedSource | None) -> Offer:
         row_bytes_max=request.row_bytes_max,
         request=request.request,
         spec=spec,
-        trace=request.trace,
+        trace=text_of_attempt(request.trace, order.attempt) if request.trace else "",
     )
 
 

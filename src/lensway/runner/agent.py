@@ -18,6 +18,7 @@ from lensway.bridges.contract import Execution
 from lensway.clock import Clock
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import InstanceId
+from lensway.observe.trace import Tracer
 from lensway.protocol.frames import FATAL_CLOSES, CloseReason, Hello, Welcome
 from lensway.protocol.transport import Transport
 from lensway.protocol.version import FEATURES, VERSIONS_SPOKEN
@@ -91,12 +92,12 @@ class Agent:
         hostname: str | None = None,
         drain_seconds: float = limits.DRAIN_SECONDS,
         watch_seconds: float = limits.RUNNER_WATCH_SECONDS,
+        tracer: Tracer | None = None,
     ) -> None:
         self.sources = AssignedSources(library, local, policy)
         self.state = "connecting"
         self.since = clock.monotonic()
-        self.cause = ""
-        self.runner_name = ""
+        self.cause = self.runner_name = ""
         self.revision = 0
         self._runner = runner
         self._instance = instance
@@ -134,6 +135,7 @@ class Agent:
             loop_lag=lambda: self._watch.lag_seconds,
             stood_still=self._watch.stood_still,
             forget=self._forget,
+            tracer=tracer,
         )
 
     @property

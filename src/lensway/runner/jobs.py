@@ -16,12 +16,14 @@ from lensway import limits
 from lensway.bridges.contract import Execution
 from lensway.clock import Clock
 from lensway.errors import ErrorCode, Failure, LenswayError
+from lensway.observe.trace import Tracer
 from lensway.protocol.failures import encode_failure
 from lensway.protocol.frames import Accept, Cancel, Credit, Fail, JobKind, Offer, Refuse, RefuseReason
 from lensway.protocol.outbox import Outbox
 from lensway.protocol.stream import SendStream
 from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat, encode_end
+from lensway.runner import tracing
 from lensway.runner.library import Library
 from lensway.runner.policy import LocalPolicy
 from lensway.runner.sources import READY, UNREACHABLE, AssignedSources, ServedSource
@@ -47,6 +49,7 @@ class _Attempt:
         self.is_over = False
         self.is_flushing = False
         self.task: asyncio.Task[None] | None = None
+        self.trace: tracing.AttemptTrace | None = None
         self._wake = wake
         self._room = asyncio.Event()
         self._flush: asyncio.TimerHandle | None = None
@@ -98,6 +101,7 @@ class Jobs:
         outbox: Outbox,
         wake: Callable[[], None],
         report: Callable[[], None],
+        tracer: Tracer | None = None,
     ) -> None:
         self._library = library
         self._sources = sources
@@ -107,6 +111,7 @@ class Jobs:
         self._outbox = outbox
         self._wake = wake
         self._report = report
+        self._tracer = tracer
         self._attempts: OrderedDict[tuple[int, int], _Attempt] = OrderedDict()
         self._done_lately: list[_Attempt] = []
         self._handing_back = False
@@ -133,6 +138,8 @@ class Jobs:
             why = reason or RefuseReason.NOT_ASSIGNED
             return Refuse(job=offer.job, attempt=offer.attempt, reason=why, revision=revision, message=message)
         attempt = _Attempt(offer, served, self._wake)
+        if self._tracer is not None:
+            attempt.trace = tracing.begin(self._tracer, self._clock, offer)
         self._attempts[offer.job, offer.attempt] = attempt
         self._idle.clear()
         attempt.task = asyncio.create_task(self._execute(attempt), name=f"attempt {offer.job}/{offer.attempt}")
@@ -241,6 +248,8 @@ class Jobs:
 
     def _end(self, attempt: _Attempt, failure: Failure, *, retryable: bool = False, handed_back: bool = False) -> None:
         offer = attempt.offer
+        if attempt.trace is not None:
+            attempt.trace.code = failure.code.value
         self._outbox.drop(offer.job, offer.attempt)
         fail = Fail(
             job=offer.job,
@@ -257,6 +266,8 @@ class Jobs:
         attempt.is_over = True
         attempt.close()
         self._attempts.pop((attempt.offer.job, attempt.offer.attempt), None)
+        if attempt.trace is not None:
+            attempt.trace.over(attempt.offer, attempt.served.name, attempt.stream.sent_bytes)
 
     # --- execution ----------------------------------------------------------------------------------------------------------
 
@@ -270,6 +281,7 @@ class Jobs:
                 limits=ResultLimits(rows_max=rows_max, bytes_max=offer.bytes_max, row_bytes_max=offer.row_bytes_max),
                 tag=f"{offer.request or offer.job}/{offer.attempt}",
                 is_export=offer.kind is JobKind.EXPORT,
+                watch=None if attempt.trace is None else attempt.trace.statement,
             )
             end = await self._library.perform(
                 served.key,

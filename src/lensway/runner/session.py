@@ -17,6 +17,7 @@ import structlog
 from lensway import limits
 from lensway.auth.sealing import InstanceKeys
 from lensway.clock import Clock
+from lensway.observe.trace import Tracer
 from lensway.protocol.codec import Decoder
 from lensway.protocol.errors import ProtocolError
 from lensway.protocol.frames import (
@@ -98,6 +99,7 @@ class SessionParts:
         loop_lag: Callable[[], float],
         stood_still: Callable[[], bool],
         forget: Callable[[Hashable], None],
+        tracer: Tracer | None = None,
     ) -> None:
         self.library = library
         self.sources = sources
@@ -109,6 +111,7 @@ class SessionParts:
         self.loop_lag = loop_lag
         self.stood_still = stood_still
         self.forget = forget
+        self.tracer = tracer
 
 
 class Session:
@@ -143,6 +146,7 @@ class Session:
             outbox=self._outbox,
             wake=self._to_send.set,
             report=self._report_soon,
+            tracer=parts.tracer,
         )
 
     # --- life -------------------------------------------------------------------------------------------------------------

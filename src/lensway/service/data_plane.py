@@ -234,6 +234,7 @@ class DataPlane:
             page_bytes_max=None if is_stream else limits.PAGE_BYTES_MAX,
             may_overflow=may_overflow,
             stall_seconds=self._stall_seconds,
+            trace="" if call.trace is None else call.trace.job.text(),
         )
         entry = RequestEntry(
             id=call.request_id,
@@ -249,6 +250,8 @@ class DataPlane:
             self._gate.enter(identity.key, identity.limits, self._desk.clock.monotonic())
         self._ring.add(entry)
         handle = self._desk.dispatcher.submit(request)
+        if call.trace is not None:
+            call.trace.follow(handle, call.by.environment.name, asked.lens, asked.source)
         if is_counted:
             handle.on_settled(lambda _is_complete: self._gate.leave(identity.key))
         return handle

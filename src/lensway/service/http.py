@@ -26,6 +26,10 @@ from lensway.clock import Clock
 from lensway.errors import CODES, ErrorCode, Failure, LenswayError
 from lensway.ids import new_request_id
 from lensway.observe.metrics import Metrics
+from lensway.observe.trace import Tracer
+from lensway.service import tracing
+from lensway.service.streaming import StreamedRows
+from lensway.service.tracing import RequestTrace
 
 _log = structlog.get_logger("lensway.http")
 
@@ -35,6 +39,7 @@ _REQUIRE: Final[Mapping[Access, Callable[[decisions.Identity], None]]] = {
     Access.ADMIN: decisions.require_admin,
     Access.INSTANCE: decisions.require_instance_wide,
 }
+_OK: Final = "ok"
 _TRUE: Final = frozenset({"true", "1", "yes", ""})
 _FALSE: Final = frozenset({"false", "0", "no"})
 
@@ -47,12 +52,12 @@ class Call:
     route: Route
     request_id: str
     address: str
+    trace: RequestTrace | None = None
     caller: Caller | None = None
     headers: Mapping[bytes, bytes] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        # Looked up by name several times for each request; the first of several of one name counts, as everywhere.
-        self.headers = dict(reversed(self.request.scope["headers"]))
+        self.headers = _headers(self.request)
 
     @property
     def by(self) -> Caller:
@@ -176,6 +181,7 @@ class Endpoint:
         clock: Clock,
         note: Callable[[AuditEntry], Awaitable[None]],
         trusted_proxies: Sequence[Network] = (),
+        tracer: Tracer | None = None,
     ) -> None:
         self._snapshots = snapshots
         self._limiter = limiter
@@ -183,12 +189,14 @@ class Endpoint:
         self._clock = clock
         self._note = note
         self._trusted = trusted_proxies
+        self._tracer = tracer
 
     def of(self, route: Route, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint of one route."""
 
-        async def endpoint(request: Request) -> Response:
-            call = Call(request, route, new_request_id(), self._address(request))
+        async def endpoint(request: Request, trace: RequestTrace | None = None) -> Response:
+            call = Call(request, route, new_request_id(), self._address(request), trace)
+            code = _OK
             try:
                 if request.scope["query_string"]:
                     await self._check_url(call)
@@ -197,11 +205,11 @@ class Endpoint:
                     if (require := _REQUIRE.get(route.access)) is not None:
                         require(call.caller.identity)
                 response = await handler(call)
-                self._metrics.request("ok")
             except ClientDisconnect:
-                self._metrics.request(ErrorCode.CANCELLED.value)
+                code = ErrorCode.CANCELLED.value
                 response = Response(status_code=CODES[ErrorCode.CANCELLED].status)
             except LenswayError as error:
+                code = error.code.value
                 response = self.failure(error.failure, call.request_id, is_public=call.is_public)
             except Exception as error:  # noqa: BLE001 - the boundary of one request: its defect is answered and logged, not spread
                 _log.exception(
@@ -212,15 +220,28 @@ class Endpoint:
                     message="Lensway failed to answer this request",
                     hint=f"The log has it under {call.request_id}.",
                 )
+                code = failure.code.value
                 response = self.failure(failure, call.request_id)
             response.headers["X-Request-Id"] = call.request_id
+            over = self._metrics.request if trace is None else trace.answered(call.request_id, response.status_code)
+            if isinstance(response, StreamedRows):
+                response.on_over = over
+            else:
+                over(code)
             return response
 
-        return endpoint
+        tracer = self._tracer
+        if tracer is None or route.access is Access.OPEN:
+            return endpoint
+
+        async def traced(request: Request) -> Response:
+            trace = tracing.begin(tracer, self._clock, route, _headers(request), self._metrics.request)
+            return await endpoint(request, trace)
+
+        return traced
 
     def failure(self, failure: Failure, request_id: str, *, is_public: bool = False) -> Response:
         """A failure as a response."""
-        self._metrics.request(failure.code.value)
         headers = {"X-Request-Id": request_id}
         if failure.retry_after_seconds is not None:
             headers["Retry-After"] = str(max(1, round(failure.retry_after_seconds)))
@@ -242,6 +263,7 @@ class Endpoint:
             failure = Failure(
                 code=ErrorCode.NOT_FOUND, message="There is no such path", hint="GET /openapi.json lists what there is."
             )
+        self._metrics.request(failure.code.value)
         response = self.failure(failure, request_id)
         if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
@@ -289,6 +311,11 @@ class Endpoint:
 def json_response(value: object, *, status: int = 200) -> Response:
     """The value as JSON."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _headers(request: Request) -> dict[bytes, bytes]:
+    # Looked up by name several times for each request; the first of several of one name counts, as everywhere.
+    return dict(reversed(request.scope["headers"]))
 
 
 def _check_params(request: Request, known: Sequence[Param]) -> None:

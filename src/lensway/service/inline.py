@@ -27,6 +27,7 @@ from lensway.dispatch.events import (
 )
 from lensway.errors import ErrorCode, Failure, LenswayError
 from lensway.ids import EnvironmentId, JobId, SourceId
+from lensway.observe.trace import StatementWatch, Tracer, read_text
 from lensway.query.result import ResultLimits, RowFormat, encode_end
 
 _log = structlog.get_logger("lensway.inline")
@@ -39,6 +40,7 @@ class _Attempt:
         self.order = order
         self.sent_bytes = 0
         self.task: asyncio.Task[None] | None = None
+        self.watch = StatementWatch() if order.request.trace else None
         self._emit = emit
         self._credit = order.credit
         self._more = asyncio.Event()
@@ -85,7 +87,8 @@ class _Attempt:
 class InlineExecutor:
     """Implements `lensway.dispatch.ports.Executor`."""
 
-    def __init__(self, store: CatalogStore, library: ExecutionLibrary) -> None:
+    def __init__(self, store: CatalogStore, library: ExecutionLibrary, *, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer
         self._store = store
         self._library = library
         self._attempts: dict[tuple[JobId, int], _Attempt] = {}
@@ -149,7 +152,15 @@ class InlineExecutor:
 
     def _answer(self, attempt: _Attempt, event: Event) -> None:
         if self._attempts.pop((attempt.order.job, attempt.order.attempt), None) is not None:
+            if attempt.watch is not None:
+                self._trace(attempt.order, attempt.watch)
             self._emit(event)
+
+    def _trace(self, order: SendOffer, watch: StatementWatch) -> None:
+        job = read_text(order.request.trace)
+        span = None if job is None else watch.span(job.of_attempt(order.attempt))
+        if self._tracer is not None and span is not None:
+            self._tracer.export(span)
 
     async def _run(self, attempt: _Attempt) -> Event:
         order, request = attempt.order, attempt.order.request
@@ -170,6 +181,7 @@ class InlineExecutor:
             ),
             tag=f"{request.request}/{order.attempt}",
             is_export=request.is_export,
+            watch=attempt.watch,
         )
         end = await self._library.perform(
             _key(source),

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from lensway.dispatch.records import JobRecord
 from lensway.dispatch.shell import JobHandle
-from lensway.errors import LenswayError
+from lensway.errors import ErrorCode, LenswayError
 from lensway.query.result import ResultEnd, decode_end
 from lensway.service.compression import Coder, coder_of, compressed_piece
 from lensway.service.wire import WIRE, Wire
@@ -51,6 +51,8 @@ class StreamedRows(Response):
         self.status_code = 200
         self.media_type = framing.media_type
         self.background = None
+        self.on_over: Callable[[str], None] = lambda _code: None
+        """Called with `ok`, or the code of what ended it early, when nothing more is sent."""
         self._handle = handle
         self._framing = framing
         self._coder: Coder | None = None if coding is None else coder_of(coding)
@@ -85,6 +87,11 @@ class StreamedRows(Response):
             if not is_complete:
                 self._handle.cancel()
                 wire.cut()
+            self.on_over("ok" if is_complete else self._cause())
+
+    def _cause(self) -> str:
+        failure = None if self._handle.record is None else self._handle.record.failure
+        return (ErrorCode.CANCELLED if failure is None else failure.code).value
 
     async def _leave_with_caller(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
