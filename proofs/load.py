@@ -32,6 +32,7 @@ class Answered:
     runner: str | None = None
     retries: int = 0
     what: str = ""
+    id: str = ""
 
     @property
     def ended(self) -> float:
@@ -135,6 +136,7 @@ class Load:
             attempts=route["attempts"],
             runner=route["runner"],
             retries=retries,
+            id=call.id,
         )
 
 
