@@ -69,7 +69,7 @@ async def ask(
     config = {"url": url} if isinstance(url, str) else url
     definition, capabilities = lens(table, *names), capabilities_of("postgres")
     if is_export:
-        plan = plan_export(definition, RowsRequest(), capabilities)
+        plan = plan_export(definition, RowsRequest(order_by=[]), capabilities)
     else:
         plan = plan_rows(definition, RowsRequest(), capabilities, cursor_key=b"k" * 32, environment="e").plan
     execution = Execution(

@@ -63,7 +63,7 @@ class Source:
         sink = sink or Sink()
         asked, capabilities = RowsRequest(limit=1), capabilities_of("postgres")
         if export:
-            plan = plan_export(lens(table), RowsRequest(), capabilities)
+            plan = plan_export(lens(table), RowsRequest(order_by=[]), capabilities)
         else:
             plan = plan_rows(lens(table), asked, capabilities, cursor_key=b"k" * 32, environment="e").plan
         await self.library.perform(

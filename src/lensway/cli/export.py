@@ -39,6 +39,9 @@ def export(
     ] = None,
     where: query.Where = None,
     order_by: query.OrderBy = None,
+    unordered: Annotated[
+        bool, Parameter(negative=(), help="As the database finds the rows: no sort before the first one.")
+    ] = False,
     select: query.Select = None,
     format: Annotated[Format | None, Parameter(help="By the file's ending; ndjson on standard output.")] = None,
     timeout_ms: query.TimeoutMs = None,
@@ -55,6 +58,8 @@ def export(
         report.refuse_binary_on_terminal(chosen)
     with to.client() as client, _interruptible(is_piped=is_piped):
         options = query.options(where=where, order_by=order_by, select=select)
+        if unordered and not order_by:
+            options["order_by"] = []
         with client.export(lens, format=chosen, timeout_ms=timeout_ms, **options) as rows, Progress(rows) as progress:
             if output is None or is_piped:
                 rows.save(sys.stdout.buffer, progress=progress.show)

@@ -287,7 +287,7 @@ def export_request(
         lens: The lens to ask.
         format: ``ndjson``, ``csv``, ``arrow`` or ``parquet``.
         where: The filter.
-        order_by: As the database finds the rows, unless said.
+        order_by: Primary-key order unless said; an empty sequence takes the rows as the database finds them, without a sort.
         select: Fields; all of them unless said.
         timeout_ms: The server's deadline for the whole stream; an hour unless said.
 

@@ -105,7 +105,7 @@ def plan_rows(
 
 
 def plan_export(definition: LensDefinition, request: RowsRequest, capabilities: Capabilities) -> Plan:
-    """Every matching row. Without `orderBy` there is no order: the database gives rows as it finds them.
+    """Every matching row, by primary key unless `orderBy` says otherwise; an empty one takes them as the database finds them.
 
     Raises:
         LenswayError: as `plan_rows`; `limit`, `offset`, `cursor` and `total` have no meaning here and are refused.
@@ -116,7 +116,7 @@ def plan_export(definition: LensDefinition, request: RowsRequest, capabilities: 
     if request.total is not False:
         raise _invalid("total", "an export counts its rows itself")
     node, params = wheres.parse(request.where, definition, capabilities)
-    order = _order(definition, request.order_by)[0] if request.order_by not in (None, []) else ()
+    order = () if request.order_by == [] else _order(definition, request.order_by)[0]
     schema, table = _table(definition)
     shape = Shape(
         kind=PlanKind.ROWS,

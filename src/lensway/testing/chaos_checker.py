@@ -172,7 +172,7 @@ def _allowed(history: History, call: Call, request: Request | None) -> str | Non
     if call.is_cut and _explains(history, "", call.sent_at, call.ended_at):
         return RESTART
     if request is None:
-        return None
+        return NEVER if _is_unlogged_loss(history, call) else None
     lost = [each for each in request.attempts if each.outcome.startswith(_LOSSES)]
     if not lost or not all(_explained(history, each, call.ended_at) for each in lost):
         return None
@@ -182,6 +182,14 @@ def _allowed(history: History, call: Call, request: Request | None) -> str | Non
         return CUT
     executing = [each for each in lost if each.accepted_at is not None and each.outcome.startswith("lost:")]
     return POISON if call.code == "runner_failed" and len(executing) >= RUNNERS_LOST_MAX else None
+
+
+def _is_unlogged_loss(history: History, call: Call) -> bool:
+    """A lens that is never repeated lost its one attempt, and a restart of the server lost the log that names the runner."""
+    is_loss = not call.may_retry and call.code in ("runner_failed", "SOURCE_UNREACHABLE")
+    is_log_lost = history.explains("", call.sent_at, call.ended_at + LOG_GAP_SECONDS)
+    runners = set(history.executors.values())
+    return is_loss and is_log_lost and any(_explains(history, each, call.sent_at, call.ended_at) for each in runners)
 
 
 def _explained(history: History, attempt: Attempt, end: float) -> bool:

@@ -97,13 +97,18 @@ class Site:
         )
 
 
+def is_key(table: str, column: str) -> bool:
+    """Views without an end have no key: its order would be a sort of everything before the first row."""
+    return column == "id" and table not in ("endless", "failing")
+
+
 @pytest.fixture(scope="session")
 def site(orders: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One for all of them."""
     asyncio.run(
         orders.execute(
             "CREATE TABLE items AS SELECT i::bigint AS id, CASE WHEN i % 5 > 0 THEN 'item, \"' || i || '\"' END AS name"
-            " FROM generate_series(1, 3000) i",
+            " FROM generate_series(3000, 1, -1) i",
             "ALTER TABLE items ADD PRIMARY KEY (id)",
             "CREATE TABLE wide AS SELECT i::bigint AS id, repeat(md5(i::text), 16) AS body FROM generate_series(1, 10000) i",
             "ALTER TABLE wide ADD PRIMARY KEY (id)",
@@ -125,7 +130,7 @@ def site(orders: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 lens = {
                     "source": place,
                     "table": f"public.{table}",
-                    "fields": {name: {"type": kind, "primaryKey": name == "id"} for name, kind in fields.items()},
+                    "fields": {name: {"type": kind, "primaryKey": is_key(table, name)} for name, kind in fields.items()},
                 }
                 assert client.put(f"/v1/lenses/{place}-{table}", json=lens).status_code == 200
         identity = deployment.create_runner("alpha")
