@@ -130,7 +130,9 @@ def site(orders: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 lens = {
                     "source": place,
                     "table": f"public.{table}",
-                    "fields": {name: {"type": kind, "primaryKey": is_key(table, name)} for name, kind in fields.items()},
+                    "fields": {
+                        name: {"type": kind, "primaryKey": is_key(table, name)} for name, kind in fields.items()
+                    },
                 }
                 assert client.put(f"/v1/lenses/{place}-{table}", json=lens).status_code == 200
         identity = deployment.create_runner("alpha")
