@@ -84,6 +84,20 @@ class Source:
         rows = map(json.loads, sink.data.splitlines()) if export else json.loads(b"[" + sink.data + b"]")
         return [row["backend"] for row in rows]
 
+    async def test_succeeds(self) -> bool:
+        """Whether a test of the connection does."""
+        sink = Sink()
+        execution = Execution(
+            deadline=time.monotonic() + 20,
+            format=RowFormat.JSON,
+            limits=ResultLimits(rows_max=1, bytes_max=10**6, row_bytes_max=10**6),
+            tag="test/1",
+        )
+        await self.library.perform(
+            "key", "postgres", {"url": self.url}, kind="test", payload=b"\x90", execution=execution, sink=sink
+        )
+        return bool(json.loads(sink.data)["ok"])
+
     async def refusal(self, table: str = "fast", *, export: bool = False) -> tuple[tuple[str, object, object], float]:
         """How a read fails, and after how many seconds."""
         started = time.monotonic()
@@ -126,6 +140,22 @@ def test_a_server_that_goes_silent_is_found_on_pooled_connections_and_serves_aga
         async with asyncio.timeout(5):
             while not await reads(source):
                 pass
+        await source.library.close()
+
+    asyncio.run(run())
+
+
+def test_a_test_that_succeeds_is_believed_by_the_queries_behind_it(source: Source, proxy) -> None:
+    async def run() -> None:
+        await source.read()
+        await source.read(export=True)
+        proxy.stall()
+        await source.refusal()
+        await source.refusal(export=True)
+        proxy.heal()
+        assert await source.test_succeeds()
+        assert await source.read()
+        assert await source.read(export=True)
         await source.library.close()
 
     asyncio.run(run())

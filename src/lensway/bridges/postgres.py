@@ -25,6 +25,7 @@ from lensway.bridges.contract import (
     ConnectionReport,
     Execution,
     RowSink,
+    Stage,
     TableDescription,
     TableSummary,
 )
@@ -173,7 +174,12 @@ class PostgresSource:
 
     async def test(self, lenses: Sequence[Plan], *, deadline: float) -> ConnectionReport:
         """Prove each stage. Never raises for a failed one."""
-        return await run_test(self._settings, self._policy, lenses, deadline=deadline)
+        report = await run_test(self._settings, self._policy, lenses, deadline=deadline)
+        if any(each.stage is Stage.LOGIN and each.ok for each in report.stages):
+            for pool in (self._queries, self._exports, self._bulk):
+                if pool is not None:
+                    pool.answered()
+        return report
 
     async def probe(self, *, deadline: float) -> None:
         """One round trip on a connection of the pool. Raises LenswayError SOURCE_UNREACHABLE."""

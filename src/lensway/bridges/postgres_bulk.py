@@ -136,6 +136,10 @@ class BulkSource:
                     raise _failure(error, execution) from None
         raise AssertionError("the second try returns or raises")
 
+    def answered(self) -> None:
+        """The server has just answered somebody else."""
+        self._pulse.answered()
+
     async def close(self) -> None:
         """Close every connection."""
         self._pulse.close()

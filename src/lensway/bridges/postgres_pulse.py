@@ -86,6 +86,11 @@ class Pulse:
         at = self._silent_at.get(address)
         return at is not None and asyncio.get_running_loop().time() - at < limits.PULSE_SECONDS
 
+    def answered(self) -> None:
+        """The server has just answered somebody else: whoever connects next does not take it for silent."""
+        self._silent_at.clear()
+        self._failures.clear()
+
     def close(self) -> None:
         """No timer and no question outlives the source."""
         if self._timer is not None:

@@ -62,6 +62,10 @@ class WatchedPool(Pool[PooledConnection]):
         else:
             super().release(connection)
 
+    def answered(self) -> None:
+        """The server has just answered somebody else."""
+        self._pulse.answered()
+
     async def discard(self, connection: PooledConnection) -> None:
         """As of any pool."""
         self._pulse.over(connection.wait)

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from lensway.limits import PULSE_SECONDS
 from lensway.testing.chaos_history import Disturbance
 from lensway.testing.chaos_proxy import Faults, Way
 from lensway.testing.chaos_site import SOURCE, Site, SiteRunner
@@ -127,9 +126,8 @@ class Nemesis:
                 self.site.wait_well(runner, seconds=_WELL_SECONDS)
                 if fault.is_of_database:
                     # Its session may never have suffered; it must not be the one that is always well too early, while it
-                    # still takes the database for silent.
+                    # still takes the database for silent: a test that succeeds ends that.
                     self.site.wait_reaching(runner, seconds=_WELL_SECONDS)
-                    time.sleep(PULSE_SECONDS)
             except (AssertionError, ProcessFailedError) as error:
                 self.problems.append(f"after {fault.name} of {runner}: {str(error)[-300:]}")
             if fault.excuses:
