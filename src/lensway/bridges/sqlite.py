@@ -68,6 +68,7 @@ _ALLOWED_FUNCTIONS: Final = frozenset(
         "length",
         "substr",
         "coalesce",
+        "zeroblob",
         "replace",
     }
 )

@@ -16,7 +16,7 @@ from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query import keyset, values
 from lensway.query.cache import BoundedCache
-from lensway.query.dialects import DIALECTS, TABLE_ALIAS, Dialect, ParamSlot, identifier, is_null
+from lensway.query.dialects import DIALECTS, TABLE_ALIAS, TERMS_MAX, Dialect, ParamSlot, identifier, is_null
 from lensway.query.fields import FieldType
 from lensway.query.patterns import FOLDING, Transform, bind_text
 from lensway.query.plan import (
@@ -98,8 +98,6 @@ _COMPARISONS: Final[Mapping[Operator, Callable[..., exp.Expression]]] = {
     Operator.LT: exp.LT,
     Operator.LTE: exp.LTE,
 }
-_JOINED_MAX: Final = 64
-"""Conditions joined in one pair of parentheses; SQLite refuses a chain of a thousand."""
 
 
 def _compile(shape: Shape, make_dialect: Callable[[], Dialect]) -> Compiled:
@@ -117,7 +115,7 @@ def _compile(shape: Shape, make_dialect: Callable[[], Dialect]) -> Compiled:
             shape=shape,
         )
     columns, positions = _layout(shape)
-    query = exp.select(*(exp.alias_(dialect.shown(each), each.name, quoted=True) for each in columns))
+    query = exp.select(*dialect.row(columns))
     query = _filtered(query.from_(_table(shape), copy=False), shape, dialect)
     if shape.after is not None:
         query = query.where(exp.Paren(this=keyset.behind(shape, dialect)), copy=False)
@@ -212,10 +210,9 @@ def _comparison(node: Compare, dialect: Dialect) -> exp.Expression:
 def _joined(kind: type[exp.And] | type[exp.Or], items: Sequence[exp.Expression], *, empty: bool) -> exp.Expression:
     if not items:
         return exp.Boolean(this=empty)
-    while len(items) > _JOINED_MAX:
+    while len(items) > TERMS_MAX:
         items = [
-            _joined(kind, items[start : start + _JOINED_MAX], empty=empty)
-            for start in range(0, len(items), _JOINED_MAX)
+            _joined(kind, items[start : start + TERMS_MAX], empty=empty) for start in range(0, len(items), TERMS_MAX)
         ]
     if len(items) == 1:
         return items[0]

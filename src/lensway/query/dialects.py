@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -13,6 +14,8 @@ from lensway.query.patterns import Transform
 from lensway.query.plan import PlanColumn
 
 TABLE_ALIAS: Final = "t"
+TERMS_MAX: Final = 64
+"""Terms joined in one pair of parentheses; SQLite refuses a chain of a thousand."""
 
 
 class ParamSlot(msgspec.Struct, frozen=True):
@@ -33,6 +36,9 @@ class Dialect(Protocol):
 
     def shown(self, column: PlanColumn) -> exp.Expression:
         """The column as it is selected and tested for NULL."""
+
+    def row(self, columns: Sequence[PlanColumn]) -> list[exp.Expression]:
+        """The columns as they are selected together: each as it is shown, under its name."""
 
     def compared(self, column: PlanColumn) -> exp.Expression:
         """The column as it is compared."""
@@ -87,6 +93,9 @@ class _Postgres:
         # Not qualified: PostgreSQL would take t."count" for the function count(t) where there is no such column.
         return _column(column)
 
+    def row(self, columns: Sequence[PlanColumn]) -> list[exp.Expression]:
+        return [_named(self.shown(column), column) for column in columns]
+
     def compared(self, column: PlanColumn) -> exp.Expression:
         return _column(column)
 
@@ -138,6 +147,7 @@ class _Sqlite:
         FieldType.TIME: "lensway_time",
         FieldType.TIMESTAMP: "lensway_timestamp",
     }
+    _SIZED: Final = frozenset({FieldType.TEXT, FieldType.JSON, FieldType.BYTES})
     # What JSON cannot hold travels as text: floats, because SQLite does not read every one of them exactly, and bytes.
     _ELEMENTS: Final[Mapping[FieldType, str]] = {**_FORMS, FieldType.NUMBER: "lensway_number"}
 
@@ -147,6 +157,17 @@ class _Sqlite:
     def shown(self, column: PlanColumn) -> exp.Expression:
         # Qualified: SQLite would take "name" for a text where there is no such column.
         return _column(column, qualified=True)
+
+    def row(self, columns: Sequence[PlanColumn]) -> list[exp.Expression]:
+        # SQLite bounds each value, and a row of many is all of them. So the first column is there only where all of them
+        # together would fit one value too; the library fails otherwise, before it reads the others. A test of nothing costs
+        # a tenth of reading the row.
+        shown = [self.shown(column) for column in columns]
+        sized = [self.shown(column) for column in columns if column.type in self._SIZED]
+        if len(sized) > 1:
+            fits = _is_not_null(self._formed(_sum([self._size(each) for each in sized]), "zeroblob"))
+            shown[0] = exp.Case(ifs=[exp.If(this=fits, true=shown[0])])
+        return [_named(*each) for each in zip(shown, columns, strict=True)]
 
     def compared(self, column: PlanColumn) -> exp.Expression:
         return self._formed(self.shown(column), self._FORMS.get(column.type))
@@ -184,6 +205,11 @@ class _Sqlite:
         like = exp.Like(this=self.shown(column), expression=exp.Placeholder())
         return exp.Escape(this=like, expression=exp.Literal.string("\\"))
 
+    def _size(self, value: exp.Expression) -> exp.Expression:
+        # Of a text it would count characters, and only those before a NUL.
+        stored = exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.BLOB))
+        return exp.Coalesce(this=self._formed(stored, "length"), expressions=[exp.Literal.number(0)])
+
     def _formed(self, expression: exp.Expression, function: str | None) -> exp.Expression:
         return expression if function is None else exp.Anonymous(this=function, expressions=[expression])
 
@@ -203,6 +229,17 @@ def identifier(name: str) -> exp.Identifier:
 
 def _is_not_null(expression: exp.Expression) -> exp.Expression:
     return exp.Not(this=is_null(expression))
+
+
+def _sum(terms: Sequence[exp.Expression]) -> exp.Expression:
+    while len(terms) > TERMS_MAX:
+        groups = [terms[start : start + TERMS_MAX] for start in range(0, len(terms), TERMS_MAX)]
+        terms = [exp.Paren(this=_sum(group)) for group in groups]
+    return functools.reduce(lambda left, right: exp.Add(this=left, expression=right), terms)
+
+
+def _named(expression: exp.Expression, column: PlanColumn) -> exp.Expression:
+    return exp.Alias(this=expression, alias=identifier(column.name))
 
 
 def _column(column: PlanColumn, *, qualified: bool = False) -> exp.Column:

@@ -116,7 +116,9 @@ def site(orders: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             " FROM (SELECT generate_series(1::bigint, 100000000) AS id) s",
             "CREATE VIEW failing AS SELECT id, repeat(md5(id::text), 16) AS body, 1000000 / (4000 - id) AS quotient"
             " FROM (SELECT generate_series(1::bigint, 5000) AS id) s",
-            "CREATE VIEW enormous AS SELECT 1::bigint AS id, repeat('x', 24000000) AS body",
+            "CREATE UNLOGGED TABLE enormous (id bigint PRIMARY KEY, body text)",
+            "ALTER TABLE enormous ALTER body SET STORAGE EXTERNAL",
+            "INSERT INTO enormous VALUES (1, repeat('x', 100000000))",
             "GRANT SELECT ON enormous, items, wide, endless, failing TO orders_reader",
         )
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import pathlib
 from collections.abc import Iterator
 
 import httpx2
@@ -150,8 +151,20 @@ def test_limits_of_keys_are_checked_and_shown(site) -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_one_enormous_value_is_row_too_large_and_nothing_more(site, place: str) -> None:
-    for path, accept in (("", "application/json"), ("/export", "application/x-ndjson"), ("/export", ARROW)):
+    processes = (site.deployment.server, site.runner)
+    for path, accept in WAYS:
+        assert outcome(site, f"{place}-items", path, accept, site.deployment.admin_key) == "completed"
+    before = [psutil.Process(process.pid).memory_info().rss for process in processes]
+    for process in processes:
+        pathlib.Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+    for path, accept in WAYS:
         assert outcome(site, f"{place}-enormous", path, accept, site.deployment.admin_key) == "row_too_large"
         assert site.client.post(f"/v1/query/{place}-items", json={"limit": 1}).status_code == 200
-    for process in (site.deployment.server, site.runner):
-        assert psutil.Process(process.pid).memory_info().rss < 500 * MIB
+    assert site.client.post(f"/v1/count/{place}-enormous", json={}).json() == {"count": 1}
+    grown = [peak(process.pid) - rss for process, rss in zip(processes, before, strict=True)]
+    assert max(grown) < 48 * MIB, grown
+
+
+def peak(pid: int) -> int:
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
