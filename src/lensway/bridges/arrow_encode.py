@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 from lensway import limits
 from lensway.bridges.arrow_types import Declared, schema_of
 from lensway.bridges.failures import not_representable, row_too_large
-from lensway.query.fields import FieldType
-from lensway.query.plan import PlanColumn
+from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.result import RowFormat
 
 

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from lensway.query.fields import FieldType
-from lensway.query.plan import PlanColumn
+from lensway.query.fields import FieldType, PlanColumn
 
 TYPE_KEY: Final = "lensway:type"
 """Metadata of a field: the type that the lens declares."""

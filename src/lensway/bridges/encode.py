@@ -15,7 +15,7 @@ from lensway.bridges.contract import RowSink
 from lensway.bridges.encode_text import CsvLines, JsonLines, JsonPage
 from lensway.bridges.failures import limit_exceeded
 from lensway.query.compile import Compiled
-from lensway.query.plan import PlanColumn
+from lensway.query.fields import PlanColumn
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat, not_available
 
 ARROW_FORMATS: Final = frozenset({RowFormat.ARROW, RowFormat.ARROW_ZSTD, RowFormat.PARQUET})

@@ -10,8 +10,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from lensway.bridges.failures import row_too_large
-from lensway.query.fields import FieldType
-from lensway.query.plan import PlanColumn
+from lensway.query.fields import FieldType, PlanColumn
 
 Document: TypeAlias = dict[str, Any]
 

@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 from lensway.bridges.arrow_types import DECIMAL_DIGITS_MAX, Declared
 from lensway.bridges.failures import not_representable
 from lensway.bridges.postgres_bulk_sql import BulkColumn
-from lensway.query.fields import FieldType
-from lensway.query.plan import PlanColumn
+from lensway.query.fields import FieldType, PlanColumn
 
 _TYPE: Final = b"POSTGRESQL:type"
 _TYPMOD: Final = b"POSTGRESQL:typmod"

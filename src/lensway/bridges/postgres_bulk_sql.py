@@ -14,8 +14,7 @@ from typing import Final
 import msgspec
 
 from lensway.bridges.postgres_values import fits
-from lensway.query.fields import FieldType
-from lensway.query.plan import PlanColumn
+from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.result import RowFormat
 
 ROW_TOO_LARGE_STATE: Final = "2201G"

@@ -42,9 +42,9 @@ from lensway.bridges.failures import (
 )
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.compile import Compiled, compile_shape
-from lensway.query.fields import FieldType
+from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.forms import FUNCTIONS, timestamp
-from lensway.query.plan import Plan, PlanColumn
+from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd
 
 _DIALECT: Final = "sqlite"

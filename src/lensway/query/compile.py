@@ -17,7 +17,7 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.query import keyset, values
 from lensway.query.cache import BoundedCache
 from lensway.query.dialects import DIALECTS, TABLE_ALIAS, TERMS_MAX, Dialect, ParamSlot, identifier, is_null
-from lensway.query.fields import FieldType
+from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.patterns import FOLDING, Transform, bind_text
 from lensway.query.plan import (
     And,
@@ -29,7 +29,6 @@ from lensway.query.plan import (
     Operator,
     Or,
     Plan,
-    PlanColumn,
     PlanKind,
     Shape,
     decode_shape,

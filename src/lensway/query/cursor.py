@@ -21,10 +21,13 @@ _VERSION: Final = b"\x01"
 
 
 class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a cursor belongs to: environment, lens, filter and order, as one digest under the deployment's key."""
+    """What a cursor belongs to: environment, lens, filter and order, under the deployment's key.
+
+    A digest of them is made when a cursor is: most queries neither have nor get one.
+    """
 
     key: bytes
-    digest: bytes
+    facts: tuple[object, ...]
 
     @classmethod
     def of(
@@ -38,8 +41,7 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         order: tuple[OrderBy, ...],
     ) -> CursorBinding:
         """The binding of a query. ``where`` and ``params`` are the caller's filter, without any cursor's part."""
-        facts = msgspec.msgpack.encode((environment, lens, where, params, order))
-        return cls(key=key, digest=hashlib.sha256(facts).digest())
+        return cls(key=key, facts=(environment, lens, where, params, order))
 
     def sign(self, last_key: tuple[object, ...]) -> str | None:
         """The cursor behind a row with these key values; None when they are so long that `read` would refuse it."""
@@ -75,7 +77,8 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return tuple(key)
 
     def _mac(self, payload: bytes) -> bytes:
-        return hmac.digest(self.key, self.digest + payload, "sha256")[:_MAC_BYTES]
+        digest = hashlib.sha256(msgspec.msgpack.encode(self.facts)).digest()
+        return hmac.digest(self.key, digest + payload, "sha256")[:_MAC_BYTES]
 
 
 def _encoded(raw: bytes) -> str:

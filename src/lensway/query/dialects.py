@@ -9,9 +9,8 @@ from typing import Final, Protocol
 import msgspec
 from sqlglot import exp
 
-from lensway.query.fields import FieldType
+from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.patterns import Transform
-from lensway.query.plan import PlanColumn
 
 TABLE_ALIAS: Final = "t"
 TERMS_MAX: Final = 64

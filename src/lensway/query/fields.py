@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Mapping
 
 import msgspec
@@ -24,7 +25,17 @@ class FieldType(enum.StrEnum):
     BYTES = "bytes"
 
 
-class Field(msgspec.Struct, frozen=True, kw_only=True):
+class PlanColumn(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One column as plans have it: ``name`` is the field's, ``column`` the table's."""
+
+    name: str
+    column: str
+    type: FieldType
+    is_list: bool = False
+    nullable: bool = True
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One field of a lens, mapped to one column of its table."""
 
     name: str
@@ -34,8 +45,13 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     primary_key: bool = False
     is_list: bool = False
 
+    @functools.cached_property
+    def plan_column(self) -> PlanColumn:
+        """The column behind the field. Key columns are never NULL: databases do not let them be."""
+        return PlanColumn(self.name, self.column, self.type, self.is_list, self.nullable and not self.primary_key)
 
-class LensDefinition(msgspec.Struct, frozen=True, kw_only=True):
+
+class LensDefinition(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What may be asked of one table: the fields in declared order, and where they come from.
 
     ``table`` is the name as declared: ``name`` or ``schema.name``. The primary key is the fields with ``primary_key`` in
@@ -46,7 +62,18 @@ class LensDefinition(msgspec.Struct, frozen=True, kw_only=True):
     table: str
     fields: Mapping[str, Field]
 
-    @property
+    @functools.cached_property
     def primary_key(self) -> tuple[Field, ...]:
         """The key fields in declared order; empty when the lens declares none."""
         return tuple(field for field in self.fields.values() if field.primary_key)
+
+    @functools.cached_property
+    def columns(self) -> tuple[PlanColumn, ...]:
+        """The columns of all fields in declared order."""
+        return tuple(field.plan_column for field in self.fields.values())
+
+    @functools.cached_property
+    def place(self) -> tuple[str | None, str]:
+        """Schema, where one is declared, and table."""
+        schema, dot, table = self.table.partition(".")
+        return (schema, table) if dot else (None, schema)

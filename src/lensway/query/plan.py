@@ -14,7 +14,7 @@ import msgspec
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.cache import BoundedCache
-from lensway.query.fields import Field, FieldType
+from lensway.query.fields import FieldType, PlanColumn
 
 
 class Operator(enum.StrEnum):
@@ -39,21 +39,6 @@ PATTERN_OPERATORS: Final = frozenset(
     {Operator.LIKE, Operator.ILIKE, Operator.CONTAINS, Operator.STARTS_WITH, Operator.ENDS_WITH}
 )
 """The comparisons with a pattern; only text has them."""
-
-
-class PlanColumn(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One column as the plan uses it: ``name`` is the field's, ``column`` the table's."""
-
-    name: str
-    column: str
-    type: FieldType
-    is_list: bool = False
-    nullable: bool = True
-
-    @classmethod
-    def of(cls, field: Field) -> PlanColumn:
-        """The column behind a field. Key columns are never NULL: databases do not let them be."""
-        return cls(field.name, field.column, field.type, field.is_list, field.nullable and not field.primary_key)
 
 
 class And(msgspec.Struct, frozen=True, array_like=True, tag="and"):

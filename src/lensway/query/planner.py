@@ -13,8 +13,8 @@ from lensway.query import cursor as cursors
 from lensway.query import values
 from lensway.query import where as wheres
 from lensway.query.capabilities import Capabilities
-from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.plan import After, Constant, OrderBy, Plan, PlanColumn, PlanKind, Shape, encode_shape
+from lensway.query.fields import Field, FieldType, LensDefinition, PlanColumn
+from lensway.query.plan import After, Constant, OrderBy, Plan, PlanKind, Shape, encode_shape
 from lensway.query.result import ResultEnd, unbelievable
 
 _DIRECTIONS: Final = {"asc": False, "desc": True}
@@ -85,7 +85,7 @@ def plan_rows(
         last = binding.read(request.cursor, order)
         after = tuple(_after(term, value) for term, value in zip(order, last, strict=True))
         params += tuple(value for value in last if value is not None)
-    schema, table = _table(definition)
+    schema, table = definition.place
     shape = Shape(
         kind=PlanKind.ROWS,
         lens=definition.name,
@@ -117,7 +117,7 @@ def plan_export(definition: LensDefinition, request: RowsRequest, capabilities: 
         raise _invalid("total", "an export counts its rows itself")
     node, params = wheres.parse(request.where, definition, capabilities)
     order = () if request.order_by == [] else _order(definition, request.order_by)[0]
-    schema, table = _table(definition)
+    schema, table = definition.place
     shape = Shape(
         kind=PlanKind.ROWS,
         lens=definition.name,
@@ -134,7 +134,7 @@ def plan_export(definition: LensDefinition, request: RowsRequest, capabilities: 
 def plan_count(definition: LensDefinition, where: object, capabilities: Capabilities) -> Plan:
     """How many rows match: one row with one column `count`. Raises LenswayError as `plan_rows`."""
     node, params = wheres.parse(where, definition, capabilities)
-    schema, table = _table(definition)
+    schema, table = definition.place
     shape = Shape(
         kind=PlanKind.COUNT,
         lens=definition.name,
@@ -149,7 +149,7 @@ def plan_count(definition: LensDefinition, where: object, capabilities: Capabili
 
 def plan_probe(definition: LensDefinition) -> Plan:
     """A plan over every column that reads no row: it proves that the lens can be read."""
-    schema, table = _table(definition)
+    schema, table = definition.place
     shape = Shape(
         kind=PlanKind.ROWS,
         lens=definition.name,
@@ -176,14 +176,9 @@ def _after(term: OrderBy, value: object) -> After:
     return After.ZONED if is_zoned else After.VALUE
 
 
-def _table(definition: LensDefinition) -> tuple[str | None, str]:
-    schema, dot, table = definition.table.partition(".")
-    return (schema, table) if dot else (None, schema)
-
-
 def _output(definition: LensDefinition, select: object) -> tuple[PlanColumn, ...]:
     if select is None:
-        return tuple(PlanColumn.of(field) for field in definition.fields.values())
+        return definition.columns
     if not isinstance(select, list) or not select:
         raise _invalid("select", "expected a list of field names")
     chosen: dict[str, PlanColumn] = {}
@@ -192,13 +187,16 @@ def _output(definition: LensDefinition, select: object) -> tuple[PlanColumn, ...
         field = _field(definition, name, path)
         if field.name in chosen:
             raise _invalid(path, f"field {field.name!r} is there already")
-        chosen[field.name] = PlanColumn.of(field)
+        chosen[field.name] = field.plan_column
     return tuple(chosen.values())
 
 
 def _order(definition: LensDefinition, order_by: object) -> tuple[tuple[OrderBy, ...], bool]:
+    primary_key = definition.primary_key
+    if order_by is None:
+        return tuple(OrderBy(field.plan_column) for field in primary_key), bool(primary_key)
     terms: dict[str, OrderBy] = {}
-    items = order_by if isinstance(order_by, list) else [] if order_by is None else [order_by]
+    items = order_by if isinstance(order_by, list) else [order_by]
     if len(items) > limits.ORDER_TERMS_MAX:
         raise _invalid("orderBy", f"{len(items):,} terms; {limits.ORDER_TERMS_MAX} is the limit")
     for number, item in enumerate(items):
@@ -206,10 +204,9 @@ def _order(definition: LensDefinition, order_by: object) -> tuple[tuple[OrderBy,
         field, descending = _term(definition, item, path)
         if field.name in terms:
             raise _invalid(path, f"field {field.name!r} is there already")
-        terms[field.name] = OrderBy(PlanColumn.of(field), descending)
-    primary_key = definition.primary_key
+        terms[field.name] = OrderBy(field.plan_column, descending)
     for field in primary_key:
-        terms.setdefault(field.name, OrderBy(PlanColumn.of(field)))
+        terms.setdefault(field.name, OrderBy(field.plan_column))
     return tuple(terms.values()), bool(primary_key)
 
 

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query import patterns, values
 from lensway.query.capabilities import Capabilities
-from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.plan import (
-    PATTERN_OPERATORS,
-    And,
-    Compare,
-    Constant,
-    IsNull,
-    Node,
-    Not,
-    Operator,
-    Or,
-    PlanColumn,
-)
+from lensway.query.fields import Field, FieldType, LensDefinition, PlanColumn
+from lensway.query.plan import PATTERN_OPERATORS, And, Compare, Constant, IsNull, Node, Not, Operator, Or
 
 _OPERATORS: Final = {f"${operator.value}": operator for operator in Operator}
 _EXISTS: Final = "$exists"
+_EVERY_ROW: Final = And(())
 _GROUPS: Final = ("$and", "$or", "$not")
 
 
@@ -41,7 +31,7 @@ def parse(
         return None, ()
     reader = _Reader(definition, capabilities)
     node = reader.group(where, "where", 1)
-    return (None if node == And(()) else node), tuple(reader.params)
+    return (None if node == _EVERY_ROW else node), tuple(reader.params)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -69,25 +59,23 @@ class _Reader:
         self.params: list[object] = []
 
     def group(self, where: object, path: str, depth: int) -> Node:
-        if not isinstance(where, Mapping):
+        if not isinstance(where, dict):
             raise _invalid(path, 'expected an object such as {"total": {"$gt": 100}}')
         if depth > limits.REQUEST_NESTING_MAX:
             raise _invalid(path, f"nested deeper than {limits.REQUEST_NESTING_MAX} levels")
         if not where:
             self._count()
-        return _all(
-            tuple(self._item(str(key), value, f"{path}.{_short(str(key))}", depth) for key, value in where.items())
-        )
+        return _all([self._item(key, value, f"{path}.{_short(key)}", depth) for key, value in where.items()])
 
     def _item(self, key: str, value: object, path: str, depth: int) -> Node:
         if key in ("$and", "$or"):
             if not isinstance(value, list):
                 raise _invalid(path, "expected a list of conditions")
-            items = tuple(self.group(item, f"{path}[{number}]", depth + 1) for number, item in enumerate(value))
+            items = [self.group(item, f"{path}[{number}]", depth + 1) for number, item in enumerate(value)]
             if not items:
                 self._count()
                 return Constant(key == "$and")
-            return _all(items) if key == "$and" or len(items) == 1 else Or(items)
+            return _all(items) if key == "$and" or len(items) == 1 else Or(tuple(items))
         if key == "$not":
             self._count()
             return Not(self.group(value, path, depth + 1))
@@ -103,21 +91,18 @@ class _Reader:
     def _conditions(self, field: Field, value: object, path: str) -> Node:
         if isinstance(value, list):
             return self._compare(field, Operator.IN, value, path)
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return self._compare(field, Operator.EQ, value, path)
         if not value:
             raise _invalid(path, 'expected a value or operators such as {"$gt": 100}')
-        items = tuple(
-            self._operation(field, str(key), item, f"{path}.{_short(str(key))}") for key, item in value.items()
-        )
-        return _all(items)
+        return _all([self._operation(field, key, item, f"{path}.{_short(key)}") for key, item in value.items()])
 
     def _operation(self, field: Field, key: str, value: object, path: str) -> Node:
         if key == _EXISTS:
             self._count()
             if not isinstance(value, bool):
                 raise _invalid(path, "expected true or false")
-            is_null = IsNull(PlanColumn.of(field))
+            is_null = IsNull(field.plan_column)
             return Not(is_null) if value else is_null
         operator = _OPERATORS.get(key)
         if operator is None:
@@ -128,7 +113,7 @@ class _Reader:
 
     def _compare(self, field: Field, operator: Operator, value: object, path: str) -> Node:
         self._count()
-        column = PlanColumn.of(field)
+        column = field.plan_column
         if value is None and operator in (Operator.EQ, Operator.NE):
             is_null = IsNull(column)
             return is_null if operator is Operator.EQ else Not(is_null)
@@ -196,8 +181,8 @@ class _Reader:
         )
 
 
-def _all(items: tuple[Node, ...]) -> Node:
-    return items[0] if len(items) == 1 else And(items)
+def _all(items: list[Node]) -> Node:
+    return items[0] if len(items) == 1 else And(tuple(items))
 
 
 def _is_zoned(column: PlanColumn, value: object) -> bool:
