@@ -13,6 +13,7 @@ import functools
 import http
 import socket
 import struct
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -29,32 +30,40 @@ _RESET_AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 
 class _Wire:
-    """Implements `lensway.service.wire.Wire`."""
+    """Implements `lensway.service.wire.Wire`.
 
-    __slots__ = ("_connection", "_cycle")
+    A response has it in its scope, so it must not hold the response: what refers to itself stays in memory until the collector
+    looks, with the request's body and answer, and that look stops everybody.
+    """
+
+    __slots__ = ("_connection", "_response")
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle) -> None:
         self._connection = connection
-        self._cycle = cycle
+        self._response = weakref.ref(cycle)
 
     @property
     def is_gone(self) -> bool:
         """True when nothing that is written reaches the caller any more."""
-        return self._cycle.disconnected or self._cycle.transport.is_closing()
+        cycle = self._response()
+        return cycle is None or cycle.disconnected or cycle.transport.is_closing()
 
     @property
     def is_blocked(self) -> bool:
         """True while the caller does not take what was written."""
-        return self._cycle.flow.write_paused
+        cycle = self._response()
+        return cycle is not None and cycle.flow.write_paused
 
     async def drained(self) -> None:
         """Return when the caller has taken all but a little of what was written, or is gone."""
-        await self._cycle.flow.drain()
+        cycle = self._response()
+        if cycle is not None:
+            await cycle.flow.drain()
 
     def finish(self, trailers: Iterable[tuple[bytes, bytes]]) -> None:
         """End a chunked response well: its last chunk, and behind it the trailers. Names and values are our own."""
-        cycle = self._cycle
-        if self.is_gone:
+        cycle = self._response()
+        if cycle is None or self.is_gone:
             return
         assert cycle.chunked_encoding, "trailers follow chunks"
         cycle.transport.write(b"0\r\n%s\r\n" % b"".join(b"%s: %s\r\n" % trailer for trailer in trailers))
@@ -66,7 +75,10 @@ class _Wire:
 
     def cut(self) -> None:
         """End the response without its last chunk. What was written still goes out, if the caller takes it."""
-        self._cycle.disconnected = True
+        cycle = self._response()
+        if cycle is None:
+            return
+        cycle.disconnected = True
         if self.is_blocked:
             self._connection.abort()
         else:
@@ -74,8 +86,10 @@ class _Wire:
 
     def abort(self) -> None:
         """Drop the connection, and whatever was written to it and has not arrived yet."""
-        self._cycle.disconnected = True
-        self._connection.abort()
+        cycle = self._response()
+        if cycle is not None:
+            cycle.disconnected = True
+            self._connection.abort()
 
 
 class Connection(HttpToolsProtocol):
