@@ -30,6 +30,15 @@ def lose(bench: Bench, offer: SendOffer) -> None:
     bench.give(SessionLost(offer.session, "reset"))
 
 
+def test_a_job_that_is_over_wakes_nobody() -> None:
+    bench = Bench()
+    for _ in range(3):
+        job = bench.submit()
+        bench.end(bench.accept(bench.offer_of(job)))
+        assert bench.code(job) == "completed"
+    assert bench.core.next_wake() is None
+
+
 # --- counting ---------------------------------------------------------------------------------------------------------------
 
 

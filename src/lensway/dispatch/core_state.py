@@ -64,7 +64,7 @@ class State:
         self.held: dict[SessionId, dict[tuple[int, int], Attempt]] = {INLINE: {}}
         self.waiting: dict[JobId, Job] = {}
         self.queue = Queue()
-        self.timers = Timers()
+        self.timers = Timers(self.jobs.keys())
         self.budget = RetryBudget()
         self.credit_bytes = 0
         self.page_bytes = 0

@@ -240,7 +240,7 @@ class Dispatcher:
         self._events: deque[Event] = deque()
         self._is_performing = False
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_due: float | None = None
+        self._timer_due = 0.0
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
         self._performers: Mapping[type[Instruction], Callable[[Any], None]] = {
@@ -382,20 +382,17 @@ class Dispatcher:
 
     def _set_timer(self) -> None:
         due = self._core.next_wake()
-        if due == self._timer_due and self._timer is not None:
+        if due is None:
             return
         if self._timer is not None:
             # One that comes too early only ticks in vain; moving it for every job would cost more.
-            if due is not None and self._timer_due is not None and self._timer_due <= due:
+            if self._timer_due <= due:
                 return
             self._timer.cancel()
-            self._timer = None
         self._timer_due = due
-        if due is not None:
-            pause = max(0.0, due - self._clock.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(pause, self._tick)
+        pause = max(0.0, due - self._clock.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(pause, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
-        self._timer_due = None
         self.handle(Tick())
