@@ -65,7 +65,8 @@ ROW_BYTES_DEFAULT: Final = 16 * MIB
 """One encoded row; a lens may lower or raise it up to ROW_BYTES_MAX."""
 ROW_BYTES_MAX: Final = 64 * MIB
 CALLER_WATCH_SECONDS: Final = 0.020
-"""From then on a request notices that its caller has gone; what is quicker is over before it could matter."""
+"""From then on, or once more as long later, a request notices that its caller has gone; what is quicker is over before it could
+matter."""
 TRACE_STATE_CHARACTERS_MAX: Final = 512
 """A caller's `tracestate` that is passed on; the W3C asks for at least so much, and longer ones are left out."""
 TRACE_FLUSH_SECONDS: Final = 2.0

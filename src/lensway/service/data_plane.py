@@ -10,7 +10,7 @@ import msgspec
 from starlette.responses import Response
 
 from lensway import limits
-from lensway.api.negotiation import EXPORT_MEDIA, JSON, PAGE_MEDIA
+from lensway.api.negotiation import EXPORT_MEDIA, PAGE_MEDIA
 from lensway.auth import decisions
 from lensway.auth.gate import KeyGate
 from lensway.catalog.names import invalid, nearest, not_found
@@ -26,6 +26,7 @@ from lensway.query.plan import PATTERN_OPERATORS, Operator, Plan
 from lensway.query.planner import PlannedRows, RowsRequest, plan_count, plan_export, plan_rows
 from lensway.query.result import ResultEnd, RowFormat, decode_end
 from lensway.service import formats
+from lensway.service.answers import Page
 from lensway.service.bounds import bounds_of, default_page_rows
 from lensway.service.compression import compressed_whole
 from lensway.service.desk import Desk
@@ -34,6 +35,7 @@ from lensway.service.http import Call, json_response
 from lensway.service.ring import RequestEntry, RequestRing, request_document, route_document
 from lensway.service.streaming import HeldPage, StreamedRows
 
+_PAGE_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = ((b"vary", formats.VARY.encode()),)
 _QUERY_KEYS: Final = ("where", "orderBy", "limit", "offset", "cursor", "select", "include", "total", "timeoutMs")
 _EXPORT_KEYS: Final = ("where", "orderBy", "select", "timeoutMs")
 _COUNT_KEYS: Final = ("where", "timeoutMs")
@@ -89,7 +91,7 @@ class DataPlane:
         plan = plan_count(asked.lens.definition, asked.body.get("where"), asked.capabilities)
         handle = self._submit(call, asked, plan, RowFormat.JSON)
         page = await call.while_connected(handle.page(), handle.cancel)
-        return Response(b"".join(page.chunks), media_type="application/json")
+        return Page(b"".join(page.chunks), ())
 
     async def export(self, call: Call) -> Response:
         """Every matching row, streamed. Failures before the first row are answered, later ones cut the stream."""
@@ -155,7 +157,7 @@ class DataPlane:
         caller = call.by
         snapshot = self._desk.snapshot()
         lens = decisions.require_lens(snapshot, caller.identity, caller.environment, call.path("lens"))
-        members = mapping(body, "")
+        members = body if type(body) is dict else mapping(body, "")
         for key in members:
             if key not in known:
                 raise invalid(
@@ -299,14 +301,14 @@ def _rows_as_they_come(call: Call, handle: JobHandle, wanted: formats.Wanted, me
 
 
 async def _page(handle: JobHandle, body: bytes, coding: str | None) -> Response:
-    headers = formats.VARY
+    headers = _PAGE_HEADERS
     if coding is not None and len(body) >= limits.COMPRESS_BYTES_MIN:
         body = await compressed_whole(coding, body)
-        headers = {**headers, "Content-Encoding": coding}
+        headers = (*headers, (b"content-encoding", coding.encode()))
     if len(body) > limits.HTTP_UNWRITTEN_BYTES_MAX:
-        return HeldPage(body, handle, media_type=JSON, headers=headers)
+        return HeldPage(body, handle, headers)
     handle.taken()
-    return Response(body, media_type=JSON, headers=headers)
+    return Page(body, headers)
 
 
 def _operators_of(field: Field, capabilities: Capabilities | None) -> list[str]:

@@ -29,7 +29,7 @@ _REMEMBERED_CHARACTERS_MAX: Final = 300
 _COMPRESSED: Final = frozenset({PARQUET})
 """Compressed in themselves: doing it again gains nothing."""
 _TRAILERS: Final = "Lensway-Rows, Lensway-Has-More, Lensway-Next-Cursor, Lensway-Total"
-VARY: Final = {"Vary": "Accept, Accept-Encoding"}
+VARY: Final = "Accept, Accept-Encoding"
 
 Meta = Callable[[ResultEnd, JobRecord], dict[str, Any]]
 
@@ -110,7 +110,7 @@ def json_end(meta: Mapping[str, Any]) -> bytes:
 def stream_headers(record: JobRecord, *, with_runners: bool) -> dict[str, str]:
     """What is known of a stream when it begins."""
     route = msgspec.json.encode(route_document(record, with_runners=with_runners))
-    return {"Lensway-Route": route.decode(), "Lensway-Request": record.request, **VARY}
+    return {"Lensway-Route": route.decode(), "Lensway-Request": record.request, "Vary": VARY}
 
 
 def _trailers(meta: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:

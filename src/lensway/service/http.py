@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -28,6 +27,7 @@ from lensway.ids import new_request_id
 from lensway.observe.metrics import Metrics
 from lensway.observe.trace import Tracer
 from lensway.service import tracing
+from lensway.service.callers import Callers
 from lensway.service.streaming import StreamedRows
 from lensway.service.tracing import RequestTrace
 
@@ -40,6 +40,7 @@ _REQUIRE: Final[Mapping[Access, Callable[[decisions.Identity], None]]] = {
     Access.INSTANCE: decisions.require_instance_wide,
 }
 _OK: Final = "ok"
+_REQUEST_ID: Final = b"x-request-id"
 _TRUE: Final = frozenset({"true", "1", "yes", ""})
 _FALSE: Final = frozenset({"false", "0", "no"})
 
@@ -52,6 +53,7 @@ class Call:
     route: Route
     request_id: str
     address: str
+    callers: Callers
     trace: RequestTrace | None = None
     caller: Caller | None = None
     headers: Mapping[bytes, bytes] = dataclasses.field(init=False)
@@ -148,22 +150,11 @@ class Call:
         Most work is done before anybody could go away: nobody listens for that in the first moment, which is cheaper than
         all else that a short query costs here.
         """
-        gone: list[asyncio.Task[None]] = []
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(
-            limits.CALLER_WATCH_SECONDS, lambda: gone.append(loop.create_task(self._disconnected(cancel)))
-        )
+        watched = self.callers.watch(self.request.receive, cancel)
         try:
             return await work
         finally:
-            timer.cancel()
-            for task in gone:
-                task.cancel()
-
-    async def _disconnected(self, cancel: Callable[[], None]) -> None:
-        while (await self.request.receive())["type"] != "http.disconnect":
-            pass
-        cancel()
+            watched.end()
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -190,12 +181,13 @@ class Endpoint:
         self._note = note
         self._trusted = trusted_proxies
         self._tracer = tracer
+        self._callers = Callers()
 
     def of(self, route: Route, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint of one route."""
 
         async def endpoint(request: Request, trace: RequestTrace | None = None) -> Response:
-            call = Call(request, route, new_request_id(), self._address(request), trace)
+            call = Call(request, route, new_request_id(), self._address(request), self._callers, trace)
             code = _OK
             try:
                 if request.scope["query_string"]:
@@ -222,7 +214,7 @@ class Endpoint:
                 )
                 code = failure.code.value
                 response = self.failure(failure, call.request_id)
-            response.headers["X-Request-Id"] = call.request_id
+            response.raw_headers.append((_REQUEST_ID, call.request_id.encode()))
             over = self._metrics.request if trace is None else trace.answered(call.request_id, response.status_code)
             if isinstance(response, StreamedRows):
                 response.on_over = over
@@ -242,7 +234,7 @@ class Endpoint:
 
     def failure(self, failure: Failure, request_id: str, *, is_public: bool = False) -> Response:
         """A failure as a response."""
-        headers = {"X-Request-Id": request_id}
+        headers = {}
         if failure.retry_after_seconds is not None:
             headers["Retry-After"] = str(max(1, round(failure.retry_after_seconds)))
         if failure.code is ErrorCode.UNAUTHENTICATED:
@@ -265,6 +257,7 @@ class Endpoint:
             )
         self._metrics.request(failure.code.value)
         response = self.failure(failure, request_id)
+        response.raw_headers.append((_REQUEST_ID, request_id.encode()))
         if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response

@@ -20,6 +20,7 @@ from lensway.dispatch.records import JobRecord
 from lensway.dispatch.shell import JobHandle
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.result import ResultEnd, decode_end
+from lensway.service.answers import Page
 from lensway.service.compression import Coder, coder_of, compressed_piece
 from lensway.service.wire import WIRE, Wire
 
@@ -148,11 +149,11 @@ class BetweenBoundaries:
         return self._kept
 
 
-class HeldPage(Response):
+class HeldPage(Page):
     """A whole page that is too large for the connection's buffer: it counts as held until the caller has taken it."""
 
-    def __init__(self, body: bytes, handle: JobHandle, *, media_type: str, headers: Mapping[str, str]) -> None:
-        super().__init__(body, media_type=media_type, headers=headers)
+    def __init__(self, body: bytes, handle: JobHandle, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        super().__init__(body, headers)
         self._handle = handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
