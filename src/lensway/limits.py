@@ -126,6 +126,9 @@ SESSIONS_PER_RUNNER_MAX: Final = 32
 
 # --- liveness -------------------------------------------------------------------------------------------------------------
 HEARTBEAT_SECONDS: Final = 2.0
+HEARTBEAT_GRID_SECONDS: Final = 0.02
+"""Heartbeats are due, and silence is looked at, at multiples of this: those of many sessions share a turn of the loop, which
+costs more than one of them, and 5,000 sessions make such a turn no longer than 2 ms."""
 FRESH_HEARTBEATS: Final = 2.5
 """An answer to what was sent longer ago than so many intervals is no sign of life: a network may have held it back."""
 SUSPECT_SECONDS: Final = 5.0

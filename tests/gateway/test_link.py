@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -14,8 +15,9 @@ from lensway.gateway.link import Link
 from lensway.gateway.sets import AssignmentSets
 from lensway.ids import EnvironmentId, JobId, RequestId, RunnerId, SessionId, SourceId
 from lensway.protocol import codec, frames
+from lensway.protocol.gateway_session import Admit, GatewaySession, Send, Tick
 from lensway.protocol.transport import TransportClosedError
-from lensway.testing.memory_link import MemoryLink
+from lensway.testing.memory_link import MemoryLink, MemoryTransport
 from lensway.testing.memory_store import MemoryStore
 from lensway.testing.virtual_time import VirtualLoop, VirtualProcess, run_virtual
 
@@ -30,6 +32,18 @@ HELLO = frames.Hello(
     bridges={"postgres": "x"},
     capacity=4,
 )
+
+
+def welcome(session: int, interval: float) -> frames.Welcome:
+    return frames.Welcome(
+        version=1,
+        session=session,
+        runner_name="alpha",
+        environment="env",
+        heartbeat_ms=int(interval * 1000),
+        fence_ms=int(interval * 4000),
+        nonce=b"",
+    )
 
 
 class Dispatch:
@@ -55,12 +69,13 @@ class Dispatch:
 class Bench:
     """A link, and the runner's end of it in the hands of the test."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: VirtualLoop, gateway_end: type[MemoryTransport] = MemoryTransport) -> None:
         self.wire = MemoryLink(loop, lambda: 0.001)
+        self.gateway_end = gateway_end(self.wire, sends=self.wire.to_runner, receives=self.wire.to_gateway)
         self.dispatch = Dispatch()
         process = VirtualProcess(loop)
         self.link = Link(
-            self.wire.gateway_end,
+            self.gateway_end,
             RUNNER,
             dispatch=self.dispatch,
             sets=AssignmentSets(MemoryStore(), process),
@@ -77,6 +92,21 @@ class Bench:
 
     async def heard(self) -> list[frames.AnyFrame]:
         return self.decoder.feed(await self.wire.runner_end.recv())
+
+
+class ClosingTransport(MemoryTransport):
+    """Its writers find the link closed before its reader does."""
+
+    is_closed = False
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.is_closed and super().is_ready
+
+    async def send(self, message: bytes | bytearray) -> None:
+        if self.is_closed:
+            raise TransportClosedError("reset")
+        await super().send(message)
 
 
 def offer_job(bench: Bench) -> None:
@@ -107,16 +137,12 @@ def test_an_end_that_has_arrived_is_the_outcome_even_if_the_writer_finds_the_lin
     loop: VirtualLoop,
 ) -> None:
     async def story() -> list[object]:
-        bench = Bench(loop)
+        bench = Bench(loop, ClosingTransport)
         await bench.say(HELLO)
         offer_job(bench)
         await asyncio.sleep(0.01)
-
-        async def send(_message: object) -> None:
-            raise TransportClosedError("reset")
-
         # The end stands in the reader's buffer, and the link is found closed by a writer before the reader has its turn.
-        bench.wire.gateway_end.send = send
+        bench.gateway_end.is_closed = True
         end = frames.End(job=1, attempt=1, result=b"", sent_bytes=0)
         await bench.wire.runner_end.send(codec.encode([frames.Accept(job=1, attempt=1), end]))
         loop.call_later(0.0005, bench.link.push_set)
@@ -164,3 +190,27 @@ def test_a_draining_runner_still_gets_heartbeats(loop: VirtualLoop) -> None:
 
     beats = [frame for frame in run_virtual(story(), loop) if isinstance(frame, frames.Heartbeat)]
     assert len(beats) >= 4
+
+
+def test_heartbeats_of_sessions_that_opened_together_are_spread_and_stay_so_when_the_node_stood_still() -> None:
+    interval = 2.0
+    sessions = []
+    for number in range(1, 101):
+        session = GatewaySession(0.0)
+        session.handle(HELLO, 0.0)
+        session.handle(Admit(welcome(number, interval)), 0.0)
+        sessions.append(session)
+
+    def most_in_one_twentieth() -> int:
+        return max(
+            Counter(int((session.next_wake() or 0.0) % interval / interval * 20) for session in sessions).values()
+        )
+
+    assert all(0.0 < (session.next_wake() or 0.0) <= interval for session in sessions)
+    assert most_in_one_twentieth() <= 6
+    stood_still_until = 7.3
+    for session in sessions:
+        [beat] = session.handle(Tick(), stood_still_until)
+        assert isinstance(beat, Send)
+        assert stood_still_until < (session.next_wake() or 0.0) <= stood_still_until + interval
+    assert most_in_one_twentieth() <= 6

@@ -105,14 +105,35 @@ def test_an_illegal_word_raises_and_changes_nothing() -> None:
 
 def test_heartbeats_go_out_each_interval_and_only_a_fresh_acknowledgement_is_life() -> None:
     session = open_gateway()
-    assert session.next_wake() == 2.0
-    assert session.handle(gateway_session.Tick(), 1.9) == []
-    [sent] = session.handle(gateway_session.Tick(), 2.0)
+    first = session.next_wake()
+    assert first is not None
+    assert 0.0 < first <= 2.0
+    assert session.handle(gateway_session.Tick(), first - 0.1) == []
+    [sent] = session.handle(gateway_session.Tick(), first)
     assert sent == gateway_session.Send(beat(2, 0))
-    assert gateway_session.Alive() in session.handle(beat(1, 2), 2.1)
-    assert gateway_session.Alive() not in session.handle(beat(2, 2), 2.2), "nothing new was acknowledged"
-    session.handle(gateway_session.Tick(), 4.0)
-    assert gateway_session.Alive() not in session.handle(beat(3, 3), 9.1), "held back for longer than 2.5 intervals"
+    assert gateway_session.Alive() in session.handle(beat(1, 2), first + 0.1)
+    assert gateway_session.Alive() not in session.handle(beat(2, 2), first + 0.2), "nothing new was acknowledged"
+    assert session.next_wake() == first + 2.0
+    session.handle(gateway_session.Tick(), first + 2.5)
+    assert session.next_wake() == pytest.approx(first + 4.0), "a late one makes none of those that follow late"
+    assert gateway_session.Alive() not in session.handle(beat(3, 3), first + 7.6), (
+        "held back for longer than 2.5 intervals"
+    )
+
+
+def test_an_idle_runner_reports_what_is_new_and_is_alive_with_every_heartbeat() -> None:
+    session = open_gateway()
+    ready = frames.SourceState(source="src", state="ready")
+    news = frames.Heartbeat(sequence=4, ack=4, revision=0, source_states=(ready,))
+    said = []
+    for number, heard in enumerate((beat(1, 1), beat(2, 2), beat(3, 3), news, beat(5, 5), beat(6, 6)), start=1):
+        said.append(session.handle(heard, 2.0 * number))
+        if number == 2:
+            session.handle(frames.AssignmentInForce(revision=0), 2.0 * number)
+        session.handle(gateway_session.Tick(), 2.0 * number + 2.0)
+    assert all(gateway_session.Alive() in each for each in said)
+    reported = [any(isinstance(each, gateway_session.Reported) for each in every) for every in said]
+    assert reported == [True, False, True, True, True, False], "again after what came in between, and after news"
 
 
 @pytest.mark.parametrize(("frame", "cause"), [(beat(1, 9), "ack_of_the_future"), (beat(0, 0), "sequence_repeated")])

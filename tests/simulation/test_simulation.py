@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections import Counter
 
 import pytest
@@ -10,6 +11,7 @@ import structlog
 
 from lensway.testing.simulation import simulate
 from lensway.testing.simulation.sometimes import never_reached
+from lensway.testing.virtual_time import VirtualLoop, VirtualProcess
 
 BATCHES = 10
 SCENARIOS = 500
@@ -38,3 +40,15 @@ def test_a_seed_replays_exactly() -> None:
     for seed in (1, 2, 3):
         assert simulate(seed).digest == simulate(seed).digest
     assert simulate(1).digest != simulate(2).digest
+
+
+def test_whoever_waits_for_a_time_of_his_clock_wakes_when_it_shows_that_time() -> None:
+    chance = random.Random(1)
+    loop = VirtualLoop()
+    for _ in range(20_000):
+        process = VirtualProcess(loop, rate=chance.uniform(0.9, 1.1), offset=chance.choice((0.0, 3.7, 1e6)))
+        wanted = process.local(1000.0) + chance.uniform(0.0, 100.0)
+        true = process.true(wanted)
+        assert process.local(true) >= wanted, "it would find that it is too early, wait for nothing, and never end"
+        assert process.local(true) - wanted < 1e-9
+    loop.close()

@@ -49,6 +49,19 @@ class WebSocketTransport:
         except ConnectionClosed as error:
             raise TransportClosedError(_cause(error)) from None
 
+    @property
+    def is_ready(self) -> bool:
+        """True while it is open and `send` would not wait."""
+        connection = self._connection
+        return (
+            connection.protocol.state is State.OPEN and not connection.paused and not connection.transport.is_closing()
+        )
+
+    def send_now(self, message: bytes | bytearray) -> None:
+        """Send one message while it `is_ready`."""
+        self._connection.protocol.send_binary(message)
+        self._connection.send_data()
+
     async def recv(self) -> bytes:
         """The next message; a text message is a broken peer."""
         try:

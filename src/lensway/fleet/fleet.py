@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+import math
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -141,8 +142,12 @@ class Fleet:
         return found
 
     def next_sweep(self) -> float | None:
-        """When `sweep` has something to look at, at the latest."""
-        return self._due[0][0] if self._due else None
+        """When to `sweep`: up to a grid's step later than the first that is due, so that many are looked at together."""
+        if not self._due:
+            return None
+        due = self._due[0][0]
+        # Never before it is due, not by a last digit either: nothing would be found, and looked at again at once.
+        return max(due, math.ceil(due / limits.HEARTBEAT_GRID_SECONDS) * limits.HEARTBEAT_GRID_SECONDS)
 
     def recall(self, runner: RunnerId, at: float, cause: str) -> None:
         """What an earlier process of this node knew: when and why the runner's last session ended."""

@@ -1,7 +1,8 @@
 """One connected runner: moves messages, feeds the session machine, and carries dispatch's orders out.
 
-Three tasks live as long as the link: a reader, a writer, a timer. The first to end takes the others with it. Whatever happens,
-dispatch hears `SessionLost` exactly once for every session that it was told of.
+Two tasks live as long as the link: a reader, and a writer for what the transport does not take at once. The first to end takes
+the other with it. Time comes as one callback. Thousands of links that do nothing but keep alive are cheap so: a heartbeat wakes
+no task to be sent. Whatever happens, dispatch hears `SessionLost` exactly once for every session that it was told of.
 """
 
 from __future__ import annotations
@@ -118,8 +119,11 @@ class Link:
         self._session = GatewaySession(clock.monotonic())
         self._outbox = Outbox()
         self._decoder = Decoder()
+        self._loop = asyncio.get_running_loop()
         self._to_send = asyncio.Event()
-        self._wake_moved = asyncio.Event()
+        self._is_writing = False
+        self._flushing: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._public_key = b""
         self._over_cause: str | None = None
         self._is_ordered_to_drain = False
@@ -131,16 +135,17 @@ class Link:
         tasks = [
             asyncio.create_task(self._read(), name="link reader"),
             asyncio.create_task(self._write(), name="link writer"),
-            asyncio.create_task(self._keep_time(), name="link timer"),
         ]
+        self._set_timer()
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if self._over_cause is None and not tasks[0].done():
                 # The writer found the link closed; an end that has arrived before that is still the outcome of its job.
                 await asyncio.wait(tasks[:1], timeout=limits.CLOSE_TIMEOUT_SECONDS)
         finally:
-            for task in tasks:
-                task.cancel()
+            for waiting in (*tasks, self._timer, self._flushing):
+                if waiting is not None:
+                    waiting.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._is_gone(self._over_cause or _cause_of(tasks))
             await self._farewell()
@@ -179,30 +184,67 @@ class Link:
         while True:
             await self._to_send.wait()
             self._to_send.clear()
+            self._is_writing = True
             while message := self._outbox.take():
                 await self._transport.send(message)
+            self._is_writing = False
             if self._over_cause is not None:
                 return
 
-    async def _keep_time(self) -> None:
-        while self._over_cause is None:
-            wake = self._session.next_wake()
-            pause = None if wake is None else max(0.0, wake - self._clock.monotonic())
-            self._wake_moved.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._wake_moved.wait()
-                continue
+    def _send_soon(self) -> None:
+        # Whatever else is put in this turn of the loop shares a message.
+        if self._flushing is None:
+            self._flushing = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what waits for as long as the transport takes it; the rest, and a link that is over, is the writer's."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        try:
+            while self._outbox and not self._is_writing and self._transport.is_ready:
+                self._transport.send_now(self._outbox.take() or b"")
+        except Exception as error:  # noqa: BLE001 - the boundary of one link
+            self._fail(error)
+        if self._outbox or self._over_cause is not None:
+            self._to_send.set()
+
+    def _set_timer(self) -> None:
+        """Be called when the machine wants to be, and at no other time."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wake = self._session.next_wake()
+        if wake is not None and self._over_cause is None:
+            pause = max(0.0, wake - self._clock.monotonic())
+            self._timer = self._loop.call_later(pause, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        try:
             if not self._is_token_good():
                 self.finish(CloseReason.UNAUTHENTICATED, "the token was rotated out")
             try:
                 self._say(Tick())
             except ProtocolError as error:
                 self._say(Finish(error.reason, error.cause))
+        except Exception as error:  # noqa: BLE001 - the boundary of one link
+            self._fail(error)
+        self._flush()
+        self._set_timer()
+
+    def _fail(self, error: Exception) -> None:
+        _log.error("link failed", runner=self.runner.name, error=type(error).__name__, exc_info=error)
+        self._is_gone("internal")
+        self._to_send.set()
 
     def _is_token_good(self) -> bool:
-        at = self._clock.wall().isoformat()
-        return any(token.hash == self.token_hash and is_token_good(token, at=at) for token in self.runner.tokens)
+        return any(
+            # The time is asked for only where there is an end: this is part of every heartbeat.
+            token.expires_at is None or is_token_good(token, at=self._clock.wall().isoformat())
+            for token in self.runner.tokens
+            if token.hash == self.token_hash
+        )
 
     # --- the session machine ------------------------------------------------------------------------------------------------
 
@@ -220,7 +262,7 @@ class Link:
             match instruction:
                 case Send():
                     self._outbox.put(instruction.frame)
-                    self._to_send.set()
+                    self._send_soon()
                 case Answered():
                     self._tell(functools.partial(_answered, instruction))
                 case Alive():
@@ -239,7 +281,7 @@ class Link:
                     self.push_set()
                 case Over():
                     self._is_gone(instruction.cause)
-                    self._wake_moved.set()
+                    self._set_timer()
                     self._to_send.set()
 
     def _tell(self, event: Callable[[SessionId], Event]) -> None:
@@ -277,7 +319,7 @@ class Link:
         session = self._dispatch.next_session_id()
         timings = self._dispatch.fleet.timings_for_next()
         self._say(Admit(self._welcome(hello, version, session, timings)))
-        self._wake_moved.set()
+        self._set_timer()
         self.session_id = session
         # The set stands in the lane before the first offer can.
         self.push_set()
@@ -381,7 +423,7 @@ class Link:
         reason = _CLOSE_REASONS.get(cause, CloseReason.GOING_AWAY)
         self._over_cause = self._over_cause or cause
         self._say(Finish(reason))
-        self._wake_moved.set()
+        self._set_timer()
         self._to_send.set()
 
     def _give(self, order: Order) -> bool:

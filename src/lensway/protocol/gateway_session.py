@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, cast
 
 import msgspec
 
-from lensway.limits import ATTEMPTS_OPEN_MAX, FRESH_HEARTBEATS, HANDSHAKE_TIMEOUT_SECONDS
+from lensway.limits import ATTEMPTS_OPEN_MAX, FRESH_HEARTBEATS, HANDSHAKE_TIMEOUT_SECONDS, HEARTBEAT_GRID_SECONDS
 from lensway.protocol.errors import ProtocolError
 from lensway.protocol.frames import (
     Accept,
@@ -41,6 +41,9 @@ from lensway.protocol.frames import (
 )
 from lensway.protocol.session import HeartbeatNumbers, IllegalTransitionError, Machine, parts_of
 from lensway.protocol.stream import ReceiveStream
+
+_SPREAD: Final = (5**0.5 - 1) / 2
+"""Multiples of the golden ratio lie as far apart as they can, modulo 1, however many there are."""
 
 Key: TypeAlias = tuple[int, int]
 Answer: TypeAlias = Accept | Refuse | Data | End | Fail
@@ -193,8 +196,8 @@ class Heard(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reported(msgspec.Struct, frozen=True, gc=False):
-    """A heartbeat's facts. An attempt that was accepted and is not among ``jobs`` is provably lost: those that were offered too
-    late for the runner to have named them are added here."""
+    """A heartbeat's facts, when they are news or an attempt is open. An attempt that was accepted and is not among ``jobs`` is
+    provably lost: those that were offered too late for the runner to have named them are added here."""
 
     revision: int
     jobs: tuple[Key, ...]
@@ -254,6 +257,7 @@ class GatewaySession:
         self._heartbeat_seconds = 0.0
         self._wanted_revision = 0
         self._pushed_before = 0
+        self._reported: Reported | None = None
         self._attempts: dict[Key, _Attempt] = {}
         self._heard_at = now
 
@@ -298,11 +302,13 @@ class GatewaySession:
             case Heartbeat():
                 instructions = self._on_heartbeat(frame, now)
             case AssignmentInForce():
+                self._reported = None
                 instructions = [InForce(frame.revision, frame.source_states)]
             case Hello():
                 self._wake = None
                 instructions = [Introduced(frame)]
             case Drain():
+                self._reported = None
                 instructions = [PeerLeaves(frame.reason)]
             case _:
                 self._wake = None
@@ -319,8 +325,15 @@ class GatewaySession:
         if sent_at is not None and now - sent_at <= FRESH_HEARTBEATS * self._heartbeat_seconds:
             self._heard_at = now
             instructions.append(Alive())
-        unaware = (key for key, attempt in self._attempts.items() if attempt.known_from > frame.ack)
-        instructions.append(Reported(frame.revision, (*frame.jobs, *unaware), frame.draining, frame.source_states))
+        jobs = frame.jobs
+        if self._attempts:
+            unaware = (key for key, attempt in self._attempts.items() if attempt.known_from > frame.ack)
+            jobs = (*jobs, *unaware)
+        reported = Reported(frame.revision, jobs, frame.draining, frame.source_states)
+        # An idle runner that says what it said before is the usual heartbeat, and the sign of life is all of its news.
+        if reported != self._reported or self._attempts or not instructions:
+            self._reported = None if reported.source_states else reported
+            instructions.append(reported)
         if frame.revision != self._wanted_revision and frame.ack >= self._pushed_before:
             instructions.append(Repush())
         return instructions
@@ -367,6 +380,8 @@ class GatewaySession:
             case Admit():
                 self._heartbeat_seconds = word.welcome.heartbeat_ms / 1000
                 instructions = [Send(word.welcome), *self._beat(now)]
+                # Sessions that open together do not stay together, or all of them would be served in one turn of the loop.
+                self._wake = _on_grid(now + self._heartbeat_seconds * (word.welcome.session * _SPREAD % 1.0))
             case OrderDrain():
                 instructions = [Send(Drain(reason=word.reason, after_ms=word.after_ms))]
             case OrderResume():
@@ -410,9 +425,15 @@ class GatewaySession:
         return self._beat(now)
 
     def _beat(self, now: float) -> list[GatewayInstruction]:
-        self._wake = now + self._heartbeat_seconds
+        # A late one moves none of those that follow: what a standstill made late together must not stay together.
+        late_seconds = 0.0 if self._wake is None else (now - self._wake) % self._heartbeat_seconds
+        self._wake = _on_grid(now + self._heartbeat_seconds - late_seconds)
         number = self._numbers.next(now)
         return [Send(Heartbeat(sequence=number, ack=self._peer_sequence, revision=self._wanted_revision))]
+
+
+def _on_grid(time: float) -> float:
+    return round(time / HEARTBEAT_GRID_SECONDS) * HEARTBEAT_GRID_SECONDS
 
 
 _STIMULUS_OF_FRAME: Final[Mapping[type[AnyFrame], GatewayStimulus]] = {

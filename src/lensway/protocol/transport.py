@@ -20,6 +20,13 @@ class Transport(Protocol):
     def send(self, message: bytes | bytearray) -> Awaitable[None]:
         """Send one message; waits while the peer does not take it. Raises TransportClosedError."""
 
+    @property
+    def is_ready(self) -> bool:
+        """True while it is open and `send` would not wait."""
+
+    def send_now(self, message: bytes | bytearray) -> None:
+        """Send one message while it `is_ready`. What goes wrong then is found by `recv` and by the next `send`."""
+
     def recv(self) -> Awaitable[bytes]:
         """The next message. Raises TransportClosedError at the end."""
 

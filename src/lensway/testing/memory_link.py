@@ -76,6 +76,15 @@ class MemoryTransport:
         """Send one message; waits while too many are unread."""
         await self._sends.put(bytes(message))
 
+    @property
+    def is_ready(self) -> bool:
+        """True while it is open and too many are not unread."""
+        return self._sends.is_ready
+
+    def send_now(self, message: bytes | bytearray) -> None:
+        """Send one message while it `is_ready`."""
+        self._sends.put_now(bytes(message))
+
     async def prove(self, arrived: Callable[[], None]) -> None:
         """Call when everything sent so far was received; the way back takes no time."""
         await self._sends.put(arrived)
@@ -113,11 +122,18 @@ class _Direction:
         self._is_ending = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def is_ready(self) -> bool:
+        return self.cause is None and not self._is_ending and len(self._messages) < _UNREAD_MAX
+
     async def put(self, message: bytes | Callable[[], None]) -> None:
         while self.cause is None and len(self._messages) >= _UNREAD_MAX:
             await self._wait()
         if self.cause is not None or self._is_ending:
             raise TransportClosedError(self.cause or "closed")
+        self.put_now(message)
+
+    def put_now(self, message: bytes | Callable[[], None]) -> None:
         self._last_due = max(self._last_due, self._loop.virtual_now + self._delay())
         if isinstance(message, bytes):
             self._place((self._last_due, message))

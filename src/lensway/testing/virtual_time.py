@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import datetime
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
@@ -49,8 +50,12 @@ class VirtualProcess:
         return self._offset + true * self.rate
 
     def true(self, local: float) -> float:
-        """The true time at which its clock shows this."""
-        return (local - self._offset) / self.rate
+        """A true time, to the last digit, at which its clock shows this or a moment more."""
+        found = (local - self._offset) / self.rate
+        # Rounded down, whoever waits for this time would wake too early, and again at once, for ever.
+        while self.local(found) < local:
+            found += max(math.ulp(local), math.ulp(found))
+        return found
 
     def start(self, work: Coroutine[Any, Any, Result], name: str) -> asyncio.Task[Result]:
         """Run this as work of the process."""
@@ -100,9 +105,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """Call it after so many seconds of the process that asks."""
-        process = _PROCESS.get()
-        true = delay if process is None else delay / process.rate
-        return self.call_at_true(self.virtual_now + true, callback, *args, context=context)
+        return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at_true(
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
