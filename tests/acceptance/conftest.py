@@ -117,6 +117,7 @@ def set_up(shared: Deployment, orders: Database) -> Iterator[Stage]:
     """A managed source of its own with its lenses; what was started on it ends with the block."""
     number = next(_numbers)
     client = shared.client()
+    shared.secrets["password of the database"] = orders.reader_password
     stage = Stage(shared, client, orders, f"orders{number}", f"lens{number}", f"slow{number}")
     answer = client.post(
         "/v1/sources",

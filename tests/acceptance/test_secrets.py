@@ -26,6 +26,18 @@ def test_the_search_finds_every_spelling() -> None:
     assert not leaks({"place": b"nothing here"}, {"it": secret})
 
 
+def test_every_deployment_is_searched_at_its_end(tmp_path: pathlib.Path) -> None:
+    def end_with(**secrets: str) -> None:
+        with Deployment(tmp_path) as deployment:
+            deployment.secrets |= secrets
+
+    end_with(nowhere="stands nowhere at all")
+    with pytest.raises(AssertionError, match="printed in output"):
+        end_with(printed="Lensway serves")
+    with pytest.raises(AssertionError, match=r"stored in lensway\.db"):
+        end_with(stored="CREATE TABLE")
+
+
 def test_i9_secrets_appear_nowhere(orders, canary, tmp_path: pathlib.Path) -> None:
     answers: list[bytes] = []
     with (

@@ -22,6 +22,8 @@ from typing import Any, Final
 
 import httpx2
 
+from lensway.testing.canaries import leaks
+
 START_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.02
 _PROGRAM: Final = (sys.executable, "-m", "lensway.cli.main")
@@ -168,6 +170,8 @@ class Deployment:
         self.admin_key = "ak_" + secrets.token_urlsafe(32)
         self.server: Process | None = None
         self.runners: list[Process] = []
+        self.secrets = {"admin key": self.admin_key}
+        """What may stand in no output and no file of the server, by name; looked for at the end."""
         self._serve_options = tuple(serve_options)
         self._environment = dict(environment or {})
         self._sink = sink
@@ -193,6 +197,9 @@ class Deployment:
             if process.is_running:
                 process.kill()
             process.output.join()
+        if not any(exc):
+            found = leaks({"output": self.emitted().encode(), **self._files()}, self.secrets)
+            assert not found, f"secrets slipped out: {found}"
 
     def start_server(self) -> Process:
         """Start (or start again) the server and wait until it is ready."""
@@ -237,6 +244,7 @@ class Deployment:
         answer = self.client().post("/v1/runners", json=body)
         assert answer.status_code in (200, 201), answer.text
         created = answer.json()
+        self.secrets[f"token of {name}"] = created["token"]
         return RunnerIdentity(name=name, id=created["id"], token=created["token"])
 
     def start_runner(
@@ -284,6 +292,11 @@ class Deployment:
         """Everything that every process has printed."""
         processes = [*([self.server] if self.server else []), *self.runners]
         return "\n".join(process.output.text() for process in processes)
+
+    def _files(self) -> dict[str, bytes]:
+        """What the server keeps; its own key, which stands there, is none of the secrets."""
+        paths = (self.directory / "data").glob("*")
+        return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
     def cli(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run a client command against this server, to its end."""

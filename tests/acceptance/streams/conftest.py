@@ -125,6 +125,7 @@ def site(orders: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     options = ("--stall-timeout", str(STALL_SECONDS))
     with Deployment(tmp_path_factory.mktemp("streams"), serve_options=options) as deployment:
         client = deployment.client()
+        deployment.secrets["password of the database"] = orders.reader_password
         for place in PLACES:
             source = {"name": place, "bridge": "postgres", "config": {"url": orders.reader_url}}
             assert client.post("/v1/sources", json=source).status_code == 201

@@ -238,3 +238,25 @@ def test_a_killed_runner_leaves_its_stream_visibly_incomplete(site, accept: str,
         assert_unreadable(answer.body, accept)
     assert site.last_request()["outcome"] == "runner_failed"
     site.start_runner()
+
+
+def counted(site, code: str) -> float:
+    """Requests that ended so, as the metrics say."""
+    name = f'lensway_requests_total{{code="{code}"}} '
+    lines = site.client.get("/metrics").text.splitlines()
+    return next((float(line.removeprefix(name)) for line in lines if line.startswith(name)), 0.0)
+
+
+def test_a_stream_counts_as_what_became_of_it(site) -> None:
+    good, failed, left = (counted(site, code) for code in ("ok", "SOURCE_QUERY_FAILED", "cancelled"))
+    assert not export(site.deployment.http_port, site, "near-failing", "text/csv").is_complete
+    assert counted(site, "SOURCE_QUERY_FAILED") == failed + 1
+    with Caller(site.deployment.http_port, key=site.deployment.admin_key, receive_buffer_bytes=32_768) as caller:
+        caller.post("/v1/query/near-endless/export", {}, headers={"Accept": "text/csv"})
+        assert caller.read(100)
+    wait_until(lambda: counted(site, "cancelled") == left + 1, seconds=5, what="the caller that left to be counted")
+    # The looks at the metrics are requests too, and good ones; the streams are none of these.
+    seen = counted(site, "ok")
+    assert export(site.deployment.http_port, site, "near-items", "text/csv").is_complete
+    assert counted(site, "ok") == seen + 2
+    assert good < seen
