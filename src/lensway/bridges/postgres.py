@@ -8,7 +8,6 @@ pages and all other exports read through a cursor in a READ ONLY transaction, si
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import importlib.metadata
 import time
@@ -29,6 +28,7 @@ from lensway.bridges.contract import (
     TableDescription,
     TableSummary,
 )
+from lensway.bridges.deadlines import Deadlines
 from lensway.bridges.encode import ARROW_FORMATS, RowWriter
 from lensway.bridges.failures import limit_exceeded, row_too_large, timed_out
 from lensway.bridges.postgres_bulk_sql import COLUMNS_MAX, TEXT_FORMATS
@@ -85,6 +85,7 @@ class PostgresSource:
         self._policy = policy
         self._queries = WatchedPool(settings, policy, size=limits.CONNECTIONS_PER_SOURCE_MAX)
         self._exports = WatchedPool(settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
+        self._deadlines = Deadlines()
         self._bulk: Any = None
         # Exports take either driver, and together no more connections than one of them has.
         self._export_slots = asyncio.Semaphore(limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
@@ -92,19 +93,24 @@ class PostgresSource:
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows; cancelled or late, the statement is gone from the database first."""
         compiled = compile_shape(plan.shape, _DIALECT)
-        in_pieces = execution.is_export or (plan.limit or 0) > _SINGLE_STATEMENT_ROWS_MAX
         try:
-            slots = self._export_slots if execution.is_export else contextlib.nullcontext()
-            async with asyncio.timeout(max(0.0, execution.deadline - time.monotonic())), slots:
-                if _is_bulk(compiled, execution) and await self._open_bulk(execution.format):
-                    end: ResultEnd = await self._bulk.run(compiled, plan, execution, sink)
-                    return end
-                try:
-                    return await self._read(compiled, plan, execution, sink, in_pieces=in_pieces)
-                except _TooMuchAtOnceError:
-                    return await self._read(compiled, plan, execution, sink, in_pieces=True)
+            with self._deadlines.until(execution.deadline):
+                if not execution.is_export:
+                    return await self._run(compiled, plan, execution, sink)
+                async with self._export_slots:
+                    return await self._run(compiled, plan, execution, sink)
         except TimeoutError:
             raise timed_out() from None
+
+    async def _run(self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
+        if _is_bulk(compiled, execution) and await self._open_bulk(execution.format):
+            end: ResultEnd = await self._bulk.run(compiled, plan, execution, sink)
+            return end
+        in_pieces = execution.is_export or (plan.limit or 0) > _SINGLE_STATEMENT_ROWS_MAX
+        try:
+            return await self._read(compiled, plan, execution, sink, in_pieces=in_pieces)
+        except _TooMuchAtOnceError:
+            return await self._read(compiled, plan, execution, sink, in_pieces=True)
 
     async def _read(
         self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink, *, in_pieces: bool
@@ -219,6 +225,7 @@ class PostgresSource:
 
     async def close(self) -> None:
         """Close every connection."""
+        self._deadlines.close()
         await self._queries.close()
         await self._exports.close()
         if self._bulk is not None:

@@ -46,7 +46,7 @@ def default_page_rows(lens: LensLimits, key: KeyLimits) -> int:
 
 
 def _strictest(*bounds: int | None) -> int:
-    return min(bound for bound in bounds if bound is not None)
+    return min([bound for bound in bounds if bound is not None])
 
 
 def _timeout(value: object, default: int) -> int:
