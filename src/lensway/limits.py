@@ -255,6 +255,8 @@ CANCEL_SECONDS: Final = 2.0
 DEADLINE_SLACK_SECONDS: Final = 1.0
 """An outcome arrives by deadline + this (I2), and the database ends the statement by then too (I7)."""
 FETCH_BYTES_TARGET: Final = 64 * KIB
+LIBRARY_READ_BYTES: Final = MIB
+"""Read at a time of the libraries that are about to be loaded."""
 FETCH_BYTES_MAX: Final = 64 * MIB
 """Rows fetched at once whose size was not foreseen: larger ones are `limit_exceeded`. One row may have as much."""
 ARROW_BATCH_BYTES: Final = 256 * KIB

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
-import sys
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
+from lensway.bridges import loading
 from lensway.bridges.contract import RowSink
 from lensway.bridges.encode_text import CsvLines, JsonLines, JsonPage
 from lensway.bridges.failures import limit_exceeded
@@ -114,14 +113,14 @@ class RowWriter:
 
 
 async def load_encoder(format: RowFormat) -> None:
-    """Import what this format needs; in a thread, because it may take some hundred milliseconds.
+    """Import what this format needs, while the event loop goes on.
 
     Raises:
         LenswayError: NOT_ACCEPTABLE when it is not installed here.
     """
-    if format in ARROW_FORMATS and _ARROW_MODULE not in sys.modules:
+    if format in ARROW_FORMATS:
         try:
-            await asyncio.to_thread(importlib.import_module, _ARROW_MODULE)
+            await loading.load(_ARROW_MODULE, packages=loading.ARROW_PACKAGES)
         except ImportError:
             raise not_available(format.value) from None
 

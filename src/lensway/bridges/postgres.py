@@ -8,7 +8,6 @@ pages and all other exports read through a cursor in a READ ONLY transaction, si
 from __future__ import annotations
 
 import asyncio
-import importlib
 import importlib.metadata
 import time
 from collections.abc import Awaitable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Final
 import asyncpg
 
 from lensway import limits
+from lensway.bridges import loading
 from lensway.bridges import postgres_errors as errors
 from lensway.bridges.addresses import check_host
 from lensway.bridges.contract import (
@@ -145,8 +145,7 @@ class PostgresSource:
         """Whether the bulk path is there. Raises LenswayError NOT_ACCEPTABLE where it is not and nothing else has the format."""
         if self._bulk is None:
             try:
-                # In a thread: what it imports takes some hundred milliseconds.
-                module = await asyncio.to_thread(importlib.import_module, "lensway.bridges.postgres_bulk")
+                module = await loading.load("lensway.bridges.postgres_bulk", packages=loading.ARROW_PACKAGES)
             except ImportError:
                 if format in ARROW_FORMATS:
                     raise not_available(format.value) from None
