@@ -142,7 +142,7 @@ SUSPECT_LARGE_SECONDS: Final = 12.0
 DEAD_LARGE_SECONDS: Final = 25.0
 RUNNER_FENCE_LARGE_SECONDS: Final = 20.0
 OFFER_TIMEOUT_SECONDS: Final = 0.5
-"""An offer unanswered for so long goes elsewhere and makes the session suspect."""
+"""An offer unanswered for so long goes elsewhere and makes the session suspect: a link needs a shorter round trip."""
 ACCEPT_DELAY_SECONDS: Final = 0.002
 """An accept waits so long for the end of its query, to share its message; far below the offer's time-out."""
 LOOP_STALL_SECONDS: Final = 0.5
