@@ -75,7 +75,7 @@ def test_a_row_of_96_mb_is_row_too_large_and_held_by_nobody(tmp_path: pathlib.Pa
         with pytest.raises(LenswayError) as error:
             asyncio.run(ask(path, VALUES, format, **order))
         assert error.value.code is ErrorCode.ROW_TOO_LARGE
-        assert grown() < 64 * limits.MIB
+        assert grown() < 48 * limits.MIB
     assert asyncio.run(ask(path, VALUES, RowFormat.CSV, select=["id", "c1", "c2"])).rows == 1
 
 
