@@ -104,8 +104,8 @@ PACE_WINDOW_BYTES_FIRST: Final = 16 * KIB
 PACE_WINDOW_BYTES_MIN: Final = 8 * KIB
 PACE_WINDOW_BYTES_MAX: Final = 4 * MIB
 PACE_PROMPT_SECONDS: Final = 0.04
-"""Rows that arrive within this, beyond the round trip, delay nothing: the window doubles. After three times it, it halves. So a
-query of one row waits for some 80 ms of an export's rows on a slow link, and a heartbeat too."""
+"""Rows that arrive within this, beyond the round trip, delay nothing: the window grows, and doubles within half of it. After
+three times it, it halves. So a query of one row waits for some 80 ms of an export's rows on a slow link, and a heartbeat too."""
 HOLD_BACK_BYTES: Final = 256 * KIB
 """Rows of a stream held back so that a runner lost early costs the caller nothing."""
 HOLD_BACK_SECONDS: Final = 0.050

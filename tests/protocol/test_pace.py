@@ -37,6 +37,13 @@ def test_on_a_slow_link_nothing_waits_long_behind_rows(bytes_per_second: int) ->
     assert took < 2_000_000 / bytes_per_second * 1.3, "the link is used"
 
 
+@pytest.mark.parametrize("bytes_per_second", [250_000, 1_000_000, 2_500_000, 10_000_000])
+def test_short_results_wait_little_behind_rows_on_a_link_of_some_megabits(bytes_per_second: int) -> None:
+    took, longest = carried(bytes_per_second, 0.01, 10 * bytes_per_second)
+    assert longest < 4 * limits.PACE_PROMPT_SECONDS
+    assert took < 10.5, "the link is used"
+
+
 @pytest.mark.parametrize("latency_seconds", [0.0005, 0.02, 0.3])
 def test_a_fast_link_is_used_after_a_few_round_trips(latency_seconds: float) -> None:
     took, _ = carried(1e9, latency_seconds, limits.MIB)

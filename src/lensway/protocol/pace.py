@@ -3,7 +3,7 @@
 Whatever lies between the two ends keeps what it cannot pass on, and control frames cannot overtake what lies there. On a slow
 link rows of one large result would so hold up the heartbeats, until both sides give the session up. So the sender asks for a
 proof of arrival along with its rows, and lets no more rows out than have been proven to arrive in time. The window begins small
-and doubles with every proof that came promptly: a fast link is not held up for longer than a few round trips, once.
+and grows with every proof that came promptly: a fast link is not held up for longer than a few round trips, once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from lensway.limits import (
     PACE_WINDOW_BYTES_MIN,
 )
 
+_PROMPT: Final = PACE_PROMPT_SECONDS
+_LAST_STEPS: Final = 1.25
+"""Growth of a window whose proofs take more than half of the prompt time."""
 _LATE: Final = 3.0
 """So many times the prompt time: the window is too large."""
 _ROUND_TRIP_SECONDS_MAX: Final = 1.0
@@ -32,6 +35,7 @@ class Pace:
         self._sent = 0
         self._asked = 0
         self._proven = 0
+        self._changed_at = 0
         self._round_trip_seconds = _ROUND_TRIP_SECONDS_MAX
 
     @property
@@ -59,7 +63,13 @@ class Pace:
         self._proven = max(self._proven, mark)
         self._round_trip_seconds = min(self._round_trip_seconds, seconds)
         waited = seconds - self._round_trip_seconds
-        if waited <= PACE_PROMPT_SECONDS:
-            self.window_bytes = min(2 * self.window_bytes, PACE_WINDOW_BYTES_MAX)
-        elif waited > _LATE * PACE_PROMPT_SECONDS:
+        # What was asked before the window last changed says how long the window before it takes.
+        if mark <= self._changed_at or _PROMPT < waited <= _LATE * _PROMPT:
+            return
+        self._changed_at = self._sent
+        if waited > _PROMPT:
             self.window_bytes = max(self.window_bytes // 2, PACE_WINDOW_BYTES_MIN)
+        else:
+            # Near the end in small steps: doubled once more, everybody else would wait twice as long as is allowed.
+            growth = 2.0 if waited <= _PROMPT / 2 else _LAST_STEPS
+            self.window_bytes = min(int(growth * self.window_bytes), PACE_WINDOW_BYTES_MAX)
