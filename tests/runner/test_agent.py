@@ -48,62 +48,96 @@ class Witness:
     def step(self, _place: str) -> None: ...
 
 
-@pytest.mark.parametrize(("seconds", "answer"), [(0.3, "accept"), (0.7, "stale"), (3.0, "stale")])
-def test_i6_an_offer_that_waited_while_the_process_stood_still_is_discarded(seconds: float, answer: str) -> None:
-    loop = VirtualLoop()
-    link = MemoryLink(loop, lambda: 0.001)
-    witness = Witness()
+class Connected:
+    """A runner that serves the source `src_main`, and the gateway's end of its link."""
 
-    async def dial() -> Transport:
-        return link.runner_end
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.link = MemoryLink(loop, lambda: 0.001)
+        self.witness = Witness()
+        self.process = VirtualProcess(loop)
+        self.decoder = codec.Decoder()
 
-    async def story() -> list[frames.AnyFrame]:
-        process = VirtualProcess(loop)
+    async def __aenter__(self) -> Connected:
+        async def dial() -> Transport:
+            return self.link.runner_end
+
         agent = Agent(
             runner="run",
             instance=InstanceId("one"),
             capacity=4,
             dial=dial,
-            library=FakeLibrary("here", witness, {}),
+            library=FakeLibrary("here", self.witness, {}),
             local=LocalCredentials({"LENSWAY_SOURCE_MAIN_HOST": "x"}),
             policy=LocalPolicy(),
-            clock=process,
+            clock=self.process,
             chance=lambda: 0.5,
             hostname="here",
         )
-        running = process.start(agent.run(), "agent")
-        gateway, decoder = link.gateway_end, codec.Decoder()
-        [hello] = decoder.feed(await gateway.recv())
+        self._running = self.process.start(agent.run(), "agent")
+        [hello] = self.decoder.feed(await self.link.gateway_end.recv())
         assert isinstance(hello, frames.Hello)
         welcome = frames.Welcome(
             version=1, session=1, runner_name="a", environment="env", heartbeat_ms=2000, fence_ms=8000, nonce=b""
         )
         main = frames.AssignedSource(source="src_main", name="main", bridge="postgres", config_version=0)
-        assigned = frames.AssignmentSet(revision=1, part=0, parts=1, sources=(main,))
-        await gateway.send(codec.encode([welcome, assigned]))
+        await self.send(welcome, frames.AssignmentSet(revision=1, part=0, parts=1, sources=(main,)))
         await asyncio.sleep(0.5)
-        process.pause()
-        await asyncio.sleep(seconds / 2)
-        await gateway.send(codec.encode([offer(1)]))
-        await asyncio.sleep(seconds / 2)
-        process.resume()
-        await asyncio.sleep(0.5)
-        await gateway.send(codec.encode([offer(2)]))
-        await asyncio.sleep(0.5)
-        said = [frame for message in await unread(link) for frame in decoder.feed(message)]
-        link.cut()
-        running.cancel()
-        await asyncio.wait([running])
-        return said
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self.link.cut()
+        self._running.cancel()
+        await asyncio.wait([self._running])
+
+    async def send(self, *said: frames.AnyFrame) -> None:
+        await self.link.gateway_end.send(codec.encode(said))
+
+    async def said(self) -> list[frames.AnyFrame]:
+        return [frame for message in await unread(self.link) for frame in self.decoder.feed(message)]
+
+
+@pytest.mark.parametrize(("seconds", "answer"), [(0.3, "accept"), (0.7, "stale"), (3.0, "stale")])
+def test_i6_an_offer_that_waited_while_the_process_stood_still_is_discarded(seconds: float, answer: str) -> None:
+    loop = VirtualLoop()
+    connected = Connected(loop)
+
+    async def story() -> list[frames.AnyFrame]:
+        async with connected as runner:
+            runner.process.pause()
+            await asyncio.sleep(seconds / 2)
+            await runner.send(offer(1))
+            await asyncio.sleep(seconds / 2)
+            runner.process.resume()
+            await asyncio.sleep(0.5)
+            await runner.send(offer(2))
+            await asyncio.sleep(0.5)
+            return await runner.said()
 
     said = run_virtual(story(), loop)
     refused = [frame for frame in said if isinstance(frame, frames.Refuse)]
     accepted = [frame.job for frame in said if isinstance(frame, frames.Accept)]
+    begun = connected.witness.begun
     if answer == "accept":
-        assert (accepted, refused, witness.begun) == ([1, 2], [], [1, 2])
+        assert (accepted, refused, begun) == ([1, 2], [], [1, 2])
     else:
         assert [(frame.job, frame.reason.value) for frame in refused] == [(1, "stale")]
-        assert (accepted, witness.begun) == ([2], [2]), "it never began"
+        assert (accepted, begun) == ([2], [2]), "it never began"
+
+
+def test_i6_an_attempt_that_is_cancelled_before_its_first_step_is_answered_and_never_begins() -> None:
+    loop = VirtualLoop()
+    connected = Connected(loop)
+
+    async def story() -> list[frames.AnyFrame]:
+        async with connected as runner:
+            await runner.send(offer(1), frames.Cancel(job=1, attempt=1), offer(2))
+            await asyncio.sleep(0.5)
+            return await runner.said()
+
+    said = run_virtual(story(), loop)
+    assert [frame.job for frame in said if isinstance(frame, frames.Fail)] == [1]
+    assert [frame.job for frame in said if isinstance(frame, frames.End)] == [2]
+    assert connected.witness.begun == [2]
 
 
 async def unread(link: MemoryLink) -> list[bytes]:

@@ -49,6 +49,7 @@ class _Attempt:
         self.is_over = False
         self.is_flushing = False
         self.task: asyncio.Task[None] | None = None
+        self.has_begun = False
         self.trace: tracing.AttemptTrace | None = None
         self._wake = wake
         self._room = asyncio.Event()
@@ -143,7 +144,6 @@ class Jobs:
         self._attempts[offer.job, offer.attempt] = attempt
         self._idle.clear()
         attempt.task = asyncio.create_task(self._execute(attempt), name=f"attempt {offer.job}/{offer.attempt}")
-        attempt.task.add_done_callback(lambda _task: self._task_over(attempt))
         return Accept(job=offer.job, attempt=offer.attempt)
 
     def _obstacle(self, offer: Offer, served: ServedSource | None) -> tuple[RefuseReason | None, str]:
@@ -177,20 +177,22 @@ class Jobs:
         if isinstance(order, Credit):
             attempt.stream.grant(order.bytes)
             self._wake()
-        elif attempt.task is not None and not attempt.task.done():
-            attempt.task.cancel()
         else:
-            # Executed, and its rows still wait: nobody wants them any more.
-            self._end(attempt, _cancelled())
+            self._stop(attempt)
 
     def hand_back(self) -> None:
         """End everything; the gateway gives it to others without counting it as failed."""
         self._handing_back = True
         for attempt in list(self._attempts.values()):
-            if attempt.task is not None and not attempt.task.done():
-                attempt.task.cancel()
-            else:
-                self._end(attempt, _cancelled(), handed_back=True)
+            self._stop(attempt)
+
+    def _stop(self, attempt: _Attempt) -> None:
+        if attempt.task is not None and not attempt.task.done():
+            attempt.task.cancel()
+            if attempt.has_begun:
+                return  # it says so itself, when its statement is gone
+        # Executed, and nobody wants the rows that still wait; or cancelled before its first step, of which nothing runs then.
+        self._end(attempt, _cancelled(), handed_back=self._handing_back)
 
     async def stop(self) -> None:
         """The session is over: cancel every statement and wait until it is gone."""
@@ -272,6 +274,7 @@ class Jobs:
     # --- execution ----------------------------------------------------------------------------------------------------------
 
     async def _execute(self, attempt: _Attempt) -> None:
+        attempt.has_begun = True
         offer, served = attempt.offer, attempt.served
         rows_max = offer.rows_max if self._policy.rows_max is None else min(offer.rows_max, self._policy.rows_max)
         try:
@@ -302,11 +305,6 @@ class Jobs:
             self._end(attempt, Failure(code=ErrorCode.INTERNAL, message="The runner failed while it executed this"))
         else:
             self._done(attempt, end)
-
-    def _task_over(self, attempt: _Attempt) -> None:
-        # A task that is cancelled before its first step runs none of its code: what it owes is said here.
-        if attempt.result is None and self._attempts.get((attempt.offer.job, attempt.offer.attempt)) is attempt:
-            self._end(attempt, _cancelled(), handed_back=self._handing_back)
 
     def _done(self, attempt: _Attempt, end: ResultEnd) -> None:
         if attempt.offer.kind in _PLAN_KINDS and self._sources.note(attempt.served.id, READY):

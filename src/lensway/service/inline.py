@@ -40,6 +40,7 @@ class _Attempt:
         self.order = order
         self.sent_bytes = 0
         self.task: asyncio.Task[None] | None = None
+        self.has_begun = False
         self.watch = StatementWatch() if order.request.trace else None
         self._emit = emit
         self._credit = order.credit
@@ -105,13 +106,12 @@ class InlineExecutor:
         attempt = self._attempts[order.job, order.attempt] = _Attempt(order, self._emit)
         self._emit(Accepted(INLINE, order.job, order.attempt))
         attempt.task = asyncio.create_task(self._execute(attempt), name=f"inline {order.job}/{order.attempt}")
-        attempt.task.add_done_callback(lambda _task: self._task_over(attempt))
 
     def cancel(self, order: SendCancel) -> None:
         """Stop the attempt and its statement."""
         attempt = self._attempts.get((order.job, order.attempt))
-        if attempt is not None and attempt.task is not None:
-            attempt.task.cancel()
+        if attempt is not None:
+            self._stop(attempt)
 
     def credit(self, order: SendCredit) -> None:
         """The attempt may write so many bytes more."""
@@ -121,13 +121,24 @@ class InlineExecutor:
 
     async def close(self) -> None:
         """Cancel what runs, and close every connection."""
-        tasks = [attempt.task for attempt in self._attempts.values() if attempt.task is not None]
-        for task in tasks:
-            task.cancel()
+        attempts = list(self._attempts.values())
+        for attempt in attempts:
+            self._stop(attempt)
+        tasks = [attempt.task for attempt in attempts if attempt.task is not None]
         await asyncio.gather(*tasks, *self._closing, return_exceptions=True)
         await self._library.close()
 
+    def _stop(self, attempt: _Attempt) -> None:
+        if attempt.task is not None:
+            attempt.task.cancel()
+        if not attempt.has_begun:
+            # A task that is cancelled before its first step runs none of its code: what it owes is said here.
+            order = attempt.order
+            failure = Failure(code=ErrorCode.CANCELLED, message="The attempt was cancelled")
+            self._answer(attempt, AttemptFailed(INLINE, order.job, order.attempt, failure))
+
     async def _execute(self, attempt: _Attempt) -> None:
+        attempt.has_begun = True
         order = attempt.order
         ids = (INLINE, order.job, order.attempt)
         event: Event
@@ -143,12 +154,6 @@ class InlineExecutor:
                 *ids, Failure(code=ErrorCode.INTERNAL, message="The service failed while it executed this")
             )
         self._answer(attempt, event)
-
-    def _task_over(self, attempt: _Attempt) -> None:
-        # A task that is cancelled before its first step runs none of its code: what it owes is said here.
-        order = attempt.order
-        failure = Failure(code=ErrorCode.CANCELLED, message="The attempt was cancelled")
-        self._answer(attempt, AttemptFailed(INLINE, order.job, order.attempt, failure))
 
     def _answer(self, attempt: _Attempt, event: Event) -> None:
         if self._attempts.pop((attempt.order.job, attempt.order.attempt), None) is not None:
