@@ -20,6 +20,8 @@ class FailureLimiter:
 
     def check(self, address: str, now: float) -> None:
         """Raises LenswayError RATE_LIMITED while this address has failed too often."""
+        if address not in self._buckets:
+            return  # as nearly every one
         tokens = self._tokens(address, now)
         if tokens < 1.0:
             wait = (1.0 - tokens) * 60.0 / self._per_minute

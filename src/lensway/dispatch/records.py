@@ -54,4 +54,7 @@ class JobRecord(msgspec.Struct, kw_only=True, gc=False):
 
     def placed_at(self) -> AttemptRecord | None:
         """The attempt that gave the outcome, or the last one that was executed."""
-        return next((attempt for attempt in reversed(self.attempts) if attempt.accepted_at is not None), None)
+        for attempt in reversed(self.attempts):
+            if attempt.accepted_at is not None:
+                return attempt
+        return None

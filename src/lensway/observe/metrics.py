@@ -63,13 +63,12 @@ class Metrics:
         via = (job.via,)
         self._jobs.add((job.via, job.outcome))
         self._total.observe(via, job.total)
-        for histogram, seconds in (
-            (self._dispatch, job.dispatch),
-            (self._accept, job.accept),
-            (self._first_row, job.first_row),
-        ):
-            if seconds is not None:
-                histogram.observe(via, seconds)
+        if job.dispatch is not None:
+            self._dispatch.observe(via, job.dispatch)
+        if job.accept is not None:
+            self._accept.observe(via, job.accept)
+        if job.first_row is not None:
+            self._first_row.observe(via, job.first_row)
         self._rows.add(via, job.rows)
         self._bytes.add(via, job.bytes)
         for cause in job.cancels:
@@ -126,25 +125,24 @@ class _Histogram(Collector):
 
     def __init__(self, name: str, help: str, labels: Sequence[str]) -> None:
         self._name, self._help, self._labels = name, help, labels
-        self._counts: dict[tuple[str, ...], list[int]] = {}
-        self._sums: dict[tuple[str, ...], float] = {}
+        self._counts: dict[tuple[str, ...], list[float]] = {}
+        """The counts of each bucket, and behind them the sum of all durations."""
 
     def observe(self, values: tuple[str, ...], seconds: float) -> None:
         """Count one duration."""
         counts = self._counts.get(values)
         if counts is None:
-            counts = self._counts[values] = [0] * (len(_SECONDS) + 1)
-            self._sums[values] = 0.0
+            counts = self._counts[values] = [0] * (len(_SECONDS) + 2)
         counts[bisect.bisect_left(_SECONDS, seconds)] += 1
-        self._sums[values] += seconds
+        counts[-1] += seconds
 
     def collect(self) -> Iterator[Any]:
         """The present counts."""
         family = HistogramMetricFamily(self._name, self._help, labels=self._labels)
         bounds = (*map(str, _SECONDS), "+Inf")
         for values, counts in self._counts.items():
-            buckets = list(zip(bounds, itertools.accumulate(counts), strict=True))
-            family.add_metric(values, buckets, self._sums[values])
+            buckets = list(zip(bounds, itertools.accumulate(counts[:-1]), strict=True))
+            family.add_metric(values, buckets, counts[-1])
         yield family
 
 
