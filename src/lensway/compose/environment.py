@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
+import platform
 import sys
 import threading
 from typing import Final
@@ -27,6 +29,20 @@ def open_files() -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+_ARENA_MAX_OPTION: Final = -8  # M_ARENA_MAX of glibc's malloc.h
+_ARENAS: Final = 2
+
+
+def share_arenas() -> None:
+    """Let all threads take their memory from two arenas, where the C library is glibc, unless MALLOC_ARENA_MAX says otherwise.
+
+    It makes up to eight for each core, and each keeps what was freed in it: fifty exports read by as many threads left 13 MiB
+    more that way. Before other threads are started.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_ARENA_MAX_OPTION, _ARENAS)
 
 
 _COLLECT_AFTER: Final = (20_000, 20, 20)
