@@ -20,6 +20,7 @@ from proofs.seeds import seeds
 from proofs.silence import silence
 from proofs.status import status
 from proofs.switch import switch
+from proofs.values import values
 
 
 def simulation(report: Report, *, count: int) -> None:
@@ -78,6 +79,7 @@ def _proofs(options: argparse.Namespace, report: Report) -> dict[str, Callable[[
         "restarts": lambda: restarts(report, runners=times or 20, servers=times or 5),
         "cancels": lambda: cancels(report, timed=times or 200, count=(times or 200) * 50),
         "overload": lambda: overload(report),
+        "values": lambda: values(report, rounds=times or 1),
         "changes": lambda: changes(report, count=CHANGES if times is None else times * 50, seed=options.seed),
         "jobs": lambda: jobs(report, count=options.jobs, seed=options.seed),
         "seeds": lambda: simulation(report, count=options.seeds),
