@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
 import hypothesis
 import pytest
 
 pytest_plugins = ["lensway.testing.fixtures"]
+
+# A shell that starts something in the background has it ignore SIGINT, and so would every process of ours that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Deterministic, so that a red run is red again; `make prove` explores with random seeds.
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, print_blob=True)

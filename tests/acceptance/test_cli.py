@@ -195,6 +195,19 @@ def test_tables_at_a_terminal_show_names_and_never_raw_documents(stage, tmp_path
     assert "Did you mean" in asked
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("requests", "--cancel"), "--cancel needs the id of a request"),
+        (("export", "orders", "--unordered", "--order-by", "id"), "exclude each other"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(stage, arguments, words: str) -> None:
+    done = stage.deployment.cli(*arguments)
+    assert done.returncode != 0
+    assert words in done.stderr
+
+
 def test_events_say_of_what_kind_they_are(stage) -> None:
     stage.runner("alpha", start=False)
     with concurrent.futures.ThreadPoolExecutor() as pool:

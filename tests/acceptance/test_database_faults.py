@@ -186,11 +186,16 @@ def test_i7_a_request_that_is_cancelled_by_its_id_ends_with_its_statement(stage,
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         asking = pool.submit(stage.query, {"timeoutMs": 20_000}, lens=stage.slow_lens, client=owner)
         wait_until(lambda: statements(stage.database, "endless_orders") == 1, seconds=5, what="the statement")
-        (id,) = [
-            each["id"]
+        (running,) = [
+            each
             for each in stage.client.get("/v1/requests").json()["requests"]
             if each["outcome"] == "running" and each["lens"] == stage.slow_lens
         ]
+        id, (attempt,) = running["id"], running["attempts"]
+        assert (running["source"], running["durationMs"]) == (stage.source, None)
+        assert (attempt["runner"], attempt["outcome"]) == (
+            stage.name("alpha") if place == "runner" else None, "running",
+        )  # fmt: skip
         assert stranger.post(f"/v1/requests/{id}/cancel").status_code == 404, "another key does not know of it"
         cancelled = owner.post(f"/v1/requests/{id}/cancel")
         assert (cancelled.status_code, cancelled.json()["outcome"]) == (200, "cancelled")

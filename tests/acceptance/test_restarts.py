@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import datetime
 import pathlib
 import signal
 import threading
@@ -136,6 +137,7 @@ def test_an_operator_drains_and_resumes(stage) -> None:
             seconds=5,
             what="both to execute something",
         )
+        before = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         assert cli("runners", "drain", stage.name("alpha")).returncode == 0
         served = {stage.query().json()["meta"]["route"]["runner"] for _ in range(6)}
         assert served == {stage.name("beta")}
@@ -144,7 +146,7 @@ def test_an_operator_drains_and_resumes(stage) -> None:
         each for each in stage.client.get("/v1/runners").json()["runners"] if each["name"] == stage.name("alpha")
     )
     assert (row["status"], row["cause"]) == ("draining", "drained by an operator")
-    assert row["since"]
+    assert row["since"] > before, "it drains since it was drained"
     assert "resume" in row["hint"]
     shown = cli("runners", "list").stdout
     assert "draining" in shown

@@ -80,6 +80,8 @@ def test_what_is_repeated_is_what_the_table_allows(code: ErrorCode) -> None:
 def test_a_lens_that_is_never_repeated_is_not_repeated_by_the_client() -> None:
     with pytest.raises(exceptions.RunnerFailedError):
         play(core_operations.count(VIA, "orders"), [failed(ErrorCode.RUNNER_FAILED, details={"retry": "never"}), OK])
+    with pytest.raises(exceptions.RequestCancelledError):
+        play(core_operations.count(VIA, "orders"), [failed(ErrorCode.CANCELLED, details={"reason": "on_request"}), OK])
 
 
 def test_retry_after_is_honoured_and_the_time_is_not_exceeded() -> None:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from lensway.cli import report, target
 from lensway.client import segment
+from lensway.errors import ErrorCode, LenswayError
 
 _To = target.Target
 
@@ -60,6 +61,10 @@ def requests(
     to: _To = target.DEFAULT,
 ) -> None:
     """Recent requests, or one with its attempts, candidates and times."""
+    if cancel and request is None:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST, "--cancel needs the id of a request", hint="`lensway requests` lists them."
+        )
     with to.client() as client:
         if request is not None:
             path = f"/v1/requests/{segment(request)}"

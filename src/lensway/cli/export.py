@@ -53,12 +53,14 @@ def export(
         raise LenswayError(
             ErrorCode.INVALID_REQUEST, f"--output needs a file, and got {output}", hint="Or - for a pipe."
         )
+    if unordered and order_by:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, "--unordered and --order-by exclude each other")
     chosen = format or ("ndjson" if output is None or is_piped else _format_of(output))
     if is_piped:
         report.refuse_binary_on_terminal(chosen)
     with to.client() as client, _interruptible(is_piped=is_piped):
         options = query.options(where=where, order_by=order_by, select=select)
-        if unordered and not order_by:
+        if unordered:
             options["order_by"] = []
         with client.export(lens, format=chosen, timeout_ms=timeout_ms, **options) as rows, Progress(rows) as progress:
             if output is None or is_piped:

@@ -31,7 +31,8 @@ def create(
     concurrent_requests: Annotated[int | None, Parameter(help="Requests at once.")] = None,
     to: _To = target.DEFAULT,
 ) -> None:
-    """Mint a key and print it once. Its limits hold beside those of lenses; the stricter one counts."""
+    """Mint a key and print it once: `ak` administers, `sk` is for programs, `pk` for web pages. Its limits hold beside those of
+    lenses; the stricter one counts."""
     body: dict[str, object] = {"kind": kind, "name": name}
     if role:
         body["role"] = role

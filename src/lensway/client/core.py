@@ -262,9 +262,11 @@ def _may_repeat(request: Request, reply: Answer | Lost, error: LenswayError, num
         return reply.status in _GATEWAY_STATUSES
     rule = CODES[error.code].retry
     # What failed although everything was there may fail by its own doing: a query that kills its runners must not be
-    # sent again and again. And a lens that is declared `retry: never` is not repeated behind its owner's back.
+    # sent again and again. A lens that is declared `retry: never` is not repeated behind its owner's back, nor what somebody
+    # has ended on purpose.
     if rule is Retry.SAFE:
-        return number <= limits.CLIENT_SAFE_REPEATS_MAX and error.details.get("retry") != "never"
+        is_wanted = error.details.get("retry") != "never" and error.details.get("reason") != "on_request"
+        return is_wanted and number <= limits.CLIENT_SAFE_REPEATS_MAX
     # Where waiting helps, the server says how long. A database that is out of reach, or a source without a runner, may stay so
     # for days: callers shall hear of it at once.
     return rule is Retry.LATER and error.retry_after_seconds is not None

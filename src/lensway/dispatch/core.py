@@ -34,6 +34,7 @@ from lensway.dispatch.events import (
     SessionDraining,
     SessionHeard,
     SessionLost,
+    SessionMarked,
     SessionOpened,
     SessionReported,
     Stopping,
@@ -41,6 +42,7 @@ from lensway.dispatch.events import (
     Tick,
 )
 from lensway.dispatch.ports import Routes
+from lensway.dispatch.records import JobRecord
 from lensway.fleet import Fleet
 from lensway.ids import JobId, RequestId
 
@@ -82,6 +84,10 @@ class Core:
     def job_of(self, request: RequestId) -> JobId | None:
         """The job of this request that is not over; asked rarely, so it is looked for."""
         return next((id for id, job in self._state.jobs.items() if job.request.request == request), None)
+
+    def running(self) -> Mapping[RequestId, JobRecord]:
+        """The records of all jobs that are not over, by their request."""
+        return {job.request.request: job.record for job in self._state.jobs.values()}
 
     @property
     def jobs_count(self) -> int:
@@ -138,6 +144,8 @@ class Core:
                 may_place = self._sessions.opened(event, now)
             case SessionDraining():
                 may_place = self._sessions.draining(event, now)
+            case SessionMarked():
+                self._sessions.marked(event, now)
             case SessionLost():
                 self._sessions.lost(event, now)
             case CatalogChanged():

@@ -12,6 +12,7 @@ from lensway.dispatch.events import (
     SessionDraining,
     SessionHeard,
     SessionLost,
+    SessionMarked,
     SessionOpened,
     SessionReported,
 )
@@ -74,6 +75,12 @@ class Sessions:
         if self._state.fleet.order_drain(session, now, is_draining=event.is_draining):
             self._state.show(session)
         return not event.is_draining
+
+    def marked(self, event: SessionMarked, now: float) -> None:
+        """What is shown of it is so since now."""
+        session = self._state.fleet.sessions.get(event.session)
+        if session is not None:
+            session.marked_at = now
 
     def lost(self, event: SessionLost, now: float) -> None:
         """Its connection is gone."""

@@ -154,6 +154,8 @@ class State:
         record.ended_at = now
         record.outcome = failure.code.value
         record.failure = failure
+        if released and attempt is not None:
+            record.bytes = attempt.flow.released
         self.forget(job)
         self.out.append(Fail(job.id, failure, released, record))
 

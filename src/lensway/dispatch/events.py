@@ -194,6 +194,12 @@ class SessionDraining(msgspec.Struct, frozen=True, gc=False):
     is_draining: bool = True
 
 
+class SessionMarked(msgspec.Struct, frozen=True, gc=False):
+    """An operator drained or resumed its runner just now: the catalog says which, this says when."""
+
+    session: SessionId
+
+
 class SessionLost(msgspec.Struct, frozen=True, gc=False):
     """The connection is gone. ``cause`` is for people: a short class such as ``closed``, ``reset``, ``heartbeat_lost``."""
 
@@ -228,6 +234,7 @@ Event: TypeAlias = (
     | SessionHeard
     | SessionReported
     | SessionDraining
+    | SessionMarked
     | SessionLost
     | CatalogChanged
     | Tick

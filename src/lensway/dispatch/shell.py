@@ -289,6 +289,10 @@ class Dispatcher:
         if job is not None:
             self.handle(CancelWanted(job))
 
+    def running(self) -> Mapping[RequestId, JobRecord]:
+        """What has become so far of all requests that are under way."""
+        return self._core.running()
+
     # --- links ------------------------------------------------------------------------------------------------------------
 
     def next_session_id(self) -> SessionId:

@@ -74,6 +74,7 @@ class Session:
         "facts",
         "last_alive",
         "load",
+        "marked_at",
         "opened_at",
         "revision",
         "since",
@@ -88,6 +89,7 @@ class Session:
         self.timings = facts.timings
         self.state = SessionState.LIVE
         self.opened_at = now
+        self.marked_at = now
         self.since = now
         self.cause = "connected"
         self.last_alive = now

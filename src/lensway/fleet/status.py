@@ -56,7 +56,7 @@ def runner_status(flags: RunnerFlags, sessions: Sequence[Session], loss: Loss | 
         return _absent(loss)
     serving = [session for session in sessions if not session.is_draining]
     if flags.is_draining or not serving:
-        since = max(session.since for session in sessions)
+        since = max(max(session.since, session.marked_at) for session in sessions)
         cause = "drained by an operator" if flags.is_draining else "the runner is leaving"
         hint = (
             "Resume it with `lensway runners resume`."
@@ -111,9 +111,10 @@ def _present(flags: RunnerFlags, live: Sequence[Session], sessions: Sequence[Ses
     if weak:
         cause = f"{len(weak)} of {len(sessions)} instances {weak[0].shown_state}"
         return _status(RunnerState.DEGRADED, max(session.since for session in weak), cause, "The others carry on.")
-    # It is well since the last of its sources is.
+    # It is well since the last of its sources is, and since nobody has it drained.
     well = (session.source_since[id] for session in live for id in flags.sources if id in session.source_since)
-    return _status(RunnerState.HEALTHY, max((since, *well)), "connected", "")
+    marked = (session.marked_at for session in live)
+    return _status(RunnerState.HEALTHY, max((since, *well, *marked)), "connected", "")
 
 
 def _status(state: RunnerState, since: float | None, cause: str, hint: str) -> RunnerStatus:

@@ -32,6 +32,7 @@ from lensway.dispatch.events import (
     SessionDraining,
     SessionHeard,
     SessionLost,
+    SessionMarked,
     SessionReported,
 )
 from lensway.dispatch.ports import RunnerLink
@@ -373,10 +374,12 @@ class Link:
     def _order_drain(self) -> None:
         self._is_ordered_to_drain = True
         self._say(OrderDrain("by order of an operator"))
+        self._tell(SessionMarked)
 
     def _order_resume(self) -> None:
         self._is_ordered_to_drain = False
         self._say(OrderResume())
+        self._tell(SessionMarked)
 
     def go_away(self, after_ms: int) -> None:
         """This node stops: no new work for the runner here; it is to dial again after ``after_ms``."""

@@ -197,7 +197,8 @@ class ControlPlane:
         """Recent requests with their attempts."""
         limit = call.number("limit", 100, _LIST_MAX) or 100
         newest = self._ring.newest(call.by.environment.id)
-        found = [request_document(entry) for entry, _ in zip(newest, range(limit), strict=False)]
+        running = self._desk.dispatcher.running()
+        found = [request_document(entry, running) for entry, _ in zip(newest, range(limit), strict=False)]
         return json_response({"requests": found})
 
     async def events(self, call: Call) -> Response:

@@ -19,6 +19,7 @@ from lensway.catalog.records import Lens, RetryMode, Source
 from lensway.dispatch.events import JobRequest, Release
 from lensway.dispatch.records import JobRecord
 from lensway.dispatch.shell import JobHandle
+from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import RequestId
 from lensway.query.capabilities import Capabilities, capabilities_of
 from lensway.query.fields import Field, FieldType
@@ -129,17 +130,21 @@ class DataPlane:
 
     async def show_request(self, call: Call) -> Response:
         """What became of a request, for the key that made it, or an admin key."""
-        return json_response(request_document(self._entry(call), with_runners=not call.is_public))
+        running = self._desk.dispatcher.running()
+        return json_response(request_document(self._entry(call), running, with_runners=not call.is_public))
 
     async def cancel_request(self, call: Call) -> Response:
         """End a request: one's own, or any of the environment for who operates it."""
         entry = self._entry(call)
         caller = call.by
-        if call.is_public or entry.key != caller.identity.key:
+        if call.is_public:
+            # Everybody who looks at the same page has the same key.
+            raise LenswayError(ErrorCode.FORBIDDEN, "A publishable key cannot cancel requests")
+        if entry.key != caller.identity.key:
             decisions.require_operate(caller.identity)
         self._desk.dispatcher.cancel(RequestId(entry.id))
         await self._desk.note(caller, "cancel_request", entry.id)
-        return json_response(request_document(entry))
+        return json_response(request_document(entry, self._desk.dispatcher.running()))
 
     def _entry(self, call: Call) -> RequestEntry:
         """The request that is named, if this key may see it. Raises LenswayError NOT_FOUND."""

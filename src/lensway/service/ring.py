@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 from lensway import limits
 from lensway.dispatch.records import AttemptRecord, JobRecord
 from lensway.fleet import CandidateNote
-from lensway.ids import EnvironmentId, KeyId
+from lensway.ids import EnvironmentId, KeyId, RequestId
 
 
 class RequestEntry(msgspec.Struct, kw_only=True, gc=False):
@@ -50,9 +50,11 @@ class RequestRing:
         return (entry for entry in reversed(self._entries.values()) if entry.environment == environment)
 
 
-def request_document(entry: RequestEntry, *, with_runners: bool = True) -> dict[str, Any]:
-    """A request as the API shows it. ``with_runners`` False leaves out who executed it."""
-    record = entry.record
+def request_document(
+    entry: RequestEntry, running: Mapping[RequestId, JobRecord], *, with_runners: bool = True
+) -> dict[str, Any]:
+    """A request as the API shows it, with what has become of it so far. ``with_runners`` False leaves out who executed it."""
+    record = entry.record or running.get(RequestId(entry.id))
     document: dict[str, Any] = {
         "id": entry.id,
         "kind": entry.kind,
@@ -66,7 +68,8 @@ def request_document(entry: RequestEntry, *, with_runners: bool = True) -> dict[
     end = record.ended_at
     document["durationMs"] = None if end is None else round((end - record.submitted_at) * 1000, 3)
     document["bytes"] = record.bytes
-    document["route"] = route_document(record, with_runners=with_runners)
+    if placed is not None or record.outcome:
+        document["route"] = route_document(record, with_runners=with_runners)
     if record.failure is not None:
         document["error"] = {"code": record.failure.code.value}
     if with_runners:
