@@ -168,6 +168,16 @@ def test_an_end_that_does_not_add_up_ends_the_session_and_is_no_result() -> None
     assert bench.code(job) == "completed"
 
 
+def test_what_a_runner_gives_up_although_nobody_cancelled_it_is_executed_by_another() -> None:
+    bench = Bench("a", "b")
+    bench.connect("a")
+    bench.connect("b")
+    job = bench.submit()
+    bench.fail(bench.accept(bench.offer_of(job)), Failure(code=ErrorCode.CANCELLED, message="The session broke"))
+    bench.end(bench.accept(bench.offer_of(job)))
+    assert bench.code(job) == "completed"
+
+
 @pytest.mark.parametrize(
     ("why", "reason"),
     [("gone", "caller_gone"), ("unwanted", "on_request"), ("late", "deadline"), ("stalled", "stalled")],

@@ -223,6 +223,10 @@ class Attempts:
                 state.fail(attempt.job, event.failure, now)
             return
         job, failure = attempt.job, event.failure
+        if failure.code is ErrorCode.CANCELLED and attempt.session != INLINE and not event.handed_back:
+            # Nobody here asked for that: a runner whose session breaks gives up what it has, and may still say so.
+            self.lost(attempt, "given_up", now)
+            return
         is_unreachable = failure.code is ErrorCode.SOURCE_UNREACHABLE
         if is_unreachable:
             attempt.pair.record_unreachable(now)
