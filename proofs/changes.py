@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 from lensway.testing.chaos_callers import KINDS
+from lensway.testing.chaos_checker import is_explained
 from lensway.testing.chaos_history import INLINE, History
 from lensway.testing.chaos_nemesis import Nemesis, fault
 from lensway.testing.chaos_run import run_chaos
@@ -26,8 +27,6 @@ _BETWEEN_BREAKS_SECONDS = 1.0
 _BETWEEN_CHANGES_SECONDS = 0.004
 _TURN_SECONDS = 10.0
 _IN_FORCE_SECONDS = 0.25
-_EARLIER_SECONDS = 1.0
-_CLOCKS_SECONDS = 0.05
 
 
 class Changes:
@@ -174,9 +173,5 @@ def moved_in_flight(history: History) -> list[str]:
         for attempt in request.attempts
         if attempt.accepted_at is not None
         and attempt.outcome != "ended"
-        and not history.explains(
-            attempt.runner,
-            attempt.offered_at - _EARLIER_SECONDS,
-            (attempt.ended_at or attempt.accepted_at) + _CLOCKS_SECONDS,
-        )
+        and not is_explained(history, attempt, attempt.accepted_at)
     ]

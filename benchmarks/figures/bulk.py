@@ -36,25 +36,30 @@ _ORDERS = {" ORDER BY id": "by key", "": "as found"}
 
 def arrow(stage: Stage, *, is_quick: bool) -> Sequence[Line]:
     """Every row as Arrow, in the hands of the caller."""
-    rows = facts(stage, is_quick=is_quick)
-    lines: list[Line] = []
-    for order, name in _ORDERS.items():
-        ours = functools.partial(_our_arrow, stage, order)
-        reference = functools.partial(_adbc, stage, order)
-        figure = f"{rows:,} rows × {len(COLUMNS)} to Arrow, {name}, via runner"
-        lines += _line(figure, ours, reference, 1.35, rows, "ADBC straight")
-    return lines
+    what = f"rows × {len(COLUMNS)} to Arrow"
+    return _lines(stage, what, _our_arrow, _adbc, 1.35, "ADBC straight", is_quick=is_quick)
 
 
 def ndjson(stage: Stage, *, is_quick: bool) -> Sequence[Line]:
     """Every row as NDJSON, every byte taken by the caller."""
+    return _lines(stage, "rows to NDJSON", _our_ndjson, _copied, 1.5, "COPY of row_to_json", is_quick=is_quick)
+
+
+def _lines(
+    stage: Stage,
+    what: str,
+    ours: Callable[[Stage, str], int],
+    reference: Callable[[Stage, str], int],
+    bar: float,
+    name: str,
+    *,
+    is_quick: bool,
+) -> Sequence[Line]:
     rows = facts(stage, is_quick=is_quick)
     lines: list[Line] = []
-    for order, name in _ORDERS.items():
-        ours = functools.partial(_our_ndjson, stage, order)
-        reference = functools.partial(_copied, stage, order)
-        figure = f"{rows:,} rows to NDJSON, {name}, via runner"
-        lines += _line(figure, ours, reference, 1.5, rows, "COPY of row_to_json")
+    for order, how in _ORDERS.items():
+        asked = functools.partial(ours, stage, order), functools.partial(reference, stage, order)
+        lines += _line(f"{rows:,} {what}, {how}, via runner", *asked, bar, rows, name)
     return lines
 
 

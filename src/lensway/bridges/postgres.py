@@ -125,13 +125,7 @@ class PostgresSource:
                 connection = caller.connection = await pool.acquire(fresh=is_last_try)
                 reading = read(connection, compiled, plan, execution, writer)
                 return await self._on_connection(pool, connection, reading)
-            except (
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                asyncpg.InternalClientError,
-                OSError,
-                EOFError,
-            ) as error:
+            except errors.DRIVER_ERRORS as error:
                 if isinstance(error, TimeoutError):
                     raise
                 if caller.connection is not None and (cut := caller.connection.driver.guard.cut):

@@ -38,6 +38,16 @@ _SHUTDOWNS: Final = frozenset({"57P01", "57P02", "57P03", "57P05"})
 _QUERY_CANCELED: Final = "57014"
 
 
+DRIVER_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    EOFError,
+)
+"""Everything by which the driver says that it failed."""
+
+
 def of_connecting(error: BaseException) -> LenswayError:
     """The failure for an error while connecting."""
     if isinstance(error, LenswayError):

@@ -293,14 +293,7 @@ async def connect(settings: PostgresSettings, policy: AddressPolicy, pulse: Puls
             return await _connect_to(address, settings, pulse)
         except TimeoutError:
             failure = unreachable("tcp", "timeout")
-        except (
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-            asyncpg.InternalClientError,
-            OSError,
-            EOFError,
-            LenswayError,
-        ) as error:
+        except (*errors.DRIVER_ERRORS, LenswayError) as error:
             failure = errors.of_connecting(error)
             if failure.failure.details.get("stage") == "login":
                 break  # another address of the same server says the same

@@ -174,7 +174,7 @@ def _allowed(history: History, call: Call, request: Request | None) -> str | Non
     if request is None:
         return NEVER if _is_unlogged_loss(history, call) else None
     lost = [each for each in request.attempts if each.outcome.startswith(_LOSSES)]
-    if not lost or not all(_explained(history, each, call.ended_at) for each in lost):
+    if not lost or not all(is_explained(history, each, call.ended_at) for each in lost):
         return None
     if not call.may_retry:
         return NEVER if len(_accepted(request)) <= 1 and call.code in ("runner_failed", "SOURCE_UNREACHABLE") else None
@@ -192,7 +192,8 @@ def _is_unlogged_loss(history: History, call: Call) -> bool:
     return is_loss and is_log_lost and any(_explains(history, each, call.sent_at, call.ended_at) for each in runners)
 
 
-def _explained(history: History, attempt: Attempt, end: float) -> bool:
+def is_explained(history: History, attempt: Attempt, end: float) -> bool:
+    """True when what became of the attempt has a cause among what was broken; ``end`` is its end where it has none of its own."""
     return _explains(history, attempt.runner, attempt.offered_at, attempt.ended_at or end)
 
 
