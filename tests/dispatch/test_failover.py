@@ -17,6 +17,7 @@ from lensway.dispatch.events import (
     SessionHeard,
     SessionLost,
     SessionReported,
+    StatusChanged,
 )
 from lensway.errors import ErrorCode, Failure
 from lensway.ids import JobId, SessionId
@@ -450,6 +451,38 @@ def test_waiting_for_a_runner_to_come_back_is_bounded_too() -> None:
     assert bench.code(bench.submit()) == "overloaded"
     bench.give(SessionDraining(session, False))
     assert not any(bench.code(job) for job in waiting), "those that wait move to the queue, however full it is"
+
+
+def test_an_attempt_that_is_still_reported_although_it_was_to_stop_is_told_so_again() -> None:
+    """The word to stop was lost: a result that waits for credit would be held by both sides for ever."""
+    bench = Bench("a")
+    session = bench.connect("a")
+    offer = bench.accept(bench.offer_of(job := bench.submit(seconds=1.0)))
+    bench.wait(1.0)
+    assert bench.code(job) == "QUERY_TIMEOUT"
+    assert len(bench.cancels(job)) == 1
+    bench.give(SessionReported(session, 1, ((offer.job, offer.attempt),), False, {}))
+    assert [(each.session, each.attempt) for each in bench.cancels(job)] == 2 * [(session, offer.attempt)]
+    bench.fail(offer)
+    bench.give(SessionReported(session, 1, ((offer.job, offer.attempt),), False, {}))
+    assert len(bench.cancels(job)) == 2
+    assert bench.core.fleet.sessions[session].load.outstanding == 0
+
+
+def test_what_a_superseded_session_had_goes_to_its_successor_at_once() -> None:
+    """However long the query has waited before: the runner is online, and nobody is told otherwise."""
+    bench = Bench("a")
+    first = bench.connect("a", instance="one")
+    job = bench.submit(seconds=30.0)
+    bench.give(SessionLost(first, "reset"))
+    second = bench.connect("a", instance="one")
+    assert bench.offer_of(job).session == second
+    bench.now += 11.0  # the server stood still, or was blocked: the patience of the first loss is over
+    third = bench.connect("a", instance="one")
+    assert bench.code(job) == ""
+    assert bench.offer_of(job).session == third
+    shown = [(each.session, each.state) for each in bench.orders if isinstance(each, StatusChanged)]
+    assert shown[-2:] == [(third, "live"), (second, "lost")]
 
 
 def test_no_cap_is_ever_passed_and_reports_are_not_counted() -> None:

@@ -8,6 +8,7 @@ from lensway.dispatch.core_jobs import AttemptState
 from lensway.dispatch.core_state import State
 from lensway.dispatch.events import (
     CloseSession,
+    SendCancel,
     SessionAlive,
     SessionDraining,
     SessionHeard,
@@ -29,11 +30,13 @@ class Sessions:
     def opened(self, event: SessionOpened, now: float) -> bool:
         """A runner is connected; True: waiting jobs may go to it."""
         state = self._state
-        for older in state.fleet.superseded_by(event.facts):
-            self._close(older, "superseded", now)
+        superseded = state.fleet.superseded_by(event.facts)
         session = state.fleet.open(event.facts, now)
         state.held[session.id] = {}
         state.show(session)
+        # Behind it, so that what the older one had finds its successor, and nobody sees the runner offline in between.
+        for older in superseded:
+            self._close(older, "superseded", now)
         return True
 
     def alive(self, event: SessionAlive, now: float) -> bool:
@@ -116,11 +119,14 @@ class Sessions:
         state.has_room_again = True
 
     def _compare(self, session: Session, reported: frozenset[tuple[int, int]], now: float) -> None:
-        """An attempt that reports do not list, twice in a row, is provably gone: the runner has forgotten it."""
+        """An attempt that reports do not list, twice in a row, is provably gone: the runner has forgotten it. One that is
+        listed although it was to stop is told so again, as it may not have heard it."""
         held = self._state.held[session.id]
         for key, attempt in list(held.items()):
             if key in reported:
                 attempt.reports_missed = 0
+                if attempt.state is AttemptState.STOPPING:
+                    self._state.out.append(SendCancel(session.id, attempt.job.id, attempt.number, "repeated"))
                 continue
             attempt.reports_missed += 1
             is_counted_on = attempt.state is not AttemptState.OFFERED

@@ -188,7 +188,8 @@ class Jobs:
 
     def _stop(self, attempt: _Attempt) -> None:
         if attempt.task is not None and not attempt.task.done():
-            attempt.task.cancel()
+            if not attempt.task.cancelling():  # a second time would disturb it while it ends its statement
+                attempt.task.cancel()
             if attempt.has_begun:
                 return  # it says so itself, when its statement is gone
         # Executed, and nobody wants the rows that still wait; or cancelled before its first step, of which nothing runs then.

@@ -48,6 +48,12 @@ class Scenario:
         violation.cancel()
         return telling.result()
 
+    def let_go(self) -> None:
+        """Whatever stands still goes on: what is cancelled must be able to end, or nobody learns why the story broke off."""
+        self._deployment.resume_server()
+        for slot in self._deployment.slots:
+            self._deployment.resume(slot)
+
     async def _run(self) -> Outcome:
         rng, deployment = self._random, self._deployment
         await deployment.found(twins=rng.choice((0, 0, 1)))
@@ -152,10 +158,12 @@ def simulate(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:
     )
 
     async def main() -> Outcome:
+        scenario = Scenario(seed, loop, tell)
         try:
             async with asyncio.timeout(_SECONDS_MAX):
-                return await Scenario(seed, loop, tell).outcome()
+                return await scenario.outcome()
         finally:
+            scenario.let_go()
             others = asyncio.all_tasks() - {asyncio.current_task()}
             for task in others:
                 task.cancel()

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 _BALANCE_EVERY: Final = 16
 """The books of the core are compared each time after so many events: cheap, and never far from the cause."""
-_STOP_CAUSES: Final = frozenset({"caller_gone", "deadline", "settled", "stalled", "unanswered"})
+_STOP_CAUSES: Final = frozenset({"caller_gone", "deadline", "repeated", "settled", "stalled", "unanswered"})
 """Why a statement may be stopped. A change of assignments is no reason (R11)."""
 
 
