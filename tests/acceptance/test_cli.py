@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -188,11 +189,26 @@ def test_tables_at_a_terminal_show_names_and_never_raw_documents(stage, tmp_path
     assert "{" not in lenses
     request = stage.client.get("/v1/requests").json()["requests"][0]["id"]
     assert request in at_terminal(stage.deployment, "requests")
+    explained = at_terminal(stage.deployment, "requests", request)
+    assert f"{request}  rows of {stage.lens}, source {stage.source}" in explained
+    assert "{" not in explained
+    assert re.search(r"^1 +inline +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +ended *$", explained, re.MULTILINE), explained
     file = tmp_path / "lensway.toml"
     file.write_text(f'[sources.{stage.source}]\nbridge = "postgres"\nconfig.url = "postgresql://a:b@127.0.0.1/c"\n')
     assert f"~ source {stage.source} (config)" in at_terminal(stage.deployment, "push", "--dry-run", str(file))
     asked = at_terminal(stage.deployment, "query", stage.lens[:-1] + "x")
     assert "Did you mean" in asked
+    assert "`lensway sources list` shows" in at_terminal(stage.deployment, "sources", "show", "zzzzzzzzzzzzzzzzzzz")
+
+
+def test_an_export_to_where_no_file_can_be_made_asks_for_nothing(stage, tmp_path) -> None:
+    before = len(stage.client.get("/v1/requests").json()["requests"])
+    for place, words in ((tmp_path / "nowhere/rows.csv", "there is no directory"), (tmp_path, "it is a directory")):
+        done = stage.deployment.cli("export", stage.lens, "--format", "csv", "-o", str(place))
+        assert done.returncode != 0
+        assert words in done.stderr
+    assert len(stage.client.get("/v1/requests").json()["requests"]) == before
+    assert stage.deployment.cli("export", stage.lens, "--format", "csv", "-o", "/dev/null").returncode == 0
 
 
 @pytest.mark.parametrize(

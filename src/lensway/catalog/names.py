@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from lensway.errors import ErrorCode, LenswayError
@@ -18,6 +18,14 @@ _RESERVED_OBJECTS: Final = frozenset({"inline", "none", "null", "all"})
 _RESERVED_FIELDS: Final = frozenset({"__proto__", "constructor", "prototype"})
 """Keys that do harm in JavaScript callers that merge objects."""
 _SUGGESTION_RATIO: Final = 0.6
+_LISTED_BY: Final[Mapping[str, str]] = {
+    "environment": "environments list",
+    "key": "keys list",
+    "lens": "lenses list",
+    "request": "requests",
+    "runner": "runners list",
+    "source": "sources list",
+}
 
 
 def check_name(name: object, *, kind: str, path: str) -> str:
@@ -66,7 +74,7 @@ def not_found(kind: str, name: str, known: Collection[str] = ()) -> LenswayError
     return LenswayError(
         ErrorCode.NOT_FOUND,
         f"No {kind} {shown(name)}",
-        hint=None if meant is None else f"Did you mean {meant!r}?",
+        hint=f"`lensway {_LISTED_BY[kind]}` shows those that exist." if meant is None else f"Did you mean {meant!r}?",
         details={"kind": kind, "name": clipped(name)} | ({} if meant is None else {"nearest": meant}),
     )
 

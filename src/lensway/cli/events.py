@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 import msgspec
 from cyclopts import Parameter
@@ -12,6 +13,7 @@ from lensway.client import segment
 from lensway.errors import ErrorCode, LenswayError
 
 _To = target.Target
+_TIMES: Final = ("offeredMs", "acceptedMs", "firstRowMs", "endedMs")
 
 
 def events(*, to: _To = target.DEFAULT) -> None:
@@ -68,7 +70,8 @@ def requests(
     with to.client() as client:
         if request is not None:
             path = f"/v1/requests/{segment(request)}"
-            report.write_json(client.call("POST", f"{path}/cancel") if cancel else client.call("GET", path))
+            one = client.call("POST", f"{path}/cancel") if cancel else client.call("GET", path)
+            _ = report.write_json(one) if report.wants_json(to.json) else _write_request(one)
             return
         found = client.call("GET", "/v1/requests", params={"limit": str(limit)})["requests"]
     if report.wants_json(to.json):
@@ -89,6 +92,35 @@ def requests(
         ],
         empty="no requests yet",
     )
+
+
+def _write_request(request: Mapping[str, Any]) -> None:
+    """One request for a reader: what became of it, every attempt with its times, and why each candidate was chosen or not."""
+    end = request["outcome"]
+    if request.get("durationMs") is not None:
+        end += f" after {request['durationMs']:,.1f} ms"
+    if request.get("bytes"):
+        end += f", {report.size_of(request['bytes'])}"
+    source = f", source {request['source']}" if request.get("source") else ""
+    report.write_line(f"{request['id']}  {request['kind']} of {request['lens']}{source}")
+    report.write_line(f"{report.moment_of(request['at'])}  {end}")
+    attempts = request.get("attempts", ())
+    if attempts:
+        report.write_line("")
+        report.write_table(
+            ("ATTEMPT", "PLACE", "OFFERED MS", "ACCEPTED", "FIRST ROW", "ENDED", "OUTCOME"),
+            [(a["number"], a["runner"] or a["via"], *(a.get(time) for time in _TIMES), a["outcome"]) for a in attempts],
+            empty="",
+        )
+    considered = [(a["number"], c) for a in attempts for c in a["candidates"]]
+    considered += [(None, c) for c in request.get("candidates", ())]
+    if considered:
+        report.write_line("")
+        report.write_table(
+            ("ATTEMPT", "CANDIDATE", "SESSION", "VERDICT", "SCORE"),
+            [(number, c["runner"], c.get("session"), c["verdict"], c.get("score")) for number, c in considered],
+            empty="",
+        )
 
 
 def _via(route: dict[str, object]) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import signal
 import sys
@@ -56,8 +57,10 @@ def export(
     if unordered and order_by:
         raise LenswayError(ErrorCode.INVALID_REQUEST, "--unordered and --order-by exclude each other")
     chosen = format or ("ndjson" if output is None or is_piped else _format_of(output))
-    if is_piped:
+    if output is None or is_piped:
         report.refuse_binary_on_terminal(chosen)
+    else:
+        _check_place_of(output)
     with to.client() as client, _interruptible(is_piped=is_piped):
         options = query.options(where=where, order_by=order_by, select=select)
         if unordered:
@@ -72,7 +75,7 @@ def export(
             except BrokenPipeError:
                 raise
             except OSError as error:
-                raise LenswayError(ErrorCode.INVALID_REQUEST, f"cannot write {output}: {error.strerror}") from None
+                raise _cannot_write(output, error.strerror) from None
         report.write_note(f"{output}: {progress.summary()}")
 
 
@@ -107,6 +110,22 @@ class Progress:
     def _facts(self) -> str:
         size = report.size_of(self._rows.bytes_received)
         return size if self._rows.rows_received is None else f"{self._rows.rows_received:,} rows, {size}"
+
+
+def _check_place_of(output: str) -> None:
+    """Raises LenswayError INVALID_REQUEST when no file can be made there: before the database is asked for every row."""
+    path = pathlib.Path(output)
+    if not path.parent.is_dir():
+        raise _cannot_write(output, f"there is no directory {path.parent}")
+    if path.is_dir():
+        raise _cannot_write(output, "it is a directory")
+    is_device = path.exists() and not path.is_file()
+    if not is_device and not os.access(path.parent, os.W_OK):
+        raise _cannot_write(output, f"the directory {path.parent} may not be written to")
+
+
+def _cannot_write(output: str, why: str | None) -> LenswayError:
+    return LenswayError(ErrorCode.INVALID_REQUEST, f"cannot write {output}: {why}")
 
 
 def _format_of(output: str) -> Format:
