@@ -30,6 +30,7 @@ class Planted:
 _STATE: Final = "src/lensway/dispatch/core_state.py"
 _ATTEMPTS: Final = "src/lensway/dispatch/core_attempts.py"
 _ROUTING: Final = "src/lensway/dispatch/core_routing.py"
+_SESSIONS: Final = "src/lensway/dispatch/core_sessions.py"
 _CORE: Final = "src/lensway/dispatch/core.py"
 _FLEET: Final = "src/lensway/fleet/fleet.py"
 _LOAD: Final = "src/lensway/fleet/load.py"
@@ -375,6 +376,25 @@ PLANTED: Final = (
         "matches = [hmac.compare_digest(each.hash, hashed) for each in good]",
         "matches = [each.hash == hashed for each in good]",
         (AUTH,),
+    ),
+    Planted(
+        "a cancel that was lost is not repeated",
+        _SESSIONS,
+        "if attempt.state is AttemptState.STOPPING:",
+        "if attempt.state is AttemptState.OVER:",
+        (FAILOVER,),
+    ),
+    Planted(
+        "an older session is lost before its successor is known",
+        _SESSIONS,
+        """        superseded = state.fleet.superseded_by(event.facts)
+""",
+        """        superseded = state.fleet.superseded_by(event.facts)
+        for older in superseded:
+            self._close(older, "superseded", now)
+        superseded = []
+""",
+        (FAILOVER,),
     ),
     Planted(
         "the driver's text is passed on",

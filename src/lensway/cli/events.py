@@ -71,7 +71,8 @@ def requests(
         if request is not None:
             path = f"/v1/requests/{segment(request)}"
             one = client.call("POST", f"{path}/cancel") if cancel else client.call("GET", path)
-            _ = report.write_json(one) if report.wants_json(to.json) else _write_request(one)
+            show = report.write_json if report.wants_json(to.json) else _write_request
+            show(one)
             return
         found = client.call("GET", "/v1/requests", params={"limit": str(limit)})["requests"]
     if report.wants_json(to.json):
