@@ -59,6 +59,11 @@ def test_bodies_that_are_no_json_or_too_large(stage) -> None:
     assert wrong.json()["error"]["code"] == "unsupported_media_type"
     assert stage.client.get(url).json()["error"]["code"] == "method_not_allowed"
     assert stage.client.post(url, json={}, headers={"Accept": "image/png"}).json()["error"]["code"] == "not_acceptable"
+    for media in ("application/x-ndjson; end=records", "application/vnd.apache.arrow.stream; codec=lz4"):
+        error = stage.client.post(url, json={}, headers={"Accept": media}).json()["error"]
+        assert error["code"] == "not_acceptable"
+        assert "Known is" in error["hint"]
+    assert stage.client.post(url, json={}, headers={"Accept": "text/csv; charset=utf-8"}).status_code == 200
 
 
 def test_unknown_objects_suggest_the_nearest(stage) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from starlette.requests import Request
 
-from lensway.api.negotiation import ARROW, CSV, JSON, NDJSON, PARQUET, choose_coding, choose_media
+from lensway.api.negotiation import ARROW, CSV, JSON, NDJSON, PARQUET, Chosen, choose_coding, choose_media
 from lensway.dispatch.records import JobRecord
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.result import ResultEnd, RowFormat
@@ -26,6 +26,8 @@ _FORMATS: Final[Mapping[str, RowFormat]] = {
 }
 _REMEMBERED_CHARACTERS_MAX: Final = 300
 """Longer headers are read anew each time: what callers send must not decide how much is remembered."""
+_PARAMETERS: Final[Mapping[str, tuple[str, str]]] = {NDJSON: ("end", "record"), ARROW: ("codec", "zstd")}
+"""What may stand beside a media type, and the value that it may have. Other parameters (`charset`, say) say nothing here."""
 _COMPRESSED: Final = frozenset({PARQUET})
 """Compressed in themselves: doing it again gains nothing."""
 _TRAILERS: Final = "Lensway-Rows, Lensway-Has-More, Lensway-Next-Cursor, Lensway-Total"
@@ -59,10 +61,24 @@ def _wanted(accept: str | None, accept_encoding: str | None, offered: tuple[str,
     if chosen.name not in _COMPRESSED and accept_encoding is not None:
         coding = choose_coding(accept_encoding, CODINGS)
     row_format = _FORMATS[chosen.name]
-    if chosen.name == ARROW and chosen.parameters.get("codec") == "zstd":
+    has_parameter = _has_parameter(chosen)
+    if chosen.name == ARROW and has_parameter:
         row_format, coding = RowFormat.ARROW_ZSTD, None
-    has_end_record = chosen.name == NDJSON and chosen.parameters.get("end") == "record"
-    return Wanted(chosen.name, row_format, has_end_record, coding)
+    return Wanted(chosen.name, row_format, chosen.name == NDJSON and has_parameter, coding)
+
+
+def _has_parameter(chosen: Chosen) -> bool:
+    """Whether the parameter of the type is there. Raises LenswayError NOT_ACCEPTABLE for a value that nobody knows: who asked for
+    an end record must not take its absence for a cut, nor the other way round."""
+    name, value = _PARAMETERS.get(chosen.name, ("", ""))
+    found = chosen.parameters.get(name)
+    if found not in (None, value):
+        raise LenswayError(
+            ErrorCode.NOT_ACCEPTABLE,
+            f"Rows as {chosen.name} are not available with this {name}",
+            hint=f"Known is {name}={value}.",
+        )
+    return found is not None
 
 
 _remembered = functools.lru_cache(maxsize=256)(_wanted)
