@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final
 
 import asyncpg
+import msgspec
 
 from lensway import limits
 from lensway.bridges import loading
@@ -36,6 +37,7 @@ from lensway.bridges.postgres_guard import Cut
 from lensway.bridges.postgres_inspection import describe_table, list_tables, run_test
 from lensway.bridges.postgres_pool import PooledConnection
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
+from lensway.bridges.postgres_values import single
 from lensway.bridges.postgres_watch import RestingSink, WatchedPool
 from lensway.query.compile import Compiled, compile_shape
 from lensway.query.plan import Plan
@@ -254,7 +256,7 @@ async def _at_once(
     rows = await statement.fetch(*compiled.bind(plan))
     connection.driver.guard.relax()
     await writer.write(rows)
-    return await writer.end(await _total(connection, compiled, plan))
+    return _exact(await writer.end(await _total(connection, compiled, plan)), compiled, statement)
 
 
 async def _by_cursor(
@@ -282,7 +284,20 @@ async def _by_cursor(
                 await driver.execute(f"SET LOCAL statement_timeout = {seconds * 1000}")
                 in_force = seconds
         total = await _total(connection, compiled, plan)
-    return await writer.end(total)
+    return _exact(await writer.end(total), compiled, statement)
+
+
+def _exact(end: ResultEnd, compiled: Compiled, statement: Any) -> ResultEnd:
+    """The end mark whose key says of each ``float4`` the number that it is, not the one that rows show."""
+    if end.last_key is None or not compiled.has_number_key:
+        return end
+    attributes = statement.get_attributes()
+    names = [attributes[position].type.name for position in compiled.key_positions]
+    key = tuple(
+        single(value) if name == "float4" and isinstance(value, float) else value
+        for value, name in zip(end.last_key, names, strict=True)
+    )
+    return msgspec.structs.replace(end, last_key=key)
 
 
 def _too_large(cut: Cut, execution: Execution, *, in_pieces: bool) -> Exception:

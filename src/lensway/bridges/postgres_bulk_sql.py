@@ -199,7 +199,10 @@ def _key(position: int, column: BulkColumn) -> str:
     match column.declared.type:
         case FieldType.INTEGER:
             return f"{value}::bigint"
-        case FieldType.NUMBER | FieldType.BOOLEAN | FieldType.BYTES:
+        case FieldType.NUMBER:
+            # The number itself, not the one that is shown: the next page must begin right behind it.
+            return f"{value}::float8" if column.type_name in ("float4", "float8") else f"{value}::bigint"
+        case FieldType.BOOLEAN | FieldType.BYTES:
             return _shown(position, column)
         case FieldType.TIME | FieldType.TIMESTAMP:
             return _text(value, column)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -58,6 +59,12 @@ def _unusual(text: str) -> str:
 def json(text: str) -> Any:
     """The document as it is; without line breaks, so that it can stand in NDJSON. Inside texts there are none."""
     return msgspec.Raw(text.replace("\n", " ").replace("\r", " ").encode())
+
+
+def single(shown: float) -> float:
+    """The number that a ``float4`` is, from the one that it is shown as: the shortest text of it, read as a double."""
+    exact: float = struct.unpack("f", struct.pack("f", shown))[0]
+    return exact
 
 
 TEXT_DECODERS: Final[Mapping[str, Callable[[str], Any]]] = {

@@ -394,7 +394,11 @@ def _integer(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, int | float) else None
+    if not isinstance(value, int | float):
+        return None
+    # A large integer that is no double stays what it is: the next page must begin right behind it.
+    double = float(value)
+    return double if double == value else value
 
 
 def _decimal(value: Any) -> Any:

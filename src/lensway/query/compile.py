@@ -43,7 +43,8 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """A statement and how to bind and read it.
 
     ``columns`` are ``output_count`` of output first, then the keys that are not among them; ``key_positions`` says where each
-    of the shape's keys stands. ``count_sql`` counts all matches (only with a total).
+    of the shape's keys stands, ``has_number_key`` whether one of them is a number. ``count_sql`` counts all matches (only with a
+    total).
     """
 
     dialect: str
@@ -52,6 +53,7 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[PlanColumn, ...]
     output_count: int
     key_positions: tuple[int, ...]
+    has_number_key: bool = False
     count_sql: str | None = None
     count_params: tuple[ParamSlot, ...] = ()
     shape: Shape
@@ -132,6 +134,7 @@ def _compile(shape: Shape, make_dialect: Callable[[], Dialect]) -> Compiled:
         columns=columns,
         output_count=len(shape.output),
         key_positions=positions,
+        has_number_key=any(key.type is FieldType.NUMBER for key in shape.keys),
         count_sql=_counting(shape, counting) if shape.with_total else None,
         count_params=tuple(counting.params),
         shape=shape,

@@ -16,6 +16,7 @@ from typing import TypeAlias
 from sqlglot import exp
 
 from lensway.query.dialects import Dialect, ParamSlot, is_null
+from lensway.query.fields import FieldType
 from lensway.query.plan import After, OrderBy, Shape
 
 _Term: TypeAlias = tuple[OrderBy, After, int]
@@ -91,4 +92,5 @@ def _tied(term: _Term, dialect: Dialect) -> exp.Expression:
 
 def _value(term: _Term, dialect: Dialect) -> exp.Expression:
     order, after, index = term
-    return dialect.value(ParamSlot(index, order.column.type, zoned=after is After.ZONED))
+    type = FieldType.INTEGER if after is After.WHOLE else order.column.type
+    return dialect.value(ParamSlot(index, type, zoned=after is After.ZONED))

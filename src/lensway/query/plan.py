@@ -107,6 +107,8 @@ class After(enum.IntEnum):
     NULL = 1
     ZONED = 2
     """A time of day that says its zone."""
+    WHOLE = 3
+    """A number that is an integer and that a double may not hold: compared as an integer."""
 
 
 class Shape(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

@@ -18,6 +18,8 @@ from lensway.query.plan import After, Constant, OrderBy, Plan, PlanKind, Shape, 
 from lensway.query.result import ResultEnd, unbelievable
 
 _DIRECTIONS: Final = {"asc": False, "desc": True}
+_DOUBLE_INTEGERS_MAX: Final = 2**53
+"""From here on several integers are the same double."""
 
 
 class RowsRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -172,8 +174,10 @@ def _plan(shape: Shape, params: tuple[object, ...], limit: int | None = None, of
 def _after(term: OrderBy, value: object) -> After:
     if value is None:
         return After.NULL
-    is_zoned = term.column.type is FieldType.TIME and values.has_zone(value)
-    return After.ZONED if is_zoned else After.VALUE
+    if term.column.type is FieldType.TIME and values.has_zone(value):
+        return After.ZONED
+    is_whole = term.column.type is FieldType.NUMBER and isinstance(value, int) and abs(value) >= _DOUBLE_INTEGERS_MAX
+    return After.WHOLE if is_whole else After.VALUE
 
 
 def _output(definition: LensDefinition, select: object) -> tuple[PlanColumn, ...]:
