@@ -228,6 +228,31 @@ def test_pages_through_a_cursor_and_at_once_are_the_same_bytes(numbers: Reader, 
     assert count == b'{"count":10}'
 
 
+def test_a_collation_that_takes_different_texts_for_equal_is_read_in_every_format(postgres_reader, loop) -> None:
+    reader = postgres_reader(
+        lens("names", id=("integer", "key"), name=("text", "")),
+        "CREATE COLLATION caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+        "CREATE TABLE names (id int PRIMARY KEY, name text COLLATE caseless)",
+        "INSERT INTO names VALUES (1, 'a,b'), (2, 'A\"x'), (3, NULL), (4, ''), (5, 'B')",
+    )
+    for format in ("csv", "ndjson", "arrow"):
+        page, _ = loop.run_until_complete(reader.run(reader.page(), format=format))
+        exported, _ = loop.run_until_complete(reader.run(reader.export(), format=format, export=True))
+        assert exported == page
+    found, _ = loop.run_until_complete(reader.run(reader.page(where={"name": "b"})))
+    assert json.loads(found) == {"id": 5, "name": "B"}, "equality follows the column"
+    if not loop.run_until_complete(has_patterns(reader)):
+        with pytest.raises(LenswayError) as error:
+            loop.run_until_complete(reader.run(reader.page(where={"name": {"$contains": "b"}})))
+        assert error.value.failure.details["class"] == "unsupported"
+
+
+async def has_patterns(reader: Reader) -> bool:
+    """PostgreSQL knows patterns on such columns since version 18."""
+    report = await reader.document("test", encode_probes([]))
+    return int(report["serverVersion"].split(".")[0]) >= 18
+
+
 def test_a_page_is_prepared_once_and_only_executed_from_then_on(numbers: Reader, loop) -> None:
     statements = lens("pg_catalog.pg_prepared_statements", statement=("text", ""), custom_plans=("integer", ""))
     for number in range(4):

@@ -259,6 +259,8 @@ def _csv(value: str, column: BulkColumn) -> str:
 
 
 def _csv_text(text: str, value: str) -> str:
+    # By code points: where a collation takes different texts for equal, PostgreSQL neither searches nor replaces.
+    text = f'({text}) COLLATE "C"'
     quoted = f"'\"' || replace({text}, '\"', '\"\"') || '\"'"
     return f"CASE WHEN {value} IS NULL THEN NULL WHEN {text} ~ E'^$|[\",\\r\\n]' THEN {quoted} ELSE {text} END"
 

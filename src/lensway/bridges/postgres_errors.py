@@ -26,6 +26,11 @@ _QUERY: Final = {
     "42883": ("type_mismatch", "A field is declared as another type than its column", "Correct `type` in the lens."),
     "42804": ("type_mismatch", "A field is declared as another type than its column", "Correct `type` in the lens."),
     "42846": ("type_mismatch", "A field is declared as another type than its column", "Correct `type` in the lens."),
+    "0A000": (
+        "unsupported",
+        "The database cannot do this with a column of that kind",
+        "Patterns on a column with a nondeterministic collation need PostgreSQL 18.",
+    ),
     "22P02": ("invalid_value", "A value of the query does not fit the type of its column", None),
     "22003": ("out_of_range", "A value of the query is out of the range of its column's type", None),
     "22007": ("invalid_value", "A date or time of the query does not exist", None),

@@ -165,7 +165,11 @@ def _counting(shape: Shape, dialect: Dialect) -> str:
 
 
 def _sql(query: exp.Expression, dialect: Dialect) -> str:
-    return query.sql(dialect=dialect.name, identify=True, comments=False, normalize_functions=False)
+    sql = query.sql(dialect=dialect.name, identify=True, comments=False, normalize_functions=False)
+    if "\0" in sql:
+        # Only a foreign plan names something so. Drivers end a statement there, and read what follows as another message.
+        raise LenswayError(ErrorCode.INVALID_REQUEST, "the plan names something with a NUL character")
+    return sql
 
 
 def _filtered(query: exp.Select, shape: Shape, dialect: Dialect) -> exp.Select:

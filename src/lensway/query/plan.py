@@ -206,7 +206,7 @@ def _is_sound(shape: Shape) -> bool:
     """Whether a shape from elsewhere is one that the planner could have made, as far as statements depend on it."""
     if not shape.output or (shape.has_offset and not shape.has_limit):
         return False
-    if shape.after is not None and len(shape.after) != len(shape.order):
+    if shape.after is not None and (not shape.order or len(shape.after) != len(shape.order)):
         return False
     if shape.keys and shape.keys != tuple(term.column for term in shape.order):
         return False
