@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from lensway import limits
 from lensway.api.envelope import error_body
@@ -54,6 +54,23 @@ class _Wire:
         cycle = self._response()
         return cycle is not None and cycle.flow.write_paused
 
+    async def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | memoryview) -> None:
+        """Write a whole answer at once. Its length is among the headers; names and values are our own."""
+        cycle = self._response()
+        if cycle is None:
+            return
+        if cycle.flow.write_paused:
+            await cycle.flow.drain()
+        if cycle.disconnected:
+            return
+        assert not cycle.response_started, "a response is sent once"
+        cycle.response_started = True
+        head = [b"%s: %s\r\n" % header for header in (*cycle.default_headers, *headers)]
+        if not cycle.keep_alive:
+            head.append(b"connection: close\r\n")
+        cycle.transport.writelines((b"".join((STATUS_LINE[status], *head, b"\r\n")), body))
+        _end(cycle)
+
     async def drained(self) -> None:
         """Return when the caller has taken all but a little of what was written, or is gone."""
         cycle = self._response()
@@ -67,11 +84,7 @@ class _Wire:
             return
         assert cycle.chunked_encoding, "trailers follow chunks"
         cycle.transport.write(b"0\r\n%s\r\n" % b"".join(b"%s: %s\r\n" % trailer for trailer in trailers))
-        cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
+        _end(cycle)
 
     def cut(self) -> None:
         """End the response without its last chunk. What was written still goes out, if the caller takes it."""
@@ -90,6 +103,14 @@ class _Wire:
         if cycle is not None:
             cycle.disconnected = True
             self._connection.abort()
+
+
+def _end(cycle: RequestResponseCycle) -> None:
+    cycle.response_complete = True
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
 
 
 class Connection(HttpToolsProtocol):

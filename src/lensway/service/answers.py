@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from lensway.service.wire import WIRE, Wire
 
 _JSON: Final = (b"content-type", b"application/json")
 
@@ -18,3 +21,8 @@ class Page(Response):
         self.background = None
         self.body = body
         self.raw_headers = [*headers, _JSON, (b"content-length", b"%d" % len(body))]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; returns when it is written."""
+        wire: Wire = scope[WIRE]
+        await wire.answer(self.status_code, self.raw_headers, self.body)

@@ -10,7 +10,7 @@ WIRE: Final = "lensway.wire"
 
 
 class Wire(Protocol):
-    """The connection below one response. After `finish`, `cut` or `abort` the response is over."""
+    """The connection below one response. After `answer`, `finish`, `cut` or `abort` the response is over."""
 
     @property
     def is_gone(self) -> bool:
@@ -19,6 +19,10 @@ class Wire(Protocol):
     @property
     def is_blocked(self) -> bool:
         """True while the caller does not take what was written."""
+
+    async def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | memoryview) -> None:
+        """Write a whole answer at once, instead of sending it in parts: what goes out in one packet costs one system call here
+        and wakes the caller once. Its length is among the headers; names and values are our own."""
 
     async def drained(self) -> None:
         """Return when the caller has taken all but a little of what was written, or is gone."""
