@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
+from lensway.bridges.work import encode_probes
 from lensway.protocol.frames import (
     AssignedSource,
     AssignmentInForce,
@@ -23,10 +26,12 @@ from lensway.protocol.frames import (
     Refuse,
     RefuseReason,
 )
+from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import plan_probe
+from lensway.query.planner import RowsRequest, plan_export, plan_probe
 from lensway.testing.deployment import Process, clean_environment
 from lensway.testing.hostile_gateway import Conversation, HostileGateway
+from lensway.testing.postgres import Database
 
 pytestmark = pytest.mark.acceptance
 
@@ -125,6 +130,39 @@ def test_the_local_policy_has_the_last_word(runner_of, tmp_path: pathlib.Path) -
 
     with HostileGateway(script) as gateway:
         runner_of(gateway, LENSWAY_SOURCE_MAIN_URL="postgresql://a:b@127.0.0.1:1/c", LENSWAY_RUNNER_POLICY=str(policy))
+        gateway.wait()
+
+
+def test_a_connection_test_is_under_the_local_policy_and_reads_no_row(
+    runner_of, tmp_path: pathlib.Path, database: Database
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('tables = ["public.invoices"]\n')
+    asyncio.run(database.execute("CREATE TABLE orders (id int)", "CREATE TABLE invoices (id int)"))
+    fields = {"id": Field(name="id", type=FieldType.INTEGER, column="id", primary_key=True)}
+    invoices = LensDefinition(name="invoices", table="public.invoices", fields=fields)
+    rows = plan_export(invoices, RowsRequest(), capabilities_of("postgres")).encode()
+
+    async def lenses_of(gateway: Conversation, job: int, *plans: bytes) -> dict:
+        await gateway.say(offer(job, "src_a", kind=JobKind.TEST, payload=encode_probes(plans), deadline_ms=10_000))
+        report = msgspec.json.decode((await gateway.next(End)).tail)
+        assert [stage["ok"] for stage in report["stages"][3:6]] == [True, True, True]
+        assert report["ok"] is report["stages"][-1]["ok"]
+        return report["stages"][-1]
+
+    async def script(gateway: Conversation) -> None:
+        await gateway.say(ASSIGNED)
+        await gateway.next(AssignmentInForce)
+        assert (await lenses_of(gateway, 1, plan_probe(invoices).encode()))["ok"]
+        refused = await lenses_of(gateway, 2, plan_probe(invoices).encode(), PLAN)
+        assert (refused["ok"], refused["error"]) == (False, "refused_by_runner")
+        assert "'orders'" in refused["hint"]
+        assert "public.orders" in refused["hint"]
+        await gateway.say(offer(3, "src_a", kind=JobKind.TEST, payload=encode_probes([rows])))
+        assert b"invalid_request" in (await gateway.next(Fail)).failure
+
+    with HostileGateway(script) as gateway:
+        runner_of(gateway, LENSWAY_SOURCE_MAIN_URL=database.reader_url, LENSWAY_RUNNER_POLICY=str(policy))
         gateway.wait()
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Hashable
+from typing import Any
 
+import msgspec
 import pytest
 
 from lensway.ids import InstanceId
 from lensway.protocol import codec, frames
 from lensway.protocol.transport import Transport
+from lensway.query.result import ResultEnd
 from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.policy import LocalPolicy
@@ -48,12 +52,28 @@ class Witness:
     def step(self, _place: str) -> None: ...
 
 
+class Keeper(FakeLibrary):
+    """Knows of which settings something is open."""
+
+    def __init__(self, witness: Witness) -> None:
+        super().__init__("here", witness, {})
+        self.open: set[Hashable] = set()
+
+    async def perform(self, key: Hashable, *rest: Any, **more: Any) -> ResultEnd:
+        self.open.add(key)
+        return await super().perform(key, *rest, **more)
+
+    async def forget(self, key: Hashable) -> None:
+        self.open.discard(key)
+
+
 class Connected:
     """A runner that serves the source `src_main`, and the gateway's end of its link."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self.link = MemoryLink(loop, lambda: 0.001)
         self.witness = Witness()
+        self.library = Keeper(self.witness)
         self.process = VirtualProcess(loop)
         self.decoder = codec.Decoder()
 
@@ -66,8 +86,8 @@ class Connected:
             instance=InstanceId("one"),
             capacity=4,
             dial=dial,
-            library=FakeLibrary("here", self.witness, {}),
-            local=LocalCredentials({"LENSWAY_SOURCE_MAIN_HOST": "x"}),
+            library=self.library,
+            local=LocalCredentials({"LENSWAY_SOURCE_MAIN_HOST": "x", "LENSWAY_SOURCE_OTHER_HOST": "y"}),
             policy=LocalPolicy(),
             clock=self.process,
             chance=lambda: 0.5,
@@ -138,6 +158,32 @@ def test_i6_an_attempt_that_is_cancelled_before_its_first_step_is_answered_and_n
     assert [frame.job for frame in said if isinstance(frame, frames.Fail)] == [1]
     assert [frame.job for frame in said if isinstance(frame, frames.End)] == [2]
     assert connected.witness.begun == [2]
+
+
+@pytest.mark.parametrize("ends", ["by itself", "with the link"])
+def test_the_settings_of_a_source_that_is_only_tested_stay_no_longer_than_the_test(ends: str) -> None:
+    loop = VirtualLoop()
+    connected = Connected(loop)
+    open_at: list[int] = []
+
+    def test_of(job: int, name: str, milliseconds: int) -> frames.Offer:
+        spec = frames.AssignedSource(source=f"src_{name}", name=name, bridge="postgres", config_version=0)
+        ask = encode_ask(Ask(job=job, parts=1, size=40, milliseconds=milliseconds))
+        changed = {"kind": frames.JobKind.TEST, "source": spec.source, "spec": spec, "payload": ask}
+        return msgspec.structs.replace(offer(job), **changed)
+
+    async def story() -> None:
+        async with connected as runner:
+            await runner.send(test_of(1, "main", 100), test_of(2, "other", 300))
+            await asyncio.sleep(0.2)
+            open_at.append(len(connected.library.open))
+            if ends == "with the link":
+                runner.link.cut()
+            await asyncio.sleep(0.5)
+            open_at.append(len(connected.library.open))
+
+    run_virtual(story(), loop)
+    assert open_at == [2, 1], "what is assigned stays open, what was only tested does not"
 
 
 async def unread(link: MemoryLink) -> list[bytes]:

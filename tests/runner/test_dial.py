@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http
 import pathlib
 import socket
 import ssl
 from collections.abc import AsyncIterator
 
 import pytest
-from websockets.asyncio.server import Server, serve
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from lensway.compose.websocket import WebSocketTransport
 from lensway.protocol.version import SUBPROTOCOL
@@ -29,7 +31,7 @@ async def gateway(tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
         yield next(iter(server.sockets)).getsockname()[1]
 
 
-def dialer(port: int, *answers: list[str] | None, ca_file: pathlib.Path | None = None, scheme: str = "ws") -> Dialer:
+def dialer(port: int, *answers: list[str] | None, scheme: str = "ws", **environment: str) -> Dialer:
     """One whose resolver gives these answers in turn; None is a failure."""
     left = iter(answers)
 
@@ -45,7 +47,7 @@ def dialer(port: int, *answers: list[str] | None, ca_file: pathlib.Path | None =
             "LENSWAY_RUNNER_TOKEN": "rk_" + "a" * 43,
             "LENSWAY_GATEWAY_URL": f"{scheme}://localhost:{port}/connect",
         }
-        | ({} if ca_file is None else {"LENSWAY_CA_FILE": str(ca_file)}),
+        | environment,
         insecure=True,
     )
     return Dialer(settings, WebSocketTransport, resolve)
@@ -70,6 +72,42 @@ def test_a_name_that_was_never_looked_up_is_said_so() -> None:
     assert not caught.value.is_final
 
 
+@pytest.mark.parametrize("location", ["ws://127.0.0.2:1/connect", "https://login.example/", "/elsewhere"])
+def test_whoever_answers_with_another_place_is_no_gateway(location: str) -> None:
+    def redirect(connection: ServerConnection, _request: Request) -> Response:
+        response = connection.respond(http.HTTPStatus.FOUND, "")
+        response.headers["Location"] = location
+        return response
+
+    async def run() -> None:
+        server = await serve(lambda _connection: None, "127.0.0.1", 0, process_request=redirect)
+        async with server:
+            with pytest.raises(DialError) as caught:
+                await dialer(next(iter(server.sockets)).getsockname()[1], ["127.0.0.1"])()
+        assert (caught.value.cause, caught.value.is_final) == ("handshake", False)
+
+    asyncio.run(run())
+
+
+def test_a_token_file_that_is_being_written_is_read_again_later(tmp_path: pathlib.Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("rk_" + "a" * 43)
+
+    async def run() -> None:
+        async with gateway() as port:
+            dial = dialer(port, ["127.0.0.1"], ["127.0.0.1"], ["127.0.0.1"], LENSWAY_RUNNER_TOKEN_FILE=str(token))
+            token.write_text("")
+            with pytest.raises(DialError) as caught:
+                await dial()
+            assert (caught.value.cause, caught.value.is_final) == ("token", False)
+            assert "LENSWAY_RUNNER_TOKEN_FILE" in caught.value.hint
+            token.write_text("rk_" + "b" * 43)
+            transport = await dial()
+            await transport.close()
+
+    asyncio.run(run())
+
+
 def test_a_certificate_that_nobody_vouches_for_is_refused_with_the_variable_that_helps(tmp_path: pathlib.Path) -> None:
     write_certificate(tmp_path)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -81,7 +119,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_with_the_variable_that
                 await dialer(port, ["127.0.0.1"], scheme="wss")()
             assert (caught.value.cause, caught.value.is_final) == ("certificate", False)
             assert "LENSWAY_CA_FILE" in caught.value.hint
-            transport = await dialer(port, ["127.0.0.1"], ca_file=tmp_path / "server.crt", scheme="wss")()
+            transport = await dialer(port, ["127.0.0.1"], scheme="wss", LENSWAY_CA_FILE=str(tmp_path / "server.crt"))()
             await transport.close()
 
     asyncio.run(run())

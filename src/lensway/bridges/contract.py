@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -30,7 +30,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``deadline`` is on the monotonic clock of this process. ``tag`` stands as a comment in the statement (``job/attempt``), so
     that the database's own log is a witness. ``is_export`` chooses the connections that exports may use. ``watch`` notes when
-    the statement ran, for a job that is traced.
+    the statement ran, for a job that is traced. ``allows_table`` is what a connection test is told of the policy of whoever
+    executes it: may plans read ``schema.table``; None is every one.
     """
 
     deadline: float
@@ -39,6 +40,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tag: str
     is_export: bool = False
     watch: StatementWatch | None = None
+    allows_table: Callable[[str], bool] | None = None
 
 
 class Stage(enum.StrEnum):

@@ -15,10 +15,19 @@ from typing import Any, Final
 import msgspec
 
 from lensway import limits
-from lensway.bridges.contract import AddressPolicy, Bridge, Execution, OpenSource, RowSink
+from lensway.bridges.contract import (
+    AddressPolicy,
+    Bridge,
+    ConnectionReport,
+    Execution,
+    OpenSource,
+    RowSink,
+    Stage,
+    StageResult,
+)
 from lensway.errors import ErrorCode, LenswayError
 from lensway.observe.trace import StatementWatch
-from lensway.query.plan import Plan, decode_shape
+from lensway.query.plan import Constant, Plan, decode_shape
 from lensway.query.result import ResultEnd
 
 _BRIDGES: Final[Mapping[str, tuple[str, str]]] = {
@@ -189,8 +198,7 @@ async def _perform(source: OpenSource, kind: str, payload: bytes, execution: Exe
                 return await _watched(execution.watch, source, plan, execution, sink)
             return await source.run(plan, execution, sink)
         case "test":
-            report = await source.test(_probes(payload), deadline=deadline)
-            return await _document(report, sink)
+            return await _document(await _tested(source, _probes(payload), execution), sink)
         case "tables":
             return await _document(await source.tables(deadline=deadline), sink)
         case "table":
@@ -202,11 +210,28 @@ async def _perform(source: OpenSource, kind: str, payload: bytes, execution: Exe
             raise LenswayError(ErrorCode.INVALID_REQUEST, "unknown kind of job")
 
 
+async def _tested(source: OpenSource, probes: Sequence[Plan], execution: Execution) -> ConnectionReport:
+    """What the test finds. A lens whose table the policy forbids is not read, and fails the last stage as queries would fail."""
+    allows = execution.allows_table
+    shapes = [(decode_shape(plan.shape), plan) for plan in probes]
+    forbidden = [] if allows is None else [shape for shape, _ in shapes if not allows(shape.full_table)]
+    report = await source.test([plan for shape, plan in shapes if shape not in forbidden], deadline=execution.deadline)
+    if not forbidden or not report.ok:
+        return report
+    first = forbidden[0]
+    refused = StageResult(
+        stage=Stage.LENSES,
+        ok=False,
+        error=ErrorCode.REFUSED_BY_RUNNER.value,
+        hint=f"Lens '{first.lens}': the local policy of the runner does not allow the table {first.full_table}.",
+    )
+    return msgspec.structs.replace(report, ok=False, stages=[*report.stages[:-1], refused])
+
+
 async def _watched(
     watch: StatementWatch, source: OpenSource, plan: Plan, execution: Execution, sink: RowSink
 ) -> ResultEnd:
-    shape = decode_shape(plan.shape)
-    watch.table = f"{shape.schema}.{shape.table}" if shape.schema else shape.table
+    watch.table = decode_shape(plan.shape).full_table
     watch.started_at = time.monotonic()
     try:
         end = await source.run(plan, execution, sink)
@@ -235,7 +260,10 @@ def _probes(payload: bytes) -> list[Plan]:
         encoded = _PROBES.decode(payload)
     except (msgspec.MsgspecError, ValueError):
         raise LenswayError(ErrorCode.INVALID_REQUEST, "the payload of the test is malformed") from None
-    return [Plan.decode(plan) for plan in encoded]
+    plans = [Plan.decode(plan) for plan in encoded]
+    if any(decode_shape(plan.shape).where != Constant(False) for plan in plans):
+        raise LenswayError(ErrorCode.INVALID_REQUEST, "the plans of a test must read no row")
+    return plans
 
 
 def _name(payload: bytes) -> str:

@@ -133,6 +133,11 @@ class Shape(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     with_total: bool = False
     params: int = 0
 
+    @property
+    def full_table(self) -> str:
+        """``schema.table``, or ``table`` where no schema is said."""
+        return f"{self.schema}.{self.table}" if self.schema else self.table
+
 
 class Plan(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A shape as bytes, the values, and the page. ``limit`` None is every row."""

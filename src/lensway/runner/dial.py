@@ -87,13 +87,16 @@ class Dialer:
             raise DialError(
                 "refused", "Nothing listens there; is the server up, and is this its gateway port?"
             ) from None
-        except (InvalidHandshake, InvalidURI, ProxyError):
+        except LenswayError as error:
+            # The token's file is being written, or is gone for now.
+            raise DialError("token", str(error)) from None
+        except (OSError, UnicodeError) as error:
+            cause = "unknown_host" if isinstance(error, (socket.gaierror, UnicodeError)) else "unreachable"
+            raise DialError(cause, "Look at LENSWAY_GATEWAY_URL, DNS and the network.") from None
+        except (InvalidHandshake, InvalidURI, ProxyError, ValueError):  # ValueError: it sends us to another host
             raise DialError(
                 "handshake", "What answers there is not a Lensway gateway (or a proxy is in between)."
             ) from None
-        except OSError as error:
-            cause = "unknown_host" if isinstance(error, socket.gaierror) else "unreachable"
-            raise DialError(cause, "Look at LENSWAY_GATEWAY_URL, DNS and the network.") from None
         return self._transport_of(connection)
 
     async def _connect(self) -> ClientConnection:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import structlog
 
@@ -102,6 +102,7 @@ class Jobs:
         outbox: Outbox,
         wake: Callable[[], None],
         report: Callable[[], None],
+        forget: Callable[[Hashable], None],
         tracer: Tracer | None = None,
     ) -> None:
         self._library = library
@@ -112,6 +113,7 @@ class Jobs:
         self._outbox = outbox
         self._wake = wake
         self._report = report
+        self._forget_source = forget
         self._tracer = tracer
         self._attempts: OrderedDict[tuple[int, int], _Attempt] = OrderedDict()
         self._done_lately: list[_Attempt] = []
@@ -159,10 +161,9 @@ class Jobs:
             return RefuseReason.BUSY, ""
         if offer.kind in _PLAN_KINDS and self._policy.tables is not None:
             try:
-                shape = decode_shape(Plan.decode(offer.payload).shape)
+                table = decode_shape(Plan.decode(offer.payload).shape).full_table
             except LenswayError:
                 return None, ""  # executing says what is wrong with it
-            table = f"{shape.schema}.{shape.table}" if shape.schema else shape.table
             if not self._policy.allows_table(table):
                 return RefuseReason.POLICY, f"the local policy does not allow the table {table}"
         return None, ""
@@ -204,6 +205,7 @@ class Jobs:
             await asyncio.wait(tasks, timeout=limits.CANCEL_SECONDS + 1.0)
         for attempt in self._attempts.values():
             attempt.close()
+            self._drop_unassigned(attempt)
         self._attempts.clear()
         self._done_lately.clear()
         self._idle.set()
@@ -271,6 +273,12 @@ class Jobs:
         self._attempts.pop((attempt.offer.job, attempt.offer.attempt), None)
         if attempt.trace is not None:
             attempt.trace.over(attempt.offer, attempt.served.name, attempt.stream.sent_bytes)
+        self._drop_unassigned(attempt)
+
+    def _drop_unassigned(self, attempt: _Attempt) -> None:
+        """The settings of a source that was only tested, not assigned, stay no longer than the test."""
+        if attempt.offer.kind is JobKind.TEST and not self._sources.is_used(attempt.served.key):
+            self._forget_source(attempt.served.key)
 
     # --- execution ----------------------------------------------------------------------------------------------------------
 
@@ -286,6 +294,7 @@ class Jobs:
                 tag=f"{offer.request or offer.job}/{offer.attempt}",
                 is_export=offer.kind is JobKind.EXPORT,
                 watch=None if attempt.trace is None else attempt.trace.statement,
+                allows_table=self._policy.allows_table,
             )
             end = await self._library.perform(
                 served.key,

@@ -146,6 +146,7 @@ class Session:
             outbox=self._outbox,
             wake=self._to_send.set,
             report=self._report_soon,
+            forget=parts.forget,
             tracer=parts.tracer,
         )
 

@@ -94,6 +94,10 @@ class AssignedSources:
         """The assigned source of this id."""
         return self._served.get(source)
 
+    def is_used(self, key: Hashable) -> bool:
+        """True when an assigned source has these settings."""
+        return any(served.key == key for served in self._served.values())
+
     def apply(self, sources: Sequence[AssignedSource], opener: Opener) -> list[Hashable]:
         """Make this set the one in force; the keys of settings that are not used any more."""
         names = [source.name for source in sources]
