@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from lensway import limits
 from lensway.auth.sealing import InstanceKeys
 from lensway.catalog.records import Runner, RunnerToken
 from lensway.dispatch.events import Ended, SessionLost
@@ -69,7 +70,12 @@ class Dispatch:
 class Bench:
     """A link, and the runner's end of it in the hands of the test."""
 
-    def __init__(self, loop: VirtualLoop, gateway_end: type[MemoryTransport] = MemoryTransport) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        gateway_end: type[MemoryTransport] = MemoryTransport,
+        sets: type[AssignmentSets] = AssignmentSets,
+    ) -> None:
         self.wire = MemoryLink(loop, lambda: 0.001)
         self.gateway_end = gateway_end(self.wire, sends=self.wire.to_runner, receives=self.wire.to_gateway)
         self.dispatch = Dispatch()
@@ -78,7 +84,7 @@ class Bench:
             self.gateway_end,
             RUNNER,
             dispatch=self.dispatch,
-            sets=AssignmentSets(MemoryStore(), process),
+            sets=sets(MemoryStore(), process),
             clock=process,
             address="",
             token_hash=TOKEN.hash,
@@ -214,3 +220,46 @@ def test_heartbeats_of_sessions_that_opened_together_are_spread_and_stay_so_when
         assert isinstance(beat, Send)
         assert stood_still_until < (session.next_wake() or 0.0) <= stood_still_until + interval
     assert most_in_one_twentieth() <= 6
+
+
+@pytest.mark.parametrize("end", ["dispatch gives it up", "it is revoked"])
+def test_a_link_that_is_over_ends_within_a_second_although_its_peer_takes_nothing(end: str, loop: VirtualLoop) -> None:
+    async def story() -> bool:
+        bench = Bench(loop)
+        await bench.say(HELLO)
+        bench.wire.freeze(to_gateway=True, to_runner=True)
+        while bench.gateway_end.is_ready:
+            bench.link.go_away(10)
+            await asyncio.sleep(0.01)
+        bench.link.go_away(10)
+        await asyncio.sleep(0.01)
+        if end == "it is revoked":
+            bench.link.finish(frames.CloseReason.REVOKED)
+        else:
+            bench.link.close("heartbeat_lost")
+        await asyncio.sleep(1.0)
+        is_over = bench.serving.done()
+        bench.serving.cancel()
+        await asyncio.wait([bench.serving])
+        return is_over
+
+    assert run_virtual(story(), loop)
+
+
+def test_dispatch_never_hears_of_a_runner_whose_set_cannot_be_said(loop: VirtualLoop) -> None:
+    too_large = frames.AssignedSource(
+        source="src", name="x" * limits.CONTROL_FRAME_BYTES_MAX, bridge="b", config_version=0
+    )
+
+    class TooLarge(AssignmentSets):
+        def set_of(self, runner: Runner, public_key: bytes) -> tuple[frames.AssignedSource, ...]:
+            return (too_large,)
+
+    async def story() -> list[object]:
+        bench = Bench(loop, sets=TooLarge)
+        await bench.say(HELLO)
+        await asyncio.wait([bench.serving], timeout=2)
+        assert bench.serving.done()
+        return bench.dispatch.events
+
+    assert run_virtual(story(), loop) == []

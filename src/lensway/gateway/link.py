@@ -211,12 +211,16 @@ class Link:
             self._to_send.set()
 
     def _set_timer(self) -> None:
-        """Be called when the machine wants to be, and at no other time."""
+        """Be called when the machine wants to be, and at no other time. One that is over is cut soon, whatever it waits for."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._over_cause is not None:
+            # A writer whose peer takes nothing would wait on, and with it the link.
+            self._timer = self._loop.call_later(limits.FAREWELL_SECONDS, self._transport.abort)
+            return
         wake = self._session.next_wake()
-        if wake is not None and self._over_cause is None:
+        if wake is not None:
             pause = max(0.0, wake - self._clock.monotonic())
             self._timer = self._loop.call_later(pause, self._on_time)
 
@@ -237,6 +241,7 @@ class Link:
     def _fail(self, error: Exception) -> None:
         _log.error("link failed", runner=self.runner.name, error=type(error).__name__, exc_info=error)
         self._is_gone("internal")
+        self._set_timer()
         self._to_send.set()
 
     def _is_token_good(self) -> bool:
@@ -321,11 +326,13 @@ class Link:
         timings = self._dispatch.fleet.timings_for_next()
         self._say(Admit(self._welcome(hello, version, session, timings)))
         self._set_timer()
-        self.session_id = session
         # The set stands in the lane before the first offer can.
         self.push_set()
         if self.runner.is_draining:
             self._order_drain()
+        if self._over_cause is not None:
+            return  # its set cannot be said: dispatch never hears of it
+        self.session_id = session
         facts = SessionFacts(
             session=session,
             environment=self.runner.environment,
