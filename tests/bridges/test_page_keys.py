@@ -74,4 +74,4 @@ def test_pages_over_large_integers_of_sqlite(tmp_path: pathlib.Path) -> None:
         rows = list(enumerate((*INTEGERS, *INTEGERS), start=1))
         connection.executemany("INSERT INTO integers VALUES (?, ?)", rows)
     connection.close()
-    asyncio.run(check_pages({"path": str(path)}, "sqlite", "integers", ("json",), 2 * len(INTEGERS)))
+    asyncio.run(check_pages({"path": str(path)}, "sqlite", "integers", ("json", "arrow"), 2 * len(INTEGERS)))

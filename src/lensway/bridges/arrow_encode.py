@@ -162,6 +162,11 @@ def _plain(values: list[Any], type: Any) -> Any:
     return pa.array(values, type)
 
 
+def _doubles(values: list[Any], type: Any) -> Any:
+    # Of a large integer, Arrow has the nearest double: it refuses to round one itself.
+    return pa.array([None if value is None else float(value) for value in values], type)
+
+
 def _parsed(values: list[Any], type: Any) -> Any:
     return pa.array(values, pa.utf8()).cast(type)
 
@@ -188,7 +193,7 @@ def _documents(values: list[Any], type: Any) -> Any:
 _MAKERS: Final[Mapping[FieldType, Callable[[list[Any], Any], Any]]] = {
     FieldType.TEXT: _plain,
     FieldType.INTEGER: _plain,
-    FieldType.NUMBER: _plain,
+    FieldType.NUMBER: _doubles,
     FieldType.DECIMAL: _plain,
     FieldType.BOOLEAN: _plain,
     FieldType.DATE: _parsed,

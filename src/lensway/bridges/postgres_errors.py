@@ -29,7 +29,7 @@ _QUERY: Final = {
     "0A000": (
         "unsupported",
         "The database cannot do this with a column of that kind",
-        "Patterns on a column with a nondeterministic collation need PostgreSQL 18.",
+        "A pattern on a column with a nondeterministic collation, for one, needs PostgreSQL 18.",
     ),
     "22P02": ("invalid_value", "A value of the query does not fit the type of its column", None),
     "22003": ("out_of_range", "A value of the query is out of the range of its column's type", None),

@@ -70,7 +70,9 @@ def _wanted(accept: str | None, accept_encoding: str | None, offered: tuple[str,
 def _has_parameter(chosen: Chosen) -> bool:
     """Whether the parameter of the type is there. Raises LenswayError NOT_ACCEPTABLE for a value that nobody knows: who asked for
     an end record must not take its absence for a cut, nor the other way round."""
-    name, value = _PARAMETERS.get(chosen.name, ("", ""))
+    if chosen.name not in _PARAMETERS:
+        return False
+    name, value = _PARAMETERS[chosen.name]
     found = chosen.parameters.get(name)
     if found not in (None, value):
         raise LenswayError(
