@@ -55,10 +55,13 @@ def ended(result: bytes, tail: bytes):
     ids=["no end mark", "rubbish", "another shape", "negative", "a key of another shape"],
 )
 def test_an_end_mark_that_cannot_be_true_is_runner_failed(stage, hostile, result: bytes, tail: bytes) -> None:
-    with hostile(ended(result, tail)):
+    with hostile(ended(result, tail)) as liar:
         wait_connected(stage)
-        answer = stage.query()
-        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "runner_failed"), answer.text
+        for _ in range(2):  # what follows the first answer in the server is done too
+            answer = stage.query()
+            assert (answer.status_code, answer.json()["error"]["code"]) == (502, "runner_failed"), answer.text
+        assert len(liar.offers) == 2
+        assert not liar.is_over
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import os
 import pathlib
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -337,9 +337,7 @@ def _watch(metrics: Metrics, store: SqliteStore, dispatcher: Dispatcher) -> None
 
 def _recorder(metrics: Metrics, ring: RequestRing) -> Callable[[JobRecord, bytes], None]:
     def record(done: JobRecord, result: bytes) -> None:
-        entry = ring.get(done.request)
-        if entry is not None:
-            entry.record = done
+        ring.over(done)
         metrics.job(_job_times(done, result))
 
     return record
@@ -348,7 +346,9 @@ def _recorder(metrics: Metrics, ring: RequestRing) -> Callable[[JobRecord, bytes
 def _job_times(done: JobRecord, result: bytes) -> JobTimes:
     placed = done.placed_at()
     start, total = done.submitted_at, (done.ended_at or done.submitted_at) - done.submitted_at
-    cancels = [attempt.cause[len(_STOPPED) :] for attempt in done.attempts if attempt.cause.startswith(_STOPPED)]
+    cancels: Sequence[str] = ()
+    if done.outcome != "completed" or len(done.attempts) > 1:
+        cancels = [attempt.cause[len(_STOPPED) :] for attempt in done.attempts if attempt.cause.startswith(_STOPPED)]
     if placed is None or placed.accepted_at is None:
         return JobTimes("inline", done.outcome, total, cancels=cancels)
     return JobTimes(
@@ -358,10 +358,18 @@ def _job_times(done: JobRecord, result: bytes) -> JobTimes:
         dispatch=placed.offered_at - start,
         accept=placed.accepted_at - placed.offered_at,
         first_row=None if placed.first_row_at is None else placed.first_row_at - start,
-        rows=decode_end(result).rows if result else 0,
+        rows=_rows_of(result),
         bytes=done.bytes,
         cancels=cancels,
     )
+
+
+def _rows_of(result: bytes) -> int:
+    """The rows that an end mark counts; none where it cannot be read, which the caller of the job is told."""
+    try:
+        return decode_end(result).rows if result else 0
+    except LenswayError:
+        return 0
 
 
 def _runner_states(snapshot: Snapshot, dispatcher: Dispatcher) -> Iterator[tuple[str, str, bool]]:

@@ -9,7 +9,7 @@ from lensway.fleet import CandidateNote
 from lensway.ids import EnvironmentId, InstanceId, JobId, RequestId, RunnerId, SessionId, SourceId
 
 
-class AttemptRecord(msgspec.Struct, kw_only=True, gc=False):
+class AttemptRecord(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     """One offer and what followed. ``runner`` None is inline. ``cause`` is a closed word, with a code behind a colon where it
     has one: ``ended``, ``refused:busy``, ``unanswered``, ``lost:closed``, ``failed:QUERY_TIMEOUT``, ``handed_back``,
     ``stopped:deadline``, ``stopped:caller_gone``, ``stopped:stalled``."""
@@ -27,7 +27,7 @@ class AttemptRecord(msgspec.Struct, kw_only=True, gc=False):
     cause: str = ""
 
 
-class JobRecord(msgspec.Struct, kw_only=True, gc=False):
+class JobRecord(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     """One job from submission to outcome. ``attempts`` are all offers in order; ``executed`` counts the accepted ones.
 
     ``undecided`` is the last decision that found nobody (why the job waited, was queued, or failed); ``outcome`` is

@@ -62,7 +62,7 @@ REVIVABLE = frozenset({Verdict.SUSPECT, Verdict.DRAINING, Verdict.UNANSWERED, Ve
 """Connected and perhaps able again in a moment."""
 
 
-class CandidateNote(msgspec.Struct, frozen=True, gc=False):
+class CandidateNote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One candidate and the verdict on it. ``session`` is None for a runner without one; ``score`` where it was compared."""
 
     runner: RunnerId

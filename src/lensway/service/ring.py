@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import datetime
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from lensway import limits
 from lensway.dispatch.records import AttemptRecord, JobRecord
 from lensway.fleet import CandidateNote
-from lensway.ids import EnvironmentId, KeyId, RequestId
+from lensway.ids import EnvironmentId, KeyId, RequestId, new_request_id
 
 
-class RequestEntry(msgspec.Struct, kw_only=True, gc=False):
-    """One request: who asked for what, and the record of its job as it goes."""
+class RequestEntry(msgspec.Struct, kw_only=True, array_like=True, gc=False):
+    """One request: who asked for what, and the record of its job once that is over."""
 
     id: str
     environment: EnvironmentId
@@ -29,25 +29,56 @@ class RequestEntry(msgspec.Struct, kw_only=True, gc=False):
 
 
 class RequestRing:
-    """The latest requests, by id."""
+    """The latest requests, by id.
+
+    What is over is kept as bytes: a dozen objects for each of thousands of requests would make every new request take, and give
+    back, memory that no cache has seen for a long time, which cost more than anything else that a short query does here.
+    """
 
     def __init__(self, entries_max: int = limits.REQUEST_RING_ENTRIES) -> None:
-        self._entries: OrderedDict[str, RequestEntry] = OrderedDict()
-        self._entries_max = entries_max
+        self._running: dict[str, RequestEntry] = {}
+        self._over: deque[bytes] = deque(maxlen=entries_max)
 
     def add(self, entry: RequestEntry) -> None:
-        """Remember a request; the oldest one is forgotten when there are too many."""
-        self._entries[entry.id] = entry
-        if len(self._entries) > self._entries_max:
-            self._entries.popitem(last=False)
+        """Remember a request whose job begins."""
+        self._running[entry.id] = entry
+
+    def over(self, record: JobRecord) -> None:
+        """The job of a request has its outcome; what was over first is forgotten when there are too many. Does nothing for a
+        job that is no request's."""
+        entry = self._running.pop(record.request, None)
+        if entry is not None:
+            entry.record = record
+            self._over.append(entry.id.encode() + _ENCODER.encode(entry))
 
     def get(self, id: str) -> RequestEntry | None:
         """The request of this id."""
-        return self._entries.get(id)
+        if (entry := self._running.get(id)) is not None:
+            return entry
+        wanted = id.encode(errors="replace")
+        if len(wanted) != _ID_BYTES:
+            return None
+        for packed in reversed(self._over):
+            if packed.startswith(wanted) and (entry := _unpacked(packed)).id == id:
+                return entry
+        return None
 
     def newest(self, environment: EnvironmentId) -> Iterator[RequestEntry]:
-        """The requests of an environment, newest first."""
-        return (entry for entry in reversed(self._entries.values()) if entry.environment == environment)
+        """The requests of an environment: those that run, newest first, then those that are over, latest end first."""
+        yield from (entry for entry in reversed(self._running.values()) if entry.environment == environment)
+        wanted = environment.encode()
+        for packed in reversed(self._over):
+            if wanted in packed and (entry := _unpacked(packed)).environment == environment:
+                yield entry
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(RequestEntry)
+_ID_BYTES: Final = len(new_request_id())
+
+
+def _unpacked(packed: bytes) -> RequestEntry:
+    return _DECODER.decode(memoryview(packed)[_ID_BYTES:])
 
 
 def request_document(
