@@ -291,7 +291,7 @@ PLANTED: Final = (
     Planted(
         "unanswered offers wait for ever",
         _ROUTING,
-        "job.phase_due = None if session is None else now + limits.OFFER_TIMEOUT_SECONDS",
+        "job.phase_due = now + limits.OFFER_TIMEOUT_SECONDS",
         "job.phase_due = None",
         (FAILOVER,),
     ),

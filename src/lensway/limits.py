@@ -34,6 +34,8 @@ PAGE_BYTES_MAX: Final = 8 * MIB
 """A JSON page is held until it is complete, so it is bounded. A larger one is streamed, over HTTP/1.0 `limit_exceeded`."""
 PAGE_BYTES_TOTAL_MAX: Final = 128 * MIB
 """All JSON pages held by one node; beyond it they are streamed, over HTTP/1.0 `overloaded`."""
+TAKEN_AT_ONCE_BYTES_MAX: Final = 16 * KIB
+"""A complete result of this size counts as taken by its caller at once: no more than what waits for a caller in any case."""
 CURSOR_BYTES_MAX: Final = 16 * KIB
 QUERY_TIMEOUT_MS_DEFAULT: Final = 30_000
 QUERY_TIMEOUT_MS_MAX: Final = 3_600_000
@@ -46,6 +48,9 @@ HTTP_CONNECTIONS_MAX: Final = 4_096
 """Connections of callers; one more is answered `overloaded`. With what each may leave unread that is bounded memory."""
 HTTP_HEAD_BYTES_MAX: Final = 64 * KIB
 """Request line and headers; larger is `payload_too_large`."""
+PATHS_REMEMBERED_MAX: Final = 1_000
+"""Paths of requests whose routes are found at once."""
+PATHS_REMEMBERED_BYTES_MAX: Final = 256 * KIB
 HTTP_REQUEST_SECONDS_MAX: Final = 30.0
 """A caller that has not sent its whole request by then is dropped."""
 HTTP_IDLE_SECONDS: Final = 75
@@ -64,9 +69,6 @@ EXPORT_BYTES_DEFAULT: Final = 16 * GIB
 ROW_BYTES_DEFAULT: Final = 16 * MIB
 """One encoded row; a lens may lower or raise it up to ROW_BYTES_MAX."""
 ROW_BYTES_MAX: Final = 64 * MIB
-CALLER_WATCH_SECONDS: Final = 0.020
-"""From then on, or once more as long later, a request notices that its caller has gone; what is quicker is over before it could
-matter."""
 TRACE_STATE_CHARACTERS_MAX: Final = 512
 """A caller's `tracestate` that is passed on; the W3C asks for at least so much, and longer ones are left out."""
 TRACE_FLUSH_SECONDS: Final = 2.0

@@ -175,3 +175,32 @@ def test_a_caller_that_takes_nothing_of_it_is_cancelled_as_of_a_stream(seconds: 
         bench.wait(1.0)
         bench.alive(session)
     assert bench.code(job) == ("cancelled" if seconds >= limits.STALL_TIMEOUT_SECONDS else "")
+
+
+@pytest.mark.parametrize(("size", "is_taken"), [(0, True), (limits.TAKEN_AT_ONCE_BYTES_MAX, True), (None, False)])
+def test_a_small_result_counts_as_taken_when_it_is_complete(size: int | None, is_taken: bool) -> None:
+    """A larger one when its caller says so: until then it is held, and counted."""
+    bench = Bench("a")
+    bench.connect("a")
+    size = limits.TAKEN_AT_ONCE_BYTES_MAX + 1 if size is None else size
+    job, offer = begin(bench)
+    if size:
+        bench.rows(offer, b"x" * size)
+    bench.end(offer, size)
+    assert bench.outcome(job).is_taken is is_taken
+    assert bench.core.jobs_count == (0 if is_taken else 1)
+    assert bool(bench.core.held_bytes) is not is_taken
+    bench.give(Consumed(job, size))
+    assert (bench.core.jobs_count, bench.core.held_bytes) == (0, 0)
+
+
+def test_a_stream_whose_first_rows_were_taken_is_held_to_its_end() -> None:
+    bench = Bench("a")
+    bench.connect("a")
+    job, offer = begin(bench)
+    overflow(bench, offer)
+    bench.give(Consumed(job, 5 * len(PART)))
+    bench.end_with(offer, b"x", 5 * len(PART) + 1)
+    assert not bench.outcome(job).is_taken
+    bench.give(Consumed(job, 1))
+    assert bench.core.jobs_count == 0

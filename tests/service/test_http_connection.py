@@ -30,8 +30,8 @@ async def at_once(scope, receive, send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def connected(app) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
+async def connected(app, **options) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", **options)
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(config, state, {}, loop), "127.0.0.1", 0)
@@ -76,3 +76,100 @@ def test_an_answer_at_once_is_the_answer_in_parts() -> None:
     assert answers == asyncio.run(answers_of(in_parts))
     assert answers.count(b"HTTP/1.1 200 OK\r\n") == 3
     assert answers.endswith(b"connection: close\r\n\r\nok")
+
+
+def test_a_caller_that_goes_away_is_noticed_at_once_also_behind_requests_that_wait_their_turn() -> None:
+    gone: list[str] = []
+
+    async def serve(requests: bytes) -> None:
+        is_waiting, is_gone = asyncio.Event(), asyncio.Event()
+
+        async def waits(scope, receive, send) -> None:
+            await receive()
+            scope[WIRE].when_gone(lambda: (gone.append("told"), is_gone.set()))
+            is_waiting.set()
+            await is_gone.wait()
+            scope[WIRE].when_gone(lambda: gone.append("told again"))  # it is gone by now
+            scope[WIRE].when_gone(None)
+
+        async with connected(waits) as (_, writer):
+            writer.write(requests)
+            await is_waiting.wait()
+            writer.transport.abort()
+            async with asyncio.timeout(5):
+                await is_gone.wait()
+
+    for requests in (REQUEST, REQUEST * 3):
+        asyncio.run(serve(requests))
+        assert gone == ["told", "told again"]
+        gone.clear()
+
+
+def test_who_does_not_ask_to_be_told_of_its_caller_any_more_is_not() -> None:
+    gone: list[str] = []
+
+    async def answers(scope, receive, send) -> None:
+        scope[WIRE].when_gone(lambda: gone.append("told"))
+        scope[WIRE].when_gone(None)
+        await at_once(scope, receive, send)
+
+    async def serve() -> None:
+        async with connected(answers) as (reader, writer):
+            writer.write(REQUEST)
+            await reader.readuntil(b"ok")
+
+    asyncio.run(serve())
+    assert not gone
+
+
+def test_a_body_is_taken_at_once_when_all_of_it_is_there_and_once() -> None:
+    bodies: list[bytes | None] = []
+
+    async def takes(scope, receive, send) -> None:
+        wire = scope[WIRE]
+        body = wire.take_body()
+        bodies.append(body)
+        if body is None:
+            is_more = True
+            while is_more:
+                message = await receive()
+                is_more = message["more_body"]
+                bodies.append(message["body"])
+        bodies.append(wire.take_body())
+        await wire.answer(200, [(b"content-length", b"2")], b"ok")
+
+    async def serve() -> None:
+        async with connected(takes) as (reader, writer):
+            writer.write(REQUEST)
+            await reader.readuntil(b"ok")
+            assert bodies == [b"{}", None]
+            bodies.clear()
+            writer.write(REQUEST[:-1])
+            while bodies != [None, b"{"]:
+                await asyncio.sleep(0)
+            writer.write(REQUEST[-1:])
+            await reader.readuntil(b"ok")
+
+    asyncio.run(serve())
+    assert bodies == [None, b"{", b"}", None]
+
+
+def test_a_connection_that_asks_nothing_more_is_closed_and_one_that_waits_for_its_answer_is_not() -> None:
+    async def serve() -> tuple[float, float]:
+        loop = asyncio.get_running_loop()
+
+        async def slow(scope, receive, send) -> None:
+            await asyncio.sleep(0.6)
+            await at_once(scope, receive, send)
+
+        async with connected(slow, timeout_keep_alive=0.2) as (reader, writer):
+            asked = loop.time()
+            writer.write(REQUEST)
+            await reader.readuntil(b"ok")
+            answered = loop.time()
+            assert await reader.read() == b""
+            return answered - asked, loop.time() - answered
+
+    waited, idle = asyncio.run(serve())
+    assert waited >= 0.6
+    assert 0.15 <= idle < 5

@@ -6,7 +6,7 @@ import asyncio
 
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.work import ExecutionLibrary
-from lensway.dispatch.events import INLINE, Accepted, AttemptFailed, Event, JobRequest, Release, SendCancel, SendOffer
+from lensway.dispatch.events import INLINE, AttemptFailed, Event, JobRequest, Release, SendCancel, SendOffer
 from lensway.errors import ErrorCode
 from lensway.ids import EnvironmentId, JobId, RequestId, SourceId
 from lensway.service.inline import InlineExecutor
@@ -39,10 +39,5 @@ def test_an_attempt_that_is_cancelled_before_its_first_step_is_answered_once() -
         await executor.close()
 
     asyncio.run(story())
-    assert [(type(each), each.job) for each in said] == [
-        (Accepted, 1),
-        (Accepted, 2),
-        (AttemptFailed, 1),
-        (AttemptFailed, 2),
-    ]
+    assert [(type(each), each.job) for each in said] == [(AttemptFailed, 1), (AttemptFailed, 2)]
     assert all(each.failure.code is ErrorCode.CANCELLED for each in said if isinstance(each, AttemptFailed))

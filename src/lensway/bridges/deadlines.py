@@ -21,6 +21,8 @@ class Deadlines:
         self._under_way: dict[_Deadline, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
+        # Kept: to ask for the running one is a system call, for each job.
+        self.loop = asyncio.get_running_loop()
 
     def until(self, deadline: float) -> _Deadline:
         """A block of code that ends at this time; use it with ``with``. Raises TimeoutError when it was late."""
@@ -49,7 +51,7 @@ class Deadlines:
             self._timer.cancel()
         self._timer_due = due
         pause = max(0.0, due - time.monotonic()) + _ROUNDING_SECONDS
-        self._timer = asyncio.get_running_loop().call_later(pause, self._look)
+        self._timer = self.loop.call_later(pause, self._look)
 
     def _look(self) -> None:
         self._timer = None
@@ -67,7 +69,7 @@ class _Deadline:
     __slots__ = ("_cancelling", "_deadlines", "_is_late", "_task", "due")
 
     def __init__(self, deadlines: Deadlines, due: float) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(deadlines.loop)
         assert task is not None, "a deadline ends a task"
         self.due = due
         self._deadlines = deadlines

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import time
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import asyncpg
 import msgspec
@@ -38,7 +38,7 @@ from lensway.bridges.postgres_inspection import describe_table, list_tables, run
 from lensway.bridges.postgres_pool import PooledConnection
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
 from lensway.bridges.postgres_values import single
-from lensway.bridges.postgres_watch import RestingSink, WatchedPool
+from lensway.bridges.postgres_watch import WatchedPool
 from lensway.query.compile import Compiled, compile_shape
 from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd, RowFormat, not_available
@@ -97,6 +97,8 @@ class PostgresSource:
         compiled = compile_shape(plan.shape, _DIALECT)
         try:
             with self._deadlines.until(execution.deadline):
+                if not execution.is_export and execution.format not in ARROW_FORMATS:
+                    return await self._run_page(compiled, plan, execution, sink)
                 if not execution.is_export:
                     return await self._run(compiled, plan, execution, sink)
                 async with self._export_slots:
@@ -108,30 +110,40 @@ class PostgresSource:
         if _is_bulk(compiled, execution) and await self._open_bulk(execution.format):
             end: ResultEnd = await self._bulk.run(compiled, plan, execution, sink)
             return end
-        in_pieces = execution.is_export or (plan.limit or 0) > _SINGLE_STATEMENT_ROWS_MAX
-        try:
-            return await self._read(compiled, plan, execution, sink, in_pieces=in_pieces)
-        except _TooMuchAtOnceError:
-            return await self._read(compiled, plan, execution, sink, in_pieces=True)
+        return await self._read(_by_cursor, compiled, plan, execution, sink)
+
+    async def _run_page(self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
+        if (plan.limit or 0) <= _SINGLE_STATEMENT_ROWS_MAX:
+            try:
+                return await self._read(_at_once, compiled, plan, execution, sink)
+            except _TooMuchAtOnceError:
+                pass
+        return await self._read(_by_cursor, compiled, plan, execution, sink)
 
     async def _read(
-        self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink, *, in_pieces: bool
+        self, read: _Reading, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink
     ) -> ResultEnd:
         """Read it on a pooled connection, a second time on a fresh one when the first was stale. Raises _TooMuchAtOnceError."""
         pool = self._exports if execution.is_export else self._queries
-        read = _by_cursor if in_pieces else _at_once
         for is_last_try in (False, True):
-            caller = RestingSink(sink, pool)
-            writer = RowWriter(compiled, execution.format, execution.limits, caller, page_rows=plan.limit)
+            connection: PooledConnection | None = None
+            writer = RowWriter(compiled, execution.format, execution.limits, sink, page_rows=plan.limit)
             try:
-                connection = caller.connection = await pool.acquire(fresh=is_last_try)
-                reading = read(connection, compiled, plan, execution, writer)
-                return await self._on_connection(pool, connection, reading)
+                connection = None if is_last_try else pool.take_idle()
+                if connection is None:
+                    connection = await pool.acquire(fresh=is_last_try)
+                try:
+                    end = await read(pool, connection, compiled, plan, execution, writer)
+                except BaseException as error:
+                    await self._give_back(pool, connection, error)
+                    raise
+                pool.release(connection)
+                return end
             except errors.DRIVER_ERRORS as error:
                 if isinstance(error, TimeoutError):
                     raise
-                if caller.connection is not None and (cut := caller.connection.driver.guard.cut):
-                    raise _too_large(cut, execution, in_pieces=in_pieces) from None
+                if connection is not None and (cut := connection.driver.guard.cut):
+                    raise _too_large(cut, execution, in_pieces=read is _by_cursor) from None
                 can_repeat = errors.is_broken_connection(error) or errors.is_stale_statement(error)
                 if is_last_try or writer.rows or not can_repeat:
                     raise errors.of_query(error) from None
@@ -150,28 +162,19 @@ class PostgresSource:
                 self._bulk = module.BulkSource(self._settings, self._policy)
         return True
 
-    async def _on_connection(
-        self, pool: WatchedPool, connection: PooledConnection, reading: Awaitable[ResultEnd]
-    ) -> ResultEnd:
+    async def _give_back(self, pool: WatchedPool, connection: PooledConnection, error: BaseException) -> None:
+        """Use the connection again if the server has answered with this error, unless it says otherwise; else close it."""
         is_clean = False
-        try:
-            end = await reading
-            is_clean = True
-            return end
-        except asyncpg.PostgresError as error:
-            # The server has answered: the connection is as good as before, unless it says otherwise.
-            is_clean = not errors.is_broken_connection(error) and not connection.driver.is_in_transaction()
+        if isinstance(error, asyncpg.PostgresError):
+            is_cancelled = error.sqlstate == "57014"
+            is_clean = not (errors.is_broken_connection(error) or connection.driver.is_in_transaction() or is_cancelled)
             if errors.is_stale_statement(error):
                 connection.forget_statements()
-            if is_clean and error.sqlstate == "57014":
-                is_clean = False
-            raise
-        finally:
-            if is_clean:
-                connection.driver.guard.relax()
-                pool.release(connection)
-            else:
-                await pool.discard(connection)
+        if is_clean:
+            connection.driver.guard.relax()
+            pool.release(connection)
+        else:
+            await pool.discard(connection)
 
     async def test(self, lenses: Sequence[Plan], *, deadline: float) -> ConnectionReport:
         """Prove each stage. Never raises for a failed one."""
@@ -203,7 +206,8 @@ class PostgresSource:
                     connection = await self._queries.acquire(fresh=is_last_try)
                     is_clean = False
                     try:
-                        await connection.limit_time(deadline - time.monotonic())
+                        if (seconds := connection.timeout_for(deadline - time.monotonic())) is not None:
+                            await connection.limit_time(seconds)
                         found = await look(connection.driver)
                         is_clean = True
                         return found
@@ -245,24 +249,57 @@ async def _ping(driver: Any) -> None:
     await driver.execute("SELECT 1")
 
 
+class _Reading(Protocol):
+    """One way to read a result on a connection, from which nobody else reads meanwhile."""
+
+    async def __call__(
+        self,
+        pool: WatchedPool,
+        connection: PooledConnection,
+        compiled: Compiled,
+        plan: Plan,
+        execution: Execution,
+        writer: RowWriter,
+        /,
+    ) -> ResultEnd: ...
+
+
 async def _at_once(
-    connection: PooledConnection, compiled: Compiled, plan: Plan, execution: Execution, writer: RowWriter
+    pool: WatchedPool,
+    connection: PooledConnection,
+    compiled: Compiled,
+    plan: Plan,
+    execution: Execution,
+    writer: RowWriter,
 ) -> ResultEnd:
-    await connection.limit_time(execution.deadline - time.monotonic())
-    statement = await connection.tagged(compiled, compiled.sql, execution.tag)
-    bounds = execution.limits
+    if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
+        await connection.limit_time(seconds)
+    statement = connection.known(compiled.sql)
+    if statement is None:
+        statement = await connection.tagged(compiled, compiled.sql, execution.tag)
+    bounds, guard = execution.limits, connection.driver.guard
     answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
-    connection.driver.guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
+    guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
     rows = await statement.fetch(*compiled.bind(plan))
-    connection.driver.guard.relax()
+    guard.relax()
+    pool.rests(connection)
     await writer.write(rows)
+    if compiled.count_sql is None:
+        return _exact(await writer.end(), compiled, statement)
+    pool.waits(connection)
     return _exact(await writer.end(await _total(connection, compiled, plan)), compiled, statement)
 
 
 async def _by_cursor(
-    connection: PooledConnection, compiled: Compiled, plan: Plan, execution: Execution, writer: RowWriter
+    pool: WatchedPool,
+    connection: PooledConnection,
+    compiled: Compiled,
+    plan: Plan,
+    execution: Execution,
+    writer: RowWriter,
 ) -> ResultEnd:
-    await connection.limit_time(execution.deadline - time.monotonic())
+    if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
+        await connection.limit_time(seconds)
     driver = connection.driver
     async with driver.transaction(readonly=True):
         # A statement of its own for each export: its tag makes the database's log a witness of what was executed.
@@ -274,7 +311,10 @@ async def _by_cursor(
         while True:
             driver.guard.expect(row_bytes_max=row_bytes_max, answer_bytes_max=limits.FETCH_BYTES_MAX)
             rows = await cursor.fetch(count)
+            # While the caller takes them nobody waits for the server: one that rests is then no lost one.
+            pool.rests(connection)
             await writer.write(rows)
+            pool.waits(connection)
             if writer.has_more or len(rows) < count:
                 break
             count = max(1, min(_FETCH_ROWS_MAX, _FETCH_BYTES * writer.rows // max(1, writer.bytes)))
@@ -284,6 +324,7 @@ async def _by_cursor(
                 await driver.execute(f"SET LOCAL statement_timeout = {seconds * 1000}")
                 in_force = seconds
         total = await _total(connection, compiled, plan)
+    driver.guard.relax()
     return _exact(await writer.end(total), compiled, statement)
 
 

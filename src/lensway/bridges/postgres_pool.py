@@ -76,6 +76,10 @@ class PooledConnection:
             entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX
         )
 
+    def known(self, sql: str) -> Any | None:
+        """The statement, if it is prepared and may be used without a tag."""
+        return None if self._has_statement_tags else self._statements.get(sql)
+
     async def prepared(self, compiled: Compiled, sql: str) -> Any:
         """The prepared statement; its columns fit the lens. Raises LenswayError type_mismatch, and the driver's errors."""
         statement = self._statements.get(sql)
@@ -110,15 +114,19 @@ class PooledConnection:
         """Prepare everything again: a table has changed."""
         self._statements = BoundedCache(entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX)
 
-    async def limit_time(self, remaining_seconds: float) -> None:
-        """Let the database itself end a statement that begins now by the deadline and at most a second.
+    def timeout_for(self, remaining_seconds: float) -> int | None:
+        """The statement timeout that lets the database itself end what begins now by the deadline and at most a second; None
+        when it is in force.
 
         Rounded up to whole seconds, so that a stream of requests with equal time-outs needs no further round trip.
         """
         seconds = max(1, int(remaining_seconds) + 1)
-        if seconds != self.timeout_seconds:
-            await self.driver.execute(f"SET statement_timeout = {seconds * 1000}")
-            self.timeout_seconds = seconds
+        return None if seconds == self.timeout_seconds else seconds
+
+    async def limit_time(self, seconds: int) -> None:
+        """Put this statement timeout in force."""
+        await self.driver.execute(f"SET statement_timeout = {seconds * 1000}")
+        self.timeout_seconds = seconds
 
     def is_usable(self) -> bool:
         """False once the driver knows that it is closed."""
@@ -183,6 +191,17 @@ class Pool(Generic[AnyConnection]):
         self._pruning: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        # Kept: to ask for the running one is a system call, for each query.
+        self._loop = asyncio.get_running_loop()
+
+    def take_idle(self) -> AnyConnection | None:
+        """An idle connection, or None: then `acquire` opens one, or waits for one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable():
+                return connection
+            self._count -= 1
+        return None
 
     async def acquire(self, *, fresh: bool = False) -> AnyConnection:
         """A connection, idle or new; waits while all are used. Bound it by the deadline.
@@ -191,16 +210,13 @@ class Pool(Generic[AnyConnection]):
             LenswayError: SOURCE_UNREACHABLE.
         """
         while True:
-            while self._idle and not fresh:
-                connection = self._idle.pop()
-                if connection.is_usable():
-                    return connection
-                self._count -= 1
+            if not fresh and (connection := Pool.take_idle(self)) is not None:
+                return connection
             if fresh and self._idle and self._count >= self._size:
                 self._drop(self._idle.popleft())
             if self._count < self._size:
                 return await self._open()
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            turn: asyncio.Future[None] = self._loop.create_future()
             self._waiting.append(turn)
             try:
                 await turn
@@ -214,11 +230,10 @@ class Pool(Generic[AnyConnection]):
         if self._is_closed or not connection.is_usable():
             self._drop(connection)
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.idle_since = self._loop.time()
         self._idle.append(connection)
         if self._pruning is None:
-            self._pruning = loop.call_later(limits.CONNECTION_IDLE_SECONDS, self._prune)
+            self._pruning = self._loop.call_later(limits.CONNECTION_IDLE_SECONDS, self._prune)
         self._wake_one()
 
     async def discard(self, connection: AnyConnection) -> None:
@@ -268,13 +283,12 @@ class Pool(Generic[AnyConnection]):
 
     def _prune(self) -> None:
         self._pruning = None
-        loop = asyncio.get_running_loop()
-        oldest_allowed = loop.time() - limits.CONNECTION_IDLE_SECONDS
+        oldest_allowed = self._loop.time() - limits.CONNECTION_IDLE_SECONDS
         while self._idle and self._idle[0].idle_since <= oldest_allowed:
             self._drop(self._idle.popleft())
         if self._idle:
             due = self._idle[0].idle_since + limits.CONNECTION_IDLE_SECONDS
-            self._pruning = loop.call_at(due, self._prune)
+            self._pruning = self._loop.call_at(due, self._prune)
 
 
 async def connect(settings: PostgresSettings, policy: AddressPolicy, pulse: Pulse | None = None) -> PooledConnection:

@@ -68,10 +68,12 @@ class Pulse:
         self._failures: dict[str, int] = {}
         self._asked_at: dict[str, float] = {}
         self._silent_at: dict[str, float] = {}
+        # Kept: to ask for the running one is a system call, for each query.
+        self._loop = asyncio.get_running_loop()
 
     def began(self, wait: Wait) -> None:
         """It waits from now on."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         wait.since = wait.looked_at = loop.time()
         self._waits[wait] = None
         if self._timer is None:
@@ -84,7 +86,7 @@ class Pulse:
     def is_silent(self, address: str) -> bool:
         """True when the server at this address did not answer a moment ago."""
         at = self._silent_at.get(address)
-        return at is not None and asyncio.get_running_loop().time() - at < limits.PULSE_SECONDS
+        return at is not None and self._loop.time() - at < limits.PULSE_SECONDS
 
     def answered(self) -> None:
         """The server has just answered somebody else: whoever connects next does not take it for silent."""
@@ -101,7 +103,7 @@ class Pulse:
 
     def _look(self) -> None:
         self._timer = None
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         if not self._waits:
             # The next to wait starts the timer again.
             self._failures.clear()
@@ -121,7 +123,7 @@ class Pulse:
         return wait.is_new or now - self._asked_at.get(wait.address, 0.0) >= limits.PULSE_SECONDS
 
     async def _ask(self, address: str) -> None:
-        now = self._asked_at[address] = asyncio.get_running_loop().time()
+        now = self._asked_at[address] = self._loop.time()
         if not await _answers(address, self._port):
             self._found_silent(address, now)
             return
@@ -146,7 +148,7 @@ class Pulse:
 
     def _found_silent(self, address: str, asked_at: float) -> None:
         failures = self._failures[address] = self._failures.get(address, 0) + 1
-        self._silent_at[address] = asyncio.get_running_loop().time()
+        self._silent_at[address] = self._loop.time()
         self._on_silence(address)
         for wait in list(self._waits):
             is_enough = failures >= _STREAM_FAILURES or not wait.has_answered

@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 
 from lensway import limits
-from lensway.bridges.contract import AddressPolicy, RowSink
+from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.postgres_pool import Pool, PooledConnection, connect, connect_driver
 from lensway.bridges.postgres_pulse import Pulse
 from lensway.bridges.postgres_settings import PostgresSettings
@@ -38,6 +38,13 @@ class WatchedPool(Pool[PooledConnection]):
         self._age_seconds_max = age_seconds_max
         self._pulse = Pulse(settings.port, functools.partial(lost_backends, settings), self._drop_silent)
 
+    def take_idle(self) -> PooledConnection | None:
+        """As of any pool. From now on somebody waits for the server."""
+        connection = super().take_idle()
+        if connection is not None:
+            self._pulse.began(connection.wait)
+        return connection
+
     async def acquire(self, *, fresh: bool = False) -> PooledConnection:
         """As of any pool. From now on somebody waits for the server."""
         connection = await super().acquire(fresh=fresh)
@@ -57,7 +64,7 @@ class WatchedPool(Pool[PooledConnection]):
         """The connection may be used again, unless it is old."""
         self._pulse.over(connection.wait)
         connection.wait.has_answered = False
-        if asyncio.get_running_loop().time() - connection.opened_at > self._age_seconds_max:
+        if self._loop.time() - connection.opened_at > self._age_seconds_max:
             self._drop(connection)
         else:
             super().release(connection)
@@ -104,22 +111,3 @@ async def lost_backends(settings: PostgresSettings, address: str, pids: Collecti
             driver.terminate()
     at_work = {row["pid"] for row in rows if row["state"] not in _RESTING}
     return [pid for pid in pids if pid not in at_work]
-
-
-class RestingSink:
-    """The caller's sink. While it takes rows, nobody waits for the server: an idle one is then no lost one."""
-
-    def __init__(self, sink: RowSink, pool: WatchedPool) -> None:
-        self.connection: PooledConnection | None = None
-        self._sink = sink
-        self._pool = pool
-
-    async def write(self, chunk: bytes) -> None:
-        """Hand rows on."""
-        connection = self.connection
-        assert connection is not None, "rows come from a connection"
-        self._pool.rests(connection)
-        try:
-            await self._sink.write(chunk)
-        finally:
-            self._pool.waits(connection)

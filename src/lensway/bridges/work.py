@@ -134,7 +134,9 @@ class ExecutionLibrary:
         Raises:
             LenswayError: whatever the bridge raises; INVALID_REQUEST for a payload that is none.
         """
-        kept = await self._open(key, bridge, config)
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = await self._open(key, bridge, config)
         kept.users += 1
         kept.idle.clear()
         try:

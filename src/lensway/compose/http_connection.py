@@ -43,6 +43,19 @@ class _Wire:
         self._response = weakref.ref(cycle)
 
     @property
+    def memory(self) -> object:
+        """What is remembered until the next request of this connection."""
+        return self._connection.memory
+
+    @memory.setter
+    def memory(self, value: object) -> None:
+        self._connection.memory = value
+
+    def when_gone(self, call: Callable[[], None] | None) -> None:
+        """Call this once, as soon as the caller is gone."""
+        self._connection.when_gone(call)
+
+    @property
     def is_gone(self) -> bool:
         """True when nothing that is written reaches the caller any more."""
         cycle = self._response()
@@ -53,6 +66,16 @@ class _Wire:
         """True while the caller does not take what was written."""
         cycle = self._response()
         return cycle is not None and cycle.flow.write_paused
+
+    def take_body(self) -> bytes | None:
+        """The body of the request, once, when all of it is there already."""
+        cycle = self._response()
+        if cycle is None or cycle.more_body or cycle.disconnected or not cycle.message_event.is_set():
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        cycle.message_event.clear()
+        cycle.flow.resume_reading()
+        return body
 
     async def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | memoryview) -> None:
         """Write a whole answer at once. Its length is among the headers; names and values are our own."""
@@ -124,6 +147,10 @@ class Connection(HttpToolsProtocol):
         self._asking_since: float | None = None
         self._is_in_head = False
         self._head_bytes = 0
+        self._idle_since = 0.0
+        self._is_lost = False
+        self._when_gone: Callable[[], None] | None = None
+        self.memory: object = None
 
     @classmethod
     def stalling_after(cls, seconds: float) -> Callable[..., Connection]:
@@ -136,7 +163,7 @@ class Connection(HttpToolsProtocol):
         transport.set_write_buffer_limits(high=limits.HTTP_UNWRITTEN_BYTES_MAX)
         self._set_option("TCP_NOTSENT_LOWAT", limits.HTTP_UNSENT_BYTES_MAX)
         self._asking_since = self.loop.time()
-        self._look_for_request()
+        self._look_at_caller()
         if len(self.connections) > limits.HTTP_CONNECTIONS_MAX:
             self._refuse(ErrorCode.OVERLOADED, "This server has as many connections as it takes")
 
@@ -146,6 +173,20 @@ class Connection(HttpToolsProtocol):
         if self._waiting_for_request is not None:
             self._waiting_for_request.cancel()
         super().connection_lost(exc)
+        self._is_lost = True
+        call, self._when_gone = self._when_gone, None
+        if call is not None:
+            call()
+
+    def when_gone(self, call: Callable[[], None] | None) -> None:
+        """Call this once, as soon as the caller is gone; there is one request at a time."""
+        if call is not None:
+            if self._is_lost:
+                call()
+                return
+            # It is read on while its request is worked on, or nobody would hear that it is gone.
+            self.flow.resume_reading()
+        self._when_gone = call
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request; the head of one is bounded, its body by whoever reads it."""
@@ -173,6 +214,22 @@ class Connection(HttpToolsProtocol):
         self._asking_since = None
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Its answer is written: the next one that it has sent already, or its turn to ask.
+
+        As uvicorn has it, but for the timer of idle connections: they are looked at from time to time, as those are that do not
+        finish what they ask, which costs less than a timer for each request.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self._idle_since = self.loop.time()
+
     def send_400_response(self, msg: str) -> None:
         """What was sent is not HTTP."""
         self._refuse(ErrorCode.INVALID_REQUEST, msg)
@@ -186,11 +243,6 @@ class Connection(HttpToolsProtocol):
         """The caller has taken it."""
         self._stop_watching()
         super().resume_writing()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Nothing more was asked: close, also when the last answer is never taken."""
-        if not self.transport.is_closing():
-            self.close_soon()
 
     def close_soon(self) -> None:
         """Close when what was written has been taken, or when the caller takes nothing."""
@@ -209,15 +261,25 @@ class Connection(HttpToolsProtocol):
         cycle.scope[WIRE] = _Wire(self, cycle)  # type: ignore[typeddict-unknown-key]
         super()._start_asgi_task(cycle, app)
 
-    def _look_for_request(self) -> None:
-        """A caller that does not finish its request in time is dropped; one look costs less than a timer for each request."""
+    def _look_at_caller(self) -> None:
+        """A caller that does not finish its request in time is dropped, one that asks nothing any more is closed, also when it
+        never takes its last answer; one look costs less than a timer for each request."""
         now = self.loop.time()
-        began = now if self._asking_since is None else self._asking_since
-        left = began + limits.HTTP_REQUEST_SECONDS_MAX - now
-        if left <= 0:
-            self.abort()
+        if self._asking_since is not None:
+            left = self._asking_since + limits.HTTP_REQUEST_SECONDS_MAX - now
+            if left <= 0:
+                self.abort()
+                return
+        elif self.cycle is None or self.cycle.response_complete:
+            left = self._idle_since + self.timeout_keep_alive - now
+            if left <= 0:
+                if not self.transport.is_closing():
+                    self.close_soon()
+                return
         else:
-            self._waiting_for_request = self.loop.call_later(left, self._look_for_request)
+            left = self.timeout_keep_alive
+        pause = min(left, limits.HTTP_REQUEST_SECONDS_MAX, self.timeout_keep_alive)
+        self._waiting_for_request = self.loop.call_later(pause, self._look_at_caller)
 
     def _refuse(self, code: ErrorCode, message: str) -> None:
         request_id, facts = new_request_id(), CODES[code]

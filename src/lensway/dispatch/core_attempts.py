@@ -11,7 +11,7 @@ from typing import Final
 
 from lensway import limits
 from lensway.dispatch import core_failures as failures
-from lensway.dispatch.core_jobs import Attempt, AttemptState, AttemptStimulus, Job, JobState, JobStimulus
+from lensway.dispatch.core_jobs import Attempt, AttemptState, Job, JobState, JobStimulus
 from lensway.dispatch.core_routing import Router
 from lensway.dispatch.core_state import State
 from lensway.dispatch.events import (
@@ -114,17 +114,8 @@ class Attempts:
         if attempt is None:
             return
         self._answered(attempt, now)
-        if attempt.state is not AttemptState.OFFERED:
-            return
-        job = attempt.job
-        attempt.move(AttemptStimulus.ACCEPT)
-        attempt.record.accepted_at = now
-        job.record.executed += 1
-        job.move(JobStimulus.ACCEPT)
-        # Whoever loses it again deserves the same patience: attempts are few, so this is bounded.
-        job.wait_until = None
-        job.phase_due = None
-        job.progress_at = now
+        if attempt.state is AttemptState.OFFERED:
+            attempt.accept(now)
 
     def refused(self, event: Refused, now: float) -> None:
         """The place does not execute it; nothing was started there."""
@@ -323,7 +314,8 @@ class Attempts:
             return False
         if attempt.record.first_row_at is None:
             attempt.record.first_row_at = now
-            attempt.pair.record_latency(now - attempt.record.offered_at, now)
+            if attempt.session != INLINE:  # nobody chooses among places there
+                attempt.pair.record_latency(now - attempt.record.offered_at, now)
             attempt.pair.record_reached()
         if not attempt.flow.receive(size):
             self._broke_rules(attempt, "credit_overrun", now)

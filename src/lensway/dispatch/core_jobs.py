@@ -203,6 +203,18 @@ class Attempt:
         """Change the state as the table says."""
         self.state = ATTEMPT_TABLE.after(self.state, stimulus)
 
+    def accept(self, now: float) -> None:
+        """Its place executes it, and so its job is executed."""
+        job = self.job
+        self.move(AttemptStimulus.ACCEPT)
+        self.record.accepted_at = now
+        job.record.executed += 1
+        job.move(JobStimulus.ACCEPT)
+        # Whoever loses it again deserves the same patience: attempts are few, so this is bounded.
+        job.wait_until = None
+        job.phase_due = None
+        job.progress_at = now
+
 
 class Job:
     """One request and everything dispatch decides by."""

@@ -187,7 +187,11 @@ class Router:
         if not job.has_credit:
             job.has_credit = True
             state.credit_bytes += limits.CREDIT_WINDOW_BYTES
-        job.phase_due = None if session is None else now + limits.OFFER_TIMEOUT_SECONDS
+        if session is None:
+            # The service does not refuse what it gives itself: there is nothing to wait for.
+            attempt.accept(now)
+        else:
+            job.phase_due = now + limits.OFFER_TIMEOUT_SECONDS
         state.timers.schedule(job)
         remaining = job.request.deadline - now
         credit = attempt.flow.granted

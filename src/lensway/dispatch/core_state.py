@@ -169,9 +169,11 @@ class State:
         record.outcome = "completed"
         record.bytes = attempt.flow.received
         self.free(attempt, "ended", now)
-        self.out.append(Complete(job.id, chunks, result, record))
+        untaken = attempt.flow.untaken
+        is_taken = not untaken or (untaken <= limits.TAKEN_AT_ONCE_BYTES_MAX and record.bytes == untaken)
+        self.out.append(Complete(job.id, chunks, result, record, is_taken))
         job.progress_at = now
-        if attempt.flow.untaken:
+        if not is_taken:
             job.phase_due = now + job.request.stall_seconds
             self.timers.schedule(job)
         else:

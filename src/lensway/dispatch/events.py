@@ -246,7 +246,7 @@ Event: TypeAlias = (
 
 
 class SendOffer(msgspec.Struct, frozen=True, gc=False):
-    """Offer the attempt to the session (or start it inline when ``session`` is INLINE)."""
+    """Offer the attempt to the session; or, when ``session`` is INLINE, start it, which counts as accepted."""
 
     session: SessionId
     job: JobId
@@ -297,12 +297,16 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
 
 
 class Complete(msgspec.Struct, frozen=True, gc=False):
-    """The job's one good outcome: the rest of the rows and the end mark."""
+    """The job's one good outcome: the rest of the rows and the end mark.
+
+    ``is_taken`` says that these rows do not count as held for the caller any more: nobody has to say when it took them.
+    """
 
     job: JobId
     chunks: tuple[bytes, ...]
     result: bytes
     record: JobRecord
+    is_taken: bool
 
 
 class Fail(msgspec.Struct, frozen=True, gc=False):

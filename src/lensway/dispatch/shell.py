@@ -63,6 +63,7 @@ class JobHandle:
         "_dispatcher",
         "_end",
         "_held_bytes",
+        "_is_counted",
         "_is_released",
         "_on_settled",
         "id",
@@ -79,6 +80,7 @@ class JobHandle:
         self._end: Complete | Fail | None = None
         self._changed: asyncio.Future[None] | None = None
         self._held_bytes = 0
+        self._is_counted = True
         self._is_released = False
         self._on_settled: tuple[Callable[[bool], object], ...] = ()
 
@@ -106,7 +108,8 @@ class JobHandle:
         chunks = tuple(self._chunks)
         self._chunks.clear()
         end = self._finish()
-        self._held_bytes = sum(map(len, chunks))
+        if self._is_counted:
+            self._held_bytes = sum(map(len, chunks))
         return PageResult(chunks, end.result, end.record)
 
     def taken(self) -> None:
@@ -175,6 +178,7 @@ class JobHandle:
         self.record = end.record
         if isinstance(end, Complete):
             self._chunks.extend(end.chunks)
+            self._is_counted = not end.is_taken
         for callback in self._on_settled:
             callback(isinstance(end, Complete))
         self._wake()
@@ -187,19 +191,17 @@ class JobHandle:
         return end
 
     def _consumed(self, size: int) -> None:
-        if size:
+        if size and self._is_counted:
             self._dispatcher.handle(Consumed(self.id, size))
 
-    async def _change(self) -> None:
-        self._changed = asyncio.get_running_loop().create_future()
-        try:
-            await self._changed
-        finally:
-            self._changed = None
+    def _change(self) -> asyncio.Future[None]:
+        changed = self._changed = self._dispatcher.loop.create_future()
+        return changed
 
     def _wake(self) -> None:
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
+        changed, self._changed = self._changed, None
+        if changed is not None and not changed.done():
+            changed.set_result(None)
 
 
 class _NoLink:
@@ -243,6 +245,7 @@ class Dispatcher:
         self._timer_due = 0.0
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._performers: Mapping[type[Instruction], Callable[[Any], None]] = {
             SendOffer: self._offer,
             SendCredit: self._credit,
@@ -261,6 +264,13 @@ class Dispatcher:
     def fleet(self) -> Fleet:
         """The sessions of this node, to read."""
         return self._core.fleet
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of this dispatcher. Kept, since asking for the running one is a system call."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     @property
     def core(self) -> Core:
@@ -395,7 +405,7 @@ class Dispatcher:
             self._timer.cancel()
         self._timer_due = due
         pause = max(0.0, due - self._clock.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(pause, self._tick)
+        self._timer = self.loop.call_later(pause, self._tick)
 
     def _tick(self) -> None:
         self._timer = None

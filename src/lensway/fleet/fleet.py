@@ -52,6 +52,7 @@ class Fleet:
         self._by_runner: dict[RunnerId, dict[SessionId, Session]] = {}
         self._losses: dict[RunnerId, Loss] = {}
         self._due: list[tuple[float, SessionId]] = []
+        self._rounded = (0.0, 0.0)
         self._turn = 0
 
     # --- life of a session ------------------------------------------------------------------------------------------------
@@ -146,8 +147,11 @@ class Fleet:
         if not self._due:
             return None
         due = self._due[0][0]
-        # Never before it is due, not by a last digit either: nothing would be found, and looked at again at once.
-        return max(due, math.ceil(due / limits.HEARTBEAT_GRID_SECONDS) * limits.HEARTBEAT_GRID_SECONDS)
+        if due != self._rounded[0]:
+            # Never before it is due, not by a last digit either: nothing would be found, and looked at again at once.
+            late = max(due, math.ceil(due / limits.HEARTBEAT_GRID_SECONDS) * limits.HEARTBEAT_GRID_SECONDS)
+            self._rounded = (due, late)
+        return self._rounded[1]
 
     def recall(self, runner: RunnerId, at: float, cause: str) -> None:
         """What an earlier process of this node knew: when and why the runner's last session ended."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -17,7 +18,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
-class JobTimes(NamedTuple):
+class JobTimes(msgspec.Struct, frozen=True, gc=False):
     """What the metrics of one job are made from. Seconds; None for what did not happen. ``via`` is `inline` or `runner`."""
 
     via: str
@@ -53,6 +54,7 @@ class Metrics:
             "lensway_job_accept_seconds", "From that offer to its acceptance; with a quick query it comes with the end."
         )
         self._first_row = self._histogram("lensway_job_first_row_seconds", "From submission to the first rows.")
+        self._phases: dict[tuple[str, ...], tuple[list[float], ...]] = {}
 
     def request(self, code: str) -> None:
         """Count one answered request."""
@@ -61,14 +63,19 @@ class Metrics:
     def job(self, job: JobTimes) -> None:
         """Note one job that is over."""
         via = (job.via,)
-        self._jobs.add((job.via, job.outcome))
-        self._total.observe(via, job.total)
+        phases = self._phases.get(via)
+        if phases is None:
+            histograms = (self._total, self._dispatch, self._accept, self._first_row)
+            phases = self._phases[via] = tuple(each.counts_of(via) for each in histograms)
+        total, dispatch, accept, first_row = phases
+        _count(total, job.total)
         if job.dispatch is not None:
-            self._dispatch.observe(via, job.dispatch)
+            _count(dispatch, job.dispatch)
         if job.accept is not None:
-            self._accept.observe(via, job.accept)
+            _count(accept, job.accept)
         if job.first_row is not None:
-            self._first_row.observe(via, job.first_row)
+            _count(first_row, job.first_row)
+        self._jobs.add((job.via, job.outcome))
         self._rows.add(via, job.rows)
         self._bytes.add(via, job.bytes)
         for cause in job.cancels:
@@ -128,13 +135,9 @@ class _Histogram(Collector):
         self._counts: dict[tuple[str, ...], list[float]] = {}
         """The counts of each bucket, and behind them the sum of all durations."""
 
-    def observe(self, values: tuple[str, ...], seconds: float) -> None:
-        """Count one duration."""
-        counts = self._counts.get(values)
-        if counts is None:
-            counts = self._counts[values] = [0] * (len(_SECONDS) + 2)
-        counts[bisect.bisect_left(_SECONDS, seconds)] += 1
-        counts[-1] += seconds
+    def counts_of(self, values: tuple[str, ...]) -> list[float]:
+        """The counts of these labels, to be counted in."""
+        return self._counts.setdefault(values, [0] * (len(_SECONDS) + 2))
 
     def collect(self) -> Iterator[Any]:
         """The present counts."""
@@ -144,6 +147,11 @@ class _Histogram(Collector):
             buckets = list(zip(bounds, itertools.accumulate(counts[:-1]), strict=True))
             family.add_metric(values, buckets, counts[-1])
         yield family
+
+
+def _count(counts: list[float], seconds: float) -> None:
+    counts[bisect.bisect_left(_SECONDS, seconds)] += 1
+    counts[-1] += seconds
 
 
 class _Events(Collector):

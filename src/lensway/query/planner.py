@@ -18,6 +18,10 @@ from lensway.query.plan import After, Constant, OrderBy, Plan, PlanKind, Shape, 
 from lensway.query.result import ResultEnd, unbelievable
 
 _DIRECTIONS: Final = {"asc": False, "desc": True}
+_AROUND_BYTES: Final = 32
+"""More than anything in a plan takes beside its value: lengths, the limit and the offset."""
+_SMALL: Final[Mapping[type, int]] = {int: 9, float: 9, bool: 1, type(None): 1}
+"""Bytes of values in MessagePack."""
 _DOUBLE_INTEGERS_MAX: Final = 2**53
 """From here on several integers are the same double."""
 
@@ -166,9 +170,20 @@ def plan_probe(definition: LensDefinition) -> Plan:
 
 def _plan(shape: Shape, params: tuple[object, ...], limit: int | None = None, offset: int | None = None) -> Plan:
     plan = Plan(encode_shape(shape), params, limit, offset)
-    # Refused here and not where it is offered, so that a query is not too large only when a runner executes it.
-    plan.encode()
+    # Refused here and not where it is offered, so that a query is not too large only when a runner executes it. Nearly every one
+    # is so small that it need not be encoded to know.
+    if len(plan.shape) + sum(map(_bytes_at_most, params)) + _AROUND_BYTES > limits.PLAN_BYTES_MAX:
+        plan.encode()
     return plan
+
+
+def _bytes_at_most(value: object) -> int:
+    """What the value takes in a plan, or more."""
+    return (
+        4 * len(value) + _AROUND_BYTES
+        if isinstance(value, str | bytes)
+        else _SMALL.get(type(value), limits.PLAN_BYTES_MAX)
+    )
 
 
 def _after(term: OrderBy, value: object) -> After:

@@ -29,10 +29,13 @@ class RowFormat(enum.StrEnum):
     @classmethod
     def named(cls, name: str) -> RowFormat:
         """The format of this name. Raises LenswayError NOT_ACCEPTABLE: the other side may know formats that are newer."""
-        try:
-            return cls(name)
-        except ValueError:
-            raise not_available(name) from None
+        found = _NAMED.get(name)
+        if found is None:
+            raise not_available(name)
+        return found
+
+
+_NAMED: Final = {each.value: each for each in RowFormat}
 
 
 def not_available(name: str) -> LenswayError:

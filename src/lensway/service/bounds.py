@@ -35,7 +35,7 @@ def bounds_of(
             key.max_bytes,
             lens.max_bytes or limits.EXPORT_BYTES_DEFAULT,
         ),
-        row_bytes_max=_strictest(key.max_row_bytes, lens.max_row_bytes or limits.ROW_BYTES_DEFAULT),
+        row_bytes_max=_strictest(None, key.max_row_bytes, lens.max_row_bytes or limits.ROW_BYTES_DEFAULT),
         timeout_ms=_strictest(lens.timeout_ms, key.timeout_ms, _timeout(timeout_ms, default_ms)),
     )
 
@@ -45,8 +45,10 @@ def default_page_rows(lens: LensLimits, key: KeyLimits) -> int:
     return _strictest(lens.max_rows, key.max_rows, limits.ROWS_PER_PAGE_DEFAULT)
 
 
-def _strictest(*bounds: int | None) -> int:
-    return min([bound for bound in bounds if bound is not None])
+def _strictest(first: int | None, second: int | None, known: int) -> int:
+    if first is not None and first < known:
+        known = first
+    return known if second is None or known < second else second
 
 
 def _timeout(value: object, default: int) -> int:

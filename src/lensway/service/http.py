@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -21,15 +22,17 @@ from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
 from lensway.catalog.names import invalid, nearest
 from lensway.catalog.ports import AuditEntry, SnapshotSource
+from lensway.catalog.records import Environment
+from lensway.catalog.snapshot import Snapshot
 from lensway.clock import Clock
 from lensway.errors import CODES, ErrorCode, Failure, LenswayError
 from lensway.ids import new_request_id
 from lensway.observe.metrics import Metrics
 from lensway.observe.trace import Tracer
 from lensway.service import tracing
-from lensway.service.callers import Callers
 from lensway.service.streaming import StreamedRows
 from lensway.service.tracing import RequestTrace
+from lensway.service.wire import WIRE, Wire
 
 _log = structlog.get_logger("lensway.http")
 
@@ -41,6 +44,7 @@ _REQUIRE: Final[Mapping[Access, Callable[[decisions.Identity], None]]] = {
 }
 _OK: Final = "ok"
 _REQUEST_ID: Final = b"x-request-id"
+_SMALL_LENGTH_DIGITS: Final = len(str(limits.REQUEST_BODY_BYTES_MAX)) - 1
 _TRUE: Final = frozenset({"true", "1", "yes", ""})
 _FALSE: Final = frozenset({"false", "0", "no"})
 
@@ -53,13 +57,14 @@ class Call:
     route: Route
     request_id: str
     address: str
-    callers: Callers
     trace: RequestTrace | None = None
     caller: Caller | None = None
     headers: Mapping[bytes, bytes] = dataclasses.field(init=False)
+    wire: Wire = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self.headers = _headers(self.request)
+        self.wire = self.request.scope[WIRE]
 
     @property
     def by(self) -> Caller:
@@ -108,7 +113,10 @@ class Call:
             raise LenswayError(
                 ErrorCode.UNSUPPORTED_MEDIA_TYPE, "The body is compressed", hint="Send it without Content-Encoding."
             )
-        data = await self._read()
+        self._check_length(self.headers.get(b"content-length", b""))
+        data = self.wire.take_body()
+        if data is None:
+            data = await self._read()
         if not data:
             if self.route.is_body_optional:
                 return {}
@@ -124,10 +132,12 @@ class Call:
             where = str(error) if isinstance(error, msgspec.DecodeError) else "nested too deeply or not UTF-8"
             raise LenswayError(ErrorCode.INVALID_REQUEST, f"The body is not JSON: {where}") from None
 
-    async def _read(self) -> bytes:
-        length = self.headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > limits.REQUEST_BODY_BYTES_MAX:
+    @staticmethod
+    def _check_length(length: bytes) -> None:
+        if len(length) > _SMALL_LENGTH_DIGITS and length.isdigit() and int(length) > limits.REQUEST_BODY_BYTES_MAX:
             raise _too_large()
+
+    async def _read(self) -> bytes:
         parts: list[bytes] = []
         size = 0
         is_more = True
@@ -146,15 +156,34 @@ class Call:
     async def while_connected(self, work: Awaitable[Any], cancel: Callable[[], None]) -> Any:
         """What the work gives. ``cancel`` is called when the caller goes away meanwhile; it must make the work end. Use it
         after the body was read.
-
-        Most work is done before anybody could go away: nobody listens for that in the first moment, which is cheaper than
-        all else that a short query costs here.
         """
-        watched = self.callers.watch(self.request.receive, cancel)
+        self.wire.when_gone(cancel)
         try:
             return await work
         finally:
-            watched.end()
+            self.wire.when_gone(None)
+
+
+class _Known(msgspec.Struct, frozen=True, gc=False):
+    """Who a connection's last request was from. The next one says the same, as a rule, and is compared with less work.
+
+    It keeps a key in memory no longer than the connection keeps its last request's headers in any case.
+    """
+
+    snapshot: Snapshot
+    authorization: bytes
+    wanted: str | None
+    identity: decisions.Identity
+    environment: Environment
+
+    def holds(self, snapshot: Snapshot, authorization: bytes, wanted: str | None) -> bool:
+        """True when a request that says this is from the same caller, by the same catalog. Others may share the connection,
+        so that the comparison must not tell how much of a key is right."""
+        return (
+            snapshot is self.snapshot
+            and wanted == self.wanted
+            and hmac.compare_digest(authorization, self.authorization)
+        )
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -181,13 +210,12 @@ class Endpoint:
         self._note = note
         self._trusted = trusted_proxies
         self._tracer = tracer
-        self._callers = Callers()
 
     def of(self, route: Route, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint of one route."""
 
         async def endpoint(request: Request, trace: RequestTrace | None = None) -> Response:
-            call = Call(request, route, new_request_id(), self._address(request), self._callers, trace)
+            call = Call(request, route, new_request_id(), self._address(request), trace)
             code = _OK
             try:
                 if request.scope["query_string"]:
@@ -284,14 +312,19 @@ class Endpoint:
         now = self._clock.monotonic()
         self._limiter.check(call.address, now)
         snapshot = self._snapshots.current()
-        try:
-            identity = decisions.authenticate(snapshot, call.header(b"authorization"))
-        except LenswayError:
-            self._limiter.failed(call.address, now)
-            raise
-        wanted = call.header(b"x-environment")
-        environment = decisions.choose_environment(snapshot, identity, wanted)
-        return Caller(identity=identity, environment=environment, request_id=call.request_id, address=call.address)
+        authorization, wanted = call.headers.get(b"authorization", b""), call.header(b"x-environment")
+        known = call.wire.memory
+        if not isinstance(known, _Known) or not known.holds(snapshot, authorization, wanted):
+            try:
+                identity = decisions.authenticate(snapshot, authorization.decode("latin-1"))
+            except LenswayError:
+                self._limiter.failed(call.address, now)
+                raise
+            environment = decisions.choose_environment(snapshot, identity, wanted)
+            known = call.wire.memory = _Known(snapshot, authorization, wanted, identity, environment)
+        return Caller(
+            identity=known.identity, environment=known.environment, request_id=call.request_id, address=call.address
+        )
 
     def _address(self, request: Request) -> str:
         client = request.scope.get("client")

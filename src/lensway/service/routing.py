@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lensway import limits
 from lensway.api.routes import Route
+from lensway.query.cache import BoundedCache
 
 HttpEndpoint = Callable[[Request], Awaitable[Response]]
 _KEY_SEGMENT = 2
@@ -46,6 +49,9 @@ class RouteTable:
     def __init__(self, endpoints: Mapping[Route, HttpEndpoint], rest: ASGIApp) -> None:
         self._rest = rest
         self._patterns: dict[tuple[str, int, str], list[_Pattern]] = {}
+        self._found: BoundedCache[tuple[str, str], tuple[HttpEndpoint, Mapping[str, str]]] = BoundedCache(
+            entries_max=limits.PATHS_REMEMBERED_MAX, bytes_max=limits.PATHS_REMEMBERED_BYTES_MAX
+        )
         for route, endpoint in endpoints.items():
             segments = route.path.split("/")
             parameters = tuple(number for number, each in enumerate(segments) if each.startswith("{"))
@@ -62,12 +68,22 @@ class RouteTable:
         await response(scope, receive, send)
 
     def _find(self, scope: Scope) -> HttpEndpoint | None:
-        segments = scope["path"].split("/")
-        for pattern in self._patterns.get(_key(scope["method"], segments), ()):
+        method, path = scope["method"], scope["path"]
+        found = self._found.get((method, path))
+        if found is None:
+            found = self._match(method, path)
+            if found is None:
+                return None
+            self._found.put((method, path), found, len(path))
+        endpoint, scope["path_params"] = found
+        return endpoint
+
+    def _match(self, method: str, path: str) -> tuple[HttpEndpoint, Mapping[str, str]] | None:
+        segments = path.split("/")
+        for pattern in self._patterns.get(_key(method, segments), ()):
             parameters = pattern.match(segments)
             if parameters is not None:
-                scope["path_params"] = parameters
-                return pattern.endpoint
+                return pattern.endpoint, MappingProxyType(parameters)
         return None
 
 

@@ -6,7 +6,6 @@ take it for complete.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final
@@ -67,7 +66,7 @@ class StreamedRows(Response):
         wire: Wire = scope[WIRE]
         # A caller that does not read cannot hear of a failure either; waiting for it would keep its connection.
         self._handle.on_settled(lambda is_complete: wire.abort() if wire.is_blocked and not is_complete else None)
-        watching = asyncio.create_task(self._leave_with_caller(receive), name="watch caller")
+        wire.when_gone(self._handle.cancel)
         is_complete = False
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -84,7 +83,7 @@ class StreamedRows(Response):
         except LenswayError as error:
             _log.warning("stream cut", job=self._handle.id, code=error.code.value)
         finally:
-            watching.cancel()
+            wire.when_gone(None)
             if not is_complete:
                 self._handle.cancel()
                 wire.cut()
@@ -93,11 +92,6 @@ class StreamedRows(Response):
     def _cause(self) -> str:
         failure = None if self._handle.record is None else self._handle.record.failure
         return (ErrorCode.CANCELLED if failure is None else failure.code).value
-
-    async def _leave_with_caller(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._handle.cancel()
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         coder = self._coder

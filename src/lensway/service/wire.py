@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 WIRE: Final = "lensway.wire"
@@ -19,6 +19,17 @@ class Wire(Protocol):
     @property
     def is_blocked(self) -> bool:
         """True while the caller does not take what was written."""
+
+    memory: object
+    """What whoever answers wants to remember until the next request of this connection; None at first."""
+
+    def when_gone(self, call: Callable[[], None] | None) -> None:
+        """Call this once, as soon as the caller is gone, also if it is gone by now; None for nothing. Use it after the body was
+        read, and take it back when the answer does not depend on it any more."""
+
+    def take_body(self) -> bytes | None:
+        """The body of the request, once, when all of it is there already; None when it is not, or was taken: then it is
+        received as ASGI has it."""
 
     async def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | memoryview) -> None:
         """Write a whole answer at once, instead of sending it in parts: what goes out in one packet costs one system call here

@@ -248,6 +248,7 @@ class Witness:
         assigned = snapshot.runners_of(request.environment, request.source)
         if order.session == INLINE:
             self.check(not assigned, "R4: executed inline although runners are assigned")
+            self._accepted(Accepted(INLINE, order.job, order.attempt))  # by being offered
             return
         assert self.dispatcher is not None
         session = self.dispatcher.fleet.sessions[order.session]
