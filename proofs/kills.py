@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
+from lensway.testing.chaos_callers import TRICKLE_ROWS, Kind
 from lensway.testing.deployment import wait_until
 from proofs.jobs import stage
-from proofs.load import TRICKLE, Load, milliseconds
+from proofs.load import Load, milliseconds
 from proofs.report import Report, percentile
+
+_WIDE: Final = Kind(name="wide", lens="wide", rows=TRICKLE_ROWS)
+"""Three MiB that come for more than a second: most of that time the server holds rows of a page that is not complete."""
 
 
 def kills(report: Report, *, count: int = 50) -> None:
@@ -19,11 +23,12 @@ def kills(report: Report, *, count: int = 50) -> None:
     with stage() as site:
         for name in ("alpha", "beta"):
             site.add_runner(name)
-        with Load(site, rate=200) as points, Load(site, TRICKLE, callers=4) as pages:
+        with Load(site, rate=200) as points, Load(site, _WIDE, callers=4) as pages:
             wait_until(lambda: len(points.answered) > 800, seconds=60, what="a calm beginning")
             calm = time.monotonic()
             for number in range(count):
                 name = ("alpha", "beta")[number % 2]
+                wait_until(lambda: pages.longest_wait > 1.0, seconds=30, what="a page on its way")
                 killed.append(time.monotonic())
                 site.runners[name].running.kill()
                 site.start(name)

@@ -16,7 +16,7 @@ from lensway.testing.chaos_callers import KINDS, ROWS, Kind, judge
 from lensway.testing.chaos_http import Answer, LeanCaller
 from lensway.testing.chaos_site import Site
 
-POINT, PAGE, SLOW, TRICKLE = KINDS[0], KINDS[1], KINDS[2], KINDS[6]
+POINT, PAGE, SLOW = KINDS[:3]
 _RETRY_SECONDS = 20.0
 _RETRY_PAUSE_SECONDS = 0.05
 
@@ -74,6 +74,11 @@ class Load:
     def in_flight(self) -> int:
         """How many requests have no answer yet."""
         return len(self._open)
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that the request which waits longest for its answer has waited; 0 when none does."""
+        return time.monotonic() - min(tuple(self._open), default=time.monotonic())
 
     def is_clear_of(self, moment: float) -> bool:
         """True when everything that was asked before this moment has been answered."""

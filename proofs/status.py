@@ -45,6 +45,11 @@ class Watch:
                 return at - since
         return None
 
+    def shown(self, name: str) -> str:
+        """How the runner was shown last."""
+        changes = self._changes.get(name)
+        return changes[-1][1] if changes else ""
+
     def states(self, name: str) -> list[str]:
         """Every state that was shown of a runner, in order."""
         return [state for _, state in self._changes.get(name, [])]
@@ -73,6 +78,8 @@ def status(report: Report, *, rounds: int = 3) -> None:
         with Watch(site) as watch, Load(site, rate=50):
             wait_until(lambda: watch.samples > 20, seconds=30, what="the watch")
             for _ in range(rounds):
+                # A kill within a sample of the recovery before it would never be seen as a change.
+                wait_until(lambda: watch.shown("alpha") == "healthy", seconds=20, what="alpha shown as healthy")
                 at = time.monotonic()
                 site.runners["alpha"].running.kill()
                 wait_until(lambda: watch.first("alpha", ("offline",), at) is not None, seconds=20, what="offline")  # noqa: B023

@@ -10,7 +10,7 @@ import dataclasses
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,14 +22,15 @@ ROWS: Final = 5_000
 EXPORT_ROWS: Final = 40_000
 PAGE_ROWS: Final = 100
 TRICKLE_ROWS: Final = 4_500
-"""Read through a cursor in several fetches for more than a second: a lost runner leaves rows in the hands of the server."""
+"""Read for more than a second."""
 TABLES: Final = (
     "CREATE TABLE ledger (id bigint PRIMARY KEY, total numeric(12,2) NOT NULL)",
     f"INSERT INTO ledger SELECT i, i * 1.25 FROM generate_series(1, {EXPORT_ROWS}) i",
     "CREATE VIEW orders AS SELECT id, total, pg_backend_pid()::bigint AS backend FROM ledger",
     "CREATE VIEW slow AS SELECT o.* FROM orders o, (SELECT pg_sleep(2)) s",
     "CREATE VIEW trickle AS SELECT o.* FROM orders o, LATERAL (SELECT pg_sleep(CASE WHEN o.id % 4 = 0 THEN 0.001 ELSE 0 END)) s",
-    "GRANT SELECT ON ledger, orders, slow, trickle TO PUBLIC",
+    "CREATE VIEW wide AS SELECT t.*, repeat('x', 700) AS note FROM trickle t",
+    "GRANT SELECT ON ledger, orders, slow, trickle, wide TO PUBLIC",
     "ANALYZE",
 )
 FIELDS: Final = {
@@ -37,10 +38,11 @@ FIELDS: Final = {
     "total": {"type": "decimal"},
     "backend": {"type": "integer"},
 }
-LENSES: Final = {
+LENSES: Final[Mapping[str, Mapping[str, Any]]] = {
     "orders": {"table": "public.orders"},
     "slow": {"table": "public.slow"},
     "trickle": {"table": "public.trickle"},
+    "wide": {"table": "public.wide", "fields": FIELDS | {"note": {"type": "text"}}},
     "orders_once": {"table": "public.orders", "retry": "never"},
     "slow_once": {"table": "public.slow", "retry": "never"},
 }
