@@ -69,6 +69,12 @@ EXPORT_BYTES_DEFAULT: Final = 16 * GIB
 ROW_BYTES_DEFAULT: Final = 16 * MIB
 """One encoded row; a lens may lower or raise it up to ROW_BYTES_MAX."""
 ROW_BYTES_MAX: Final = 64 * MIB
+GIVE_WAY_FROM_BYTES: Final = 256 * KIB
+"""A result that has given so much is large: from then on its rows give way to small results."""
+RIGHT_OF_WAY_SECONDS: Final = 0.05
+"""A small result goes before large ones for so long; one that takes longer waits for its database, not for them."""
+GIVE_WAY_SECONDS_MAX: Final = 0.02
+"""Longest rest of a large result; after it, its rows flow for as long."""
 TRACE_STATE_CHARACTERS_MAX: Final = 512
 """A caller's `tracestate` that is passed on; the W3C asks for at least so much, and longer ones are left out."""
 TRACE_FLUSH_SECONDS: Final = 2.0

@@ -41,6 +41,7 @@ from lensway.dispatch.events import (
 )
 from lensway.dispatch.ports import Executor, Routes, RunnerLink
 from lensway.dispatch.records import JobRecord
+from lensway.dispatch.right_of_way import RightOfWay
 from lensway.errors import LenswayError
 from lensway.fleet import Fleet, SessionFacts
 from lensway.ids import JobId, RequestId, SessionId
@@ -124,9 +125,14 @@ class JobHandle:
             LenswayError: the job's one bad outcome; what was yielded before it is then not complete.
         """
         is_over = False
+        passage = self._dispatcher.way.passage(self.id)
         try:
             while True:
                 while self._chunks:
+                    if passage.must_wait(len(self._chunks[0])):
+                        await passage.wait()
+                        if not self._chunks:  # nobody wants them any more
+                            continue
                     chunk = self._chunks.popleft()
                     yield chunk
                     self._consumed(len(chunk))
@@ -246,6 +252,7 @@ class Dispatcher:
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.way = RightOfWay(lambda: self.loop)
         self._performers: Mapping[type[Instruction], Callable[[Any], None]] = {
             SendOffer: self._offer,
             SendCredit: self._credit,
@@ -290,6 +297,7 @@ class Dispatcher:
         job = JobId(self._next_job)
         handle = self._handles[job] = JobHandle(self, job)
         self._idle.clear()
+        self.way.begin(job)
         self.handle(Submitted(job, request))
         return handle
 
@@ -389,6 +397,7 @@ class Dispatcher:
 
     def _settle(self, end: Complete | Fail) -> None:
         handle = self._handles.pop(end.job)
+        self.way.end(end.job)
         handle.settle(end)
         if not self._handles:
             self._idle.set()
