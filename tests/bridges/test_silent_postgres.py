@@ -310,6 +310,20 @@ def test_both_kernels_watch_the_connection(source: Source) -> None:
     assert int(settings["tcp_user_timeout"]) > limits.STALL_TIMEOUT_SECONDS * 1000, "a slow caller is no lost one"
 
 
+def test_nothing_is_compiled_to_machine_code(source: Source) -> None:
+    """It takes longer than most queries, and made the first row of a large export come late."""
+
+    async def run() -> str:
+        connection = await connect(read_settings({"url": source.url}), AddressPolicy())
+        try:
+            found: str = await connection.driver.fetchval("SHOW jit")
+            return found
+        finally:
+            await connection.discard()
+
+    assert asyncio.run(run()) == "off"
+
+
 def test_a_process_without_descriptors_is_busy_and_not_the_database_unreachable() -> None:
     failure = postgres_errors.of_connecting(OSError(errno.EMFILE, "Too many open files")).failure
     assert (failure.code, failure.retry_after_seconds) == (ErrorCode.OVERLOADED, 1.0)

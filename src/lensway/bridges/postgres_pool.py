@@ -32,8 +32,9 @@ _STATEMENTS_BYTES_MAX: Final = 4 * limits.MIB
 _IDLE_IN_TRANSACTION_MS: Final = int((limits.STALL_TIMEOUT_SECONDS + 10) * 1000)
 
 # These set a session up. Through set_config, because poolers refuse unknown start-up parameters; the second one only what the
-# server knows: a statement whose client died ends within half a second (14 and newer), and one whose client's machine or
-# network died within seconds, because the server's own kernel looks for a sign of life.
+# server knows. Nothing is compiled to machine code: that takes longer than most queries, and made the first row of a large export
+# come 50 ms later and its last one no sooner. A statement whose client died ends within half a second (14 and newer), and one
+# whose client's machine or network died within seconds, because the server's own kernel looks for a sign of life.
 SESSION_STATEMENTS: Final = (
     f"""
 SELECT set_config('default_transaction_read_only', 'on', false), set_config('timezone', 'UTC', false),
@@ -45,7 +46,7 @@ SELECT set_config('default_transaction_read_only', 'on', false), set_config('tim
 """,
     f"""
 SELECT set_config(wanted.name, wanted.value, false) FROM pg_settings JOIN (VALUES
-  ('client_connection_check_interval', '500'), ('tcp_keepalives_idle', '{limits.SOCKET_IDLE_SECONDS}'),
+  ('jit', 'off'), ('client_connection_check_interval', '500'), ('tcp_keepalives_idle', '{limits.SOCKET_IDLE_SECONDS}'),
   ('tcp_keepalives_interval', '1'), ('tcp_keepalives_count', '{limits.SOCKET_PROBES_MAX}'),
   ('tcp_user_timeout', '{_IDLE_IN_TRANSACTION_MS}')) AS wanted (name, value) USING (name)
 """,  # noqa: S608 - made of our own numbers

@@ -18,7 +18,7 @@ import structlog
 
 from lensway import limits
 from lensway.auth import sealing
-from lensway.catalog.records import Runner
+from lensway.catalog.records import Runner, RunnerToken
 from lensway.catalog.rules.runners import is_token_good
 from lensway.clock import Clock
 from lensway.dispatch.events import (
@@ -109,6 +109,8 @@ class Link:
         push_is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self.runner = runner
+        self._judged: Runner | None = None
+        self._ours: list[RunnerToken] = []
         self.token_hash = token_hash
         self.session_id: SessionId | None = None
         self._transport = transport
@@ -245,11 +247,13 @@ class Link:
         self._to_send.set()
 
     def _is_token_good(self) -> bool:
+        if self.runner is not self._judged:
+            self._judged = self.runner
+            self._ours = [token for token in self.runner.tokens if token.hash == self.token_hash]
         return any(
             # The time is asked for only where there is an end: this is part of every heartbeat.
             token.expires_at is None or is_token_good(token, at=self._clock.wall().isoformat())
-            for token in self.runner.tokens
-            if token.hash == self.token_hash
+            for token in self._ours
         )
 
     # --- the session machine ------------------------------------------------------------------------------------------------
