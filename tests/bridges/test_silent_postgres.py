@@ -9,6 +9,7 @@ import socket
 import time
 import urllib.parse
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Self
 
 import pytest
 
@@ -28,6 +29,7 @@ from lensway.testing.chaos_proxy import ChaosProxy
 from lensway.testing.deployment import wait_until
 from lensway.testing.postgres import Database
 
+CANCEL_REQUEST = (80877102).to_bytes(4, "big")
 FOUND_SECONDS = 3.5
 """The promise is three seconds; some for a busy machine."""
 
@@ -51,7 +53,7 @@ class Sink:
 class Source:
     """The database behind a proxy, as the library sees it."""
 
-    def __init__(self, database: Database, proxy: ChaosProxy) -> None:
+    def __init__(self, database: Database, proxy: ChaosProxy | LosesCancels) -> None:
         parts = urllib.parse.urlsplit(database.reader_url)
         login = parts.netloc.rpartition("@")[0]
         self.url = parts._replace(netloc=f"{login}@127.0.0.1:{proxy.port}").geturl()
@@ -308,6 +310,70 @@ def test_both_kernels_watch_the_connection(source: Source) -> None:
     assert settings["tcp_keepalives_idle"] == str(limits.SOCKET_IDLE_SECONDS)
     assert settings.get("client_connection_check_interval", "500") == "500"
     assert int(settings["tcp_user_timeout"]) > limits.STALL_TIMEOUT_SECONDS * 1000, "a slow caller is no lost one"
+
+
+class LosesCancels:
+    """Forwards to PostgreSQL all but the first cancels, as if they had come between two messages."""
+
+    def __init__(self, port: int, count: int) -> None:
+        self._target = port
+        self._count = count
+        self._pumps: set[asyncio.Task[None]] = set()
+        self.seen = 0
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.wait(self._pumps)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        for way in ((reader, far_writer), (far_reader, writer)):
+            self._pumps.add(asyncio.create_task(self._pump(*way)))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                if data[4:8] == CANCEL_REQUEST:
+                    self.seen += 1
+                    if self.seen <= self._count:
+                        return
+                writer.write(data)
+        finally:
+            writer.close()
+
+
+def test_a_cancel_that_the_server_ignores_is_sent_again_until_the_statement_is_gone(database: Database, proxy) -> None:
+    """I7: a cancel that comes between two messages of a statement that is just beginning is lost in PostgreSQL."""
+
+    async def run() -> tuple[int, float]:
+        async with LosesCancels(database.cluster.port, 2) as between:
+            source = Source(database, between)
+            reading = asyncio.create_task(source.read("endless"))
+            active = "FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%endless%'"
+            asked = f"SELECT count(*) {active} AND pid <> pg_backend_pid()"
+            looking = await connect(read_settings({"url": database.reader_url}), AddressPolicy())
+            while not await looking.driver.fetchval(asked):
+                await asyncio.sleep(0.01)
+            began = time.monotonic()
+            reading.cancel()
+            await asyncio.wait((reading,))
+            took = time.monotonic() - began
+            assert await looking.driver.fetchval(asked) == 0
+            await looking.discard()
+            await source.library.close()
+            return between.seen, took
+
+    seen, took = asyncio.run(run())
+    assert seen == 3
+    assert took < limits.CANCEL_SECONDS * 0.9, "it did not wait for the end of its patience"
 
 
 def test_nothing_is_compiled_to_machine_code(source: Source) -> None:

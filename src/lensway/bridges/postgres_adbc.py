@@ -78,6 +78,7 @@ class Session:
     def __init__(self, home: Home) -> None:
         """Connect in a home that was entered for this session; it is left when the session is closed, or cannot be made."""
         self._home = home
+        self._closing = threading.Lock()
         try:
             self._connection = home.connect()
         except BaseException:
@@ -145,14 +146,17 @@ class Session:
     def cancel(self) -> None:
         """Ask the server to end what runs, and begin nothing more. From any thread."""
         self.is_canceled = True
-        with contextlib.suppress(adbc_driver_manager.Error):
-            self._connection.cancel()
+        with self._closing, contextlib.suppress(adbc_driver_manager.Error):
+            if self._connection is not None:
+                self._connection.cancel()
 
     def close(self) -> None:
         """Close the connection. Cancel first what streams: the rest of it would be read."""
         with contextlib.suppress(SessionError):
             self.close_stream()
-        connection, self._connection = self._connection, None
+        # Not while a cancel is on its way: it reads what is freed here.
+        with self._closing:
+            connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(adbc_driver_manager.Error, RuntimeError):
                 connection.close()

@@ -104,7 +104,8 @@ class BulkConnection:
         closing = self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
         if running is None or running.done():
-            await asyncio.wrap_future(closing)
+            # It waits for a cancel that is still on its way, but nobody here waits for a network.
+            await asyncio.wait({asyncio.wrap_future(closing)}, timeout=limits.CANCEL_SECONDS)
 
     def _close(self) -> None:
         if self.session.is_streaming and not self.is_lost:

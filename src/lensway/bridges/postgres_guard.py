@@ -121,3 +121,7 @@ class GuardedConnection(asyncpg.Connection):  # type: ignore[misc]
         super().__init__(protocol, transport, *rest)
         self.guard = Guard(protocol, transport)
         transport.set_protocol(self.guard)
+
+    def cancel_again(self) -> None:
+        """Ask the server once more to end what runs; nobody waits for that."""
+        self._cancel_current_command(self._loop.create_future())

@@ -27,6 +27,8 @@ from lensway.query.cache import BoundedCache
 from lensway.query.compile import Compiled
 from lensway.query.plan import PlanKind
 
+_CANCEL_AGAIN_SECONDS: Final = 0.05
+"""Before the first repetition of a cancel; twice as long before each further one."""
 _STATEMENTS_MAX: Final = 200
 _STATEMENTS_BYTES_MAX: Final = 4 * limits.MIB
 _IDLE_IN_TRANSACTION_MS: Final = int((limits.STALL_TIMEOUT_SECONDS + 10) * 1000)
@@ -134,9 +136,18 @@ class PooledConnection:
         return not self.driver.is_closed()
 
     async def discard(self) -> None:
-        """Close it, whatever it does: a running statement has been cancelled by the driver and is waited for, briefly."""
+        """Close it, whatever it does: a running statement has been cancelled by the driver and is waited for, briefly.
+
+        PostgreSQL ignores a cancel that comes between two messages of a statement that is just beginning. It is sent again until
+        the statement is gone, ever more rarely, as each takes a connection.
+        """
+        closing = asyncio.ensure_future(self.driver.close(timeout=limits.CANCEL_SECONDS))
+        pause = _CANCEL_AGAIN_SECONDS
+        while not (await asyncio.wait((closing,), timeout=pause))[0]:
+            self.driver.cancel_again()
+            pause *= 2
         try:
-            await self.driver.close(timeout=limits.CANCEL_SECONDS)
+            closing.result()
         except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             self.driver.terminate()
 
