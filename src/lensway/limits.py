@@ -48,6 +48,8 @@ HTTP_CONNECTIONS_MAX: Final = 4_096
 """Connections of callers; one more is answered `overloaded`. With what each may leave unread that is bounded memory."""
 HTTP_HEAD_BYTES_MAX: Final = 64 * KIB
 """Request line and headers; larger is `payload_too_large`."""
+CALLER_LOOK_SECONDS: Final = 0.1
+"""So often the kernel is asked whether a caller is gone that is not read, because it has sent its next request already."""
 PATHS_REMEMBERED_MAX: Final = 1_000
 """Paths of requests whose routes are found at once."""
 PATHS_REMEMBERED_BYTES_MAX: Final = 256 * KIB

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import socket
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,6 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
+from lensway import limits
 from lensway.compose.http_connection import Connection
 from lensway.service.wire import WIRE
 
@@ -42,6 +45,12 @@ async def connected(app, **options) -> AsyncIterator[tuple[asyncio.StreamReader,
         await writer.wait_closed()
     server.close()
     await asyncio.wait(state.tasks) if state.tasks else None
+
+
+async def not_read_any_more(wire) -> None:
+    """Until the server reads this connection no further, since the caller has sent enough."""
+    while not wire._connection.flow.read_paused:
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("app", [in_parts, at_once])
@@ -173,3 +182,121 @@ def test_a_connection_that_asks_nothing_more_is_closed_and_one_that_waits_for_it
     waited, idle = asyncio.run(serve())
     assert waited >= 0.6
     assert 0.15 <= idle < 5
+
+
+@pytest.mark.parametrize(
+    ("more", "is_reset"),
+    [(REQUEST, True), (REQUEST, False), (REQUEST.replace(b": 2", b": 200000")[:-2] + b"x" * 100_000, True)],
+    ids=["reset", "closed", "in the middle of a large body"],
+)
+def test_a_caller_that_sent_its_next_request_and_went_is_noticed_too(more: bytes, is_reset: bool) -> None:
+    """uvicorn reads on only when the first one is answered, and then nobody would hear of it (I7)."""
+
+    async def serve() -> None:
+        is_waiting, is_gone = asyncio.Event(), asyncio.Event()
+
+        wires = []
+
+        async def waits(scope, receive, send) -> None:
+            wires.append(scope[WIRE])
+            scope[WIRE].when_gone(is_gone.set)
+            is_waiting.set()
+            await is_gone.wait()
+
+        async with connected(waits) as (_, writer):
+            writer.write(REQUEST)
+            await is_waiting.wait()
+            writer.write(more)
+            await not_read_any_more(wires[0])
+            if is_reset:
+                sock = writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
+            else:
+                writer.close()
+            async with asyncio.timeout(5):
+                await is_gone.wait()
+
+    asyncio.run(serve())
+
+
+def test_what_is_sent_to_a_caller_that_is_gone_is_no_error(caplog) -> None:
+    async def serve() -> None:
+        is_waiting, is_gone, is_over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def answers_late(scope, receive, send) -> None:
+            scope[WIRE].when_gone(is_gone.set)
+            is_waiting.set()
+            await is_gone.wait()
+            try:
+                assert scope[WIRE].is_gone
+                await in_parts(scope, receive, send)
+            finally:
+                is_over.set()
+
+        async with connected(answers_late) as (_, writer):
+            writer.write(REQUEST * 2)
+            await is_waiting.wait()
+            writer.transport.abort()
+            async with asyncio.timeout(5):
+                await is_over.wait()
+
+    asyncio.run(serve())
+    assert not caplog.records
+
+
+def test_trailers_are_no_headers_and_have_an_end() -> None:
+    seen: list[list[tuple[bytes, bytes]]] = []
+
+    async def notes(scope, receive, send) -> None:
+        while (await receive())["more_body"]:
+            pass
+        seen.append(scope["headers"])
+        await scope[WIRE].answer(200, [(b"content-length", b"2")], b"ok")
+
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    trailer = b"Authorization: Bearer sk_somebody\r\n"
+
+    async def serve() -> int:
+        async with connected(notes) as (reader, writer):
+            writer.write(head + trailer + b"\r\n" + REQUEST)
+            await reader.readuntil(b"ok")
+            await reader.readuntil(b"ok")
+            writer.write(head)
+            sent = 0
+            with contextlib.suppress(ConnectionError):
+                while sent < 100 * limits.HTTP_HEAD_BYTES_MAX:
+                    writer.write(trailer * 100)
+                    await writer.drain()
+                    sent += 100 * len(trailer)
+            return sent
+
+    sent = asyncio.run(serve())
+    assert [name for name, _ in seen[0]] == [b"host", b"transfer-encoding"]
+    assert [name for name, _ in seen[1]] == [b"host", b"content-length"]
+    assert sent < 100 * limits.HTTP_HEAD_BYTES_MAX, "the connection was cut"
+
+
+def test_a_request_that_waits_for_its_turn_is_not_late(monkeypatch) -> None:
+    monkeypatch.setattr(limits, "HTTP_REQUEST_SECONDS_MAX", 0.2)
+
+    wires = []
+
+    async def slow(scope, receive, send) -> None:
+        wires.append(scope[WIRE])
+        await asyncio.sleep(0.7)
+        await at_once(scope, receive, send)
+
+    async def serve() -> None:
+        async with connected(slow) as (reader, writer):
+            writer.write(REQUEST)
+            while not wires:
+                await asyncio.sleep(0)
+            writer.write(REQUEST[:-2])
+            await not_read_any_more(wires[0])
+            writer.write(REQUEST[-2:])
+            async with asyncio.timeout(10):
+                await reader.readuntil(b"ok")
+                await reader.readuntil(b"ok")
+
+    asyncio.run(serve())

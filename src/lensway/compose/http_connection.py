@@ -13,6 +13,7 @@ import functools
 import http
 import socket
 import struct
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -26,6 +27,8 @@ from lensway.errors import CODES, ErrorCode, Failure
 from lensway.ids import new_request_id
 from lensway.service.wire import WIRE
 
+_TCP_ESTABLISHED: Final = 1
+"""The first byte of Linux's `struct tcp_info` is the state; this one is of a connection that nobody has closed."""
 _RESET_AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 
@@ -128,6 +131,18 @@ class _Wire:
             self._connection.abort()
 
 
+def _has_hung_up(transport: asyncio.Transport) -> bool:
+    """Whether the caller has closed or reset the connection, as far as this system tells while nobody reads it."""
+    sock, info = transport.get_extra_info("socket"), getattr(socket, "TCP_INFO", None)
+    if sock is None or info is None or sys.platform != "linux":
+        return False
+    try:
+        state: int = sock.getsockopt(socket.IPPROTO_TCP, info, 1)[0]
+    except OSError:
+        return True
+    return state != _TCP_ESTABLISHED
+
+
 def _end(cycle: RequestResponseCycle) -> None:
     cycle.response_complete = True
     cycle.message_event.set()
@@ -150,6 +165,8 @@ class Connection(HttpToolsProtocol):
         self._idle_since = 0.0
         self._is_lost = False
         self._when_gone: Callable[[], None] | None = None
+        self._looking_if_gone: asyncio.TimerHandle | None = None
+        self._at_work: RequestResponseCycle | None = None
         self.memory: object = None
 
     @classmethod
@@ -170,13 +187,16 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone."""
         self._stop_watching()
-        if self._waiting_for_request is not None:
-            self._waiting_for_request.cancel()
+        for timer in (self._waiting_for_request, self._looking_if_gone):
+            if timer is not None:
+                timer.cancel()
+        if self._at_work is not None and not self._at_work.response_complete:
+            # uvicorn tells only the one that came last.
+            self._at_work.disconnected = True
+            self._at_work.message_event.set()
         super().connection_lost(exc)
         self._is_lost = True
-        call, self._when_gone = self._when_gone, None
-        if call is not None:
-            call()
+        self._tell_gone()
 
     def when_gone(self, call: Callable[[], None] | None) -> None:
         """Call this once, as soon as the caller is gone; there is one request at a time."""
@@ -188,6 +208,26 @@ class Connection(HttpToolsProtocol):
             self.flow.resume_reading()
         self._when_gone = call
 
+    def _tell_gone(self) -> None:
+        call, self._when_gone = self._when_gone, None
+        if call is not None:
+            call()
+
+    def _look_if_gone(self) -> None:
+        """Ask the kernel, while the caller is not read because it sent its next request already."""
+        self._looking_if_gone = None
+        if self._when_gone is None or not self.flow.read_paused:
+            return
+        if _has_hung_up(self.transport):
+            self._tell_gone()
+            self.abort()
+        else:
+            self._looking_if_gone = self.loop.call_later(limits.CALLER_LOOK_SECONDS, self._look_if_gone)
+
+    def _read_no_more(self) -> None:
+        if self._when_gone is not None and self._looking_if_gone is None:
+            self._looking_if_gone = self.loop.call_later(limits.CALLER_LOOK_SECONDS, self._look_if_gone)
+
     def data_received(self, data: bytes) -> None:
         """Bytes of a request; the head of one is bounded, its body by whoever reads it."""
         was_in_head = self._is_in_head
@@ -196,6 +236,14 @@ class Connection(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > limits.HTTP_HEAD_BYTES_MAX and not self.transport.is_closing():
                 self._refuse(ErrorCode.PAYLOAD_TOO_LARGE, "The headers of the request are too large")
+        elif self.headers and not self._is_in_head:
+            # Trailers, which mean nothing here.
+            self.headers.clear()
+            self._head_bytes += len(data)
+            if self._head_bytes > limits.HTTP_HEAD_BYTES_MAX:
+                self.abort()
+        if self.flow.read_paused:
+            self._read_no_more()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -208,6 +256,8 @@ class Connection(HttpToolsProtocol):
         """Its head is there."""
         self._is_in_head = False
         super().on_headers_complete()
+        # Trailers would be appended to the headers that the request has been given, and be believed.
+        self.headers = []
 
     def on_message_complete(self) -> None:
         """It is there as a whole."""
@@ -258,6 +308,7 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._at_work = cycle
         cycle.scope[WIRE] = _Wire(self, cycle)  # type: ignore[typeddict-unknown-key]
         super()._start_asgi_task(cycle, app)
 
@@ -265,7 +316,11 @@ class Connection(HttpToolsProtocol):
         """A caller that does not finish its request in time is dropped, one that asks nothing any more is closed, also when it
         never takes its last answer; one look costs less than a timer for each request."""
         now = self.loop.time()
-        if self._asking_since is not None:
+        if self.flow.read_paused:
+            # It is not the caller who keeps us waiting.
+            self._asking_since = None if self._asking_since is None else now
+            left = limits.HTTP_REQUEST_SECONDS_MAX
+        elif self._asking_since is not None:
             left = self._asking_since + limits.HTTP_REQUEST_SECONDS_MAX - now
             if left <= 0:
                 self.abort()

@@ -167,10 +167,11 @@ class Call:
 class _Known(msgspec.Struct, frozen=True, gc=False):
     """Who a connection's last request was from. The next one says the same, as a rule, and is compared with less work.
 
-    It keeps a key in memory no longer than the connection keeps its last request's headers in any case.
+    It keeps a key in memory no longer than the connection keeps its last request's headers in any case, and of the catalog only
+    what the caller is.
     """
 
-    snapshot: Snapshot
+    revision: int
     authorization: bytes
     wanted: str | None
     identity: decisions.Identity
@@ -180,7 +181,7 @@ class _Known(msgspec.Struct, frozen=True, gc=False):
         """True when a request that says this is from the same caller, by the same catalog. Others may share the connection,
         so that the comparison must not tell how much of a key is right."""
         return (
-            snapshot is self.snapshot
+            snapshot.revision == self.revision
             and wanted == self.wanted
             and hmac.compare_digest(authorization, self.authorization)
         )
@@ -321,7 +322,7 @@ class Endpoint:
                 self._limiter.failed(call.address, now)
                 raise
             environment = decisions.choose_environment(snapshot, identity, wanted)
-            known = call.wire.memory = _Known(snapshot, authorization, wanted, identity, environment)
+            known = call.wire.memory = _Known(snapshot.revision, authorization, wanted, identity, environment)
         return Caller(
             identity=known.identity, environment=known.environment, request_id=call.request_id, address=call.address
         )
