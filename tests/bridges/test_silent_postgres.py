@@ -357,8 +357,8 @@ def test_a_cancel_that_the_server_ignores_is_sent_again_until_the_statement_is_g
         async with LosesCancels(database.cluster.port, 2) as between:
             source = Source(database, between)
             reading = asyncio.create_task(source.read("endless"))
-            active = "FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%endless%'"
-            asked = f"SELECT count(*) {active} AND pid <> pg_backend_pid()"
+            # Asleep, and not still being prepared.
+            asked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%endless%'"
             looking = await connect(read_settings({"url": database.reader_url}), AddressPolicy())
             while not await looking.driver.fetchval(asked):
                 await asyncio.sleep(0.01)
