@@ -11,6 +11,7 @@ import msgspec
 
 from lensway import limits
 from lensway.dispatch.records import AttemptRecord, JobRecord
+from lensway.errors import Failure
 from lensway.fleet import CandidateNote
 from lensway.ids import EnvironmentId, KeyId, RequestId, new_request_id
 
@@ -49,6 +50,9 @@ class RequestRing:
         entry = self._running.pop(record.request, None)
         if entry is not None:
             entry.record = record
+            if record.failure is not None:
+                # Only what is shown of it: its details are what a runner says, and need not fit into these bytes.
+                entry.record = msgspec.structs.replace(record, failure=Failure(code=record.failure.code, message=""))
             self._over.append(entry.id.encode() + _ENCODER.encode(entry))
 
     def get(self, id: str) -> RequestEntry | None:
