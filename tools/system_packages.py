@@ -27,6 +27,7 @@ class Need:
 
 NEEDS: Final = (
     Need("PostgreSQL server", "postgresql", ("postgres",), ("/usr/lib/postgresql/*/bin/postgres",)),
+    Need("PgBouncer", "pgbouncer", ("pgbouncer",), ("/usr/sbin/pgbouncer",)),
     Need("nginx", "nginx-light", ("nginx",), ("/usr/sbin/nginx",)),
     Need("curl", "curl", ("curl",)),
     Need("Chromium", "chromium", ("chromium", "chromium-browser", "google-chrome")),
