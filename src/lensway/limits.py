@@ -277,6 +277,11 @@ PLAN_DEPTH_MAX: Final = 4 * REQUEST_NESTING_MAX
 """Depth of a plan's tree: one level of `where` makes up to three."""
 PLAN_NODES_MAX: Final = 4 * WHERE_NODES_MAX
 """Nodes of a plan's tree: one condition makes up to three."""
+RELATIONS_KNOWN_MAX: Final = 2_000
+RELATIONS_KNOWN_BYTES_MAX: Final = MIB
+"""Tables of one source of which is kept whether they are plain; further ones are looked up again."""
+RELATION_KNOWN_SECONDS: Final = 60.0
+"""Statements prepared later look again whether a table is plain: what the guard in a statement does not see is noticed then."""
 COMPILED_PLANS_MAX: Final = 2_000
 """Compiled statements kept, per process."""
 COMPILED_SHAPES_BYTES_MAX: Final = 2 * MIB

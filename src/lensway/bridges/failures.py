@@ -19,6 +19,8 @@ HINTS: Final[Mapping[str, str]] = {
     "unknown_database": "There is no database of this name on that server.",
     "not_permitted": "The server does not let this user connect from there. On PostgreSQL look at pg_hba.conf.",
     "too_many_connections": "The server has no free connection. Raise max_connections, or lower what else connects.",
+    "no_transactions": "The pooler before the database ends a connection that begins a transaction. Set its pool_mode to "
+    "transaction or session; statement pooling cannot serve Lensway.",
     "starting_up": "The database is starting, stopping or recovering.",
     "forbidden_address": "The policy of whoever executes this source forbids that address.",
     "no_file": "The file does not exist there, or cannot be read.",

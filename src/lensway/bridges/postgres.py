@@ -1,8 +1,10 @@
 """PostgreSQL: pages as one statement, long results in pieces, both read-only and under a deadline that the database knows.
 
-A page is one round trip: the session is read-only by default, plans are SELECTs, and the statement timeout of the session is
-already right for most requests. Arrow and most exports take the bulk path (`postgres_bulk`), in a process that has it; large
-pages and all other exports read through a cursor in a READ ONLY transaction, sized by bytes.
+A page of a plain table is one round trip: the session is read-only by default, plans are SELECTs, and the statement timeout of
+the session is already right for most requests. Every other page reads in one READ ONLY transaction that is rolled back
+(`postgres_transaction`), as does everything behind a pooler that assigns server connections to transactions. Arrow and most
+exports take the bulk path (`postgres_bulk`), in a process that has it; large pages and all other exports read through a cursor,
+sized by bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from lensway.bridges.failures import limit_exceeded, row_too_large, timed_out
 from lensway.bridges.postgres_bulk_sql import COLUMNS_MAX, TEXT_FORMATS
 from lensway.bridges.postgres_guard import Cut
 from lensway.bridges.postgres_inspection import describe_table, list_tables, run_test
-from lensway.bridges.postgres_pool import PooledConnection
+from lensway.bridges.postgres_pool import PooledConnection, is_other_backend
+from lensway.bridges.postgres_relations import Relation, Relations
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
 from lensway.bridges.postgres_values import single
 from lensway.bridges.postgres_watch import WatchedPool
@@ -85,8 +88,11 @@ class PostgresSource:
     def __init__(self, settings: PostgresSettings, policy: AddressPolicy) -> None:
         self._settings = settings
         self._policy = policy
-        self._queries = WatchedPool(settings, policy, size=limits.CONNECTIONS_PER_SOURCE_MAX)
-        self._exports = WatchedPool(settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
+        relations = Relations()
+        self._queries = WatchedPool(settings, policy, size=limits.CONNECTIONS_PER_SOURCE_MAX, relations=relations)
+        self._exports = WatchedPool(
+            settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX, relations=relations
+        )
         self._deadlines = Deadlines()
         self._bulk: Any = None
         # Exports take either driver, and together no more connections than one of them has.
@@ -170,6 +176,10 @@ class PostgresSource:
             is_clean = not (errors.is_broken_connection(error) or connection.driver.is_in_transaction() or is_cancelled)
             if errors.is_stale_statement(error):
                 connection.forget_statements()
+            if isinstance(error, asyncpg.InvalidSQLStatementNameError) and await is_other_backend(connection):
+                self._queries.found_pooler()
+                self._exports.found_pooler()
+                is_clean = False
         if is_clean:
             connection.driver.guard.relax()
             pool.release(connection)
@@ -206,9 +216,7 @@ class PostgresSource:
                     connection = await self._queries.acquire(fresh=is_last_try)
                     is_clean = False
                     try:
-                        if (seconds := connection.timeout_for(deadline - time.monotonic())) is not None:
-                            await connection.limit_time(seconds)
-                        found = await look(connection.driver)
+                        found = await _looked(connection, look, deadline)
                         is_clean = True
                         return found
                     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError) as error:
@@ -249,6 +257,15 @@ async def _ping(driver: Any) -> None:
     await driver.execute("SELECT 1")
 
 
+async def _looked(connection: PooledConnection, look: Any, deadline: float) -> Any:
+    if connection.is_shared:
+        async with connection.transaction(deadline, is_plain=True):
+            return await look(connection.driver)
+    if (seconds := connection.timeout_for(deadline - time.monotonic())) is not None:
+        await connection.limit_time(seconds)
+    return await look(connection.driver)
+
+
 class _Reading(Protocol):
     """One way to read a result on a connection, from which nobody else reads meanwhile."""
 
@@ -272,22 +289,91 @@ async def _at_once(
     execution: Execution,
     writer: RowWriter,
 ) -> ResultEnd:
+    statement = connection.known(compiled.sql)
+    relation = None
+    if statement is None or compiled.count_sql is not None:
+        relation = await _plain(pool, connection, compiled, execution.deadline)
+    try:
+        if connection.is_shared or (statement is None and relation is None):
+            return await _in_transaction(pool, connection, compiled, plan, execution, writer, relation)
+        return await _alone(pool, connection, compiled, plan, execution, writer, statement, relation)
+    except asyncpg.InvalidArgumentForWidthBucketFunctionError:
+        if writer.rows or (statement is None and relation is None):
+            raise
+        # The guard says that it is another table than the one that was judged.
+        connection.forget_statements()
+        pool.relations.forget(compiled)
+        return await _in_transaction(pool, connection, compiled, plan, execution, writer, None)
+
+
+async def _plain(
+    pool: WatchedPool, connection: PooledConnection, compiled: Compiled, deadline: float
+) -> Relation | None:
+    """The plain table that the statement reads; None when it is anything else."""
+    if not connection.is_shared or pool.relations.is_known(compiled):
+        return await pool.relations.plain(connection.driver, compiled)
+    async with connection.transaction(deadline, is_plain=True):
+        return await pool.relations.plain(connection.driver, compiled)
+
+
+async def _alone(
+    pool: WatchedPool,
+    connection: PooledConnection,
+    compiled: Compiled,
+    plan: Plan,
+    execution: Execution,
+    writer: RowWriter,
+    statement: Any,
+    relation: Relation | None,
+) -> ResultEnd:
+    """The page of a plain table: a statement without a transaction around it."""
     if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
         await connection.limit_time(seconds)
-    statement = connection.known(compiled.sql)
     if statement is None:
-        statement = await connection.tagged(compiled, compiled.sql, execution.tag)
+        assert relation is not None, "a page that is not of a plain table reads in a transaction"
+        statement = await connection.guarded(relation, compiled, compiled.sql, execution.tag)
+    rows = await _fetched(connection, statement, compiled, plan, execution)
+    pool.rests(connection)
+    await writer.write(rows)
+    if relation is None or compiled.count_sql is None:
+        return _exact(await writer.end(), compiled, statement)
+    pool.waits(connection)
+    counting = await connection.guarded(relation, compiled, compiled.count_sql, execution.tag)
+    total: int = await counting.fetchval(*compiled.bind_count(plan))
+    return _exact(await writer.end(total), compiled, statement)
+
+
+async def _fetched(
+    connection: PooledConnection, statement: Any, compiled: Compiled, plan: Plan, execution: Execution
+) -> Sequence[Any]:
     bounds, guard = execution.limits, connection.driver.guard
     answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
     guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
-    rows = await statement.fetch(*compiled.bind(plan))
+    rows: Sequence[Any] = await statement.fetch(*compiled.bind(plan))
     guard.relax()
+    return rows
+
+
+async def _in_transaction(
+    pool: WatchedPool,
+    connection: PooledConnection,
+    compiled: Compiled,
+    plan: Plan,
+    execution: Execution,
+    writer: RowWriter,
+    relation: Relation | None,
+) -> ResultEnd:
+    """The page of anything, in a transaction that leaves nothing behind. ``relation``: a plain table, which saves steps."""
+    async with connection.transaction(execution.deadline, is_plain=relation is not None) as transaction:
+        statement = await connection.prepared(compiled, compiled.sql, execution.tag, relation=relation)
+        rows = await _fetched(connection, statement, compiled, plan, execution)
+        total = None
+        if compiled.count_sql is not None:
+            await transaction.lower(execution.deadline)
+            total = await _total(connection, compiled, plan)
     pool.rests(connection)
     await writer.write(rows)
-    if compiled.count_sql is None:
-        return _exact(await writer.end(), compiled, statement)
-    pool.waits(connection)
-    return _exact(await writer.end(await _total(connection, compiled, plan)), compiled, statement)
+    return _exact(await writer.end(total), compiled, statement)
 
 
 async def _by_cursor(
@@ -298,15 +384,12 @@ async def _by_cursor(
     execution: Execution,
     writer: RowWriter,
 ) -> ResultEnd:
-    if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
-        await connection.limit_time(seconds)
     driver = connection.driver
-    async with driver.transaction(readonly=True):
+    async with connection.transaction(execution.deadline, is_plain=False) as transaction:
         # A statement of its own for each export: its tag makes the database's log a witness of what was executed.
-        statement = await connection.tagged(compiled, compiled.sql, execution.tag, always=execution.is_export)
+        statement = await connection.prepared(compiled, compiled.sql, execution.tag, always_tags=execution.is_export)
         cursor = await statement.cursor(*compiled.bind(plan))
         count = _FIRST_FETCH_ROWS
-        in_force = connection.timeout_seconds
         row_bytes_max = execution.limits.row_bytes_max
         while True:
             driver.guard.expect(row_bytes_max=row_bytes_max, answer_bytes_max=limits.FETCH_BYTES_MAX)
@@ -319,10 +402,7 @@ async def _by_cursor(
                 break
             count = max(1, min(_FETCH_ROWS_MAX, _FETCH_BYTES * writer.rows // max(1, writer.bytes)))
             # The timeout counts for each fetch; what is set must never reach beyond the deadline by more than a second.
-            seconds = max(1, int(execution.deadline - time.monotonic()) + 1)
-            if seconds < in_force:
-                await driver.execute(f"SET LOCAL statement_timeout = {seconds * 1000}")
-                in_force = seconds
+            await transaction.lower(execution.deadline)
         total = await _total(connection, compiled, plan)
     driver.guard.relax()
     return _exact(await writer.end(total), compiled, statement)

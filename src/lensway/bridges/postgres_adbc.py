@@ -93,11 +93,11 @@ class Session:
         """True while a stream is open: ending it early takes a cancel first."""
         return self._reader is not None
 
-    def execute(self, sql: str) -> None:
-        """Run a statement; what it gives is dropped. Raises SessionError."""
-        self.stream(sql)
-        while self.next_batch() is not None:
-            pass
+    def command(self, sql: str) -> None:
+        """Run statements in one message; what they give is dropped. Raises SessionError."""
+        with _typed():
+            self._begin(sql).execute_update()
+        self.close_stream()
 
     def row(self, sql: str, values: Sequence[str | None] = ()) -> list[Any]:
         """The one row of this statement; ``values`` are bound as texts. Raises SessionError."""

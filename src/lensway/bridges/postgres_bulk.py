@@ -26,7 +26,7 @@ from lensway.bridges.failures import query_failed, row_too_large, unreachable
 from lensway.bridges.postgres_adbc import Home, Session, SessionError
 from lensway.bridges.postgres_bulk_job import BulkJob
 from lensway.bridges.postgres_bulk_sql import NESTED_LIST_STATE, ROW_TOO_LARGE_STATE
-from lensway.bridges.postgres_pool import SESSION_STATEMENTS, Pool, connect
+from lensway.bridges.postgres_pool import Pool, connect
 from lensway.bridges.postgres_pulse import Pulse, Wait
 from lensway.bridges.postgres_settings import PostgresSettings
 from lensway.bridges.postgres_watch import lost_backends
@@ -195,8 +195,8 @@ class BulkSource:
             )
             opening = asyncio.get_running_loop().run_in_executor(thread, self._opened, address)
             try:
-                session, pid = await asyncio.shield(opening)
-                return BulkConnection(session, thread, self._cancels, Wait(address, lambda: None, pid))
+                session = await asyncio.shield(opening)
+                return BulkConnection(session, thread, self._cancels, Wait(address, lambda: None))
             except SessionError:
                 thread.shutdown(wait=False)
                 failure = unreachable("login", "login")
@@ -209,16 +209,8 @@ class BulkSource:
         await probe.discard()
         raise failure
 
-    def _opened(self, address: str) -> tuple[Session, int]:
-        session = Session(self._home(address))
-        try:
-            for statement in SESSION_STATEMENTS:
-                session.execute(statement)
-            (pid,) = session.row("SELECT pg_backend_pid()")
-        except SessionError:
-            session.close()
-            raise
-        return session, int(pid)
+    def _opened(self, address: str) -> Session:
+        return Session(self._home(address))
 
     def _home(self, address: str) -> Home:
         """The home at this address, entered."""
@@ -245,6 +237,7 @@ def _be_patient() -> None:
 
 
 async def _streamed(connection: BulkConnection, job: BulkJob, sink: RowSink, meter: Meter, pulse: Pulse) -> ResultEnd:
+    connection.wait.pid = await connection.finished(connection.begin(job.begin), pulse)
     await connection.finished(connection.begin(job.start), pulse)
     ahead = connection.begin(job.next)
     while (piece := await connection.finished(ahead, pulse)) is not None:
@@ -259,9 +252,9 @@ async def _streamed(connection: BulkConnection, job: BulkJob, sink: RowSink, met
     return ResultEnd(rows=meter.rows, bytes=meter.bytes, has_more=job.has_more, last_key=job.last_key, total=job.total)
 
 
-def _close_late(opening: asyncio.Future[tuple[Session, int]]) -> None:
+def _close_late(opening: asyncio.Future[Session]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.result()[0].close()
+        opening.result().close()
 
 
 def _failure(error: SessionError, execution: Execution) -> LenswayError:

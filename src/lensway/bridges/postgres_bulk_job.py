@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -25,12 +24,14 @@ from lensway.bridges.postgres_bulk_sql import (
     spelled,
     with_values,
 )
+from lensway.bridges.postgres_transaction import ADVISORY_LOCKS, begin_sql, end_sql, timeout_seconds
 from lensway.query.compile import Compiled
 from lensway.query.plan import Plan
 from lensway.query.result import RowFormat
 
 _AROUND: Final = {RowFormat.JSON: ",", RowFormat.NDJSON: "\n", RowFormat.CSV: "\r\n"}
 """What separates rows of text from each other: before each in JSON, behind each in lines."""
+_ABOUT_SESSION: Final = f"SELECT pg_catalog.pg_backend_pid(), ({ADVISORY_LOCKS}) > 0"
 
 
 class Piece(NamedTuple):
@@ -41,7 +42,7 @@ class Piece(NamedTuple):
 
 
 class BulkJob:
-    """Runs a plan: `start`, then `next` until None, then `finish`."""
+    """Runs a plan: `begin`, `start`, then `next` until None, then `finish`."""
 
     def __init__(self, session: Session, compiled: Compiled, plan: Plan, execution: Execution) -> None:
         self._session = session
@@ -53,19 +54,25 @@ class BulkJob:
         self._has_rows = False
         self._encoder: BatchEncoder | None = None
         self._schema: Any = None
+        self._unlocks = False
         is_csv = execution.format is RowFormat.CSV
         self._header = csv_header([column.name for column in self._output]) if is_csv else b""
         self.has_more = False
         self.last_key: tuple[object, ...] | None = None
         self.total: int | None = None
 
+    def begin(self) -> int:
+        """Begin the transaction; the pid of the backend that it runs in. Raises SessionError."""
+        # COPY is one statement to its end, however slowly it is read: its timeout is the deadline. Whether a pooler gives this
+        # connection another session for each transaction does not matter: everything is set in here, and nothing outside.
+        self._session.command(begin_sql(timeout_seconds(self._execution.deadline), is_shared=True))
+        backend_pid, has_locks = self._session.row(_ABOUT_SESSION)
+        self._unlocks = not has_locks
+        return int(backend_pid)
+
     def start(self) -> None:
-        """Begin the transaction and the statement. Raises SessionError, LenswayError type_mismatch."""
+        """Begin the statement. Raises SessionError, LenswayError type_mismatch."""
         session, compiled = self._session, self._compiled
-        session.execute("BEGIN TRANSACTION READ ONLY")
-        # COPY is one statement to its end, however slowly it is read: this is the deadline.
-        seconds = max(1, int(self._execution.deadline - time.monotonic()) + 1)
-        session.execute(f"SET LOCAL statement_timeout = {seconds * 1000}")
         columns = self._columns(session.schema(compiled.sql))
         statement = self._with_values(compiled.sql, compiled.bind(self._plan))
         row_bytes, count = self._execution.limits.row_bytes_max, compiled.output_count
@@ -100,7 +107,7 @@ class BulkJob:
         if self._compiled.count_sql is not None:
             sql = self._with_values(self._compiled.count_sql, self._compiled.bind_count(self._plan))
             self.total = self._session.row(sql)[0]
-        self._session.execute("ROLLBACK")
+        self._session.command(end_sql(unlocks=self._unlocks))
         return self._take_header() if self._encoder is None else self._encoder.end()
 
     def _take_header(self) -> bytes:

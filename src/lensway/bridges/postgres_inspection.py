@@ -34,7 +34,13 @@ from lensway.query.plan import Plan
 _SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
 """PostgreSQL protocol, message SSLRequest."""
 _log = structlog.get_logger("lensway.bridges")
-_READ_ONLY_STATE: Final = "25006"
+_TURN_OFF: Final = "SELECT pg_catalog.set_config('default_transaction_read_only', 'off', false)"
+"""What any function of the database's owner can do; it must not reach the next statement."""
+
+_POOLED: Final = (
+    "A pooler answers for the database and may give every transaction another server connection: each page is read in a "
+    'transaction of its own, which costs some round trips. If it keeps one for each session, set pooler = "session".'
+)
 
 
 class _Stages:
@@ -98,14 +104,16 @@ async def run_test(
     try:
         driver = None if connection is None else connection.driver
         await stages.run(Stage.QUERY, lambda: _query(driver))
-        await stages.run(Stage.READ_ONLY, lambda: _read_only(driver))
-        await stages.run(Stage.LENSES, lambda: _lenses(connection, lenses))
+        await stages.run(Stage.READ_ONLY, lambda: _read_only(connection, deadline))
+        await stages.run(Stage.LENSES, lambda: _lenses(connection, lenses, deadline))
         if connection is not None:
             found = connection.driver.get_server_version()
             version = f"{found.major}.{found.micro}"
             if not stages.is_failed:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                     await _look_for_risks(connection.driver, settings, stages)
+            if connection.is_shared:
+                stages.warn("transaction_pooling", _POOLED)
     except TimeoutError:
         pass  # the stages have said it
     finally:
@@ -158,27 +166,41 @@ async def _query(driver: Any) -> None:
     await _guarded(driver.fetchval("SELECT 1"))
 
 
-async def _read_only(driver: Any) -> None:
-    """A write must be refused by the session itself, whatever the login may do."""
+async def _read_only(connection: PooledConnection | None, deadline: float) -> None:
+    """The database must refuse a write, whatever the login may do, also after a statement that turns protection off."""
+    assert connection is not None
+    driver = connection.driver
+    refuses = connection.is_shared or await _guarded(_refuses_writes(driver))
+    async with connection.transaction(deadline, is_plain=False):
+        await _guarded(driver.execute(_TURN_OFF))
+        refuses = await _guarded(_refuses_writes(driver)) and refuses
+    if not connection.is_shared:
+        kept = await _guarded(driver.fetchval("SHOW default_transaction_read_only"))
+        refuses = refuses and kept == "on"
+    if not refuses:
+        raise _writable()
+
+
+async def _refuses_writes(driver: Any) -> bool:
+    is_read_only: bool = await driver.fetchval("SHOW transaction_read_only") == "on"
     try:
         await driver.execute("CREATE TABLE pg_temp.lensway_must_not_exist ()")
     except asyncpg.PostgresError as error:
-        if error.sqlstate != _READ_ONLY_STATE:
-            # Refused for another reason (no right to make temporary tables): ask the session instead.
-            state = await _guarded(driver.fetchval("SHOW transaction_read_only"))
-            if state != "on":
-                raise _writable() from None
-        return
-    raise _writable()
+        if errors.is_broken_connection(error):
+            raise
+        # A login without the right to make temporary tables is refused for that.
+        return is_read_only
+    return False
 
 
-async def _lenses(connection: PooledConnection | None, lenses: Sequence[Plan]) -> None:
+async def _lenses(connection: PooledConnection | None, lenses: Sequence[Plan], deadline: float) -> None:
     assert connection is not None
     for plan in lenses:
         compiled = compile_shape(plan.shape, "postgres")
         try:
-            statement = await connection.prepared(compiled, compiled.sql)
-            await statement.fetch(*compiled.bind(plan))
+            async with connection.transaction(deadline, is_plain=False):
+                statement = await connection.prepared(compiled, compiled.sql)
+                await statement.fetch(*compiled.bind(plan))
         except (asyncpg.PostgresError, LenswayError) as error:
             failure = errors.of_query(error).failure
             raise LenswayError(

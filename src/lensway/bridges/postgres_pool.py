@@ -1,12 +1,13 @@
 """Connections of one PostgreSQL source: opened when needed, kept while used, bounded, never reused after a cancel.
 
-No reset round trip lies between two uses: nothing that a plan can say changes a session.
+No reset round trip lies between two uses: a statement that could change its session reads in the transaction form.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -20,7 +21,9 @@ from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.failures import type_mismatch, unreachable
 from lensway.bridges.postgres_guard import GuardedConnection
 from lensway.bridges.postgres_pulse import Pulse, Wait, watch_socket
+from lensway.bridges.postgres_relations import Relation
 from lensway.bridges.postgres_settings import PostgresSettings
+from lensway.bridges.postgres_transaction import ReadOnlyTransaction, begin_sql, end_sql, session_sql, timeout_seconds
 from lensway.bridges.postgres_values import TEXT_DECODERS, fits
 from lensway.errors import LenswayError
 from lensway.query.cache import BoundedCache
@@ -31,30 +34,6 @@ _CANCEL_AGAIN_SECONDS: Final = 0.05
 """Before the first repetition of a cancel; twice as long before each further one."""
 _STATEMENTS_MAX: Final = 200
 _STATEMENTS_BYTES_MAX: Final = 4 * limits.MIB
-_IDLE_IN_TRANSACTION_MS: Final = int((limits.STALL_TIMEOUT_SECONDS + 10) * 1000)
-
-# These set a session up. Through set_config, because poolers refuse unknown start-up parameters; the second one only what the
-# server knows. Nothing is compiled to machine code: that takes longer than most queries, and made the first row of a large export
-# come 50 ms later and its last one no sooner. A statement whose client died ends within half a second (14 and newer), and one
-# whose client's machine or network died within seconds, because the server's own kernel looks for a sign of life.
-SESSION_STATEMENTS: Final = (
-    f"""
-SELECT set_config('default_transaction_read_only', 'on', false), set_config('timezone', 'UTC', false),
-  set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postgres', false),
-  set_config('extra_float_digits', '1', false), set_config('bytea_output', 'hex', false),
-  set_config('standard_conforming_strings', 'on', false), set_config('search_path', current_setting('search_path'), false),
-  set_config('application_name', 'lensway', false),
-  set_config('idle_in_transaction_session_timeout', '{_IDLE_IN_TRANSACTION_MS}', false)
-""",
-    f"""
-SELECT set_config(wanted.name, wanted.value, false) FROM pg_settings JOIN (VALUES
-  ('jit', 'off'), ('client_connection_check_interval', '500'), ('tcp_keepalives_idle', '{limits.SOCKET_IDLE_SECONDS}'),
-  ('tcp_keepalives_interval', '1'), ('tcp_keepalives_count', '{limits.SOCKET_PROBES_MAX}'),
-  ('tcp_user_timeout', '{_IDLE_IN_TRANSACTION_MS}')) AS wanted (name, value) USING (name)
-""",  # noqa: S608 - made of our own numbers
-)
-
-
 _OWN: Final = ("pg_catalog", "information_schema")
 _ENUMS: Final = """
 SELECT t.oid FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem
@@ -63,42 +42,81 @@ WHERE t.oid = ANY($1::oid[]) AND coalesce(e.typtype, t.typtype) = 'e'
 
 
 class PooledConnection:
-    """One connection with its prepared statements and the statement timeout that is in force on it."""
+    """One connection with its prepared statements and the statement timeout that is in force on it.
 
-    def __init__(self, connection: Any, address: str, *, has_statement_tags: bool = False) -> None:
+    ``is_shared``: a pooler may give every transaction another server connection. Then nothing is set and nothing has a name
+    outside of a transaction.
+    """
+
+    def __init__(
+        self, connection: Any, address: str, *, has_statement_tags: bool = False, is_shared: bool = False
+    ) -> None:
         self.driver = connection
+        self.is_shared = is_shared
         self._has_statement_tags = has_statement_tags
         self.opened_at = asyncio.get_running_loop().time()
         self.idle_since = 0.0
-        self.wait = Wait(address, connection.terminate, connection.get_server_pid())
+        # A pooler gives numbers of its own, which tell the server nothing.
+        self.wait = Wait(address, connection.terminate, None if is_shared else connection.get_server_pid())
         self.timeout_seconds = 0
         self._enums: set[int] = set()
         self._known_types: set[int] = set()
+        # Random: no two connections share a name, not even through a pooler that was not recognised.
+        self._prefix = f"lensway_{secrets.token_hex(8)}"
         self._named = 0
-        self._statements: BoundedCache[str, Any] = BoundedCache(
-            entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX
-        )
+        self.forget_statements()
 
     def known(self, sql: str) -> Any | None:
-        """The statement, if it is prepared and may be used without a tag."""
-        return None if self._has_statement_tags else self._statements.get(sql)
+        """The guarded statement, if it is prepared and may be used without a tag."""
+        return None if self._has_statement_tags else self._guarded.get(sql)
 
-    async def prepared(self, compiled: Compiled, sql: str) -> Any:
-        """The prepared statement; its columns fit the lens. Raises LenswayError type_mismatch, and the driver's errors."""
-        statement = self._statements.get(sql)
+    async def guarded(self, relation: Relation, compiled: Compiled, sql: str, tag: str) -> Any:
+        """The prepared statement for a plain table, used without a transaction. Raises as `prepared`."""
+        if self._has_statement_tags:
+            return await self._unnamed(compiled, sql, f"{relation.guarded(sql)} {_comment(tag)}")
+        statement = self._guarded.get(sql)
         if statement is None:
-            # Without a name the driver has it parsed and planned again by each execution.
-            self._named += 1
-            statement = await self.driver.prepare(sql, name=f"lensway_{self._named}")
-            await self._check(compiled, sql, statement)
-            self._statements.put(sql, statement, len(sql))
+            statement = await self._named_statement(compiled, sql, relation.guarded(sql))
+            self._guarded.put(sql, statement, len(sql))
         return statement
 
-    async def tagged(self, compiled: Compiled, sql: str, tag: str, *, always: bool = False) -> Any:
-        """As `prepared`; a statement of its own, with the tag as a comment, where the source wants that or ``always``."""
-        if not (self._has_statement_tags or always):
-            return await self.prepared(compiled, sql)
-        statement = await self.driver.prepare(f"{sql} /* lensway {tag.replace('*', '')} */")
+    async def prepared(
+        self,
+        compiled: Compiled,
+        sql: str,
+        tag: str = "",
+        *,
+        always_tags: bool = False,
+        relation: Relation | None = None,
+    ) -> Any:
+        """The prepared statement, used in a transaction; its columns fit the lens.
+
+        It is one of its own, with the tag as a comment, where the source wants that or ``always_tags``. A transaction that
+        relies on ``relation`` being plain has its guard in the statement.
+
+        Raises:
+            LenswayError: type_mismatch; and the driver's errors.
+        """
+        text = sql if relation is None else relation.guarded(sql)
+        if always_tags or (self._has_statement_tags and tag):
+            return await self._unnamed(compiled, sql, f"{text} {_comment(tag)}")
+        if self.is_shared:
+            return await self._unnamed(compiled, sql, text)
+        statement = self._statements.get(text)
+        if statement is None:
+            statement = await self._named_statement(compiled, sql, text)
+            self._statements.put(text, statement, len(text))
+        return statement
+
+    async def _named_statement(self, compiled: Compiled, sql: str, text: str) -> Any:
+        # Without a name the driver has it parsed and planned again by each execution.
+        self._named += 1
+        statement = await self.driver.prepare(text, name=f"{self._prefix}_{self._named}")
+        await self._check(compiled, sql, statement)
+        return statement
+
+    async def _unnamed(self, compiled: Compiled, sql: str, text: str) -> Any:
+        statement = await self.driver.prepare(text, name="")
         await self._check(compiled, sql, statement)
         return statement
 
@@ -115,7 +133,12 @@ class PooledConnection:
 
     def forget_statements(self) -> None:
         """Prepare everything again: a table has changed."""
-        self._statements = BoundedCache(entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX)
+        self._guarded = _statements()
+        self._statements = _statements()
+
+    def transaction(self, deadline: float, *, is_plain: bool) -> ReadOnlyTransaction:
+        """A block that reads in a transaction and leaves nothing behind. ``is_plain``: nothing of the database's owner runs."""
+        return ReadOnlyTransaction(self.driver, deadline, is_shared=self.is_shared, is_plain=is_plain)
 
     def timeout_for(self, remaining_seconds: float) -> int | None:
         """The statement timeout that lets the database itself end what begins now by the deadline and at most a second; None
@@ -127,7 +150,8 @@ class PooledConnection:
         return None if seconds == self.timeout_seconds else seconds
 
     async def limit_time(self, seconds: int) -> None:
-        """Put this statement timeout in force."""
+        """Put this statement timeout in force for the session."""
+        assert not self.is_shared, "the session belongs to other clients too"
         await self.driver.execute(f"SET statement_timeout = {seconds * 1000}")
         self.timeout_seconds = seconds
 
@@ -150,6 +174,14 @@ class PooledConnection:
             closing.result()
         except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             self.driver.terminate()
+
+
+def _comment(tag: str) -> str:
+    return f"/* lensway {tag.replace('*', '')} */"
+
+
+def _statements() -> BoundedCache[str, Any]:
+    return BoundedCache(entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX)
 
 
 def check_columns(compiled: Compiled, statement: Any, enums: Collection[int]) -> None:
@@ -303,8 +335,12 @@ class Pool(Generic[AnyConnection]):
             self._pruning = self._loop.call_at(due, self._prune)
 
 
-async def connect(settings: PostgresSettings, policy: AddressPolicy, pulse: Pulse | None = None) -> PooledConnection:
+async def connect(
+    settings: PostgresSettings, policy: AddressPolicy, pulse: Pulse | None = None, *, is_shared: bool = False
+) -> PooledConnection:
     """A connection to the first address that answers, set up for reading. ``pulse`` finds out early that none will.
+
+    ``is_shared`` is known of a pooler that this login need not show again.
 
     Raises:
         LenswayError: SOURCE_UNREACHABLE with stage and class.
@@ -316,7 +352,7 @@ async def connect(settings: PostgresSettings, policy: AddressPolicy, pulse: Puls
             failure = unreachable("tcp", "timeout")
             continue
         try:
-            return await _connect_to(address, settings, pulse)
+            return await _connect_to(address, settings, pulse, is_shared=is_shared)
         except TimeoutError:
             failure = unreachable("tcp", "timeout")
         except (*errors.DRIVER_ERRORS, LenswayError) as error:
@@ -326,7 +362,9 @@ async def connect(settings: PostgresSettings, policy: AddressPolicy, pulse: Puls
     raise failure
 
 
-async def _connect_to(address: str, settings: PostgresSettings, pulse: Pulse | None) -> PooledConnection:
+async def _connect_to(
+    address: str, settings: PostgresSettings, pulse: Pulse | None, *, is_shared: bool
+) -> PooledConnection:
     async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS) as limit:
         wait = Wait(address, lambda: limit.reschedule(0.0))
         if pulse is not None:
@@ -335,10 +373,14 @@ async def _connect_to(address: str, settings: PostgresSettings, pulse: Pulse | N
         try:
             driver = await connect_driver(settings, address)
             watch_socket(driver)
-            await driver.execute(";".join(SESSION_STATEMENTS))
+            is_shared = is_shared or settings.pooler == "transaction" or not await _set_up(driver, settings)
+            if is_shared:
+                await _try_transaction(driver)
             for name, decode in TEXT_DECODERS.items():
                 await _set_decoder(driver, name, decode)
-            return PooledConnection(driver, address, has_statement_tags=settings.has_statement_tags)
+            return PooledConnection(
+                driver, address, has_statement_tags=settings.has_statement_tags, is_shared=is_shared
+            )
         except BaseException:
             if driver is not None:
                 driver.terminate()
@@ -346,6 +388,34 @@ async def _connect_to(address: str, settings: PostgresSettings, pulse: Pulse | N
         finally:
             if pulse is not None:
                 pulse.over(wait)
+
+
+async def _set_up(driver: Any, settings: PostgresSettings) -> bool:
+    """Set the session up, unless its backend is not the one that the login named: False, and nothing is set.
+
+    A pooler names itself at the login, because a cancel must come to it and not to one server connection.
+    """
+    pid = driver.get_server_pid() if settings.pooler == "auto" else None
+    return bool(await driver.fetch(session_sql(pid)))
+
+
+async def _try_transaction(driver: Any) -> None:
+    """A pooler that assigns a server connection to each statement ends the connection here."""
+    try:
+        await driver.execute(begin_sql(timeout_seconds(0.0), is_shared=True))
+        await driver.execute(end_sql(unlocks=False))
+    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+        raise unreachable("login", "no_transactions") from None
+
+
+async def is_other_backend(connection: PooledConnection) -> bool:
+    """True when this session has another backend now than at its login: a pooler that was not recognised."""
+    try:
+        pid: int = await connection.driver.fetchval("SELECT pg_catalog.pg_backend_pid()")
+    except errors.DRIVER_ERRORS:
+        return False
+    at_login: int = connection.driver.get_server_pid()
+    return pid != at_login
 
 
 async def _set_decoder(driver: Any, name: str, decode: Any) -> None:

@@ -25,7 +25,9 @@ FIELDS: Final = (
     "sslrootcert",
     "connect_timeout",
     "statement_tags",
+    "pooler",
 )
+_POOLERS: Final = ("auto", "session", "transaction")
 _SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _URL_OPTIONS: Final = ("sslmode", "sslrootcert")
 _OTHER_OPTIONS: Final = frozenset(
@@ -73,6 +75,8 @@ class PostgresSettings:
     sslrootcert: str | None = dataclasses.field(default=None, repr=False)
     has_statement_tags: bool = False
     """Every statement carries its request and attempt as a comment, pages too: the database's log tells who asked."""
+    pooler: str = "auto"
+    """What a pooler keeps on one server connection: a ``session``, or a ``transaction``; ``auto`` finds out at each login."""
 
     def tls(self) -> ssl.SSLContext | None:
         """How the connection is secured; None for ``disable``. Raises LenswayError for a root that holds no certificate."""
@@ -140,7 +144,15 @@ def read_settings(config: Mapping[str, object]) -> PostgresSettings:
         sslmode=sslmode,
         sslrootcert=values.get("sslrootcert"),
         has_statement_tags=tags == "on",
+        pooler=_pooler(values.get("pooler")),
     )
+
+
+def _pooler(text: str | None) -> str:
+    if (text or "auto") in _POOLERS:
+        return text or "auto"
+    hint = "Statement pooling has no transactions and cannot serve Lensway." if text == "statement" else None
+    raise invalid_setting("pooler", f"must be one of {', '.join(_POOLERS)}", hint=hint)
 
 
 def _of_url(url: object) -> dict[str, str]:
@@ -156,15 +168,7 @@ def _of_url(url: object) -> dict[str, str]:
         ) from None
     if parts.scheme not in ("postgres", "postgresql"):
         raise invalid_setting("url", "must begin with postgresql://")
-    values: dict[str, str] = {}
-    options = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
-    for key, value in options:
-        if key not in _URL_OPTIONS:
-            # What stands behind a question mark may be the rest of a password: only names that are known are repeated.
-            named = f"the option {key!r}" if key in _OTHER_OPTIONS else "one of its options"
-            hint = f"Allowed: {', '.join(_URL_OPTIONS)}. Special characters in user and password must be %-encoded."
-            raise invalid_setting("url", f"{named} is not allowed", hint=hint)
-        values[key] = value
+    values = _options_of(parts.query)
     if host:
         values["host"] = host
     if port:
@@ -177,6 +181,22 @@ def _of_url(url: object) -> dict[str, str]:
         values["database"] = database
     if parts.fragment:
         raise invalid_setting("url", "has a fragment; a # in user or password must be written %23")
+    return values
+
+
+def _options_of(query: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    options = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
+    for key, value in options:
+        if key == "pgbouncer":
+            hint = 'Remove it and set pooler = "transaction" beside the URL, or leave that out: a pooler is recognised.'
+            raise invalid_setting("url", "the option 'pgbouncer' is not allowed", hint=hint)
+        if key not in _URL_OPTIONS:
+            # What stands behind a question mark may be the rest of a password: only names that are known are repeated.
+            named = f"the option {key!r}" if key in _OTHER_OPTIONS else "one of its options"
+            hint = f"Allowed: {', '.join(_URL_OPTIONS)}. Special characters in user and password must be %-encoded."
+            raise invalid_setting("url", f"{named} is not allowed", hint=hint)
+        values[key] = value
     return values
 
 

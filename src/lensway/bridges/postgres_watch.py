@@ -16,6 +16,7 @@ from lensway import limits
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.postgres_pool import Pool, PooledConnection, connect, connect_driver
 from lensway.bridges.postgres_pulse import Pulse
+from lensway.bridges.postgres_relations import Relations
 from lensway.bridges.postgres_settings import PostgresSettings
 from lensway.errors import LenswayError
 
@@ -32,10 +33,13 @@ class WatchedPool(Pool[PooledConnection]):
         policy: AddressPolicy,
         *,
         size: int,
+        relations: Relations | None = None,
         age_seconds_max: float = limits.CONNECTION_AGE_SECONDS_MAX,
     ) -> None:
         super().__init__(settings, policy, size=size, connect=self._connect_watched)
+        self.relations = relations or Relations()
         self._age_seconds_max = age_seconds_max
+        self._is_shared = False
         self._pulse = Pulse(settings.port, functools.partial(lost_backends, settings), self._drop_silent)
 
     def take_idle(self) -> PooledConnection | None:
@@ -84,7 +88,12 @@ class WatchedPool(Pool[PooledConnection]):
         await super().close()
 
     async def _connect_watched(self, settings: PostgresSettings, policy: AddressPolicy) -> PooledConnection:
-        return await connect(settings, policy, self._pulse)
+        return await connect(settings, policy, self._pulse, is_shared=self._is_shared)
+
+    def found_pooler(self) -> None:
+        """A pooler gives transactions different server connections: read in transactions from now on."""
+        self._is_shared = True
+        self.drop_idle()
 
     def _drop_silent(self, address: str) -> None:
         """The server is silent: its idle connections are worth nothing, and it may be another one when it speaks again."""

@@ -198,7 +198,7 @@ class PostgresCluster:
             write_certificate(target)
         user = run_as()
         if user is not None:
-            _give_to(self.directory, user)
+            give_to(self.directory, user)
 
     def _wait_started(self) -> None:
         assert self._server is not None
@@ -275,7 +275,7 @@ def _template() -> pathlib.Path:
         password.write_text(_SUPERUSER_PASSWORD)
         user = run_as()
         if user is not None:
-            _give_to(pathlib.Path(aside), user)
+            give_to(pathlib.Path(aside), user)
         subprocess.run(
             [
                 binaries / "initdb", "-D", made, "-U", SUPERUSER, "--pwfile", password, "-E", "UTF8",
@@ -285,7 +285,7 @@ def _template() -> pathlib.Path:
             user=user, group=_group(), extra_groups=_extra_groups(),
         )  # fmt: skip
         if user is not None:
-            _give_to(made, "root")
+            give_to(made, "root")
         try:
             made.rename(template)
         except OSError:
@@ -294,7 +294,8 @@ def _template() -> pathlib.Path:
     return template
 
 
-def _give_to(directory: pathlib.Path, user: str) -> None:
+def give_to(directory: pathlib.Path, user: str) -> None:
+    """Make the user the owner of the directory and of everything in it."""
     entry = pwd.getpwnam(user)
     for path in [directory, *directory.rglob("*")]:
         os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)

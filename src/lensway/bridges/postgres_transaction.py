@@ -1,0 +1,140 @@
+"""What a session of PostgreSQL is set to, and the transaction form of reading: settings, rows and end in one transaction.
+
+Two kinds of reading need that form. Behind a pooler that assigns a server connection to each transaction, settings and statement
+names outside a transaction reach other clients of the pool. And where functions of the database's owner are in reach (views,
+foreign tables, row security), a statement can change settings for the session; ROLLBACK undoes that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from types import TracebackType
+from typing import Any, Final
+
+import asyncpg
+
+from lensway import limits
+from lensway.errors import LenswayError
+
+_IDLE_IN_TRANSACTION_MS: Final = int((limits.STALL_TIMEOUT_SECONDS + 10) * 1000)
+
+# How rows are written, and how soon a statement ends whose client is gone: a dead process within half a second (14 and newer).
+# Nothing is compiled to machine code: that takes longer than most queries, and made the first row of a large export come 50 ms
+# later and its last one no sooner. The second group is set only where the server knows the name.
+_SETTINGS: Final = (
+    ("timezone", "UTC"),
+    ("datestyle", "ISO"),
+    ("intervalstyle", "postgres"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+    ("standard_conforming_strings", "on"),
+    ("application_name", "lensway"),
+    ("idle_in_transaction_session_timeout", str(_IDLE_IN_TRANSACTION_MS)),
+)
+_IF_KNOWN: Final = (("jit", "off"), ("client_connection_check_interval", "500"))
+# The server's kernel looks for a sign of life of ours, so that a statement of a dead machine ends within seconds.
+_SOCKET: Final = (
+    ("tcp_keepalives_idle", str(limits.SOCKET_IDLE_SECONDS)),
+    ("tcp_keepalives_interval", "1"),
+    ("tcp_keepalives_count", str(limits.SOCKET_PROBES_MAX)),
+    ("tcp_user_timeout", str(_IDLE_IN_TRANSACTION_MS)),
+)
+# What other clients of a pool may have left behind and what would change rows.
+_DEFAULTS: Final = (
+    "SESSION AUTHORIZATION DEFAULT",
+    "ROLE NONE",
+    *(
+        f"{name} TO DEFAULT"
+        for name in ("search_path", "row_security", "array_nulls", "transform_null_equals", "lc_monetary", "xmlbinary")
+    ),
+)
+
+
+def _set(name: str, value: str, *, is_local: bool) -> str:
+    # Through set_config, because poolers refuse unknown start-up parameters.
+    return f"pg_catalog.set_config('{name}', '{value}', {str(is_local).lower()})"
+
+
+def _set_if_known(name: str, value: str, *, is_local: bool) -> str:
+    known = f"pg_catalog.current_setting('{name}', true) IS NOT NULL"
+    return f"CASE WHEN {known} THEN {_set(name, value, is_local=is_local)} END"
+
+
+def session_sql(backend_pid: int | None) -> str:
+    """The statement that sets a session up. With a pid: only in that backend, and it gives a row only there."""
+    calls = [_set("default_transaction_read_only", "on", is_local=False)]
+    calls += [_set(*each, is_local=False) for each in _SETTINGS]
+    calls.append("pg_catalog.set_config('search_path', pg_catalog.current_setting('search_path'), false)")
+    calls += [_set_if_known(*each, is_local=False) for each in (*_IF_KNOWN, *_SOCKET)]
+    where = "" if backend_pid is None else f" WHERE pg_catalog.pg_backend_pid() = ({backend_pid})"
+    return f"SELECT {', '.join(calls)}{where}"
+
+
+_LOCAL_SETTINGS: Final = "SELECT " + ", ".join(
+    [_set(*each, is_local=True) for each in _SETTINGS] + [_set_if_known(*each, is_local=True) for each in _IF_KNOWN]
+)
+_BEGIN_SHARED: Final = "; ".join(
+    ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", *(f"SET LOCAL {each}" for each in _DEFAULTS), _LOCAL_SETTINGS)
+)
+_END: Final = "ROLLBACK"
+_END_UNLOCKING: Final = "ROLLBACK; SELECT pg_catalog.pg_advisory_unlock_all()"
+"""Advisory locks of a session outlive its transactions."""
+ADVISORY_LOCKS: Final = (
+    "SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks"
+    " WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()"
+)
+"""How many the session holds that this runs in."""
+
+
+def timeout_seconds(deadline: float) -> int:
+    """The statement timeout that lets the database end what begins now by the deadline and at most a second."""
+    return max(1, int(deadline - time.monotonic()) + 1)
+
+
+def begin_sql(seconds: int, *, is_shared: bool) -> str:
+    """Begins the transaction form. ``is_shared``: nothing is known of the session, and nothing may stay in it."""
+    begin = _BEGIN_SHARED if is_shared else "BEGIN READ ONLY"
+    return f"{begin}; SET LOCAL statement_timeout = {seconds * 1000}"
+
+
+def end_sql(*, unlocks: bool) -> str:
+    """Ends the transaction form; also one that failed."""
+    return _END_UNLOCKING if unlocks else _END
+
+
+class ReadOnlyTransaction:
+    """A block in which a connection reads in one transaction that is rolled back at its end."""
+
+    def __init__(self, driver: Any, deadline: float, *, is_shared: bool, is_plain: bool) -> None:
+        self._driver = driver
+        self.timeout_seconds = timeout_seconds(deadline)
+        self._is_shared = is_shared
+        self._is_plain = is_plain
+        self._unlocks = not is_plain
+
+    async def __aenter__(self) -> ReadOnlyTransaction:
+        """Begin. Raises the driver's errors."""
+        await self._driver.execute(begin_sql(self.timeout_seconds, is_shared=self._is_shared))
+        if self._is_shared and not self._is_plain:
+            # Locks that another client of the pool holds on this server connection are not ours to release.
+            self._unlocks = await self._driver.fetchval(ADVISORY_LOCKS) == 0
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        end = end_sql(unlocks=self._unlocks)
+        if error is None:
+            await self._driver.execute(end)
+        elif isinstance(error, asyncpg.PostgresError | LenswayError) and not self._driver.is_closed():
+            # Where this fails too, the connection is found in a transaction and closed.
+            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                await self._driver.execute(end)
+
+    async def lower(self, deadline: float) -> None:
+        """Lower the statement timeout to what is left: it counts for each statement and each fetch."""
+        seconds = timeout_seconds(deadline)
+        if seconds < self.timeout_seconds:
+            await self._driver.execute(f"SET LOCAL statement_timeout = {seconds * 1000}")
+            self.timeout_seconds = seconds
