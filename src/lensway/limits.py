@@ -281,7 +281,7 @@ RELATIONS_KNOWN_MAX: Final = 2_000
 RELATIONS_KNOWN_BYTES_MAX: Final = MIB
 """Tables of one source of which is kept whether they are plain; further ones are looked up again."""
 RELATION_KNOWN_SECONDS: Final = 60.0
-"""Statements prepared later look again whether a table is plain: what the guard in a statement does not see is noticed then."""
+"""Then a statement is prepared anew and its table judged again: the guard in it does not see new indexes and operators."""
 COMPILED_PLANS_MAX: Final = 2_000
 """Compiled statements kept, per process."""
 COMPILED_SHAPES_BYTES_MAX: Final = 2 * MIB

@@ -40,6 +40,7 @@ from lensway.bridges.postgres_inspection import describe_table, list_tables, run
 from lensway.bridges.postgres_pool import PooledConnection, is_other_backend
 from lensway.bridges.postgres_relations import Relation, Relations
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
+from lensway.bridges.postgres_transaction import ReadOnlyTransaction
 from lensway.bridges.postgres_values import single
 from lensway.bridges.postgres_watch import WatchedPool
 from lensway.query.compile import Compiled, compile_shape
@@ -364,13 +365,11 @@ async def _in_transaction(
     relation: Relation | None,
 ) -> ResultEnd:
     """The page of anything, in a transaction that leaves nothing behind. ``relation``: a plain table, which saves steps."""
-    async with connection.transaction(execution.deadline, is_plain=relation is not None) as transaction:
+    is_plain, counts = relation is not None, compiled.count_sql is not None
+    async with connection.transaction(execution.deadline, is_plain=is_plain, has_steps=counts) as transaction:
         statement = await connection.prepared(compiled, compiled.sql, execution.tag, relation=relation)
         rows = await _fetched(connection, statement, compiled, plan, execution)
-        total = None
-        if compiled.count_sql is not None:
-            await transaction.lower(execution.deadline)
-            total = await _total(connection, compiled, plan)
+        total = await _total(connection, transaction, compiled, plan, execution)
     pool.rests(connection)
     await writer.write(rows)
     return _exact(await writer.end(total), compiled, statement)
@@ -385,7 +384,8 @@ async def _by_cursor(
     writer: RowWriter,
 ) -> ResultEnd:
     driver = connection.driver
-    async with connection.transaction(execution.deadline, is_plain=False) as transaction:
+    counts = compiled.count_sql is not None
+    async with connection.transaction(execution.deadline, is_plain=False, has_steps=counts) as transaction:
         # A statement of its own for each export: its tag makes the database's log a witness of what was executed.
         statement = await connection.prepared(compiled, compiled.sql, execution.tag, always_tags=execution.is_export)
         cursor = await statement.cursor(*compiled.bind(plan))
@@ -403,7 +403,7 @@ async def _by_cursor(
             count = max(1, min(_FETCH_ROWS_MAX, _FETCH_BYTES * writer.rows // max(1, writer.bytes)))
             # The timeout counts for each fetch; what is set must never reach beyond the deadline by more than a second.
             await transaction.lower(execution.deadline)
-        total = await _total(connection, compiled, plan)
+        total = await _total(connection, transaction, compiled, plan, execution)
     driver.guard.relax()
     return _exact(await writer.end(total), compiled, statement)
 
@@ -431,9 +431,12 @@ def _too_large(cut: Cut, execution: Execution, *, in_pieces: bool) -> Exception:
     return limit_exceeded("bytes", execution.limits.bytes_max)
 
 
-async def _total(connection: PooledConnection, compiled: Compiled, plan: Plan) -> int | None:
+async def _total(
+    connection: PooledConnection, transaction: ReadOnlyTransaction, compiled: Compiled, plan: Plan, execution: Execution
+) -> int | None:
     if compiled.count_sql is None:
         return None
+    await transaction.step(execution.deadline)
     statement = await connection.prepared(compiled, compiled.count_sql)
     found: int = await statement.fetchval(*compiled.bind_count(plan))
     return found

@@ -46,6 +46,10 @@ _BULK_NICENESS: Final = 5
 Result = TypeVar("Result")
 
 
+class _NotBegunError(SessionError):
+    """Not even a transaction began: the session was dead, or there is no transaction to be had."""
+
+
 class BulkConnection:
     """One session, the thread that it is used in, and what runs there.
 
@@ -139,7 +143,10 @@ class BulkSource:
             try:
                 return await self._on_connection(pool, compiled, plan, execution, sink, meter, fresh=is_last_try)
             except SessionError as error:
-                if is_last_try or meter.bytes or not errors.is_broken_state(error.sqlstate):
+                is_broken = errors.is_broken_state(error.sqlstate)
+                if is_last_try and is_broken and isinstance(error, _NotBegunError):
+                    await self._tell_why()
+                if is_last_try or meter.bytes or not is_broken:
                     raise _failure(error, execution) from None
         raise AssertionError("the second try returns or raises")
 
@@ -204,10 +211,13 @@ class BulkSource:
                 opening.add_done_callback(_close_late)
                 thread.shutdown(wait=False)
                 raise
-        # libpq tells why in words only. The other driver fails for the same reason, and tells it by class.
-        probe = await connect(settings, policy)
-        await probe.discard()
+        await self._tell_why()
         raise failure
+
+    async def _tell_why(self) -> None:
+        """libpq tells why in words only. The other driver fails for the same reason, and tells it by class."""
+        probe = await connect(self._settings, self._policy)
+        await probe.discard()
 
     def _opened(self, address: str) -> Session:
         return Session(self._home(address))
@@ -237,7 +247,10 @@ def _be_patient() -> None:
 
 
 async def _streamed(connection: BulkConnection, job: BulkJob, sink: RowSink, meter: Meter, pulse: Pulse) -> ResultEnd:
-    connection.wait.pid = await connection.finished(connection.begin(job.begin), pulse)
+    try:
+        connection.wait.pid = await connection.finished(connection.begin(job.begin), pulse)
+    except SessionError as error:
+        raise _NotBegunError(error.sqlstate) from None
     await connection.finished(connection.begin(job.start), pulse)
     ahead = connection.begin(job.next)
     while (piece := await connection.finished(ahead, pulse)) is not None:

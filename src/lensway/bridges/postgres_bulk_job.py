@@ -24,7 +24,7 @@ from lensway.bridges.postgres_bulk_sql import (
     spelled,
     with_values,
 )
-from lensway.bridges.postgres_transaction import ADVISORY_LOCKS, begin_sql, end_sql, timeout_seconds
+from lensway.bridges.postgres_transaction import ADVISORY_LOCKS, begin_sql, end_sql, step_sql, timeout_seconds
 from lensway.query.compile import Compiled
 from lensway.query.plan import Plan
 from lensway.query.result import RowFormat
@@ -65,7 +65,9 @@ class BulkJob:
         """Begin the transaction; the pid of the backend that it runs in. Raises SessionError."""
         # COPY is one statement to its end, however slowly it is read: its timeout is the deadline. Whether a pooler gives this
         # connection another session for each transaction does not matter: everything is set in here, and nothing outside.
-        self._session.command(begin_sql(timeout_seconds(self._execution.deadline), is_shared=True))
+        seconds = timeout_seconds(self._execution.deadline)
+        has_steps = self._compiled.count_sql is not None
+        self._session.command(begin_sql(seconds, is_shared=True, has_steps=has_steps))
         backend_pid, has_locks = self._session.row(_ABOUT_SESSION)
         self._unlocks = not has_locks
         return int(backend_pid)
@@ -105,6 +107,7 @@ class BulkJob:
         while self.has_more and self._session.is_streaming and self._session.next_batch() is not None:
             pass  # at most one row
         if self._compiled.count_sql is not None:
+            self._session.command(step_sql(timeout_seconds(self._execution.deadline)))
             sql = self._with_values(self._compiled.count_sql, self._compiled.bind_count(self._plan))
             self.total = self._session.row(sql)[0]
         self._session.command(end_sql(unlocks=self._unlocks))

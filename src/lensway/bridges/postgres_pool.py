@@ -34,6 +34,7 @@ _CANCEL_AGAIN_SECONDS: Final = 0.05
 """Before the first repetition of a cancel; twice as long before each further one."""
 _STATEMENTS_MAX: Final = 200
 _STATEMENTS_BYTES_MAX: Final = 4 * limits.MIB
+_READ_ONLY: Final = "default_transaction_read_only"
 _OWN: Final = ("pg_catalog", "information_schema")
 _ENUMS: Final = """
 SELECT t.oid FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem
@@ -54,7 +55,7 @@ class PooledConnection:
         self.driver = connection
         self.is_shared = is_shared
         self._has_statement_tags = has_statement_tags
-        self.opened_at = asyncio.get_running_loop().time()
+        self.opened_at = self.judged_at = asyncio.get_running_loop().time()
         self.idle_since = 0.0
         # A pooler gives numbers of its own, which tell the server nothing.
         self.wait = Wait(address, connection.terminate, None if is_shared else connection.get_server_pid())
@@ -64,6 +65,9 @@ class PooledConnection:
         # Random: no two connections share a name, not even through a pooler that was not recognised.
         self._prefix = f"lensway_{secrets.token_hex(8)}"
         self._named = 0
+        self._reported = connection.get_settings()
+        # Servers before 14 do not report it, nor do poolers.
+        self._is_reported = not is_shared and getattr(self._reported, _READ_ONLY, None) == "on"
         self.forget_statements()
 
     def known(self, sql: str) -> Any | None:
@@ -131,14 +135,21 @@ class PooledConnection:
             self._known_types |= unknown
         check_columns(compiled, statement, self._enums)
 
+    def is_protected(self) -> bool:
+        """False when the server has reported that a statement took the session's protection against writes away."""
+        return not self._is_reported or getattr(self._reported, _READ_ONLY) == "on"
+
     def forget_statements(self) -> None:
-        """Prepare everything again: a table has changed."""
+        """Prepare everything again: a table has changed, or may have."""
+        self.judged_at = asyncio.get_running_loop().time()
         self._guarded = _statements()
         self._statements = _statements()
 
-    def transaction(self, deadline: float, *, is_plain: bool) -> ReadOnlyTransaction:
+    def transaction(self, deadline: float, *, is_plain: bool, has_steps: bool = False) -> ReadOnlyTransaction:
         """A block that reads in a transaction and leaves nothing behind. ``is_plain``: nothing of the database's owner runs."""
-        return ReadOnlyTransaction(self.driver, deadline, is_shared=self.is_shared, is_plain=is_plain)
+        return ReadOnlyTransaction(
+            self.driver, deadline, is_shared=self.is_shared, is_plain=is_plain, has_steps=has_steps
+        )
 
     def timeout_for(self, remaining_seconds: float) -> int | None:
         """The statement timeout that lets the database itself end what begins now by the deadline and at most a second; None

@@ -1,7 +1,7 @@
 """Which relations are plain: tables whose reading runs nothing but PostgreSQL's own functions, so that it leaves nothing behind.
 
-PostgreSQL's catalog of dependencies tells: a table, its indexes, constraints and statistics depend on every function, operator
-and type that is not PostgreSQL's own. A plain table is read by one statement without a transaction around it. The statement carries
+The dependency catalog tells: a table, its indexes, constraints and statistics depend on every function, operator and type that
+is not PostgreSQL's own. A plain table is read by one statement without a transaction around it. The statement carries
 a guard that compares the table's row in `pg_class` with the one that was judged; every change that could make the table
 something else (it is replaced by a view, gets a rule, row security or a child) writes that row anew, and the guard fails the
 statement, which undoes whatever it did.
@@ -19,11 +19,8 @@ from lensway import limits
 from lensway.query.cache import BoundedCache
 from lensway.query.compile import Compiled
 
-CHANGED_STATE: Final = "2201G"
-"""SQLSTATE of `width_bucket` without buckets, which the guard raises; a statement on a plain table cannot come by it otherwise."""
-
-# Operators and casts of the statements that plans become. One of a user for PostgreSQL's own types wins over a less exact one of
-# PostgreSQL's where the search path leads to it.
+# Operators in the statements that plans become. Where the search path leads to it, a user's operator for PostgreSQL's own types
+# wins over a less exact one of PostgreSQL's.
 _OPERATORS: Final = "'=', '<>', '<', '<=', '>', '>=', '~~', '~~*', '!~~', '!~~*'"
 _FIRST_OF_USERS: Final = 16384
 """Oids below are given by initdb: PostgreSQL's own objects."""
@@ -68,18 +65,23 @@ class Relation(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
     def guarded(self, sql: str) -> str:
-        """The statement, failing with `CHANGED_STATE` before its first row when the table is not the one that was judged."""
+        """The statement, failing before its first row when the table is not the one that was judged.
+
+        It fails with SQLSTATE 2201G (`width_bucket` without buckets), which nothing else in a statement on a plain table does.
+        """
         # The name becomes a constant whenever PostgreSQL plans anew, which it does when anything about the table changes.
         name = "'" + self.name.replace("'", "''") + "'"
+        of_table = f"c.oid OPERATOR(pg_catalog.=) {self.oid}::pg_catalog.oid"
+        version = f"SELECT c.xmin FROM pg_catalog.pg_class AS c WHERE {of_table}"  # noqa: S608 - made of our own texts
         is_same = (
-            f"{name}::pg_catalog.regclass OPERATOR(pg_catalog.=) {self.oid}::pg_catalog.oid AND (SELECT c.xmin"
-            f" OPERATOR(pg_catalog.=) '{self.version}'::pg_catalog.xid FROM pg_catalog.pg_class AS c"
-            f" WHERE c.oid OPERATOR(pg_catalog.=) {self.oid}::pg_catalog.oid)"
+            f"{name}::pg_catalog.regclass OPERATOR(pg_catalog.=) {self.oid}::pg_catalog.oid"
+            f" AND ({version}) OPERATOR(pg_catalog.=) '{self.version}'::pg_catalog.xid"
         )
         # Stable, so that it is not evaluated while planning.
         nothing = "pg_catalog.int4mul(0, pg_catalog.pg_backend_pid())"
         failure = f"pg_catalog.width_bucket(1::pg_catalog.float8, 0, 1, {nothing}) IS NULL"
-        return f"SELECT lensway.* FROM ({sql}) AS lensway WHERE CASE WHEN {is_same} THEN true ELSE {failure} END"  # noqa: S608 - see above
+        guard = f"CASE WHEN {is_same} THEN true ELSE {failure} END"
+        return f"SELECT lensway.* FROM ({sql}) AS lensway WHERE {guard}"  # noqa: S608 - made of our own texts
 
 
 class Relations:

@@ -186,7 +186,7 @@ def _of_url(url: object) -> dict[str, str]:
 
 def _options_of(query: str) -> dict[str, str]:
     values: dict[str, str] = {}
-    options = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
+    options = urllib.parse.parse_qsl(query, keep_blank_values=True)
     for key, value in options:
         if key == "pgbouncer":
             hint = 'Remove it and set pooler = "transaction" beside the URL, or leave that out: a pooler is recognised.'

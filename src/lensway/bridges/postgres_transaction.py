@@ -77,6 +77,7 @@ _LOCAL_SETTINGS: Final = "SELECT " + ", ".join(
 _BEGIN_SHARED: Final = "; ".join(
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", *(f"SET LOCAL {each}" for each in _DEFAULTS), _LOCAL_SETTINGS)
 )
+_SAVEPOINT: Final = "lensway"
 _END: Final = "ROLLBACK"
 _END_UNLOCKING: Final = "ROLLBACK; SELECT pg_catalog.pg_advisory_unlock_all()"
 """Advisory locks of a session outlive its transactions."""
@@ -92,10 +93,19 @@ def timeout_seconds(deadline: float) -> int:
     return max(1, int(deadline - time.monotonic()) + 1)
 
 
-def begin_sql(seconds: int, *, is_shared: bool) -> str:
-    """Begins the transaction form. ``is_shared``: nothing is known of the session, and nothing may stay in it."""
+def begin_sql(seconds: int, *, is_shared: bool, has_steps: bool = False) -> str:
+    """Begins the transaction form. ``is_shared``: nothing is known of the session, and nothing may stay in it.
+
+    ``has_steps``: a second statement follows in it, behind `step_sql`.
+    """
     begin = _BEGIN_SHARED if is_shared else "BEGIN READ ONLY"
-    return f"{begin}; SET LOCAL statement_timeout = {seconds * 1000}"
+    savepoint = f"; SAVEPOINT {_SAVEPOINT}" if has_steps else ""
+    return f"{begin}; SET LOCAL statement_timeout = {seconds * 1000}{savepoint}"
+
+
+def step_sql(seconds: int) -> str:
+    """Before the second statement: undoes what the first one has set, so that both mean the same tables."""
+    return f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}; SET LOCAL statement_timeout = {seconds * 1000}"
 
 
 def end_sql(*, unlocks: bool) -> str:
@@ -106,16 +116,20 @@ def end_sql(*, unlocks: bool) -> str:
 class ReadOnlyTransaction:
     """A block in which a connection reads in one transaction that is rolled back at its end."""
 
-    def __init__(self, driver: Any, deadline: float, *, is_shared: bool, is_plain: bool) -> None:
+    def __init__(
+        self, driver: Any, deadline: float, *, is_shared: bool, is_plain: bool, has_steps: bool = False
+    ) -> None:
         self._driver = driver
         self.timeout_seconds = timeout_seconds(deadline)
         self._is_shared = is_shared
         self._is_plain = is_plain
+        self._has_steps = has_steps
         self._unlocks = not is_plain
 
     async def __aenter__(self) -> ReadOnlyTransaction:
         """Begin. Raises the driver's errors."""
-        await self._driver.execute(begin_sql(self.timeout_seconds, is_shared=self._is_shared))
+        begin = begin_sql(self.timeout_seconds, is_shared=self._is_shared, has_steps=self._has_steps)
+        await self._driver.execute(begin)
         if self._is_shared and not self._is_plain:
             # Locks that another client of the pool holds on this server connection are not ours to release.
             self._unlocks = await self._driver.fetchval(ADVISORY_LOCKS) == 0
@@ -131,6 +145,11 @@ class ReadOnlyTransaction:
             # Where this fails too, the connection is found in a transaction and closed.
             with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 await self._driver.execute(end)
+
+    async def step(self, deadline: float) -> None:
+        """Go on to the second statement: what the first one has set is undone."""
+        self.timeout_seconds = timeout_seconds(deadline)
+        await self._driver.execute(step_sql(self.timeout_seconds))
 
     async def lower(self, deadline: float) -> None:
         """Lower the statement timeout to what is left: it counts for each statement and each fetch."""

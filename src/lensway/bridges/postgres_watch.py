@@ -65,13 +65,16 @@ class WatchedPool(Pool[PooledConnection]):
         self._pulse.began(connection.wait)
 
     def release(self, connection: PooledConnection) -> None:
-        """The connection may be used again, unless it is old."""
+        """The connection may be used again, unless it is old, or is not protected any more."""
         self._pulse.over(connection.wait)
         connection.wait.has_answered = False
-        if self._loop.time() - connection.opened_at > self._age_seconds_max:
+        now = self._loop.time()
+        if now - connection.opened_at > self._age_seconds_max or not connection.is_protected():
             self._drop(connection)
-        else:
-            super().release(connection)
+            return
+        if now - connection.judged_at > limits.RELATION_KNOWN_SECONDS:
+            connection.forget_statements()
+        super().release(connection)
 
     def answered(self) -> None:
         """The server has just answered somebody else."""

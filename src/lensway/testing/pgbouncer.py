@@ -14,6 +14,7 @@ from lensway.testing.deployment import free_ports, wait_until
 from lensway.testing.http_caller import can_connect
 from lensway.testing.postgres import PostgresCluster, give_to, run_as
 
+_TRIES: Final = 5
 _CONFIG: Final = """
 [databases]
 * = host={host} port={server_port}
@@ -45,32 +46,31 @@ def pgbouncer_before(
     """The port of a PgBouncer in front of the cluster, for the length of the block. ``logins`` are names and passwords."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
     assert program is not None, "PgBouncer is not installed: make test-deps"
-    (port,) = free_ports(1)
-    config = directory / "pgbouncer.ini"
-    config.write_text(
-        _CONFIG.format(
-            host=cluster.host,
-            server_port=cluster.port,
-            port=port,
-            directory=directory,
-            pool_mode=pool_mode,
-            pool_size=pool_size,
-        )
-    )
     (directory / "users.txt").write_text("".join(f'"{name}" "{password}"\n' for name, password in logins.items()))
-    user = run_as()
-    if user is not None:
-        # PgBouncer refuses to run as root, as PostgreSQL does.
-        give_to(directory, user)
-    process = subprocess.Popen(
-        [program, "-q", str(config)], stderr=subprocess.DEVNULL, user=user, extra_groups=[] if user else None
-    )
+    settings = {"host": cluster.host, "server_port": cluster.port, "pool_mode": pool_mode, "pool_size": pool_size}
+    process, port = _started(program, directory, settings)
     try:
-        wait_until(lambda: can_connect(port), seconds=10, what="PgBouncer")
         yield port
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+def _started(program: str, directory: pathlib.Path, settings: dict[str, object]) -> tuple[subprocess.Popen[bytes], int]:
+    config, user = directory / "pgbouncer.ini", run_as()
+    for port in free_ports(_TRIES):
+        config.write_text(_CONFIG.format(port=port, directory=directory, **settings))
+        if user is not None:
+            # PgBouncer refuses to run as root, as PostgreSQL does.
+            give_to(directory, user)
+        process = subprocess.Popen(
+            [program, "-q", str(config)], stderr=subprocess.DEVNULL, user=user, extra_groups=[] if user else None
+        )
+        wait_until(lambda: can_connect(port) or process.poll() is not None, seconds=10, what="PgBouncer")  # noqa: B023 - called now
+        if process.poll() is None:
+            return process, port
+        # A connection of another process has taken the port meanwhile.
+    raise AssertionError(f"PgBouncer does not start: {(directory / 'pgbouncer.log').read_text()[-2000:]}")
 
 
 def through(url: str, port: int) -> str:
