@@ -290,21 +290,59 @@ async def _at_once(
     execution: Execution,
     writer: RowWriter,
 ) -> ResultEnd:
+    """The page of a plain table whose statement is prepared; everything else is for `_judged`."""
     statement = connection.known(compiled.sql)
-    relation = None
     if statement is None or compiled.count_sql is not None:
-        relation = await _plain(pool, connection, compiled, execution.deadline)
+        return await _judged(pool, connection, compiled, plan, execution, writer)
+    if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
+        await connection.limit_time(seconds)
+    bounds, guard = execution.limits, connection.driver.guard
+    answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
+    guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
     try:
-        if connection.is_shared or (statement is None and relation is None):
-            return await _in_transaction(pool, connection, compiled, plan, execution, writer, relation)
-        return await _alone(pool, connection, compiled, plan, execution, writer, statement, relation)
+        rows = await statement.fetch(*compiled.bind(plan))
     except asyncpg.InvalidArgumentForWidthBucketFunctionError:
-        if writer.rows or (statement is None and relation is None):
-            raise
-        # The guard says that it is another table than the one that was judged.
-        connection.forget_statements()
-        pool.relations.forget(compiled)
+        return await _changed(pool, connection, compiled, plan, execution, writer)
+    guard.relax()
+    pool.rests(connection)
+    await writer.write(rows)
+    return _exact(await writer.end(), compiled, statement)
+
+
+async def _judged(
+    pool: WatchedPool,
+    connection: PooledConnection,
+    compiled: Compiled,
+    plan: Plan,
+    execution: Execution,
+    writer: RowWriter,
+) -> ResultEnd:
+    """The page in the form that its table needs."""
+    relation = await _plain(pool, connection, compiled, execution.deadline)
+    if relation is None:
         return await _in_transaction(pool, connection, compiled, plan, execution, writer, None)
+    try:
+        if connection.is_shared:
+            return await _in_transaction(pool, connection, compiled, plan, execution, writer, relation)
+        return await _alone(pool, connection, compiled, plan, execution, writer, relation)
+    except asyncpg.InvalidArgumentForWidthBucketFunctionError:
+        if writer.rows:
+            raise
+        return await _changed(pool, connection, compiled, plan, execution, writer)
+
+
+async def _changed(
+    pool: WatchedPool,
+    connection: PooledConnection,
+    compiled: Compiled,
+    plan: Plan,
+    execution: Execution,
+    writer: RowWriter,
+) -> ResultEnd:
+    """The guard says that it is another table than the one that was judged."""
+    connection.forget_statements()
+    pool.relations.forget(compiled)
+    return await _in_transaction(pool, connection, compiled, plan, execution, writer, None)
 
 
 async def _plain(
@@ -324,19 +362,16 @@ async def _alone(
     plan: Plan,
     execution: Execution,
     writer: RowWriter,
-    statement: Any,
-    relation: Relation | None,
+    relation: Relation,
 ) -> ResultEnd:
-    """The page of a plain table: a statement without a transaction around it."""
+    """The page of a plain table: statements without a transaction around them."""
     if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
         await connection.limit_time(seconds)
-    if statement is None:
-        assert relation is not None, "a page that is not of a plain table reads in a transaction"
-        statement = await connection.guarded(relation, compiled, compiled.sql, execution.tag)
+    statement = await connection.guarded(relation, compiled, compiled.sql, execution.tag)
     rows = await _fetched(connection, statement, compiled, plan, execution)
     pool.rests(connection)
     await writer.write(rows)
-    if relation is None or compiled.count_sql is None:
+    if compiled.count_sql is None:
         return _exact(await writer.end(), compiled, statement)
     pool.waits(connection)
     counting = await connection.guarded(relation, compiled, compiled.count_sql, execution.tag)

@@ -77,10 +77,10 @@ class PooledConnection:
     async def guarded(self, relation: Relation, compiled: Compiled, sql: str, tag: str) -> Any:
         """The prepared statement for a plain table, used without a transaction. Raises as `prepared`."""
         if self._has_statement_tags:
-            return await self._unnamed(compiled, sql, f"{relation.guarded(sql)} {_comment(tag)}")
+            return await self._unnamed(compiled, sql, f"{_guarded(relation, compiled, sql)} {_comment(tag)}")
         statement = self._guarded.get(sql)
         if statement is None:
-            statement = await self._named_statement(compiled, sql, relation.guarded(sql))
+            statement = await self._named_statement(compiled, sql, _guarded(relation, compiled, sql))
             self._guarded.put(sql, statement, len(sql))
         return statement
 
@@ -101,7 +101,7 @@ class PooledConnection:
         Raises:
             LenswayError: type_mismatch; and the driver's errors.
         """
-        text = sql if relation is None else relation.guarded(sql)
+        text = sql if relation is None else _guarded(relation, compiled, sql)
         if always_tags or (self._has_statement_tags and tag):
             return await self._unnamed(compiled, sql, f"{text} {_comment(tag)}")
         if self.is_shared:
@@ -185,6 +185,10 @@ class PooledConnection:
             closing.result()
         except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             self.driver.terminate()
+
+
+def _guarded(relation: Relation, compiled: Compiled, sql: str) -> str:
+    return relation.guarded(sql, has_offset=compiled.shape.has_offset and sql == compiled.sql)
 
 
 def _comment(tag: str) -> str:

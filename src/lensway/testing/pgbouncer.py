@@ -63,14 +63,15 @@ def _started(program: str, directory: pathlib.Path, settings: dict[str, object])
         if user is not None:
             # PgBouncer refuses to run as root, as PostgreSQL does.
             give_to(directory, user)
-        process = subprocess.Popen(
-            [program, "-q", str(config)], stderr=subprocess.DEVNULL, user=user, extra_groups=[] if user else None
-        )
+        with (directory / "stderr.txt").open("ab") as said:
+            process = subprocess.Popen(
+                [program, "-q", str(config)], stderr=said, user=user, extra_groups=[] if user else None
+            )
         wait_until(lambda: can_connect(port) or process.poll() is not None, seconds=10, what="PgBouncer")  # noqa: B023 - called now
         if process.poll() is None:
             return process, port
         # A connection of another process has taken the port meanwhile.
-    raise AssertionError(f"PgBouncer does not start: {(directory / 'pgbouncer.log').read_text()[-2000:]}")
+    raise AssertionError(f"PgBouncer does not start: {(directory / 'stderr.txt').read_text()[-2000:]}")
 
 
 def through(url: str, port: int) -> str:
