@@ -14,6 +14,7 @@ from proofs.databases import database, gray
 from proofs.jobs import chaos, jobs
 from proofs.kills import kills
 from proofs.overloads import overload
+from proofs.poolers import poolers
 from proofs.report import Report
 from proofs.restarts import flips, restarts
 from proofs.seeds import seeds
@@ -79,6 +80,7 @@ def _proofs(options: argparse.Namespace, report: Report) -> dict[str, Callable[[
         "restarts": lambda: restarts(report, runners=times or 20, servers=times or 5),
         "cancels": lambda: cancels(report, timed=times or 200, count=(times or 200) * 50),
         "overload": lambda: overload(report),
+        "poolers": lambda: poolers(report, pages=times or 10_000),
         "values": lambda: values(report, rounds=times or 1),
         "changes": lambda: changes(report, count=CHANGES if times is None else times * 50, seed=options.seed),
         "jobs": lambda: jobs(report, count=options.jobs, seed=options.seed),

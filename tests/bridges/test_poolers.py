@@ -204,9 +204,9 @@ async def shown(url: str) -> list[tuple]:
 
 
 @pytest.mark.parametrize("config", [{}, {"pooler": "transaction"}, {"statement_tags": "on"}], ids=str)
-def test_nothing_reaches_another_client_of_the_pool(transactions: str, config: dict) -> None:
+def test_nothing_reaches_another_client_of_the_pool(transactions: str, shop: Database, config: dict) -> None:
     async def run() -> None:
-        before = await shown(transactions)
+        before = await shown(shop.reader_url)
         caller = Caller(transactions, **config)
         reads = [caller.rows(table) for table in ("ta", "tb", "moods", "leaving") for _ in range(4)]
         got = await asyncio.gather(*reads)
@@ -339,7 +339,7 @@ def test_the_connection_test_names_the_pooler(pool: tuple[str, str], shop: Datab
 
 def test_session_pooling_can_be_declared(shop: Database, tmp_path: pathlib.Path) -> None:
     async def run(url: str) -> None:
-        before = await shown(url)
+        before = await shown(shop.reader_url)
         caller = Caller(url, pooler="session")
         report = await caller.test("ta")
         assert report["ok"]

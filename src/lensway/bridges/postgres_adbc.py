@@ -203,7 +203,6 @@ def _conninfo(settings: PostgresSettings, address: str, roots: str) -> str:
         "sslnegotiation": "postgres",
         "passfile": _NOWHERE,
         "options": "",
-        "application_name": "lensway",
         "client_encoding": "UTF8",
         "connect_timeout": str(int(limits.CONNECT_TIMEOUT_SECONDS)),
         "gssencmode": "disable",
