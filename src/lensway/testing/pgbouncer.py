@@ -23,11 +23,11 @@ listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = scram-sha-256
-auth_file = {directory}/users.txt
+auth_file = users.txt
 pool_mode = {pool_mode}
 default_pool_size = {pool_size}
 max_client_conn = 500
-logfile = {directory}/pgbouncer.log
+logfile = pgbouncer.log
 pidfile =
 log_connections = 0
 log_disconnections = 0
@@ -59,13 +59,14 @@ def pgbouncer_before(
 def _started(program: str, directory: pathlib.Path, settings: dict[str, object]) -> tuple[subprocess.Popen[bytes], int]:
     config, user = directory / "pgbouncer.ini", run_as()
     for port in free_ports(_TRIES):
-        config.write_text(_CONFIG.format(port=port, directory=directory, **settings))
+        config.write_text(_CONFIG.format(port=port, **settings))
         if user is not None:
             # PgBouncer refuses to run as root, as PostgreSQL does.
             give_to(directory, user)
         with (directory / "stderr.txt").open("ab") as said:
+            # Names in the configuration are relative: a parent of the directory may be closed to that user.
             process = subprocess.Popen(
-                [program, "-q", str(config)], stderr=said, user=user, extra_groups=[] if user else None
+                [program, "-q", config.name], cwd=directory, stderr=said, user=user, extra_groups=[] if user else None
             )
         wait_until(lambda: can_connect(port) or process.poll() is not None, seconds=10, what="PgBouncer")  # noqa: B023 - called now
         if process.poll() is None:
