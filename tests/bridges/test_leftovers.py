@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
+import urllib.parse
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -176,6 +177,31 @@ def test_a_statement_cannot_write_after_turning_protection_off_itself(
                 await read(source, "turning", format=format, export=export)
             assert refused.value.code is ErrorCode.SOURCE_QUERY_FAILED
         assert (await hostile.fetch("SELECT is_called FROM counter"))[0][0] is False
+
+    on_source(hostile, work)
+
+
+def test_what_a_foreign_server_writes_for_a_page_is_undone(hostile: Database) -> None:
+    server = urllib.parse.urlsplit(hostile.owner_url)
+    where = f"host '{server.hostname}', port '{server.port}', dbname '{hostile.name}'"
+    who = f"user '{server.username}', password '{urllib.parse.unquote(server.password)}'"
+    asyncio.run(
+        hostile.execute(
+            "CREATE TABLE written (at timestamptz)",
+            "CREATE FUNCTION write() RETURNS text LANGUAGE sql AS"
+            " $$ INSERT INTO public.written VALUES (now()); SELECT count(*)::text FROM public.written $$",
+            "CREATE VIEW far_writing AS SELECT 1::bigint AS id, write() AS s",
+            "CREATE EXTENSION postgres_fdw",
+            f"CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS ({where})",
+            f"CREATE USER MAPPING FOR PUBLIC SERVER far OPTIONS ({who})",
+            "CREATE FOREIGN TABLE t (id bigint, s text) SERVER far OPTIONS (table_name 'far_writing')",
+        )
+    )
+
+    async def work(source: PostgresSource) -> None:
+        for format in ("json", "arrow", "ndjson"):
+            assert await read(source, "t", format=format, export=format == "ndjson")
+        assert await hostile.fetch("SELECT * FROM written") == []
 
     on_source(hostile, work)
 

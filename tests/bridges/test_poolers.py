@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from lensway.bridges.contract import AddressPolicy, Execution
+from lensway.bridges.postgres import PostgresBridge
 from lensway.bridges.postgres_settings import read_settings
 from lensway.bridges.work import ExecutionLibrary, encode_probes
 from lensway.errors import ErrorCode, LenswayError
@@ -36,10 +37,10 @@ class Sink:
         self.data += chunk
 
 
-def lens(table: str, mark: str = "text") -> LensDefinition:
+def lens(table: str) -> LensDefinition:
     fields = {
         "id": Field(name="id", column="id", type=FieldType.INTEGER, primary_key=True),
-        "s": Field(name="s", column="s", type=FieldType(mark)),
+        "s": Field(name="s", column="s", type=FieldType.TEXT, is_list=table == "lists"),
     }
     return LensDefinition(name=table, table=table, fields=fields)
 
@@ -109,6 +110,7 @@ def shop(postgres: PostgresCluster) -> Database:
         "CREATE TYPE mood AS ENUM ('fine')",
         "CREATE TABLE moods (id bigint PRIMARY KEY, s mood)",
         "INSERT INTO moods VALUES (1, 'fine')",
+        "CREATE TABLE lists AS SELECT i::bigint AS id, ARRAY['lists-' || i] AS s FROM generate_series(1, 2500) i",
         "CREATE VIEW slow AS SELECT 1::bigint AS id, pg_sleep(600)::text AS s",
         "CREATE SEQUENCE counter",
         "CREATE FUNCTION leave() RETURNS text LANGUAGE plpgsql AS $$ BEGIN"
@@ -223,9 +225,10 @@ def test_nothing_reaches_another_client_of_the_pool(transactions: str, shop: Dat
                 await caller.page("writing", format=format)
             assert refused.value.code is ErrorCode.SOURCE_QUERY_FAILED
             assert refused.value.failure.details["class"] == "read_only"
-        with pytest.raises(LenswayError) as late:
-            await caller.page("slow", seconds=0.2)
-        assert late.value.code is ErrorCode.QUERY_TIMEOUT
+        for format in ("json", "arrow"):
+            with pytest.raises(LenswayError) as late:
+                await caller.page("slow", seconds=0.2, format=format)
+            assert late.value.code is ErrorCode.QUERY_TIMEOUT
         await caller.close()
         assert await shown(transactions) == before
 
@@ -279,10 +282,12 @@ def test_every_kind_of_work_gives_what_it_gives_without_a_pooler(pool: tuple[str
             *[await caller.page("ta", format=format, total=True) for format in ("json", "ndjson", "csv", "arrow")],
             await caller.page("ta", limit=2_500, offset=100),
             await caller.page("moods", where={"s": {"$like": "f%"}}),
+            await caller.export("lists", "ndjson"),  # by cursor
             *[await caller.export("tb", format) for format in ("json", "ndjson", "csv", "arrow", "parquet")],
             await caller.ask("rows", count.encode()),
             await caller.document("tables"),
             await caller.document("table", b"public.ta"),
+            await probed(caller.config),
         ]
         await caller.close()
         return found
@@ -292,6 +297,13 @@ def test_every_kind_of_work_gives_what_it_gives_without_a_pooler(pool: tuple[str
 
     behind, direct = asyncio.run(run())
     assert behind == direct
+
+
+async def probed(config: dict[str, str]) -> None:
+    source = await PostgresBridge().open(config, policy=AddressPolicy())
+    for _ in range(2):
+        await source.probe(deadline=time.monotonic() + 20)
+    await source.close()
 
 
 @pytest.mark.parametrize("format", ["json", "arrow"])

@@ -69,7 +69,8 @@ class WatchedPool(Pool[PooledConnection]):
         self._pulse.over(connection.wait)
         connection.wait.has_answered = False
         now = self._loop.time()
-        if now - connection.opened_at > self._age_seconds_max or not connection.is_protected():
+        is_old = now - connection.opened_at > self._age_seconds_max or (self._is_shared and not connection.is_shared)
+        if is_old or not connection.is_protected():
             self._drop(connection)
             return
         if now - connection.judged_at > limits.RELATION_KNOWN_SECONDS:
