@@ -130,13 +130,12 @@ PUSHES_PER_SECOND: Final = 0.5
 PUSHES_BURST: Final = 8
 SEALED_REUSE_SECONDS: Final = 60.0
 """Settings that were sealed for an instance are sent again for this long instead of being sealed anew: 0.1 ms a source."""
-HEALTH_EVENTS_PER_TURN_MAX: Final = 50
-"""Events about the health of sources published in one turn of the loop: each goes to up to EVENT_SUBSCRIBERS_MAX watchers."""
-HEALTH_EVENTS_SECONDS: Final = 0.25
-"""Pause between two such turns. A source whose state changes faster is reported with its latest state."""
-SESSION_EVENTS_PER_SECOND: Final = 1.0
-"""Events about the state of one session; beyond the burst a session that flaps is reported with its latest state."""
-SESSION_EVENTS_BURST: Final = 20
+SESSION_EVENTS_PER_SECOND: Final = 10.0
+"""Events that one session causes. Beyond the burst, what changes faster is told with its latest state, later."""
+SESSION_EVENTS_BURST: Final = 50
+"""Each event goes to up to EVENT_SUBSCRIBERS_MAX watchers, so that this many hold the loop for some 10 ms."""
+SESSION_EVENTS_LATE_SECONDS: Final = 0.25
+"""Pause between two looks at what is still to be told."""
 END_MARK_BYTES_MAX: Final = 64 * KIB
 """The encoded end mark of a result. It holds the key of the last row, of which a cursor is made."""
 FAILURE_BYTES_MAX: Final = 64 * KIB

@@ -252,7 +252,7 @@ def test_dispatch_never_hears_of_a_runner_whose_set_cannot_be_said(loop: Virtual
     )
 
     class TooLarge(AssignmentSets):
-        def set_of(self, runner: Runner, public_key: bytes) -> tuple[frames.AssignedSource, ...]:
+        def set_of(self, runner: Runner, public_key: bytes, sealed: object = None) -> tuple[frames.AssignedSource, ...]:
             return (too_large,)
 
     async def story() -> list[object]:
