@@ -37,7 +37,9 @@ _BY_HINT: dict[str, st.SearchStrategy[typing.Any]] = {
     "SourceStates": st.lists(states, max_size=3).map(tuple),
     "tuple[AssignedSource, ...]": st.lists(sources, max_size=3).map(tuple),
     "AssignedSource | None": st.none() | sources,
-    "Annotated[tuple[tuple[Count, Attempt], ...], msgspec.Meta(max_length=ATTEMPTS_OPEN_MAX)]": st.lists(st.tuples(counts, attempts), max_size=3).map(tuple),
+    "Annotated[tuple[tuple[Count, Attempt], ...], msgspec.Meta(max_length=ATTEMPTS_OPEN_MAX)]": st.lists(
+        st.tuples(counts, attempts), max_size=3
+    ).map(tuple),
     "Annotated[tuple[Count, ...], msgspec.Meta(max_length=64)]": st.lists(counts, max_size=4).map(tuple),
     "Annotated[bytes, msgspec.Meta(max_length=64)]": st.binary(max_size=64),
     "Annotated[dict[Name, Name], msgspec.Meta(max_length=64)]": st.dictionaries(names, names, max_size=4),
