@@ -113,6 +113,8 @@ FRAMES_BURST: Final = 2_000
 """Frames that a peer may send at once. Beyond its allowance it is not read for a while."""
 FRAME_FREE_BYTES: Final = 4 * KIB
 """Each such piece of a message pays for one frame: rows in bulk are bounded by credit alone."""
+FLOOD_SECONDS_MAX: Final = 4.0
+"""A peer that has been beyond its allowance for so long without a break is cut off: `overloaded`."""
 PAUSE_SECONDS_MAX: Final = 0.25
 """A peer in debt is looked at this often: its link may have ended meanwhile."""
 LINK_FRAMES_AT_ONCE_MAX: Final = 64

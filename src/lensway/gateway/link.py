@@ -125,7 +125,7 @@ class Link:
         self._decoder = Decoder()
         self._allowance = Allowance(clock.monotonic(), per_second=limits.FRAMES_PER_SECOND, burst=limits.FRAMES_BURST)
         self._turn = 0
-        self._was_paused = False
+        self._flooding_since: float | None = None
         self._pushes = Allowance(clock.monotonic(), per_second=limits.PUSHES_PER_SECOND, burst=limits.PUSHES_BURST)
         self._sealed: SealedSources = {}
         self._loop = asyncio.get_running_loop()
@@ -209,9 +209,12 @@ class Link:
         )
         self._turn += count
         pause = self._allowance.spend(count, self._clock.monotonic())
-        if pause > 0 and not self._was_paused:
-            self._was_paused = True
-            _log.warning("a runner sends more than it may and is slowed down", runner=self.runner.name)
+        if not pause:
+            self._flooding_since = None
+        elif self._flooding_since is None:
+            self._flooding_since = self._clock.monotonic()
+        elif self._clock.monotonic() - self._flooding_since > limits.FLOOD_SECONDS_MAX:
+            raise ProtocolError("too_many_frames", reason=CloseReason.OVERLOADED)
         while pause > 0 and self._over_cause is None:
             await asyncio.sleep(min(pause, limits.PAUSE_SECONDS_MAX))
             pause -= limits.PAUSE_SECONDS_MAX

@@ -11,6 +11,7 @@ import asyncio
 from typing import Any, Final
 
 from websockets.asyncio.server import ServerConnection
+from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from lensway import limits
@@ -81,6 +82,7 @@ class PacedConnection(ServerConnection):
         self._held: bytes | None = None
         self._going_on: asyncio.Handle | None = None
         self._head = b""
+        self._flood_from = self._flood_until = 0.0
         self._small = Allowance(
             self.loop.time(), per_second=limits.LINK_CONTROLS_PER_SECOND, burst=limits.LINK_CONTROLS_BURST
         )
@@ -126,8 +128,19 @@ class PacedConnection(ServerConnection):
         elif end >= limits.FRAME_FREE_BYTES:
             self._small.earn(end / limits.FRAME_FREE_BYTES)
         super().data_received(data if end == size else data[:end])
+        if pause and self._is_flood():
+            self.protocol.fail(CloseCode.POLICY_VIOLATION, "too many pings, pongs or fragments")
+            self.send_data()
+            return
         if end < size or pause or (small and self.paused):
             self._hold(data[end:], pause)
+
+    def _is_flood(self) -> bool:
+        now = self.loop.time()
+        if now > self._flood_until:
+            self._flood_from = now
+        self._flood_until = now + 2 * limits.PAUSE_SECONDS_MAX
+        return now - self._flood_from > limits.FLOOD_SECONDS_MAX
 
     def _hold(self, rest: bytes, pause: float) -> None:
         self._held = rest
