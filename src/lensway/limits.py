@@ -142,10 +142,16 @@ END_MARK_BYTES_MAX: Final = 64 * KIB
 """The encoded end mark of a result. It holds the key of the last row, of which a cursor is made."""
 FAILURE_BYTES_MAX: Final = 64 * KIB
 """The encoded failure that a runner reports: message, hint and details at their largest."""
+ROW_CHECKED_BYTES_MAX: Final = MIB
+"""Longest line of a runner's NDJSON stream that is checked for structure: what is kept of a line until its end has come."""
 RUNNER_TEXT_CHARACTERS_MAX: Final = 200
 """Short texts of a runner that people see: causes, versions, host names. Longer ones are cut."""
-TEST_REPORT_BYTES_MAX: Final = 64 * KIB
-"""The document of a connection test. It is kept with its event, of which there are up to EVENT_BACKLOG_MAX."""
+TEST_REPORT_BYTES_MAX: Final = 256 * KIB
+"""The document of a connection test. What is kept of it with its event is cut to the next two bounds."""
+TEST_WARNINGS_MAX: Final = 8
+"""Warnings of one connection test that are shown."""
+RUNNER_HINT_CHARACTERS_MAX: Final = 2_000
+"""A hint of a runner that people see: longer ones are cut."""
 TABLES_BYTES_MAX: Final = 4 * MIB
 """The document of an introspection: some 40,000 tables. Decoding it holds the loop for about 20 ms."""
 WELCOME_INTERVAL_MS_MAX: Final = 60_000
