@@ -7,8 +7,8 @@ ticks; what it found so far stands in the file that LENSWAY_TEST_METER names.
 from __future__ import annotations
 
 import asyncio
+import os
 import pathlib
-import sys
 import time
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -57,8 +57,6 @@ async def _meter(path: pathlib.Path) -> None:
 
 def main() -> None:
     """Run the program with the meter beside its work."""
-    import os  # noqa: PLC0415 - the program scrubs its environment, so it is read before
-
     path = pathlib.Path(os.environ.pop(VARIABLE))
     import uvloop  # noqa: PLC0415
 
@@ -81,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
