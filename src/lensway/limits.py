@@ -117,6 +117,8 @@ FLOOD_SECONDS_MAX: Final = 4.0
 """A peer that has been beyond its allowance for so long without a break is cut off: `overloaded`."""
 PAUSE_SECONDS_MAX: Final = 0.25
 """A peer in debt is looked at this often: its link may have ended meanwhile."""
+LINK_WAITING_BYTES_MAX: Final = MIB
+"""Messages of one runner that wait for their reader; more is left in the socket."""
 LINK_FRAMES_AT_ONCE_MAX: Final = 64
 """WebSocket frames parsed in one turn of the loop: about 1 ms, even if each is a ping that has to be answered."""
 LINK_CONTROLS_PER_SECOND: Final = 500.0

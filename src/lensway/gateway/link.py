@@ -192,12 +192,11 @@ class Link:
 
     def _take(self, message: bytes) -> int:
         """Handle some frames; how many. Raises ProtocolError."""
-        frames = self._decoder.feed(message, limits.FRAMES_AT_ONCE_MAX)
-        for frame in frames:
+        for frame in self._decoder.feed(message, limits.FRAMES_AT_ONCE_MAX):
             self._perform(self._session.handle(frame, self._clock.monotonic()))
             if self._over_cause is not None:
                 break
-        return len(frames)
+        return self._decoder.parsed
 
     async def _pay(self, count: int) -> None:
         """Give other links their turn, and do not read on while the runner has sent more than it may."""

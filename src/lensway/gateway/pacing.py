@@ -20,6 +20,9 @@ from lensway.protocol.allowance import Allowance
 _FINAL_BINARY: Final = 0x82
 _MASK_BYTES: Final = 4
 _END_OF_HEAD: Final = b"\r\n\r\n"
+_LARGE_BYTES: Final = 16 * limits.KIB
+_FULL_SECONDS: Final = 0.01
+"""Pause between two looks at whether the reader has taken large messages."""
 _BLOCKED_SECONDS: Final = 0.05
 """Pause between two looks at whether a peer has read what was answered."""
 
@@ -132,7 +135,7 @@ class PacedConnection(ServerConnection):
             self.protocol.fail(CloseCode.POLICY_VIOLATION, "too many pings, pongs or fragments")
             self.send_data()
             return
-        if end < size or pause or (small and self.paused):
+        if end < size or pause or (small and self.paused) or (size >= _LARGE_BYTES and self._is_full()):
             self._hold(data[end:], pause)
 
     def _is_flood(self) -> bool:
@@ -141,6 +144,11 @@ class PacedConnection(ServerConnection):
             self._flood_from = now
         self._flood_until = now + 2 * limits.PAUSE_SECONDS_MAX
         return now - self._flood_from > limits.FLOOD_SECONDS_MAX
+
+    def _is_full(self) -> bool:
+        """True while messages of more bytes wait for their reader than one link may hold."""
+        waiting = self.recv_messages.frames.queue
+        return len(waiting) > 1 and sum(len(frame.data) for frame in waiting) > limits.LINK_WAITING_BYTES_MAX
 
     def _hold(self, rest: bytes, pause: float) -> None:
         self._held = rest
@@ -161,6 +169,9 @@ class PacedConnection(ServerConnection):
             return
         if held and self.recv_messages.paused:
             return  # its reader calls `_resume`
+        if self._is_full():
+            self._go_on_after(_FULL_SECONDS)
+            return
         self._held = None
         if held:
             self._pass_on(held)

@@ -75,6 +75,8 @@ class Decoder:
     def __init__(self) -> None:
         self.ignored = 0
         """Optional frames of unknown kinds that were skipped."""
+        self.parsed = 0
+        """Frames that the last `feed` completed, with those that were skipped."""
         self._tail = bytearray()
         self._error: ProtocolError | None = None
         self._has_more = False
@@ -133,6 +135,7 @@ class Decoder:
                 else:
                     self.ignored += 1
         self._has_more = not left
+        self.parsed = frames_max - left
         return frames, used
 
 

@@ -223,8 +223,7 @@ class Session:
 
     async def _take(self, message: bytes) -> int:
         """Handle some frames; how many. Raises ProtocolError."""
-        frames = self._decoder.feed(message, limits.FRAMES_AT_ONCE_MAX)
-        for frame in frames:
+        for frame in self._decoder.feed(message, limits.FRAMES_AT_ONCE_MAX):
             self._perform(self._machine.handle(frame, self._clock.monotonic()))
             if self._is_over:
                 break
@@ -232,7 +231,7 @@ class Session:
                 # Nothing that follows is handled before: an offer depends on the set before it.
                 wanted, self._to_apply = self._to_apply, None
                 await self._apply(wanted)
-        return len(frames)
+        return self._decoder.parsed
 
     async def _write(self) -> None:
         while True:

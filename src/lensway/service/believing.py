@@ -102,6 +102,8 @@ class CheckedLines:
         try:
             if not lines.isascii():
                 lines.decode()
-            _LINES.decode_lines(lines)
+            rows = len(_LINES.decode_lines(lines))
         except _BROKEN:
             raise unbelievable("a line of the rows") from None
+        if rows != lines.count(b"\n"):
+            raise unbelievable("a line of the rows")
