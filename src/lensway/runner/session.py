@@ -297,7 +297,7 @@ class Session:
                 case Welcomed():
                     self._on_welcome(instruction.welcome)
                 case Drained():
-                    self.told_seconds = min(instruction.after_ms / 1000, limits.TOLD_SECONDS_MAX)
+                    self.told_seconds = told_seconds(instruction.after_ms)
                     self._parts.observer.drained(instruction.reason, instruction.after_ms)
                 case Resumed():
                     self._parts.observer.resumed()
@@ -399,9 +399,14 @@ class Session:
         self.cause = self.cause or over.cause
         self.close = over.close
         if over.close is not None:
-            self.told_seconds = min(over.close.after_ms / 1000, limits.TOLD_SECONDS_MAX) or self.told_seconds
+            self.told_seconds = told_seconds(over.close.after_ms) or self.told_seconds
         self._wake_moved.set()
         self._to_send.set()
+
+
+def told_seconds(after_ms: int) -> float:
+    """When a gateway says to dial again, bounded: no gateway sends a runner away for good."""
+    return min(after_ms / 1000, limits.TOLD_SECONDS_MAX)
 
 
 def _cause_of(ended: list[BaseException | None]) -> str:

@@ -15,6 +15,7 @@ import pathlib
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -278,13 +279,12 @@ def _sleep(seconds: float) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run and print, to look at one act."""
-    import pprint  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
-
+    """Run and print, to look at some acts: SECONDS [ACT…]."""
     seconds, *acts = arguments
     with tempfile.TemporaryDirectory() as directory:
-        pprint.pprint(dataclasses.asdict(run_hostile(pathlib.Path(directory), seconds=float(seconds), acts=acts)))
+        outcome = run_hostile(pathlib.Path(directory), seconds=float(seconds), acts=acts)
+    for field in dataclasses.fields(outcome):
+        sys.stdout.write(f"{field.name}: {getattr(outcome, field.name)}\n")
     return 0
 
 
