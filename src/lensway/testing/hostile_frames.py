@@ -184,7 +184,7 @@ class RawLink:
                     self.send(answer)
 
 
-def hello_of(runner: str, **more: object) -> frames.Hello:
+def hello_of(runner: str, /, **more: object) -> frames.Hello:
     """The hello of an instance that is not ours."""
     fields: dict[str, object] = {
         "runner": runner,

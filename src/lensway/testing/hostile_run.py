@@ -256,9 +256,10 @@ def _play(
         outcome.played[played.act] += 1
         outcome.ended[f"{played.act}: {played.ended}"] += 1
         outcome.sent_mib += played.bytes / 2**20
-    program.wait(30)
+    code = program.wait(30)
     over.set()
     sampler.join(5)
+    assert code == 0, "the hostile runner's program has a defect of its own"
     return most
 
 
