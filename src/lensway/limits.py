@@ -146,6 +146,8 @@ FAILURE_BYTES_MAX: Final = 64 * KIB
 """The encoded failure that a runner reports: message, hint and details at their largest."""
 ROW_CHECKED_BYTES_MAX: Final = MIB
 """Longest line of a runner's NDJSON stream that is checked for structure: what is kept of a line until its end has come."""
+INSTANCE_CHARACTERS_MAX: Final = 40
+"""The id that a runner's process gives itself. Every attempt of every remembered request holds it."""
 RUNNER_TEXT_CHARACTERS_MAX: Final = 200
 """Short texts of a runner that people see: causes, versions, host names. Longer ones are cut."""
 TEST_REPORT_BYTES_MAX: Final = 256 * KIB

@@ -69,7 +69,7 @@ BIGGEST: dict[str, bytes] = {
     "hello": codec.encode(
         [
             frames.Hello(
-                runner=NAME, instance=NAME, versions=tuple(range(64)), software=NAME, public_key=bytes(32),
+                runner=NAME, instance=NAME[:40], versions=tuple(range(64)), software=NAME, public_key=bytes(32),
                 bridges={f"{n}{'x' * 200}": NAME[:200] for n in range(64)}, capacity=10_000,
                 features=tuple(NAME[:200] for _ in range(64)), hostname=NAME, started_at=NAME,
             )

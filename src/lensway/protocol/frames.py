@@ -12,7 +12,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from lensway.limits import ATTEMPTS_OPEN_MAX, SOURCE_STATES_MAX
+from lensway.limits import ATTEMPTS_OPEN_MAX, INSTANCE_CHARACTERS_MAX, SOURCE_STATES_MAX
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 """A number that every language holds exactly. Job ids, revisions, sequences, bytes and milliseconds are counts."""
@@ -36,7 +36,7 @@ class Hello(Frame, tag=1, frozen=True, kw_only=True):
     """
 
     runner: Name
-    instance: Name
+    instance: Annotated[str, msgspec.Meta(max_length=INSTANCE_CHARACTERS_MAX)]
     versions: Annotated[tuple[Count, ...], msgspec.Meta(max_length=64)]
     software: Name
     public_key: PublicKey

@@ -248,7 +248,7 @@ def _hellos(link: RawLink) -> Iterator[bytes]:
     rng = link.rng
     names = {f"bridge{n}" + _odd(rng, 200): _odd(rng, 255) for n in range(64)}
     choice: list[dict[str, object]] = [
-        {"bridges": names, "hostname": _odd(rng, 255), "software": _odd(rng, 255), "instance": _odd(rng, 255)},
+        {"bridges": names, "hostname": _odd(rng, 255), "software": _odd(rng, 255), "instance": _odd(rng, 40)},
         {"features": tuple(_odd(rng, 255) for _ in range(64)), "versions": (1, *range(2, 65)), "capacity": 10_000},
         {"versions": (), "started_at": _odd(rng, 255)},
         {"public_key": NO_POINT},

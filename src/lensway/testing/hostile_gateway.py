@@ -16,7 +16,6 @@ from lensway.protocol.codec import Decoder, encode
 from lensway.protocol.frames import AnyFrame, Heartbeat, Hello, Welcome
 from lensway.protocol.version import SUBPROTOCOL
 
-
 WELCOME = Welcome(
     version=1, session=1, runner_name="x", environment="env", heartbeat_ms=2000, fence_ms=8000, nonce=b"n"
 )
