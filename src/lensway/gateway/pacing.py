@@ -128,7 +128,7 @@ class PacedConnection(ServerConnection):
         pause = 0.0
         if small:
             pause = self._small.spend(small - end / limits.FRAME_FREE_BYTES, self.loop.time())
-        elif end >= limits.FRAME_FREE_BYTES:
+        else:
             self._small.earn(end / limits.FRAME_FREE_BYTES)
         super().data_received(data if end == size else data[:end])
         if pause and self._is_flood():
