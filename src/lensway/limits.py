@@ -96,11 +96,74 @@ MESSAGE_BYTES_MAX: Final = 512 * KIB
 ASSIGNMENT_PART_BYTES_MAX: Final = 128 * KIB
 """Sources are packed into one part of an assignment set up to here."""
 ASSIGNMENT_PARTS_MAX: Final = 256
-"""Parts of one assignment set: 32 MiB, or some 60,000 sources on one runner."""
+"""Parts of one assignment set: 32 MiB."""
 CONTROL_QUEUE_BYTES_MAX: Final = 48 * MIB
 """Control frames that a peer has left unread, at their largest; beyond it the session ends as overloaded. A whole set fits."""
 ATTEMPTS_OPEN_MAX: Final = 4_096
-"""Attempts that one session may have open, answered or not."""
+"""Attempts that one session may have open, answered or not. A heartbeat names no more."""
+FRAMES_AT_ONCE_MAX: Final = 32
+"""Frames of one peer handled in one turn of the loop: about 1 ms. The next ones wait for the other peers' turns."""
+FRAMES_PER_SECOND: Final = 500.0
+"""Frames that a peer may send without having been asked: 1 % of the loop. An honest one sends about one a second."""
+FRAMES_PER_ATTEMPT_SECOND: Final = 50.0
+"""Frames a second more for each open attempt: an export of a slow database sends what it has every 25 ms."""
+FRAMES_PER_OFFER: Final = 8
+"""Frames more for each offer: its acceptance, its end and some rows."""
+FRAMES_BURST: Final = 2_000
+"""Frames that a peer may send at once. Beyond its allowance it is not read for a while."""
+FRAME_FREE_BYTES: Final = 4 * KIB
+"""Each such piece of a message pays for one frame: rows in bulk are bounded by credit alone."""
+FLOOD_SECONDS_MAX: Final = 4.0
+"""A peer that has been beyond its allowance for so long without a break is cut off: `overloaded`."""
+PAUSE_SECONDS_MAX: Final = 0.25
+"""A peer in debt is looked at this often: its link may have ended meanwhile."""
+LINK_WAITING_BYTES_MAX: Final = MIB
+"""Messages of one runner that wait for their reader; more is left in the socket."""
+LINK_FRAMES_AT_ONCE_MAX: Final = 64
+"""WebSocket frames parsed in one turn of the loop: about 1 ms, even if each is a ping that has to be answered."""
+LINK_CONTROLS_PER_SECOND: Final = 500.0
+"""Pings, pongs and fragments that a peer may send: 1 % of the loop. Rows in bulk pay for the pings that ask about them."""
+LINK_CONTROLS_BURST: Final = 500
+SOURCE_STATES_MAX: Final = 1_000
+"""Sources that one heartbeat or confirmation reports on; more travel in further reports. Handling them takes about 1 ms."""
+REPORTS_PER_SECOND: Final = 4.0
+"""Reports about sources and sets that take effect at once. Later ones are merged and take effect with the next heartbeat."""
+REPORTS_BURST: Final = 32
+PUSHES_PER_SECOND: Final = 0.5
+"""Repeated pushes of a set to a runner that says it has another one; each costs the loop a moment for each source."""
+PUSHES_BURST: Final = 8
+SEALED_REUSE_SECONDS: Final = 60.0
+"""Settings that were sealed for an instance are sent again for this long instead of being sealed anew: 0.1 ms a source."""
+SESSION_EVENTS_PER_SECOND: Final = 10.0
+"""Events that one session causes. Beyond the burst, what changes faster is told with its latest state, later."""
+SESSION_EVENTS_BURST: Final = 50
+"""Each event goes to up to EVENT_SUBSCRIBERS_MAX watchers, so that this many hold the loop for some 10 ms."""
+SESSION_EVENTS_LATE_SECONDS: Final = 0.25
+"""Pause between two looks at what is still to be told."""
+END_MARK_BYTES_MAX: Final = 64 * KIB
+"""The encoded end mark of a result. It holds the key of the last row, of which a cursor is made."""
+FAILURE_BYTES_MAX: Final = 64 * KIB
+"""The encoded failure that a runner reports: message, hint and details at their largest."""
+ROW_CHECKED_BYTES_MAX: Final = MIB
+"""Longest line of a runner's NDJSON stream that is checked for structure: what is kept of a line until its end has come."""
+INSTANCE_CHARACTERS_MAX: Final = 40
+"""The id that a runner's process gives itself. Every attempt of every remembered request holds it."""
+RUNNER_TEXT_CHARACTERS_MAX: Final = 200
+"""Short texts of a runner that people see: causes, versions, host names. Longer ones are cut."""
+TEST_REPORT_BYTES_MAX: Final = 256 * KIB
+"""The document of a connection test. What is kept of it with its event is cut to the next two bounds."""
+TEST_WARNINGS_MAX: Final = 8
+"""Warnings of one connection test that are shown."""
+RUNNER_HINT_CHARACTERS_MAX: Final = 2_000
+"""A hint of a runner that people see: longer ones are cut."""
+TABLES_BYTES_MAX: Final = 4 * MIB
+"""The document of an introspection: some 40,000 tables. Decoding it holds the loop for about 20 ms."""
+WELCOME_INTERVAL_MS_MAX: Final = 60_000
+"""Longest heartbeat interval that a runner takes from a gateway; the fence may be ten times as long."""
+TOLD_SECONDS_MAX: Final = 300.0
+"""Longest wait before dialling again that a runner takes from a gateway: no gateway can send it away for good."""
+SOURCES_PER_RUNNER_MAX: Final = 20_000
+"""Sources of one assignment set that a runner takes. Larger sets end the session."""
 ATTEMPTS_REMEMBERED_MAX: Final = 4_096
 """Jobs whose highest attempt a runner remembers, the latest ones; the fence against late offers."""
 PLAN_BYTES_MAX: Final = 192 * KIB
@@ -354,6 +417,12 @@ assert PLAN_BYTES_MAX < CONTROL_FRAME_BYTES_MAX < MESSAGE_BYTES_MAX
 assert ASSIGNMENT_PART_BYTES_MAX < CONTROL_FRAME_BYTES_MAX
 assert ASSIGNMENT_PARTS_MAX * ASSIGNMENT_PART_BYTES_MAX < CONTROL_QUEUE_BYTES_MAX
 assert CONFIG_BYTES_MAX * 16 // 9 < ASSIGNMENT_PART_BYTES_MAX
+assert END_MARK_BYTES_MAX <= CONTROL_FRAME_BYTES_MAX
+assert FAILURE_BYTES_MAX <= CONTROL_FRAME_BYTES_MAX
+assert FRAMES_AT_ONCE_MAX <= FRAMES_BURST
+assert LINK_FRAMES_AT_ONCE_MAX <= LINK_CONTROLS_BURST
+assert TEST_REPORT_BYTES_MAX <= TABLES_BYTES_MAX <= PAGE_BYTES_MAX
+assert SEALED_REUSE_SECONDS <= CREDENTIAL_SEAL_SECONDS / 2
 assert ACCEPT_DELAY_SECONDS * 20 <= OFFER_TIMEOUT_SECONDS
 assert PAGE_BYTES_MAX <= PAGE_BYTES_TOTAL_MAX
 assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX <= FETCH_BYTES_MAX

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from lensway import limits
 from lensway.auth.sealing import InstanceKeys
 from lensway.catalog.records import Runner, RunnerToken
-from lensway.dispatch.events import Ended, SessionLost
+from lensway.dispatch.events import Ended, SessionLost, SessionReported
 from lensway.fleet import Fleet, SessionFacts
 from lensway.gateway.link import Link
 from lensway.gateway.sets import AssignmentSets
@@ -252,7 +253,7 @@ def test_dispatch_never_hears_of_a_runner_whose_set_cannot_be_said(loop: Virtual
     )
 
     class TooLarge(AssignmentSets):
-        def set_of(self, runner: Runner, public_key: bytes) -> tuple[frames.AssignedSource, ...]:
+        def set_of(self, runner: Runner, public_key: bytes, sealed: object = None) -> tuple[frames.AssignedSource, ...]:
             return (too_large,)
 
     async def story() -> list[object]:
@@ -263,3 +264,35 @@ def test_dispatch_never_hears_of_a_runner_whose_set_cannot_be_said(loop: Virtual
         return bench.dispatch.events
 
     assert run_virtual(story(), loop) == []
+
+
+def test_a_runner_that_floods_is_read_slowly_and_then_cut_off(loop: VirtualLoop) -> None:
+    async def story() -> tuple[float, list[frames.AnyFrame], int]:
+        bench = Bench(loop)
+        await bench.say(HELLO)
+        begun = loop.time()
+        flood = codec.encode([frames.AssignmentInForce(revision=0)] * 10_000)
+        sent = 0
+
+        async def pour() -> None:
+            nonlocal sent
+            while True:
+                await bench.wire.runner_end.send(flood)
+                sent += 1
+
+        pouring = asyncio.create_task(pour())
+        said: list[frames.AnyFrame] = []
+        with contextlib.suppress(TransportClosedError):
+            while not any(isinstance(frame, frames.Close) for frame in said):
+                said += await bench.heard()
+        pouring.cancel()
+        took = loop.time() - begun
+        bench.serving.cancel()
+        await asyncio.wait([pouring, bench.serving])
+        return took, said, len(bench.dispatch.of(SessionReported))
+
+    took, said, reported = run_virtual(story(), loop)
+    [close] = [frame for frame in said if isinstance(frame, frames.Close)]
+    assert close.reason is frames.CloseReason.OVERLOADED
+    assert limits.FLOOD_SECONDS_MAX <= took <= 3 * limits.FLOOD_SECONDS_MAX
+    assert reported <= limits.REPORTS_BURST + took * (limits.REPORTS_PER_SECOND + 1)

@@ -35,7 +35,7 @@ def test_what_is_too_long_is_cut_on_both_sides() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b"{}", b'{"code":1,"message":"m"}', b'{"code":"x"}', b"\xff", b"[" * 100_000]
+    "data", [b"", b"[]", b"{}", b'{"code":1,"message":"m"}', b'{"code":"x"}', b"\xff", b"[" * 60_000]
 )
 def test_anything_else_is_a_broken_peer(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="malformed_failure"):

@@ -123,7 +123,8 @@ def test_heartbeats_go_out_each_interval_and_only_a_fresh_acknowledgement_is_lif
 
 def test_an_idle_runner_reports_what_is_new_and_is_alive_with_every_heartbeat() -> None:
     session = open_gateway()
-    ready = frames.SourceState(source="src", state="ready")
+    session.handle(gateway_session.Push(0, (SOURCE,)), 0.0)
+    ready = frames.SourceState(source="src_1", state="ready")
     news = frames.Heartbeat(sequence=4, ack=4, revision=0, source_states=(ready,))
     said = []
     for number, heard in enumerate((beat(1, 1), beat(2, 2), beat(3, 3), news, beat(5, 5), beat(6, 6)), start=1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from lensway.auth.sealing import InstanceKeys
@@ -28,20 +30,20 @@ def sources(**settings: str) -> AssignedSources:
 
 def test_a_source_that_is_not_in_the_newest_set_is_not_served_and_its_connections_close(opener: Opener) -> None:
     served = sources(LENSWAY_SOURCE_MAIN_HOST="x", LENSWAY_SOURCE_SIDE_HOST="y")
-    assert served.apply([assigned("main"), assigned("side")], opener) == []
+    assert asyncio.run(served.apply([assigned("main"), assigned("side")], opener)) == []
     key = served.get("src_side").key
-    assert served.apply([assigned("main")], opener) == [key]
+    assert asyncio.run(served.apply([assigned("main")], opener)) == [key]
     assert served.get("src_side") is None
     assert [each.source for each in served.states()] == ["src_main"]
 
 
 def test_what_is_known_of_a_source_outlives_a_set_that_does_not_change_it(opener: Opener) -> None:
     served = sources(LENSWAY_SOURCE_MAIN_HOST="x")
-    served.apply([assigned("main")], opener)
+    asyncio.run(served.apply([assigned("main")], opener))
     served.note("src_main", UNREACHABLE, "tcp refused")
-    served.apply([assigned("main")], opener)
+    asyncio.run(served.apply([assigned("main")], opener))
     assert served.get("src_main").state == UNREACHABLE
-    served.apply([assigned("main", version=1)], opener)
+    asyncio.run(served.apply([assigned("main", version=1)], opener))
     assert served.get("src_main").state == READY, "other settings: nothing is known of them"
 
 
@@ -55,5 +57,5 @@ def test_what_is_known_of_a_source_outlives_a_set_that_does_not_change_it(opener
 )
 def test_what_cannot_be_served_says_why(source: AssignedSource, reason: RefuseReason | None, opener: Opener) -> None:
     served = sources(LENSWAY_SOURCE_MAIN_HOST="x")
-    served.apply([source], opener)
+    asyncio.run(served.apply([source], opener))
     assert served.get(source.source).refusal is reason

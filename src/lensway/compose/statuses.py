@@ -13,10 +13,24 @@ from lensway.dispatch.events import StatusChanged
 from lensway.errors import LenswayError
 from lensway.fleet import Fleet
 from lensway.ids import RunnerId, SessionId, SourceId
+from lensway.protocol.allowance import Allowance
 from lensway.service.hub import EventHub
 from lensway.store.sqlite import Sighting, SqliteStore
 
 _log = structlog.get_logger("lensway.server")
+
+
+class _Watched:
+    """What has been told of one session, and what is still to be told. A flapping runner must not flood whoever watches."""
+
+    __slots__ = ("allowance", "dirty", "late", "runner", "told")
+
+    def __init__(self, runner: Runner, now: float) -> None:
+        self.runner = runner
+        self.allowance = Allowance(now, per_second=limits.SESSION_EVENTS_PER_SECOND, burst=limits.SESSION_EVENTS_BURST)
+        self.late: StatusChanged | None = None
+        self.dirty: dict[SourceId, None] = {}
+        self.told: dict[SourceId, tuple[str, str]] = {}
 
 
 class Statuses:
@@ -27,8 +41,9 @@ class Statuses:
         self._hub = hub
         self._clock = clock
         self._fleet: Fleet | None = None
-        self._known: dict[SessionId, str] = {}
-        self._health: dict[SessionId, dict[SourceId, tuple[str, str]]] = {}
+        self._watched: dict[SessionId, _Watched] = {}
+        self._late: dict[SessionId, _Watched] = {}
+        self._telling: asyncio.TimerHandle | None = None
         self._unwritten: dict[RunnerId, Sighting] = {}
         self._writer: asyncio.Task[None] | None = None
 
@@ -39,30 +54,62 @@ class Statuses:
     def changed(self, status: StatusChanged) -> None:
         """A session's state changed."""
         runner = self._store.current().runner_by_id(status.runner)
+        if status.state == "lost":
+            self._watched.pop(status.session, None)
         if runner is None:
             return
+        if status.state == "lost":
+            self._publish(runner, status)
+            self._remember(runner, status.cause)
+            return
+        watched = self._watched.get(status.session)
+        if watched is None:
+            watched = self._watched[status.session] = _Watched(runner, self._clock.monotonic())
+            self._remember(runner, "connected")
+        watched.runner = runner
+        watched.late = status
+        watched.dirty.update(dict.fromkeys(status.sources))
+        if not self._tell_of(status.session, watched):
+            self._late[status.session] = watched
+            self._come_back()
+
+    def _come_back(self) -> None:
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(limits.SESSION_EVENTS_LATE_SECONDS, self._tell_late)
+
+    def _tell_late(self) -> None:
+        self._telling = None
+        for session, watched in list(self._late.items()):
+            if session not in self._watched or self._tell_of(session, watched):
+                del self._late[session]
+        if self._late:
+            self._come_back()
+
+    def _tell_of(self, id: SessionId, watched: _Watched) -> bool:
+        """Tell what the session's allowance lets through; True when that was all."""
+        now = self._clock.monotonic()
+        if watched.late is not None:
+            if not watched.allowance.take(now):
+                return False
+            self._publish(watched.runner, watched.late)
+            watched.late = None
+        session = None if self._fleet is None else self._fleet.sessions.get(id)
+        while watched.dirty:
+            source = next(iter(watched.dirty))
+            said = None if session is None else session.source_states.get(source)
+            found = self._store.current().source(watched.runner.environment, source)
+            if session is not None and said is not None and found is not None and watched.told.get(source) != said:
+                if not watched.allowance.take(now):
+                    return False
+                watched.told[source] = said
+                data = {"runner": watched.runner.name, "source": found.name, "health": said[0], "cause": said[1]}
+                self._hub.publish(watched.runner.environment, "health", data | {"instance": session.facts.instance})
+            del watched.dirty[source]
+        return True
+
+    def _publish(self, runner: Runner, status: StatusChanged) -> None:
         data = {"runner": runner.name, "session": status.session, "state": status.state, "cause": status.cause}
         self._hub.publish(runner.environment, "session", data)
-        self._compare_health(status.session, runner)
-        if status.state == "lost":
-            self._known.pop(status.session, None)
-            self._health.pop(status.session, None)
-            self._remember(runner, status.cause)
-        elif status.session not in self._known:
-            self._known[status.session] = status.state
-            self._remember(runner, "connected")
-
-    def _compare_health(self, id: SessionId, runner: Runner) -> None:
-        session = None if self._fleet is None else self._fleet.sessions.get(id)
-        if session is None:
-            return
-        before, now = self._health.get(id, {}), dict(session.source_states)
-        self._health[id] = now
-        for source, (health, cause) in now.items():
-            found = self._store.current().source(runner.environment, source)
-            if found is not None and before.get(source) != (health, cause):
-                data = {"runner": runner.name, "source": found.name, "health": health, "cause": cause}
-                self._hub.publish(runner.environment, "health", data | {"instance": session.facts.instance})
 
     def _remember(self, runner: Runner, cause: str) -> None:
         # Thousands of runners that come back within seconds are a few writes, and none that a change has to wait behind.
@@ -84,5 +131,7 @@ class Statuses:
 
     async def close(self) -> None:
         """Finish what is being written."""
+        if self._telling is not None:
+            self._telling.cancel()
         if self._writer is not None:
             await asyncio.gather(self._writer, return_exceptions=True)

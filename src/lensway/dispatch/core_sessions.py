@@ -60,15 +60,15 @@ class Sessions:
         if session is None:
             return False
         was_behind = session.revision != event.revision
-        states_before = dict(session.source_states) if event.source_states else session.source_states
-        if state.fleet.report(session, event.revision, event.source_states, now, is_draining=event.draining):
-            state.show(session)
-        elif was_behind or session.source_states != states_before:
+        has_moved, changed = state.fleet.report(
+            session, event.revision, event.source_states, now, is_draining=event.draining
+        )
+        if has_moved or was_behind or changed:
             # Another set is in force, or the health of a source changed: watchers of the session want to know.
-            state.show(session)
+            state.show(session, changed)
         if event.jobs is not None:
             self._compare(session, frozenset(event.jobs), now)
-        return was_behind or bool(event.source_states)
+        return was_behind or bool(changed)
 
     def draining(self, event: SessionDraining, now: float) -> bool:
         """It takes nothing new, or does again."""

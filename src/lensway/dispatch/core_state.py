@@ -210,9 +210,9 @@ class State:
 
     # --- sessions ---------------------------------------------------------------------------------------------------------
 
-    def show(self, session: Session) -> None:
-        """Tell that the session's state changed."""
-        self.out.append(StatusChanged(session.id, session.facts.runner, session.shown_state, session.cause))
+    def show(self, session: Session, sources: tuple[SourceId, ...] = ()) -> None:
+        """Tell that the session's state changed, or what it says of these sources."""
+        self.out.append(StatusChanged(session.id, session.facts.runner, session.shown_state, session.cause, sources))
 
     def broke_executor(self, attempt: Attempt, cause: str, now: float) -> None:
         """Inline broke the rules of flow: our own defect, so the job fails and says so."""

@@ -325,12 +325,16 @@ class Abandon(msgspec.Struct, frozen=True, gc=False):
 
 
 class StatusChanged(msgspec.Struct, frozen=True, gc=False):
-    """A session's state changed; for events, metrics and the Console. The first state is ``live``, the last ``lost``."""
+    """A session's state changed; for events, metrics and the Console. The first state is ``live``, the last ``lost``.
+
+    ``sources`` are those of which its runner says something new, never more than one report holds.
+    """
 
     session: SessionId
     runner: RunnerId
     state: str
     cause: str
+    sources: tuple[SourceId, ...] = ()
 
 
 Instruction: TypeAlias = (

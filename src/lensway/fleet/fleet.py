@@ -114,12 +114,12 @@ class Fleet:
         now: float,
         *,
         is_draining: bool,
-    ) -> bool:
-        """A heartbeat's content; True when that changed the state."""
+    ) -> tuple[bool, tuple[SourceId, ...]]:
+        """A heartbeat's content: whether that changed the state, and the sources of which it said something new."""
         session.last_alive = now
-        session.learn(revision, source_states, now)
+        changed = session.learn(revision, source_states, now)
         session.drain_is_reported = is_draining
-        return self._apply_drain(session, now)
+        return self._apply_drain(session, now), changed
 
     def sweep(self, now: float) -> list[tuple[Session, Finding]]:
         """Sessions that are newly suspect, or dead, by their silence. Dead ones are to be lost by the caller."""

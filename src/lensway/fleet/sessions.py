@@ -129,14 +129,19 @@ class Session:
         self.since = now
         return True
 
-    def learn(self, revision: int, source_states: Mapping[SourceId, tuple[str, str]], now: float) -> None:
-        """Take over what the runner reported; states not named keep what was said of them before."""
+    def learn(
+        self, revision: int, source_states: Mapping[SourceId, tuple[str, str]], now: float
+    ) -> tuple[SourceId, ...]:
+        """Take over what the runner reported; states not named keep what was said of them before. The sources with news."""
         self.revision = revision
+        changed = []
         for source, said in source_states.items():
             before = self.source_states.get(source)
             if before != said:
                 self.source_states[source] = said
                 self.source_since[source] = now
+                changed.append(source)
                 # The runner has reached the database again by itself: what queries found before is over.
                 if before is not None and before[0] == "unreachable" and said[0] == "ready":
                     self.load.pair(source).record_reached()
+        return tuple(changed)

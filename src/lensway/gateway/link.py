@@ -37,9 +37,10 @@ from lensway.dispatch.events import (
 )
 from lensway.dispatch.ports import RunnerLink
 from lensway.fleet import Fleet, SessionFacts, Timings
-from lensway.gateway.orders import answer_event, offer_frame, states_of
-from lensway.gateway.sets import AssignmentSets
+from lensway.gateway.orders import answer_event, clipped, known_bridges, offer_frame, states_of
+from lensway.gateway.sets import AssignmentSets, SealedSources
 from lensway.ids import InstanceId, SessionId
+from lensway.protocol.allowance import Allowance
 from lensway.protocol.codec import Decoder
 from lensway.protocol.errors import ProtocolError
 from lensway.protocol.frames import AssignedSource, Cancel, CloseReason, Credit, Hello, Welcome
@@ -122,6 +123,11 @@ class Link:
         self._session = GatewaySession(clock.monotonic())
         self._outbox = Outbox()
         self._decoder = Decoder()
+        self._allowance = Allowance(clock.monotonic(), per_second=limits.FRAMES_PER_SECOND, burst=limits.FRAMES_BURST)
+        self._turn = 0
+        self._flooding_since: float | None = None
+        self._pushes = Allowance(clock.monotonic(), per_second=limits.PUSHES_PER_SECOND, burst=limits.PUSHES_BURST)
+        self._sealed: SealedSources = {}
         self._loop = asyncio.get_running_loop()
         self._to_send = asyncio.Event()
         self._is_writing = False
@@ -171,17 +177,51 @@ class Link:
         self._transport.abort()
 
     async def _read(self) -> None:
-        while True:
-            message = await self._transport.recv()
-            try:
-                for frame in self._decoder.feed(message):
-                    self._perform(self._session.handle(frame, self._clock.monotonic()))
-                    if self._over_cause is not None:
-                        return
-            except ProtocolError as error:
-                _log.warning("runner broke the protocol", runner=self.runner.name, cause=error.cause)
-                self._say(Finish(error.reason, error.cause))
-                return
+        try:
+            while self._over_cause is None:
+                message: bytes = await self._transport.recv()
+                paid = len(message) // limits.FRAME_FREE_BYTES
+                count = self._take(message)
+                while self._decoder.has_more and self._over_cause is None:
+                    await self._pay(count - paid)
+                    paid, count = 0, self._take(b"")
+                await self._pay(max(count, 1) - paid)
+        except ProtocolError as error:
+            _log.warning("runner broke the protocol", runner=self.runner.name, cause=error.cause)
+            self._say(Finish(error.reason, error.cause))
+
+    def _take(self, message: bytes) -> int:
+        """Handle some frames; how many. Raises ProtocolError."""
+        for frame in self._decoder.feed(message, limits.FRAMES_AT_ONCE_MAX):
+            self._perform(self._session.handle(frame, self._clock.monotonic()))
+            if self._over_cause is not None:
+                break
+        return self._decoder.parsed
+
+    async def _pay(self, count: int) -> None:
+        """Give other links their turn, and do not read on while the runner has sent more than it may."""
+        if count <= 0:
+            self._allowance.earn(-count)
+            return
+        self._allowance.per_second = (
+            limits.FRAMES_PER_SECOND + limits.FRAMES_PER_ATTEMPT_SECOND * self._session.open_attempts
+        )
+        self._turn += count
+        pause = self._allowance.spend(count, self._clock.monotonic())
+        if not pause:
+            self._flooding_since = None
+        elif self._flooding_since is None:
+            self._flooding_since = self._clock.monotonic()
+        elif self._clock.monotonic() - self._flooding_since > limits.FLOOD_SECONDS_MAX:
+            raise ProtocolError("too_many_frames", reason=CloseReason.OVERLOADED)
+        while pause > 0 and self._over_cause is None:
+            await asyncio.sleep(min(pause, limits.PAUSE_SECONDS_MAX))
+            pause -= limits.PAUSE_SECONDS_MAX
+            self._turn = 0
+        if self._turn >= limits.FRAMES_AT_ONCE_MAX:
+            # Messages that have arrived already are read without waiting.
+            self._turn = 0
+            await asyncio.sleep(0)
 
     async def _write(self) -> None:
         while True:
@@ -288,7 +328,7 @@ class Link:
                 case PeerLeaves():
                     self._tell(SessionDraining)
                 case Repush():
-                    self.push_set()
+                    self._push()
                 case Over():
                     self._is_gone(instruction.cause)
                     self._set_timer()
@@ -343,10 +383,10 @@ class Link:
             runner=self.runner.id,
             runner_name=self.runner.name,
             instance=InstanceId(hello.instance),
-            bridges=hello.bridges,
+            bridges=known_bridges(hello.bridges),
             capacity=hello.capacity,
-            software=hello.software,
-            hostname=hello.hostname,
+            software=clipped(hello.software),
+            hostname=clipped(hello.hostname),
             address=self._address,
             version=version,
             timings=timings,
@@ -409,6 +449,7 @@ class Link:
         spec: AssignedSource | None = None
         if order.request.unassigned:
             spec = self._sets.spec_of(self.runner, order.request.source, self._public_key)
+        self._allowance.earn(limits.FRAMES_PER_OFFER)
         if not self._give(offer_frame(order, spec)):
             self._tell(lambda session: Refused(session, order.job, order.attempt, RefusalKind.UNWRITTEN))
 
@@ -421,11 +462,12 @@ class Link:
         self._give(Credit(job=order.job, attempt=order.attempt, bytes=order.bytes))
 
     def push_set(self) -> None:
-        """Write the wanted set again."""
-        self._push()
+        """Write the wanted set again, unless it was too often: then the heartbeats tell whether it is still wanted."""
+        if self._pushes.take(self._clock.monotonic()):
+            self._push()
 
     def _push(self, *, is_lost: bool = False) -> None:
-        sources = self._sets.set_of(self.runner, self._public_key)
+        sources = self._sets.set_of(self.runner, self._public_key, self._sealed)
         try:
             self._say(Push(self.runner.set_revision, sources, is_lost=is_lost))
         except ProtocolError as error:

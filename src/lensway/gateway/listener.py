@@ -28,6 +28,7 @@ from lensway.catalog.snapshot import Snapshot
 from lensway.clock import Clock
 from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.link import Dispatch, Link
+from lensway.gateway.pacing import PacedConnection
 from lensway.gateway.sets import AssignmentSets
 from lensway.protocol.frames import CloseReason
 from lensway.protocol.transport import Transport
@@ -59,7 +60,7 @@ class _Pending:
         return _Counted(self, *args, **options)
 
 
-class _Counted(ServerConnection):
+class _Counted(PacedConnection):
     def __init__(self, pending: _Pending, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._pending = pending

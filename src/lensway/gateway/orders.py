@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, assert_never
 
+from lensway import limits
 from lensway.dispatch.events import (
     Accepted,
     AttemptFailed,
@@ -16,7 +18,7 @@ from lensway.dispatch.events import (
 )
 from lensway.ids import JobId, SessionId, SourceId
 from lensway.observe.trace import text_of_attempt
-from lensway.protocol.failures import decode_failure
+from lensway.protocol.failures import MESSAGE_CHARACTERS_MAX, decode_failure
 from lensway.protocol.frames import (
     Accept,
     AssignedSource,
@@ -29,7 +31,9 @@ from lensway.protocol.frames import (
     RefuseReason,
     SourceState,
 )
+from lensway.query.capabilities import BRIDGES
 
+_BRIDGES: Final = frozenset(BRIDGES)
 _REFUSALS: Final = {reason: RefusalKind(reason.value) for reason in RefuseReason}
 
 
@@ -66,7 +70,8 @@ def answer_event(session: SessionId, frame: Accept | Refuse | Data | End | Fail)
         case Data():
             return Rows(session, job, frame.attempt, frame.payload)
         case Refuse():
-            return Refused(session, job, frame.attempt, _REFUSALS[frame.reason], frame.revision, frame.message)
+            message = frame.message[:MESSAGE_CHARACTERS_MAX]
+            return Refused(session, job, frame.attempt, _REFUSALS[frame.reason], frame.revision, message)
         case Fail():
             failure = decode_failure(frame.failure)
             return AttemptFailed(
@@ -78,4 +83,14 @@ def answer_event(session: SessionId, frame: Accept | Refuse | Data | End | Fail)
 
 def states_of(states: tuple[SourceState, ...]) -> dict[SourceId, tuple[str, str]]:
     """What the runner reports of its sources, by source id: state and cause."""
-    return {SourceId(each.source): (each.state, each.cause) for each in states}
+    return {SourceId(each.source): (clipped(each.state), clipped(each.cause)) for each in states}
+
+
+def known_bridges(bridges: Mapping[str, str]) -> dict[str, str]:
+    """The bridges of a hello that this server knows; a source cannot need another one."""
+    return {name: clipped(version) for name, version in bridges.items() if name in _BRIDGES}
+
+
+def clipped(text: str) -> str:
+    """A short text of a runner, cut to what is kept and shown."""
+    return text[: limits.RUNNER_TEXT_CHARACTERS_MAX]

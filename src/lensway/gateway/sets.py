@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from lensway import limits
 from lensway.auth import sealing
 from lensway.catalog.ports import CatalogStore
@@ -9,6 +11,9 @@ from lensway.catalog.records import Credentials, Runner, Source
 from lensway.clock import Clock
 from lensway.ids import SourceId
 from lensway.protocol.frames import AssignedSource
+
+SealedSources: TypeAlias = dict[SourceId, tuple[float, Source, AssignedSource]]
+"""What one session was pushed last: when each source was sealed for it, from which record, and the outcome."""
 
 
 class AssignmentSets:
@@ -22,10 +27,22 @@ class AssignmentSets:
         """The wall clock that the expiry of what is sealed here counts on."""
         return int(self._clock.wall().timestamp() * 1000)
 
-    def set_of(self, runner: Runner, public_key: bytes) -> tuple[AssignedSource, ...]:
-        """Every source that the runner is assigned, by name."""
+    def set_of(
+        self, runner: Runner, public_key: bytes, sealed: SealedSources | None = None
+    ) -> tuple[AssignedSource, ...]:
+        """Every source that the runner is assigned, by name. ``sealed`` keeps what was sealed for the same key a moment ago."""
         sources = self._store.current().sources_of(runner.environment, runner.id)
-        return tuple(self._assigned(runner, source, public_key) for source in sources)
+        if sealed is None:
+            return tuple(self._assigned(runner, source, public_key) for source in sources)
+        since = self._clock.monotonic() - limits.SEALED_REUSE_SECONDS
+        before = dict(sealed)
+        sealed.clear()
+        for source in sources:
+            at, source_before, assigned = before.get(source.id, (since, None, None))
+            if assigned is None or source_before is not source or at <= since:
+                at, assigned = self._clock.monotonic(), self._assigned(runner, source, public_key)
+            sealed[source.id] = (at, source, assigned)
+        return tuple(assigned for _, _, assigned in sealed.values())
 
     def spec_of(self, runner: Runner, source: SourceId, public_key: bytes) -> AssignedSource | None:
         """One source for a test before it is assigned; None when it is gone."""

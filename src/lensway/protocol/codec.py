@@ -11,6 +11,7 @@ A kind with its high bit set is optional: a peer that does not know it skips it.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable
 from typing import Any, Final, cast, get_args
 
@@ -74,16 +75,24 @@ class Decoder:
     def __init__(self) -> None:
         self.ignored = 0
         """Optional frames of unknown kinds that were skipped."""
+        self.parsed = 0
+        """Frames that the last `feed` completed, with those that were skipped."""
         self._tail = bytearray()
         self._error: ProtocolError | None = None
+        self._has_more = False
 
     @property
     def pending_bytes(self) -> int:
         """Bytes of a frame that has not arrived completely."""
         return len(self._tail)
 
-    def feed(self, chunk: bytes) -> list[AnyFrame]:
-        """The frames that these bytes complete, in order.
+    @property
+    def has_more(self) -> bool:
+        """True when the last `feed` gave as many frames as were wanted: more may be complete."""
+        return self._has_more
+
+    def feed(self, chunk: bytes, frames_max: int = sys.maxsize) -> list[AnyFrame]:
+        """The frames that these bytes complete, in order, at most ``frames_max`` of them; feed nothing to get the next ones.
 
         Raises:
             ProtocolError: for anything malformed; frames before it in the same chunk are lost with the session.
@@ -92,12 +101,12 @@ class Decoder:
             raise self._error
         try:
             if not self._tail:
-                frames, used = self._parse(memoryview(chunk))
+                frames, used = self._parse(memoryview(chunk), frames_max)
                 self._tail += memoryview(chunk)[used:]
                 return frames
             self._tail += chunk
             with memoryview(self._tail) as view:
-                frames, used = self._parse(view)
+                frames, used = self._parse(view, frames_max)
             del self._tail[:used]
             return frames
         except ProtocolError as error:
@@ -105,10 +114,12 @@ class Decoder:
             self._tail.clear()
             raise
 
-    def _parse(self, view: memoryview) -> tuple[list[AnyFrame], int]:
+    def _parse(self, view: memoryview, frames_max: int) -> tuple[list[AnyFrame], int]:
         frames: list[AnyFrame] = []
         used = 0
-        while len(view) - used >= HEADER.size:
+        left = frames_max
+        while left and len(view) - used >= HEADER.size:
+            left -= 1
             kind, length = HEADER.unpack_from(view, used)
             _check_header(kind, length)
             start = used + HEADER.size
@@ -123,6 +134,8 @@ class Decoder:
                     frames.append(_control(kind, payload))
                 else:
                     self.ignored += 1
+        self._has_more = not left
+        self.parsed = frames_max - left
         return frames, used
 
 

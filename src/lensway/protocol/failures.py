@@ -8,10 +8,13 @@ from typing import Final
 import msgspec
 
 from lensway.errors import ErrorCode, Failure
+from lensway.limits import FAILURE_BYTES_MAX, RUNNER_TEXT_CHARACTERS_MAX
 from lensway.protocol.errors import ProtocolError
 
 MESSAGE_CHARACTERS_MAX: Final = 2_000
 DETAILS_BYTES_MAX: Final = 16_384
+WORDS: Final = ("stage", "class")
+"""Details that are short words wherever they are shown, compared or counted."""
 
 RETRY_AFTER_SECONDS_MAX: Final = 3600.0
 """A runner that says more is not believed: nobody may be sent away for ever."""
@@ -63,11 +66,14 @@ def encode_failure(failure: Failure) -> bytes:
 
 
 def decode_failure(data: bytes) -> Failure:
-    """The failure of these bytes; a code that a runner may not report becomes `internal` without its text.
+    """The failure of these bytes; a code that a runner may not report becomes `internal` without its text, and so does a failure
+    that is larger than one may be.
 
     Raises:
         ProtocolError: for anything but a failure.
     """
+    if len(data) > FAILURE_BYTES_MAX:
+        return Failure(code=ErrorCode.INTERNAL, message="the runner reported a failure that is larger than one may be")
     try:
         wire = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -78,9 +84,21 @@ def decode_failure(data: bytes) -> Failure:
         code=ErrorCode(wire.code),
         message=wire.message[:MESSAGE_CHARACTERS_MAX],
         hint=wire.hint[:MESSAGE_CHARACTERS_MAX] if wire.hint else None,
-        details=wire.details,
+        details=_bounded_details(wire.details, len(data)),
         retry_after_seconds=_bounded(wire.retry_after_seconds),
     )
+
+
+def _bounded_details(details: Mapping[str, object], encoded_bytes: int) -> Mapping[str, object]:
+    if encoded_bytes > DETAILS_BYTES_MAX and len(msgspec.json.encode(details)) > DETAILS_BYTES_MAX:
+        return {}
+    if any(name in details and not _is_word(details[name]) for name in WORDS):
+        return {name: value for name, value in details.items() if name not in WORDS or _is_word(value)}
+    return details
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= RUNNER_TEXT_CHARACTERS_MAX and value.isprintable()
 
 
 def _bounded(retry_after_seconds: float | None) -> float | None:

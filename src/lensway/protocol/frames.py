@@ -12,10 +12,15 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
+from lensway.limits import ATTEMPTS_OPEN_MAX, INSTANCE_CHARACTERS_MAX, SOURCE_STATES_MAX
+
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 """A number that every language holds exactly. Job ids, revisions, sequences, bytes and milliseconds are counts."""
 Attempt: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=255)]
+Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=2_000)]
+"""A text for people."""
+Names: TypeAlias = Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)]
 PublicKey: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
@@ -31,13 +36,13 @@ class Hello(Frame, tag=1, frozen=True, kw_only=True):
     """
 
     runner: Name
-    instance: Name
+    instance: Annotated[str, msgspec.Meta(max_length=INSTANCE_CHARACTERS_MAX)]
     versions: Annotated[tuple[Count, ...], msgspec.Meta(max_length=64)]
     software: Name
     public_key: PublicKey
     bridges: Annotated[dict[Name, Name], msgspec.Meta(max_length=64)]
     capacity: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
-    features: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
+    features: Names = ()
     hostname: Name = ""
     started_at: Name = ""
 
@@ -47,12 +52,12 @@ class Welcome(Frame, tag=2, frozen=True, kw_only=True):
 
     version: Count
     session: Count
-    runner_name: str
-    environment: str
+    runner_name: Name
+    environment: Name
     heartbeat_ms: Count
     fence_ms: Count
-    nonce: bytes
-    features: tuple[str, ...] = ()
+    nonce: Annotated[bytes, msgspec.Meta(max_length=64)]
+    features: Names = ()
     wall_ms: Count = 0
     """The gateway's wall clock: the runner judges the expiry of sealed credentials on it, never on its own."""
 
@@ -67,19 +72,23 @@ class Heartbeat(Frame, tag=3, frozen=True, kw_only=True):
     sequence: Count
     ack: Count
     revision: Count
-    jobs: tuple[tuple[Count, Attempt], ...] = ()
+    jobs: Annotated[tuple[tuple[Count, Attempt], ...], msgspec.Meta(max_length=ATTEMPTS_OPEN_MAX)] = ()
     loop_lag_ms: Count = 0
     draining: bool = False
-    source_states: tuple[SourceState, ...] = ()
+    source_states: SourceStates = ()
 
 
 class SourceState(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What a runner knows of one assigned source: ``state`` is ``ready``, ``no_bridge``, ``no_credentials``,
     ``credentials_ambiguous``, ``refused`` (by local policy) or ``unreachable``; ``cause`` a class, never a driver's text."""
 
-    source: str
-    state: str
-    cause: str = ""
+    source: Name
+    state: Name
+    cause: Name = ""
+
+
+SourceStates: TypeAlias = Annotated[tuple[SourceState, ...], msgspec.Meta(max_length=SOURCE_STATES_MAX)]
+"""What one report says. Checked before a single state is decoded."""
 
 
 class AssignedSource(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -105,7 +114,7 @@ class AssignmentInForce(Frame, tag=5, frozen=True, kw_only=True):
     """Runner → gateway: this set is in force now (heartbeats repeat it)."""
 
     revision: Count
-    source_states: tuple[SourceState, ...] = ()
+    source_states: SourceStates = ()
 
 
 class JobKind(enum.StrEnum):

@@ -6,6 +6,9 @@ one direction. Who is suspect or dead is decided elsewhere, from these signs.
 
 A push that was lost is noticed without timers: heartbeats share the control lane with sets, so a runner that acknowledges a
 heartbeat sent *after* a set has seen the set. If it then echoes another revision, the set is pushed again.
+
+A runner is not trusted to be brief: states of sources that were never pushed to it are dropped before anything is kept, and
+reports beyond a rate are merged and take effect with our next heartbeat.
 """
 
 from __future__ import annotations
@@ -16,7 +19,18 @@ from typing import Final, TypeAlias, cast
 
 import msgspec
 
-from lensway.limits import ATTEMPTS_OPEN_MAX, FRESH_HEARTBEATS, HANDSHAKE_TIMEOUT_SECONDS, HEARTBEAT_GRID_SECONDS
+from lensway.limits import (
+    ATTEMPTS_OPEN_MAX,
+    END_MARK_BYTES_MAX,
+    FRESH_HEARTBEATS,
+    HANDSHAKE_TIMEOUT_SECONDS,
+    HEARTBEAT_GRID_SECONDS,
+    PUSHES_BURST,
+    PUSHES_PER_SECOND,
+    REPORTS_BURST,
+    REPORTS_PER_SECOND,
+)
+from lensway.protocol.allowance import Allowance
 from lensway.protocol.errors import ProtocolError
 from lensway.protocol.frames import (
     Accept,
@@ -260,6 +274,11 @@ class GatewaySession:
         self._reported: Reported | None = None
         self._attempts: dict[Key, _Attempt] = {}
         self._heard_at = now
+        self._assigned: frozenset[str] = frozenset()
+        self._reports = Allowance(now, per_second=REPORTS_PER_SECOND, burst=REPORTS_BURST)
+        self._repushes = Allowance(now, per_second=PUSHES_PER_SECOND, burst=PUSHES_BURST)
+        self._late_revision: int | None = None
+        self._late_states: dict[str, SourceState] = {}
 
     @property
     def state(self) -> GatewayState:
@@ -302,14 +321,14 @@ class GatewaySession:
             case Heartbeat():
                 instructions = self._on_heartbeat(frame, now)
             case AssignmentInForce():
-                self._reported = None
-                instructions = [InForce(frame.revision, frame.source_states)]
+                instructions = self._on_in_force(frame, now)
             case Hello():
                 self._wake = None
                 instructions = [Introduced(frame)]
             case Drain():
                 self._reported = None
-                instructions = [PeerLeaves(frame.reason)]
+                is_news = self._machine.state is not GatewayState.LEAVING
+                instructions = [PeerLeaves(frame.reason)] if is_news else []
             case _:
                 self._wake = None
                 instructions = [Over("closed_by_runner")]
@@ -321,22 +340,48 @@ class GatewaySession:
             raise ProtocolError("sequence_repeated")
         sent_at = self._numbers.acknowledge(frame.ack)
         self._peer_sequence = frame.sequence
-        instructions: list[GatewayInstruction] = []
-        if sent_at is not None and now - sent_at <= FRESH_HEARTBEATS * self._heartbeat_seconds:
+        if sent_at is None:
+            return []  # a runner answers each of ours once: this one was not asked for
+        instructions: list[GatewayInstruction] = self._late_report()
+        is_alive = now - sent_at <= FRESH_HEARTBEATS * self._heartbeat_seconds
+        if is_alive:
             self._heard_at = now
             instructions.append(Alive())
         jobs = frame.jobs
         if self._attempts:
             unaware = (key for key, attempt in self._attempts.items() if attempt.known_from > frame.ack)
             jobs = (*jobs, *unaware)
-        reported = Reported(frame.revision, jobs, frame.draining, frame.source_states)
+        reported = Reported(frame.revision, jobs, frame.draining, self._known(frame.source_states))
         # An idle runner that says what it said before is the usual heartbeat, and the sign of life is all of its news.
-        if reported != self._reported or self._attempts or not instructions:
+        if reported != self._reported or self._attempts or not is_alive:
             self._reported = None if reported.source_states else reported
             instructions.append(reported)
-        if frame.revision != self._wanted_revision and frame.ack >= self._pushed_before:
+        is_behind = frame.revision != self._wanted_revision and frame.ack >= self._pushed_before
+        if is_behind and self._repushes.take(now):
             instructions.append(Repush())
         return instructions
+
+    def _on_in_force(self, frame: AssignmentInForce, now: float) -> list[GatewayInstruction]:
+        self._reported = None
+        states = self._known(frame.source_states)
+        if self._late_revision is None and self._reports.take(now):
+            return [InForce(frame.revision, states)]
+        self._late_revision = frame.revision
+        self._late_states.update((state.source, state) for state in states)
+        return []
+
+    def _late_report(self) -> list[GatewayInstruction]:
+        if self._late_revision is None:
+            return []
+        report = InForce(self._late_revision, tuple(self._late_states.values()))
+        self._late_revision, self._late_states = None, {}
+        return [report]
+
+    def _known(self, states: tuple[SourceState, ...]) -> tuple[SourceState, ...]:
+        """The states of sources that this session was pushed; of others nothing is kept."""
+        if not states:
+            return states
+        return tuple(state for state in states if state.source in self._assigned)
 
     def _on_answer(self, frame: Answer, now: float) -> list[GatewayInstruction]:
         key = (frame.job, frame.attempt)
@@ -353,6 +398,8 @@ class GatewaySession:
         elif isinstance(frame, Data):
             attempt.stream.data(frame)
         elif isinstance(frame, End):
+            if len(frame.result) > END_MARK_BYTES_MAX:
+                raise ProtocolError("end_mark_too_large")
             attempt.stream.end(frame)
         if kind is Refuse or kind is End or kind is Fail:
             del self._attempts[key]
@@ -414,6 +461,7 @@ class GatewaySession:
     def _push(self, push: Push) -> list[GatewayInstruction]:
         parts = parts_of(push.revision, push.sources)
         self._wanted_revision = push.revision
+        self._assigned = frozenset(source.source for source in push.sources)
         self._pushed_before = self._numbers.last + 1
         return [] if push.is_lost else [Send(part) for part in parts]
 
@@ -422,7 +470,7 @@ class GatewaySession:
             return []
         if self._machine.state is GatewayState.AWAITING_HELLO:
             raise ProtocolError("no_hello")
-        return self._beat(now)
+        return [*self._late_report(), *self._beat(now)]
 
     def _beat(self, now: float) -> list[GatewayInstruction]:
         # A late one moves none of those that follow: what a standstill made late together must not stay together.

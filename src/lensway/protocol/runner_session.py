@@ -14,7 +14,7 @@ from typing import Final, TypeAlias, cast
 
 import msgspec
 
-from lensway.limits import ATTEMPTS_REMEMBERED_MAX, HANDSHAKE_TIMEOUT_SECONDS
+from lensway.limits import ATTEMPTS_REMEMBERED_MAX, HANDSHAKE_TIMEOUT_SECONDS, WELCOME_INTERVAL_MS_MAX
 from lensway.protocol.errors import ProtocolError
 from lensway.protocol.frames import (
     AnyFrame,
@@ -295,7 +295,8 @@ class RunnerSession:
     def _on_welcome(self, frame: Welcome) -> list[RunnerInstruction]:
         if frame.version not in VERSIONS_SPOKEN:
             raise ProtocolError("no_common_version", reason=CloseReason.VERSION)
-        if not 0 < frame.heartbeat_ms < frame.fence_ms:
+        is_bounded = frame.heartbeat_ms <= WELCOME_INTERVAL_MS_MAX and frame.fence_ms <= 10 * WELCOME_INTERVAL_MS_MAX
+        if not (0 < frame.heartbeat_ms < frame.fence_ms and is_bounded):
             raise ProtocolError("welcome_timings")
         # The hello counts as acknowledged heartbeat: it was sent when `proven_at` was set.
         self._fence_seconds = frame.fence_ms / 1000

@@ -12,7 +12,12 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from lensway.limits import ASSIGNMENT_PART_BYTES_MAX, ASSIGNMENT_PARTS_MAX, CONTROL_FRAME_BYTES_MAX
+from lensway.limits import (
+    ASSIGNMENT_PART_BYTES_MAX,
+    ASSIGNMENT_PARTS_MAX,
+    CONTROL_FRAME_BYTES_MAX,
+    SOURCES_PER_RUNNER_MAX,
+)
 from lensway.protocol.errors import ProtocolError
 from lensway.protocol.frames import AssignedSource, AssignmentSet
 
@@ -98,6 +103,8 @@ class SetAssembler:
             self._revision, self._parts, self._sources, self._next = part.revision, part.parts, [], 0
         if (part.revision, part.parts, part.part) != (self._revision, self._parts, self._next):
             raise ProtocolError("assignment_part")
+        if len(self._sources) + len(part.sources) > SOURCES_PER_RUNNER_MAX:
+            raise ProtocolError("assignment_set_too_large")
         self._sources.extend(part.sources)
         self._next += 1
         if self._next < self._parts:
@@ -123,7 +130,7 @@ def parts_of(revision: int, sources: Sequence[AssignedSource]) -> tuple[Assignme
             group_bytes = 0
         groups[-1].append(source)
         group_bytes += size
-    if len(groups) > ASSIGNMENT_PARTS_MAX:
+    if len(groups) > ASSIGNMENT_PARTS_MAX or len(sources) > SOURCES_PER_RUNNER_MAX:
         raise ProtocolError("assignment_set_too_large")
     return tuple(
         AssignmentSet(revision=revision, part=number, parts=len(groups), sources=tuple(group))

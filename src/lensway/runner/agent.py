@@ -35,6 +35,8 @@ from lensway.runner.sources import READY, UNREACHABLE, AssignedSources, ServedSo
 _log = structlog.get_logger("lensway.runner")
 
 _REVOKED_RETRY_SECONDS: Final = 60.0
+_NAMES_ANNOUNCED_MAX: Final = 100
+"""Sources named in one announcement; the others are counted."""
 
 
 class LoopWatch:
@@ -269,17 +271,20 @@ class Agent:
         if self.state == "connecting":
             self._is("connected", "")
             self._announce("connected, awaiting jobs")
-        names = ", ".join(source.name for source in sources.served()) or "none yet"
-        self._announce(f"assigned sources (revision {revision}): {names}")
-        for source in sources.served():
-            if source.refusal is not None:
-                self._announce(f"  {source.name} cannot be served: {source.state} {source.cause}".rstrip())
-            elif source.state == READY:
+        served = sources.served()
+        shown = ", ".join(_plain(source.name) for source in served[:_NAMES_ANNOUNCED_MAX]) or "none yet"
+        more = f" and {len(served) - _NAMES_ANNOUNCED_MAX} more" if len(served) > _NAMES_ANNOUNCED_MAX else ""
+        self._announce(f"assigned sources (revision {revision}): {shown}{more}")
+        refused = [source for source in served if source.refusal is not None]
+        for source in refused[:_NAMES_ANNOUNCED_MAX]:
+            self._announce(f"  {_plain(source.name)} cannot be served: {source.state} {_plain(source.cause)}".rstrip())
+        for source in self._probes.due(served):
+            if source.state == READY:
                 self._start(self._probe(source), f"probe of {source.name}")
 
     def drained(self, reason: str, after_ms: int) -> None:
         """The gateway gives no new work."""
-        self._announce(f"draining: {reason}")
+        self._announce(f"draining: {_plain(reason)}")
 
     def resumed(self) -> None:
         """The gateway's drain is over."""
@@ -343,3 +348,8 @@ class Agent:
 class _Nowhere:
     async def write(self, chunk: bytes) -> None:
         """Take rows and drop them."""
+
+
+def _plain(text: str) -> str:
+    """A text of the gateway, fit for a line on a terminal."""
+    return "".join(each if each.isprintable() else "?" for each in text[: limits.RUNNER_TEXT_CHARACTERS_MAX])

@@ -7,7 +7,7 @@ The longest assigned name wins a variable. Pure but for reading the files.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 _PREFIX: Final = "LENSWAY_SOURCE_"
@@ -38,19 +38,33 @@ class LocalCredentials:
             by_variable.setdefault(variable_of(name), []).append(name)
         return frozenset(name for same in by_variable.values() if len(same) > 1 for name in same)
 
+    def divided(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """The variables of each of these sources, by the part of their names that stands for it; the longest name wins one."""
+        known = set(map(variable_of, names))
+        found: dict[str, list[str]] = {}
+        for variable in sorted(self._variables):
+            end = variable.rfind("_")
+            while end > 0 and variable[:end] not in known:
+                end = variable.rfind("_", 0, end)
+            if end > 0:
+                found.setdefault(variable[:end], []).append(variable)
+        return found
+
     def settings_of(self, name: str, names: Iterable[str]) -> dict[str, str]:
-        """The settings of one source, by key in lower case; ``names`` are all assigned ones.
+        """The settings of one source as `settings_in` gives them; ``names`` are all assigned ones."""
+        return self.settings_in(name, self.divided(names))
+
+    def settings_in(self, name: str, divided: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """The settings of one source, by key in lower case; ``divided`` are the variables of all assigned ones.
 
         A file is read now, so that a rotated secret is found at the next change of the set. One that cannot be read gives the
         key ``unreadable_file`` with the name of the variable, which no bridge knows: refused there by name.
         """
-        own = variable_of(name) + "_"
-        longer = [other + "_" for each in names if (other := variable_of(each)).startswith(own)]
+        own = variable_of(name)
         found: dict[str, str] = {}
-        for variable, value in sorted(self._variables.items()):
-            if not variable.startswith(own) or any(variable.startswith(each) for each in longer):
-                continue
-            key = variable.removeprefix(own)
+        for variable in divided.get(own, ()):
+            value = self._variables[variable]
+            key = variable.removeprefix(own + "_")
             if key.endswith(_FILE):
                 try:
                     found[key.removesuffix(_FILE).lower()] = pathlib.Path(value).read_text(encoding="utf-8").strip()

@@ -10,6 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
+import msgspec
 import structlog
 
 from lensway import limits
@@ -320,6 +321,9 @@ class Jobs:
         if attempt.offer.kind in _PLAN_KINDS and self._sources.note(attempt.served.id, READY):
             self._report()
         attempt.result = encode_end(end)
+        if len(attempt.result) > limits.END_MARK_BYTES_MAX:
+            # No cursor can be made of so long a key, as in `planner.next_cursor`.
+            attempt.result = encode_end(msgspec.structs.replace(end, last_key=None))
         self._done_lately.append(attempt)
         self._wake()
 

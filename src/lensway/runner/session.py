@@ -23,7 +23,6 @@ from lensway.protocol.errors import ProtocolError
 from lensway.protocol.frames import (
     Accept,
     AnyFrame,
-    AssignedSource,
     Close,
     CloseReason,
     Heartbeat,
@@ -136,6 +135,7 @@ class Session:
         self._environment = ""
         self._wall_ms_offset = 0.0
         self._has_news = False
+        self._to_apply: Assigned | None = None
         self._accepting: asyncio.TimerHandle | None = None
         self.jobs = Jobs(
             parts.library,
@@ -204,18 +204,34 @@ class Session:
         self._transport.abort()
 
     async def _read(self) -> None:
-        while not self._is_over:
-            message = await self._transport.recv()
-            try:
-                for frame in self._decoder.feed(message):
-                    self._perform(self._machine.handle(frame, self._clock.monotonic()))
-                    if self._is_over:
-                        return
-            except ProtocolError as error:
-                _log.warning("the gateway broke the protocol", cause=error.cause)
-                self.cause = error.cause
-                self._say(End(error.reason, error.cause))
-                return
+        try:
+            count = 0
+            while not self._is_over:
+                message: bytes = await self._transport.recv()
+                count += await self._take(message)
+                while self._decoder.has_more and not self._is_over:
+                    await asyncio.sleep(0)
+                    await self._take(b"")
+                if count >= limits.FRAMES_AT_ONCE_MAX:
+                    # Messages that have arrived already are read without waiting: what runs gets its turn in between.
+                    count = 0
+                    await asyncio.sleep(0)
+        except ProtocolError as error:
+            _log.warning("the gateway broke the protocol", cause=error.cause)
+            self.cause = error.cause
+            self._say(End(error.reason, error.cause))
+
+    async def _take(self, message: bytes) -> int:
+        """Handle some frames; how many. Raises ProtocolError."""
+        for frame in self._decoder.feed(message, limits.FRAMES_AT_ONCE_MAX):
+            self._perform(self._machine.handle(frame, self._clock.monotonic()))
+            if self._is_over:
+                break
+            if self._to_apply is not None:
+                # Nothing that follows is handled before: an offer depends on the set before it.
+                wanted, self._to_apply = self._to_apply, None
+                await self._apply(wanted)
+        return self._decoder.parsed
 
     async def _write(self) -> None:
         while True:
@@ -277,11 +293,11 @@ class Session:
                 case Ordered():
                     self.jobs.order(instruction.order)
                 case Assigned():
-                    self._apply(instruction.revision, instruction.sources)
+                    self._to_apply = instruction
                 case Welcomed():
                     self._on_welcome(instruction.welcome)
                 case Drained():
-                    self.told_seconds = instruction.after_ms / 1000
+                    self.told_seconds = told_seconds(instruction.after_ms)
                     self._parts.observer.drained(instruction.reason, instruction.after_ms)
                 case Resumed():
                     self._parts.observer.resumed()
@@ -317,6 +333,8 @@ class Session:
                 source_states=self._parts.sources.take_changes(),
             )
         )
+        if self._parts.sources.has_changes:
+            self._report_soon()
 
     def _report_soon(self) -> None:
         # News travel with the set's confirmation, which may be repeated at any time: no heartbeat has to be waited for.
@@ -328,8 +346,7 @@ class Session:
         if not self._has_news or self._is_over:
             return
         self._has_news = False
-        changes = self._parts.sources.take_changes()
-        if changes:
+        while changes := self._parts.sources.take_changes():
             self._say(Applied(self._machine.revision_in_force, changes))
 
     def _on_welcome(self, welcome: Welcome) -> None:
@@ -349,13 +366,15 @@ class Session:
             wall_ms=lambda: int(self._wall_ms_offset + self._clock.monotonic() * 1000),
         )
 
-    def _apply(self, revision: int, sources: tuple[AssignedSource, ...]) -> None:
-        unused = self._parts.sources.apply(sources, self._opener())
+    async def _apply(self, wanted: Assigned) -> None:
+        unused = await self._parts.sources.apply(wanted.sources, self._opener())
         for key in unused:
             # What runs on it finishes where it was accepted; its connections close behind it.
             self._parts.forget(key)
-        self._say(Applied(revision, self._parts.sources.states()))
-        self._parts.observer.set_applied(revision, self._parts.sources)
+        states = self._parts.sources.states()
+        for start in range(0, max(1, len(states)), limits.SOURCE_STATES_MAX):
+            self._say(Applied(wanted.revision, states[start : start + limits.SOURCE_STATES_MAX]))
+        self._parts.observer.set_applied(wanted.revision, self._parts.sources)
 
     def _answer(self, offer: Offer) -> None:
         spec: ServedSource | None = None
@@ -364,8 +383,7 @@ class Session:
             self._refuse_stale(offer)
             return
         if offer.spec is not None and offer.kind is JobKind.TEST and self._parts.sources.get(offer.source) is None:
-            names = [offer.spec.name, *(each.name for each in self._parts.sources.served())]
-            spec = self._parts.sources.resolve(offer.spec, self._opener(), names=names)
+            spec = self._parts.sources.resolve_unassigned(offer.spec, self._opener())
         answer = self.jobs.answer(offer, revision=self._machine.revision_in_force, spec=spec)
         if isinstance(answer, Accept):
             self._put_soon(answer)
@@ -381,9 +399,14 @@ class Session:
         self.cause = self.cause or over.cause
         self.close = over.close
         if over.close is not None:
-            self.told_seconds = over.close.after_ms / 1000 or self.told_seconds
+            self.told_seconds = told_seconds(over.close.after_ms) or self.told_seconds
         self._wake_moved.set()
         self._to_send.set()
+
+
+def told_seconds(after_ms: int) -> float:
+    """When a gateway says to dial again, bounded: no gateway sends a runner away for good."""
+    return min(after_ms / 1000, limits.TOLD_SECONDS_MAX)
 
 
 def _cause_of(ended: list[BaseException | None]) -> str:

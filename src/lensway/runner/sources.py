@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
+from lensway import limits
 from lensway.auth import sealing
 from lensway.errors import ErrorCode, LenswayError
 from lensway.protocol.frames import AssignedSource, RefuseReason, SourceState
@@ -14,6 +18,8 @@ from lensway.runner.credentials import LocalCredentials, merged
 from lensway.runner.library import Library
 from lensway.runner.policy import LocalPolicy
 
+_SOURCES_AT_ONCE: Final = 20
+"""Sources resolved in one turn of the loop: opening sealed settings takes 0.1 ms each."""
 READY = "ready"
 UNREACHABLE = "unreachable"
 
@@ -98,27 +104,43 @@ class AssignedSources:
         """True when an assigned source has these settings."""
         return any(served.key == key for served in self._served.values())
 
-    def apply(self, sources: Sequence[AssignedSource], opener: Opener) -> list[Hashable]:
-        """Make this set the one in force; the keys of settings that are not used any more."""
+    async def apply(self, sources: Sequence[AssignedSource], opener: Opener) -> list[Hashable]:
+        """Make this set the one in force; the keys of settings that are not used any more.
+
+        A large set takes some turns of the loop, in which the one before stays in force.
+        """
         names = [source.name for source in sources]
         ambiguous = self._local.ambiguous(names)
-        before = self._served
-        self._served = {}
-        for source in sources:
-            served = self.resolve(source, opener, names=names, ambiguous=source.name in ambiguous)
-            known = before.get(source.source)
+        divided = self._local.divided(names)
+        fresh: dict[str, ServedSource] = {}
+        for number, source in enumerate(sources, start=1):
+            fresh[source.source] = self.resolve(source, opener, divided, ambiguous=source.name in ambiguous)
+            if number % _SOURCES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        before, self._served = self._served, fresh
+        for served in fresh.values():
+            known = before.get(served.id)
             if known is not None and known.key == served.key and served.state == READY:
                 served.state, served.cause = known.state, known.cause
-            self._served[source.source] = served
         self._changed = {}
         kept = {served.key for served in self._served.values()}
         return [served.key for served in before.values() if served.key not in kept]
 
+    def resolve_unassigned(self, source: AssignedSource, opener: Opener) -> ServedSource:
+        """What this process could do about a source that it is not assigned, next to those that it is."""
+        names = [source.name, *(each.name for each in self._served.values())]
+        return self.resolve(source, opener, self._local.divided(names))
+
     def resolve(
-        self, source: AssignedSource, opener: Opener, *, names: Sequence[str], ambiguous: bool = False
+        self,
+        source: AssignedSource,
+        opener: Opener,
+        divided: Mapping[str, Sequence[str]],
+        *,
+        ambiguous: bool = False,
     ) -> ServedSource:
         """What this process can do about a source: its settings, or the state that says why not."""
-        local = self._local.settings_of(source.name, names)
+        local = self._local.settings_in(source.name, divided)
         state, cause, config = READY, "", {}
         try:
             config = merged(opener.open(source), local)
@@ -172,9 +194,14 @@ class AssignedSources:
         return tuple(map(_state_of, self._served.values()))
 
     def take_changes(self) -> tuple[SourceState, ...]:
-        """The states that changed since they were taken last."""
-        changed, self._changed = self._changed, {}
-        return tuple(map(_state_of, changed.values()))
+        """States that changed since they were taken last, as many as one report holds."""
+        taken = list(itertools.islice(self._changed, limits.SOURCE_STATES_MAX))
+        return tuple(_state_of(self._changed.pop(source)) for source in taken)
+
+    @property
+    def has_changes(self) -> bool:
+        """True when `take_changes` would give something."""
+        return bool(self._changed)
 
     def clear(self) -> list[Hashable]:
         """Drop every setting; the keys that were used."""
@@ -184,4 +211,5 @@ class AssignedSources:
 
 
 def _state_of(served: ServedSource) -> SourceState:
-    return SourceState(source=served.id, state=served.state, cause=served.cause)
+    cause = served.cause[: limits.RUNNER_TEXT_CHARACTERS_MAX]
+    return SourceState(source=served.id, state=served.state, cause=cause)

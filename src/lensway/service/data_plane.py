@@ -18,7 +18,7 @@ from lensway.catalog.reading import mapping
 from lensway.catalog.records import Lens, RetryMode, Source
 from lensway.dispatch.events import JobRequest, Release
 from lensway.dispatch.records import JobRecord
-from lensway.dispatch.shell import JobHandle
+from lensway.dispatch.shell import JobHandle, PageResult
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import RequestId
 from lensway.query.capabilities import Capabilities, capabilities_of
@@ -28,6 +28,7 @@ from lensway.query.planner import PlannedRows, RowsRequest, plan_count, plan_exp
 from lensway.query.result import ResultEnd, RowFormat, decode_end
 from lensway.service import formats
 from lensway.service.answers import Page
+from lensway.service.believing import check_count, check_page, is_of_runner
 from lensway.service.bounds import bounds_of, default_page_rows
 from lensway.service.compression import compressed_whole
 from lensway.service.desk import Desk
@@ -37,6 +38,7 @@ from lensway.service.ring import RequestEntry, RequestRing, request_document, ro
 from lensway.service.streaming import HeldPage, StreamedRows
 
 _PAGE_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = ((b"vary", formats.VARY.encode()),)
+_ROWS_OPENING: Final = b'{"rows":['
 _QUERY_KEYS: Final = ("where", "orderBy", "limit", "offset", "cursor", "select", "include", "total", "timeoutMs")
 _EXPORT_KEYS: Final = ("where", "orderBy", "select", "timeoutMs")
 _COUNT_KEYS: Final = ("where", "timeoutMs")
@@ -83,8 +85,12 @@ class DataPlane:
         page = await call.while_connected(handle.held_page(), handle.cancel)
         if page is None:
             return _rows_as_they_come(call, handle, wanted, meta)
-        closing = formats.json_end(meta(decode_end(page.result), page.record))
-        return await _page(handle, b"".join((b'{"rows":[', *page.chunks, closing)), wanted.coding)
+        try:
+            body = _rows_document(page, meta)
+        except LenswayError:
+            handle.taken()
+            raise
+        return await _page(handle, body, wanted.coding)
 
     async def count(self, call: Call) -> Response:
         """How many rows match."""
@@ -92,7 +98,10 @@ class DataPlane:
         plan = plan_count(asked.lens.definition, asked.body.get("where"), asked.capabilities)
         handle = self._submit(call, asked, plan, RowFormat.JSON)
         page = await call.while_connected(handle.page(), handle.cancel)
-        return Page(b"".join(page.chunks), ())
+        document = b"".join(page.chunks)
+        if is_of_runner(page.record):
+            check_count(document)
+        return Page(document, ())
 
     async def export(self, call: Call) -> Response:
         """Every matching row, streamed. Failures before the first row are answered, later ones cut the stream."""
@@ -297,6 +306,17 @@ def _meta(call: Call, asked: Asked, planned: PlannedRows | None, end: ResultEnd,
     meta["requestId"] = call.request_id
     meta["route"] = route_document(record, with_runners=not call.is_public)
     return meta
+
+
+def _rows_document(page: PageResult, meta: formats.Meta) -> bytes:
+    """The answer of a page. Raises LenswayError RUNNER_FAILED when what a runner sent is none."""
+    end = decode_end(page.result)
+    closing = formats.json_end(meta(end, page.record))
+    body = b"".join((_ROWS_OPENING, *page.chunks, closing))
+    if is_of_runner(page.record):
+        # From the bracket that opens the rows to the one that closes them, which is the first byte of `closing`.
+        check_page(body, len(_ROWS_OPENING) - 1, len(body) - len(closing) + 1, end)
+    return body
 
 
 def _rows_as_they_come(call: Call, handle: JobHandle, wanted: formats.Wanted, meta: formats.Meta) -> Response:

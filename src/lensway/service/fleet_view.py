@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lensway.catalog.records import Runner
@@ -13,6 +13,25 @@ from lensway.clock import Clock
 from lensway.dispatch.shell import Dispatcher
 from lensway.fleet import RunnerFlags, RunnerStatus, Session, runner_status
 from lensway.ids import RunnerId, SourceId
+
+
+class _StatesOf(Mapping[SourceId, str]):
+    """What a session says of its sources, without a copy: warnings ask about one source at a time."""
+
+    def __init__(self, session: Session) -> None:
+        self._said = session.source_states
+
+    def __getitem__(self, source: SourceId) -> str:
+        """The state of one source."""
+        return self._said[source][0]
+
+    def __iter__(self) -> Iterator[SourceId]:
+        """The sources of which something was said."""
+        return iter(self._said)
+
+    def __len__(self) -> int:
+        """How many these are."""
+        return len(self._said)
 
 
 class FleetOfNode:
@@ -27,7 +46,7 @@ class FleetOfNode:
             InstanceView(
                 is_live=not session.is_suspect and not session.is_draining,
                 bridges=session.facts.bridges.keys(),
-                source_states={source: state for source, (state, _) in session.source_states.items()},
+                source_states=_StatesOf(session),
             )
             for session in self._dispatcher.fleet.sessions_of(runner)
         ]

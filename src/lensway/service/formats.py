@@ -117,6 +117,7 @@ def framing(wanted: Wanted, meta: Meta) -> Framing:
         opening=opening,
         closing=closing,
         is_arrow=wanted.row_format in (RowFormat.ARROW, RowFormat.ARROW_ZSTD),
+        is_lines=wanted.row_format is RowFormat.NDJSON,
     )
 
 

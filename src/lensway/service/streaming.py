@@ -20,6 +20,7 @@ from lensway.dispatch.shell import JobHandle
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.result import ResultEnd, decode_end
 from lensway.service.answers import Page
+from lensway.service.believing import CheckedLines, is_of_runner
 from lensway.service.compression import Coder, coder_of, compressed_piece
 from lensway.service.wire import WIRE, Wire
 
@@ -40,6 +41,7 @@ class Framing(msgspec.Struct, frozen=True, kw_only=True):
     opening: bytes
     closing: Closing
     is_arrow: bool
+    is_lines: bool = False
 
 
 class StreamedRows(Response):
@@ -104,7 +106,11 @@ class StreamedRows(Response):
     async def _plain(self) -> AsyncGenerator[bytes, None]:
         if self._framing.opening:
             yield self._framing.opening
-        guard = BetweenBoundaries() if self._framing.is_arrow else None
+        guard: BetweenBoundaries | CheckedLines | None = None
+        if self._framing.is_arrow:
+            guard = BetweenBoundaries()
+        elif self._framing.is_lines and is_of_runner(self._handle.record):
+            guard = CheckedLines()
         async with contextlib.aclosing(self._handle.stream()) as chunks:
             async for chunk in chunks:
                 yield chunk if guard is None else guard.feed(chunk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ from lensway.query.result import RowFormat, unbelievable
 from lensway.service.desk import Desk
 
 Document = TypeVar("Document")
+_WARNING_KEYS: Final = frozenset({"code", "message", "hint"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ async def run_document_job(
     desk: Desk, job: DocumentJob, answer: type[Document], *, request_id: str | None = None
 ) -> Document:
     """The decoded document. Raises LenswayError with whatever the job's one outcome was; RUNNER_FAILED for another document."""
+    bytes_max = limits.TEST_REPORT_BYTES_MAX if job.kind == "test" else limits.TABLES_BYTES_MAX
     request = JobRequest(
         request=RequestId(request_id or new_request_id()),
         environment=job.source.environment,
@@ -51,9 +53,9 @@ async def run_document_job(
         deadline=desk.clock.monotonic() + job.timeout_seconds,
         release=Release.AT_END,
         rows_max=1,
-        bytes_max=limits.PAGE_BYTES_MAX,
-        row_bytes_max=limits.PAGE_BYTES_MAX,
-        page_bytes_max=limits.PAGE_BYTES_MAX,
+        bytes_max=bytes_max,
+        row_bytes_max=bytes_max,
+        page_bytes_max=bytes_max,
         runner=job.runner,
         session=job.session,
         unassigned=job.unassigned,
@@ -115,7 +117,7 @@ class ConnectionTests:
                 unassigned=session.facts.runner not in assigned,
             )
         try:
-            found = await run_document_job(self._desk, job, ConnectionReport)
+            found = _clipped(await run_document_job(self._desk, job, ConnectionReport))
             if [each.stage for each in found.stages] != list(Stage):
                 raise unbelievable("the stages of the test")
         except LenswayError as error:
@@ -139,6 +141,30 @@ class ConnectionTests:
         if runner is not None:
             job = dataclasses.replace(job, runner=runner.id, unassigned=True)
         await run_document_job(self._desk, job, ConnectionReport)
+
+
+def _clipped(report: ConnectionReport) -> ConnectionReport:
+    """The report with its texts cut to what is kept and shown."""
+    return ConnectionReport(
+        ok=report.ok,
+        stages=[
+            msgspec.structs.replace(
+                each,
+                error=_cut(each.error, limits.RUNNER_TEXT_CHARACTERS_MAX),
+                hint=_cut(each.hint, limits.RUNNER_HINT_CHARACTERS_MAX),
+            )
+            for each in report.stages[: len(Stage) + 1]
+        ],
+        warnings=[
+            {name: text[: limits.RUNNER_HINT_CHARACTERS_MAX] for name, text in warning.items() if name in _WARNING_KEYS}
+            for warning in report.warnings[: limits.TEST_WARNINGS_MAX]
+        ],
+        server_version=_cut(report.server_version, limits.RUNNER_TEXT_CHARACTERS_MAX),
+    )
+
+
+def _cut(text: str | None, characters_max: int) -> str | None:
+    return None if text is None else text[:characters_max]
 
 
 def _class_of(error: LenswayError) -> str:

@@ -90,10 +90,11 @@ class Process:
         directory: pathlib.Path,
         sink: Callable[[str], None] | None = None,
         prefix: Sequence[str] = (),
+        program: Sequence[str] = _PROGRAM,
     ) -> None:
         self.name = name
         self._popen = subprocess.Popen(
-            [*prefix, *_PROGRAM, *arguments],
+            [*prefix, *program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -164,6 +165,7 @@ class Deployment:
         serve_options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         sink: Callable[[str], None] | None = None,
+        server_program: Sequence[str] = _PROGRAM,
     ) -> None:
         self.directory = directory
         self.http_port, self.gateway_port = free_ports(2)
@@ -175,6 +177,7 @@ class Deployment:
         self._serve_options = tuple(serve_options)
         self._environment = dict(environment or {})
         self._sink = sink
+        self._server_program = tuple(server_program)
         self._clients = contextlib.ExitStack()
 
     @property
@@ -215,6 +218,7 @@ class Deployment:
             {"LENSWAY_ADMIN_KEY": self.admin_key, **self._environment},
             directory=self.directory,
             sink=self._sink,
+            program=self._server_program,
         )  # fmt: skip
         self.wait_ready()
         return self.server

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any, Self
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from lensway.protocol.codec import Decoder, encode
 from lensway.protocol.frames import AnyFrame, Heartbeat, Hello, Welcome
 from lensway.protocol.version import SUBPROTOCOL
 
+WELCOME = Welcome(
+    version=1, session=1, runner_name="x", environment="env", heartbeat_ms=2000, fence_ms=8000, nonce=b"n"
+)
+
 
 class HostileGateway:
-    """Listens on a thread of its own; the script decides what a runner that says hello is told."""
+    """Listens on a thread of its own; the script decides what a runner that says hello is told. Given several, each has one
+    connection, in their order, and the runner has to dial again for the next."""
 
-    def __init__(self, script: Callable[[Conversation], Any]) -> None:
-        self._script = script
+    def __init__(self, *scripts: Callable[[Conversation], Any], welcome: Welcome = WELCOME) -> None:
+        self._scripts = list(scripts)
+        self._welcome = welcome
         self._started = threading.Event()
         self._finished = threading.Event()
         self.error: BaseException | None = None
@@ -40,9 +48,9 @@ class HostileGateway:
         """What a runner dials."""
         return f"ws://127.0.0.1:{self.port}/connect"
 
-    def wait(self) -> None:
-        """Return when the script is over; raises what it raised."""
-        assert self._finished.wait(20), "the script did not end"
+    def wait(self, seconds: float = 20) -> None:
+        """Return when the last script is over; raises what one raised."""
+        assert self._finished.wait(seconds), "the script did not end"
         if self.error is not None:
             raise self.error
 
@@ -56,27 +64,20 @@ class HostileGateway:
                 await asyncio.sleep(0.02)
 
     async def _serve(self, connection: ServerConnection) -> None:
+        script = self._scripts.pop(0) if self._scripts else None
+        if script is None:
+            return
         try:
             conversation = Conversation(connection)
-            hello = await conversation.next(Hello)
-            await conversation.say(
-                Welcome(
-                    version=1,
-                    session=1,
-                    runner_name="x",
-                    environment="env",
-                    heartbeat_ms=2000,
-                    fence_ms=8000,
-                    nonce=b"n",
-                )
-            )
+            conversation.hello = await conversation.next(Hello)
+            await conversation.say(self._welcome)
             await conversation.say(Heartbeat(sequence=1, ack=0, revision=1))
-            conversation.hello = hello
-            await self._script(conversation)
+            await script(conversation)
         except BaseException as error:  # noqa: BLE001 - told to whoever waits
             self.error = error
         finally:
-            self._finished.set()
+            if self.error is not None or not self._scripts:
+                self._finished.set()
 
 
 class Conversation:
@@ -91,6 +92,17 @@ class Conversation:
     async def say(self, *frames: AnyFrame) -> None:
         """Send frames."""
         await self._connection.send(encode(frames))
+
+    async def say_bytes(self, message: bytes) -> None:
+        """Send a message as it is."""
+        await self._connection.send(message)
+
+    async def closed(self) -> None:
+        """Return when the runner has ended the connection; what it says until then is dropped."""
+        async with asyncio.timeout(15):
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    await self._connection.recv(decode=False)
 
     async def next(self, kind: type) -> Any:
         """The next frame of this kind; others are skipped."""

@@ -1,0 +1,297 @@
+"""A hostile runner beside good callers of an honest one: what it costs them, and what it costs the server.
+
+A real server whose loop is metered, one honest runner with a source of its own, callers who ask it and `/healthz` at a fixed rate
+and measure from when they meant to ask, and the program of `hostile_frames` with a good token. Some callers ask the hostile
+runner too, so that it gets offers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import httpx2
+import msgspec
+
+from lensway.testing import hostile_frames, metered
+from lensway.testing.deployment import Deployment, clean_environment, wait_until
+
+_RATE: Final = 40.0
+_THREADS: Final = 4
+"""Callers of one kind: one that waits for its answer asks late, and a single one would be late ever after."""
+_FIELDS: Final = {"id": {"type": "integer", "primaryKey": True}, "text": {"type": "text"}}
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What a run showed. Times in milliseconds."""
+
+    calm_p99: float = 0.0
+    p99: float = 0.0
+    calm_health_p99: float = 0.0
+    health_p99: float = 0.0
+    asked: int = 0
+    wrong: list[str] = dataclasses.field(default_factory=list)
+    longest_turns: list[float] = dataclasses.field(default_factory=list)
+    calm_longest_turns: list[float] = dataclasses.field(default_factory=list)
+    loop_share: float = 0.0
+    grown_mib: float = 0.0
+    tracebacks: int = 0
+    is_up: bool = True
+    played: Counter[str] = dataclasses.field(default_factory=Counter)
+    ended: Counter[str] = dataclasses.field(default_factory=Counter)
+    sent_mib: float = 0.0
+    provoked: Counter[str] = dataclasses.field(default_factory=Counter)
+    unanswered: list[str] = dataclasses.field(default_factory=list)
+
+
+class Caller:
+    """Asks at a fixed rate, in several threads, and keeps (when it was due, milliseconds, what came)."""
+
+    def __init__(self, rate: float, ask: Callable[[], str]) -> None:
+        self.answers: list[tuple[float, float, str]] = []
+        self._rate = rate / _THREADS
+        self._ask = ask
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(_THREADS)]
+
+    def __enter__(self) -> Caller:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def between(self, start: float, end: float) -> list[float]:
+        """The times of what was due in between."""
+        return [took for due, took, _ in self.answers if start <= due < end]
+
+    def wrong(self) -> list[str]:
+        """Every answer that was not good."""
+        return [what for _, _, what in self.answers if what]
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._over.is_set():
+            due += 1 / self._rate
+            self._over.wait(max(0.0, due - time.monotonic()))
+            try:
+                what = self._ask()
+            except httpx2.HTTPError as error:
+                what = type(error).__name__
+            self.answers.append((due, (time.monotonic() - due) * 1000, what))
+
+
+def run_hostile(directory: pathlib.Path, *, seconds: float, seed: int = 1, acts: Sequence[str] = ()) -> Outcome:
+    """Play for so long and measure."""
+    outcome = Outcome()
+    meter = directory / "meter.json"
+    with Deployment(
+        directory,
+        environment={metered.VARIABLE: str(meter)},
+        server_program=(sys.executable, "-m", "lensway.testing.metered"),
+    ) as deployment:
+        _declare(deployment, directory)
+        honest, hostile = deployment.create_runner("honest"), deployment.create_runner("hostile")
+        deployment.assign("honest", "good")
+        for number in range(50):
+            deployment.assign("hostile", f"bad{number}")
+        policy = directory / "policy.toml"
+        policy.write_text(f"source_dirs = [{json.dumps(str(directory))}]\n")
+        settings = {"LENSWAY_SOURCE_GOOD_PATH": str(directory / "good.db"), "LENSWAY_RUNNER_POLICY": str(policy)}
+        deployment.start_runner(honest, environment=settings)
+        client = deployment.client()
+        wait_until(lambda: client.post("/v1/query/good", json={}).status_code == 200, seconds=20, what="a good answer")
+        server = deployment.server
+        assert server is not None
+        health = httpx2.Client(base_url=deployment.url, trust_env=False, timeout=30)
+        with (
+            health,
+            Caller(_RATE, lambda: _ask_good(client)) as good,
+            Caller(_RATE / 2, lambda: _ask_health(health)) as look,
+        ):
+            calm_from = time.monotonic()
+            _sleep(max(3.0, min(20.0, seconds / 5)))
+            calm_to = time.monotonic()
+            outcome.calm_longest_turns = metered.read_times(meter).longest_ms
+            before_mib, thread_before = _rss_mib(server.pid), metered.read_times(meter).thread_seconds
+            meter.with_suffix(".reset").touch()
+            wait_until(lambda: not meter.with_suffix(".reset").exists(), seconds=5, what="the meter to begin anew")
+            hostile_from = time.monotonic()
+            with _provoked(deployment, outcome):
+                most_mib = _play(deployment, hostile.id, hostile.token, outcome, seconds=seconds, seed=seed, acts=acts)
+            hostile_to = time.monotonic()
+            _sleep(1.0)
+        times = metered.read_times(meter)
+        outcome.longest_turns = times.longest_ms
+        outcome.loop_share = (times.thread_seconds - thread_before) / (hostile_to - hostile_from)
+        outcome.grown_mib = most_mib - before_mib
+        outcome.calm_p99, outcome.p99 = (
+            _p99(good.between(*between)) for between in ((calm_from, calm_to), (hostile_from, hostile_to))
+        )
+        outcome.calm_health_p99, outcome.health_p99 = (
+            _p99(look.between(*between)) for between in ((calm_from, calm_to), (hostile_from, hostile_to))
+        )
+        outcome.asked = len(good.answers) + len(look.answers)
+        outcome.wrong = good.wrong() + look.wrong()
+        outcome.is_up = server.is_running
+        text = deployment.emitted()
+        outcome.tracebacks = text.count("Traceback") + text.count('"defect"')
+        if outcome.tracebacks:
+            outcome.unanswered += [line[:2000] for line in text.splitlines() if '"defect"' in line][:3]
+    return outcome
+
+
+def _declare(deployment: Deployment, directory: pathlib.Path) -> None:
+    with contextlib.closing(sqlite3.connect(directory / "good.db")) as database:
+        database.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, text TEXT)")
+        database.executemany("INSERT INTO rows VALUES (?, ?)", ((n, f"row {n}") for n in range(1_000)))
+        database.commit()
+    client = deployment.client()
+    for name in ("good", *(f"bad{number}" for number in range(50))):
+        body = {"name": name, "bridge": "sqlite", "credentials": "runner-local"}
+        assert client.post("/v1/sources", json=body).status_code == 201
+    for name, source in (("good", "good"), ("bad", "bad0")):
+        lens = {"source": source, "table": "rows", "fields": _FIELDS}
+        assert client.put(f"/v1/lenses/{name}", json=lens).status_code == 200
+
+
+def _ask_good(client: httpx2.Client) -> str:
+    answer = client.post("/v1/query/good", json={"limit": 10})
+    is_good = answer.status_code == 200 and len(answer.json()["rows"]) == 10
+    return "" if is_good else f"{answer.status_code} {answer.text[:300]}"
+
+
+def _ask_health(client: httpx2.Client) -> str:
+    answer = client.get("/healthz")
+    return "" if answer.status_code == 200 else str(answer.status_code)
+
+
+@contextlib.contextmanager
+def _provoked(deployment: Deployment, outcome: Outcome) -> Iterator[None]:
+    """Callers whose requests only the hostile runner can serve: they get one outcome each, in time, whatever it is."""
+    asks: list[tuple[str, str, object]] = [
+        ("POST", "/v1/query/bad", {"timeoutMs": 2000}),
+        ("POST", "/v1/query/bad/export", {"timeoutMs": 2000}),
+        ("POST", "/v1/count/bad", {"timeoutMs": 2000}),
+        ("GET", "/v1/sources/bad0/tables", None),
+        ("POST", "/v1/sources/bad0/test", None),
+        ("GET", "/v1/runners", None),
+        ("GET", "/v1/runners/hostile", None),
+        ("GET", "/v1/requests", None),
+    ]
+    over = threading.Event()
+
+    def ask_for_ever(start: int) -> None:
+        with httpx2.Client(
+            base_url=deployment.url,
+            headers={"Authorization": f"Bearer {deployment.admin_key}", "Accept": "*/*"},
+            timeout=25,
+            trust_env=False,
+        ) as client:
+            number = start
+            while not over.is_set():
+                method, path, body = asks[number % len(asks)]
+                number += 1
+                headers = {"Accept": "application/x-ndjson"} if path.endswith("export") else {}
+                try:
+                    answer = client.request(method, path, json=body, headers=headers)
+                    json.loads(answer.content) if not headers else None
+                    outcome.provoked[f"{path.rpartition('/')[2]} {answer.status_code}"] += 1
+                except httpx2.RemoteProtocolError:
+                    outcome.provoked["cut"] += 1
+                except (httpx2.HTTPError, ValueError) as error:
+                    outcome.unanswered.append(f"{method} {path}: {type(error).__name__}")
+                over.wait(0.05)
+
+    threads = [threading.Thread(target=ask_for_ever, args=(start,), daemon=True) for start in (0, 3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)
+            if thread.is_alive():
+                outcome.unanswered.append("a caller of the hostile runner was left waiting")
+
+
+def _play(
+    deployment: Deployment, runner: str, token: str, outcome: Outcome, *, seconds: float, seed: int, acts: Sequence[str]
+) -> float:
+    """Let the hostile runner play; the most memory of the server meanwhile."""
+    assert deployment.server is not None
+    arguments = [str(deployment.gateway_port), runner, str(seconds), str(seed), *acts]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "lensway.testing.hostile_frames", *arguments],
+        env=clean_environment() | {hostile_frames.TOKEN_VARIABLE: token},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    most = 0.0
+    over = threading.Event()
+
+    def sample() -> None:
+        nonlocal most
+        while not over.wait(0.1):
+            most = max(most, _rss_mib(deployment.server.pid) if deployment.server else 0.0)
+
+    sampler = threading.Thread(target=sample, daemon=True)
+    sampler.start()
+    assert program.stdout is not None
+    for line in program.stdout:
+        played = msgspec.json.decode(line, type=hostile_frames.Played)
+        outcome.played[played.act] += 1
+        outcome.ended[f"{played.act}: {played.ended}"] += 1
+        outcome.sent_mib += played.bytes / 2**20
+    code = program.wait(30)
+    over.set()
+    sampler.join(5)
+    assert code == 0, "the hostile runner's program has a defect of its own"
+    return most
+
+
+def _rss_mib(pid: int) -> float:
+    with contextlib.suppress(OSError):
+        pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return 0.0
+
+
+def _p99(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] if ordered else 0.0
+
+
+def _sleep(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run and print, to look at some acts: SECONDS [ACT…]."""
+    seconds, *acts = arguments
+    with tempfile.TemporaryDirectory() as directory:
+        outcome = run_hostile(pathlib.Path(directory), seconds=float(seconds), acts=acts)
+    for field in dataclasses.fields(outcome):
+        sys.stdout.write(f"{field.name}: {getattr(outcome, field.name)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
