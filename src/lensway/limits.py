@@ -220,6 +220,14 @@ RECONNECT_REFUSED_SECONDS: Final = 0.5
 """Longest wait after a dial that nobody listened to; far below `REVIVAL_SECONDS_MAX`, for which queries wait after a restart."""
 RECONNECT_REFUSALS_MAX: Final = 120
 """Then (after a minute) waits grow as after any failure."""
+RECONNECT_TOLD_SECONDS_MAX: Final = 60.0
+"""Longest wait that a peer may ask a runner for; a proxy's or a broken gateway's `Retry-After` must not keep it away for ever."""
+REFUSED_AGAIN_SECONDS: Final = 30.0
+"""A runner that the gateway refuses and that has its token in a file dials again after so long, or when the file changes."""
+TOKEN_LOOK_SECONDS: Final = 1.0
+"""How often a refused runner reads its token file."""
+GATEWAY_ADDRESSES_MAX: Final = 8
+"""Addresses of the gateway's name that one dial tries, each for half the handshake's time."""
 RUNNER_STALL_GRACE_SECONDS: Final = 0.1
 """What waited in the socket during a stall has been read by then."""
 RUNNER_WATCH_SECONDS: Final = 0.1

@@ -46,6 +46,7 @@ def build_agent(
         announce=announce,
         drain_seconds=drain_seconds,
         tracer=tracer,
+        token_mark=settings.token_mark,
     )
 
 

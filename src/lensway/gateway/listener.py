@@ -1,7 +1,7 @@
 """The address that runners dial: who may upgrade, and one `Link` for each that does.
 
 Everything that can be refused is refused before the upgrade, with an HTTP status that tells the runner whether dialling again
-can help: 401 and 403 are final, 429 and 503 are not.
+can help: 401 and 403 are final, 429 and 503 are not. `REFUSAL_HEADER` marks the answer as the gateway's own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lensway.gateway.link import Dispatch, Link
 from lensway.gateway.sets import AssignmentSets
 from lensway.protocol.frames import CloseReason
 from lensway.protocol.transport import Transport
-from lensway.protocol.version import SUBPROTOCOL
+from lensway.protocol.version import REFUSAL_HEADER, SUBPROTOCOL
 
 _log = structlog.get_logger("lensway.gateway")
 
@@ -154,6 +154,7 @@ class Listener:
             status = _STATUS.get(error.code, http.HTTPStatus.BAD_REQUEST)
             _log.info("upgrade refused", address=address, code=error.code.value, reason=str(error))
             response = connection.respond(status, f"{error.code.value}: {error}\n")
+            response.headers[REFUSAL_HEADER] = error.code.value
             if error.failure.retry_after_seconds:
                 response.headers["Retry-After"] = str(int(error.failure.retry_after_seconds) + 1)
             return response

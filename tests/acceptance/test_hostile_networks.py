@@ -1,0 +1,106 @@
+"""What balancers, name servers and machines do to real processes: none of it ends a runner or fails what is healthy."""
+
+from __future__ import annotations
+
+import pathlib
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from lensway.protocol.version import REFUSAL_HEADER, SUBPROTOCOL
+from lensway.testing.deployment import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+
+class Balancer:
+    """A balancer in TCP mode: accepts always, and closes while there is no server behind it."""
+
+    def __init__(self) -> None:
+        self.target: tuple[str, int] | None = None
+        self.accepted = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            if self.target is None:
+                client.close()
+                continue
+            server = socket.create_connection(self.target)
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        for each in (source, sink):
+            each.close()
+
+
+@pytest.fixture
+def balancer() -> Iterator[Balancer]:
+    balancer = Balancer()
+    yield balancer
+    balancer.close()
+
+
+def test_a_runner_behind_a_balancer_without_a_server_dials_until_there_is_one(stage, balancer: Balancer) -> None:
+    stage.runner("alpha", start=False)
+    stage.assign("alpha")
+    url = f"ws://127.0.0.1:{balancer.port}/connect"
+    runner = stage.deployment.start_runner(stage.identities["alpha"], gateway_url=url, wait=False)
+    stage.started.append(runner)
+    wait_until(lambda: balancer.accepted >= 5, seconds=20, what="five dials")
+    assert runner.is_running
+    balancer.target = ("127.0.0.1", stage.deployment.gateway_port)
+    runner.wait_line("connected, awaiting jobs", seconds=5)
+    assert stage.query().status_code == 200
+    text = runner.output.text()
+    assert "Traceback" not in text
+    assert text.count("cannot connect") == 1, "one line for all dials that fail alike"
+
+
+def test_the_gateway_marks_its_own_refusals(stage) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        connect(
+            stage.deployment.gateway_url,
+            additional_headers={"Authorization": f"Bearer rk_{secrets.token_urlsafe(32)}"},
+            subprotocols=[SUBPROTOCOL],
+        )
+    assert refused.value.response.status_code == 401
+    assert refused.value.response.headers[REFUSAL_HEADER] == "unauthenticated"
+
+
+def test_a_runner_with_a_token_file_outlives_its_revocation(stage, tmp_path: pathlib.Path) -> None:
+    stage.runner("alpha", start=False)
+    token = tmp_path / "token"
+    token.write_text(stage.identities["alpha"].token)
+    runner = stage.start("alpha", environment={"LENSWAY_RUNNER_TOKEN": "", "LENSWAY_RUNNER_TOKEN_FILE": str(token)})
+    assert stage.client.post(f"/v1/runners/{stage.name('alpha')}/revoke").status_code == 200
+    runner.wait_line("dialling again when LENSWAY_RUNNER_TOKEN_FILE changes")
+    rotated = stage.client.post(f"/v1/runners/{stage.name('alpha')}/rotate").json()
+    stage.deployment.secrets["rotated token"] = rotated["token"]
+    token.write_text(rotated["token"])
+    runner.wait_line("connected, awaiting jobs", seconds=5, occurrences=2)
+    assert runner.stop() == 0
