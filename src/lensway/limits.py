@@ -247,6 +247,18 @@ COME_BACK_MS: Final = 1_000
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 RESOLVE_SECONDS: Final = 2.0
 """A name that cannot be looked up by then is as good as unreachable: another runner may reach the database meanwhile."""
+LOOKUP_FAILED_SECONDS: Final = 0.5
+"""A name that could not be looked up fails at once for so long: many askers at once are one question."""
+LOOKUPS_PER_NAME_MAX: Final = 2
+"""Look-ups of one name under way, the second one when the first is late: its question or answer may have been lost."""
+LOOKUPS_LATE_MAX: Final = 64
+"""Look-ups under way, each a thread, up to which a name that was not answered in time last gets another one."""
+LOOKUPS_UNKNOWN_MAX: Final = 256
+"""The same for names never looked up."""
+LOOKUPS_MAX: Final = 512
+"""The same for names that were answered in time last; some 50 MiB, and only when hundreds of zones die at once."""
+LOOKUPS_REMEMBERED_MAX: Final = 4_096
+"""Names remembered as prompt, and as failed."""
 PULSE_AFTER_SECONDS: Final = 0.75
 """Who has waited for a database so long makes us ask whether it is there at all."""
 PULSE_SECONDS: Final = 1.25
@@ -363,6 +375,7 @@ assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX <= FETCH_BYTES_MAX
 assert QUEUE_WAIT_STANDING_SECONDS < QUEUE_WAIT_SECONDS_MAX
 assert 2 * RECONNECT_REFUSED_SECONDS < REVIVAL_SECONDS_MAX
 assert PROBE_SECONDS + PULSE_AFTER_SECONDS + PULSE_SECONDS + 2 * PULSE_LOOK_SECONDS < CONNECT_TIMEOUT_SECONDS
+assert 2 * LOOKUPS_LATE_MAX <= LOOKUPS_UNKNOWN_MAX <= LOOKUPS_MAX // 2
 assert CONNECTIONS_PER_SOURCE_MAX <= JOBS_PER_PAIR_MAX <= JOBS_PER_SESSION_DEFAULT
 assert PAGE_BYTES_MAX < CLIENT_ANSWER_BYTES_MAX
 assert CLIENT_TIMEOUT_SECONDS * 1000 > QUERY_TIMEOUT_MS_DEFAULT

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import pathlib
 import secrets
 import socket
 import threading
+import time
+import urllib.parse
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from lensway.protocol.version import REFUSAL_HEADER, SUBPROTOCOL
-from lensway.testing.deployment import wait_until
+from lensway.testing import silent_resolver
+from lensway.testing.deployment import Deployment, wait_until
+from lensway.testing.postgres import Database
+from lensway.testing.silent_resolver import SilentResolver
+from tests.acceptance.conftest import Stage
 
 pytestmark = pytest.mark.acceptance
 
@@ -104,3 +112,74 @@ def test_a_runner_with_a_token_file_outlives_its_revocation(stage, tmp_path: pat
     token.write_text(rotated["token"])
     runner.wait_line("connected, awaiting jobs", seconds=5, occurrences=2)
     assert runner.stop() == 0
+
+
+# --- name servers -------------------------------------------------------------------------------------------------------------
+
+DEAD, HEALTHY = 24, 8
+
+
+def declare(stage: Stage, host: str, name: str) -> str:
+    """A source at this host name, and its lens."""
+    parts = urllib.parse.urlsplit(stage.database.reader_url)
+    login = parts.netloc.rpartition("@")[0]
+    url = parts._replace(netloc=f"{login}@{host}:{parts.port}", query="sslmode=disable").geturl()
+    answer = stage.client.post("/v1/sources", json={"name": name, "bridge": "postgres", "config": {"url": url}})
+    assert answer.status_code == 201, answer.text
+    lens = {"source": name, "table": "public.orders", "fields": {"id": {"type": "integer", "primaryKey": True}}}
+    assert stage.client.put(f"/v1/lenses/{name}", json=lens).status_code == 200
+    return name
+
+
+def ask_beside_dead_names(stage: Stage, healthy: list[str], dead: list[str]) -> list[httpx2.Response]:
+    """What the healthy sources answer, each asked for the first time, while all the dead ones are asked all the time."""
+    over = threading.Event()
+
+    def bother(name: str) -> None:
+        client = stage.deployment.client()
+        while not over.is_set():
+            assert stage.query(lens=name, client=client).status_code in (502, 503, 504)
+
+    def ask(name: str) -> httpx2.Response:
+        return stage.query(lens=name)
+
+    with concurrent.futures.ThreadPoolExecutor(len(dead) + 1) as pool:
+        bothering = [pool.submit(bother, name) for name in dead]
+        answers = []
+        for name in healthy:
+            answers.append(pool.submit(ask, name).result())
+            over.wait(0.1)
+        over.set()
+        for each in bothering:
+            each.result()
+    return answers
+
+
+@pytest.mark.parametrize("place", ["inline", "runner"])
+def test_a_zone_that_never_answers_fails_no_query_of_a_healthy_source_and_delays_no_end(
+    tmp_path: pathlib.Path, orders: Database, stage_of, place: str
+) -> None:
+    if silent_resolver.why_unavailable():
+        assert "root may" in silent_resolver.why_unavailable()
+        return
+    with (
+        SilentResolver(tmp_path) as resolver,
+        Deployment(tmp_path, prefix=resolver.prefix) as deployment,
+        stage_of(deployment, orders) as stage,
+    ):
+        dead = [declare(stage, f"db{number}.zone.dead", f"dead{number}") for number in range(DEAD)]
+        healthy = [declare(stage, f"db{number}.zone.test", f"healthy{number}") for number in range(HEALTHY)]
+        processes = [deployment.server]
+        if place == "runner":
+            alpha = deployment.create_runner("alpha")
+            for name in (*dead, *healthy):
+                deployment.assign("alpha", name)
+            processes.insert(0, deployment.start_runner(alpha, prefix=resolver.prefix))
+        answers = ask_beside_dead_names(stage, healthy, dead)
+        assert [answer.text for answer in answers if answer.status_code != 200] == []
+        assert max(answer.elapsed.total_seconds() for answer in answers) < 1.5
+        assert resolver.unanswered > DEAD
+        for process in processes:
+            began = time.monotonic()
+            assert process.stop(seconds=10) == 0
+            assert time.monotonic() - began < 2, process.name

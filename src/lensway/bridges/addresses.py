@@ -3,7 +3,6 @@ connection goes to an address that was checked, so that a name cannot change its
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
 import ipaddress
 import os
@@ -11,7 +10,7 @@ import pathlib
 import socket
 from typing import Final
 
-from lensway import limits
+from lensway.bridges import lookups
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.failures import invalid_setting, out_of_descriptors, unreachable
 
@@ -52,16 +51,18 @@ async def resolve(host: str, port: int, policy: AddressPolicy) -> list[str]:
     """
     check_host(host, policy)
     try:
-        async with asyncio.timeout(limits.RESOLVE_SECONDS):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = await lookups.PROCESS.addresses(host, port)
     except TimeoutError:
         raise unreachable("dns", "timeout") from None
-    except (socket.gaierror, UnicodeError) as error:
-        if isinstance(error, socket.gaierror) and error.errno == socket.EAI_SYSTEM:
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_SYSTEM:
             # The resolver could not even ask; in practice no file descriptor was left.
             raise out_of_descriptors() from None
         raise unreachable("dns", "unknown_host") from None
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    except (UnicodeError, ValueError):
+        raise unreachable("dns", "unknown_host") from None
+    except OSError:
+        raise out_of_descriptors() from None
     for address in addresses:
         _check(_unwrapped(address), policy)
     return addresses

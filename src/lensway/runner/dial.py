@@ -6,12 +6,12 @@ marked as one: a proxy or a balancer answers 401 and 403 too, and dialling again
 
 from __future__ import annotations
 
-import asyncio
 import pathlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+from urllib.parse import quote
 
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
@@ -24,11 +24,12 @@ from websockets.exceptions import (
     WebSocketException,
 )
 from websockets.http11 import Response
-from websockets.proxy import get_proxy
+from websockets.proxy import get_proxy, parse_proxy
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from lensway import limits
+from lensway.bridges import lookups
 from lensway.errors import ErrorCode, LenswayError
 from lensway.protocol.transport import Transport
 from lensway.protocol.version import REFUSAL_HEADER, SUBPROTOCOL
@@ -69,12 +70,6 @@ def tls_context(url: str, ca_file: pathlib.Path | None) -> ssl.SSLContext | None
         raise LenswayError(ErrorCode.INVALID_REQUEST, f"LENSWAY_CA_FILE {ca_file} holds no certificates") from None
 
 
-async def addresses_of(host: str, port: int) -> list[str]:
-    """Every address that the name stands for now. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
 class Dialer:
     """Opens connections with these settings."""
 
@@ -82,11 +77,11 @@ class Dialer:
         self,
         settings: RunnerSettings,
         transport_of: Callable[[Any], Transport],
-        resolve: Callable[[str, int], Awaitable[list[str]]] = addresses_of,
+        resolve: Callable[[str, int], Awaitable[list[str]]] = lookups.PROCESS.addresses,
     ) -> None:
         self._settings = settings
         self._resolve = resolve
-        self._known: list[str] = []
+        self._known: dict[str, list[str]] = {}
         self._transport_of = transport_of
         self._tls = tls_context(settings.gateway_url, settings.ca_file)
 
@@ -100,7 +95,7 @@ class Dialer:
     async def _connect(self) -> ClientConnection:
         uri = parse_uri(self._settings.gateway_url)
         if (proxy := get_proxy(uri)) is not None:
-            return await self._connect_to(limits.HANDSHAKE_TIMEOUT_SECONDS, proxy=proxy)
+            return await self._connect_to(limits.HANDSHAKE_TIMEOUT_SECONDS, **await self._by_address(proxy))
         *others, last = (await self._addresses(uri.host, uri.port))[: limits.GATEWAY_ADDRESSES_MAX]
         for address in others:
             try:
@@ -111,17 +106,29 @@ class Dialer:
                     raise
         return await self._connect_to(limits.HANDSHAKE_TIMEOUT_SECONDS, host=last)
 
+    async def _by_address(self, proxy: str) -> dict[str, Any]:
+        """The proxy with its address for its name: the library would look it up in the threads that everybody shares."""
+        parsed = parse_proxy(proxy)
+        if not parsed.scheme.startswith("http"):
+            return {"proxy": proxy}
+        address = (await self._addresses(parsed.host, parsed.port))[0]
+        login = "" if parsed.username is None else f"{quote(parsed.username, '')}:{quote(parsed.password or '', '')}@"
+        place = f"[{address}]" if ":" in address else address
+        more = {"proxy_server_hostname": parsed.host} if parsed.scheme == "https" else {}
+        return {"proxy": f"{parsed.scheme}://{login}{place}:{parsed.port}", **more}
+
     async def _addresses(self, host: str, port: int) -> list[str]:
         """What the name stands for now; while it cannot be looked up, what it stood for last."""
         try:
-            async with asyncio.timeout(limits.HANDSHAKE_TIMEOUT_SECONDS):
-                self._known = await self._resolve(host, port) or self._known
-        except (OSError, UnicodeError):
-            if not self._known:
+            found = await self._resolve(host, port)
+        except (OSError, ValueError):
+            if host not in self._known:
                 raise
-        if not self._known:
+            found = []
+        self._known[host] = found or self._known.get(host, [])
+        if not self._known[host]:
             raise socket.gaierror(socket.EAI_NONAME, "no address")
-        return self._known
+        return self._known[host]
 
     async def _connect_to(self, seconds: float, **where: Any) -> ClientConnection:
         connection = await connect(

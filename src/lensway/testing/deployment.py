@@ -164,6 +164,7 @@ class Deployment:
         serve_options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         sink: Callable[[str], None] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.http_port, self.gateway_port = free_ports(2)
@@ -175,6 +176,7 @@ class Deployment:
         self._serve_options = tuple(serve_options)
         self._environment = dict(environment or {})
         self._sink = sink
+        self._prefix = tuple(prefix)
         self._clients = contextlib.ExitStack()
 
     @property
@@ -214,6 +216,7 @@ class Deployment:
             ],
             {"LENSWAY_ADMIN_KEY": self.admin_key, **self._environment},
             directory=self.directory,
+            prefix=self._prefix,
             sink=self._sink,
         )  # fmt: skip
         self.wait_ready()
