@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import pathlib
 import secrets
@@ -183,3 +184,38 @@ def test_a_zone_that_never_answers_fails_no_query_of_a_healthy_source_and_delays
             began = time.monotonic()
             assert process.stop(seconds=10) == 0
             assert time.monotonic() - began < 2, process.name
+
+
+# --- rotated secrets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["PASSWORD", "URL"])
+def test_a_rotated_file_is_read_for_the_next_connection(
+    stage, orders: Database, tmp_path: pathlib.Path, variable: str
+) -> None:
+    role = f"rotated_{secrets.token_hex(4)}"
+    first, second = (secrets.token_hex(8) for _ in range(2))
+    cluster = orders.cluster
+    asyncio.run(orders.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{first}'", f"GRANT SELECT ON orders TO {role}"))
+
+    def text(password: str) -> str:
+        return password if variable == "PASSWORD" else cluster.url(role, password, "orders")
+
+    file = tmp_path / "secret"
+    file.write_text(text(first))
+    base = f"LENSWAY_SOURCE_{stage.source.upper()}_"
+    stage.runner("alpha", environment={base + "USER": role, f"{base}{variable}_FILE": str(file)})
+    stage.assign("alpha")
+    assert stage.query().status_code == 200
+    # Either side may be first. Nothing waits in between, and every connection is lost.
+    for password, is_file_first in ((second, False), (first, True)):
+        change = f"ALTER ROLE {role} PASSWORD '{password}'"
+        if is_file_first:
+            file.write_text(text(password))
+            assert stage.query().status_code == 200
+        asyncio.run(
+            orders.execute(change, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'")
+        )
+        file.write_text(text(password))
+        answers = [stage.query() for _ in range(3)]
+        assert [answer.text for answer in answers if answer.status_code != 200] == []

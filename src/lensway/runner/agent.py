@@ -359,8 +359,17 @@ class Agent:
         """Look at every source that no query tells of: its state must not stay wrong until somebody asks for rows."""
         while True:
             await asyncio.sleep(limits.PROBE_SECONDS)
+            if await self.sources.files_changed():
+                self._refresh(has_failed=False)
             for source in self._probes.due(self.sources.served()):
                 self._start(self._probe(source), f"probe of {source.name}")
+
+    def _refresh(self, *, has_failed: bool) -> None:
+        """Serve what the settings in files name now."""
+        for key in self.sources.refresh(has_failed=has_failed):
+            self._forget(key)
+        if self._session is not None:
+            self._session.report()
 
     async def _probe(self, source: ServedSource) -> None:
         with self._probes.under_way(source):
@@ -389,6 +398,8 @@ class Agent:
             if error.code is not ErrorCode.SOURCE_UNREACHABLE:
                 return
             state, cause = UNREACHABLE, f"{details.get('stage', '')} {details.get('class', '')}".strip()
+            if details.get("stage") == "login" and self.sources.has_files:
+                self._refresh(has_failed=True)
         if self.sources.get(source.id) is not source:
             return
         if self.sources.note(source.id, state, cause) and self._session is not None:

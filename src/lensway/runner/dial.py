@@ -6,6 +6,7 @@ marked as one: a proxy or a balancer answers 401 and 403 too, and dialling again
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import socket
 import ssl
@@ -83,6 +84,7 @@ class Dialer:
         self._resolve = resolve
         self._known: dict[str, list[str]] = {}
         self._transport_of = transport_of
+        self._ca_mark = _mark_of(settings.ca_file)
         self._tls = tls_context(settings.gateway_url, settings.ca_file)
 
     async def __call__(self) -> Transport:
@@ -130,6 +132,15 @@ class Dialer:
             raise socket.gaierror(socket.EAI_NONAME, "no address")
         return self._known[host]
 
+    def _tls_now(self) -> ssl.SSLContext | None:
+        """As the CA file is now; while it is being written, as it was."""
+        mark = _mark_of(self._settings.ca_file)
+        if mark is not None and mark != self._ca_mark:
+            with contextlib.suppress(LenswayError):
+                self._tls = tls_context(self._settings.gateway_url, self._settings.ca_file)
+                self._ca_mark = mark
+        return self._tls
+
     async def _connect_to(self, seconds: float, **where: Any) -> ClientConnection:
         connection = await connect(
             self._settings.gateway_url,
@@ -142,13 +153,21 @@ class Dialer:
             open_timeout=seconds,
             close_timeout=limits.CLOSE_TIMEOUT_SECONDS,
             user_agent_header=None,
-            ssl=self._tls,
+            ssl=self._tls_now(),
             **where,
         )
         if connection.subprotocol != SUBPROTOCOL:
             connection.transport.abort()
             raise NegotiationError("the peer does not speak the subprotocol")
         return connection
+
+
+def _mark_of(path: pathlib.Path | None) -> tuple[int, int, int] | None:
+    try:
+        found = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 _CLOSED: Final = "The peer closes the connection at once: a balancer or proxy without a server behind it?"
