@@ -66,8 +66,8 @@ async def run_runner(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
             signal.signal(number, lambda *_: os._exit(1))
-        announce("draining: finishing what runs")
         agent.stop()
+        announce("draining: finishing what runs")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
