@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from lensway.protocol.version import REFUSAL_HEADER, SUBPROTOCOL
 from lensway.testing import silent_resolver
-from lensway.testing.deployment import Deployment, wait_until
+from lensway.testing.deployment import Deployment, Process, free_ports, wait_until
 from lensway.testing.postgres import Database
 from lensway.testing.silent_resolver import SilentResolver
 from tests.acceptance.conftest import Stage
@@ -219,3 +219,49 @@ def test_a_rotated_file_is_read_for_the_next_connection(
         file.write_text(text(password))
         answers = [stage.query() for _ in range(3)]
         assert [answer.text for answer in answers if answer.status_code != 200] == []
+
+
+# --- machines -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755, None])
+def test_a_runner_without_a_private_state_directory_serves_and_says_what_is_missing(
+    stage, tmp_path: pathlib.Path, mode: int | None
+) -> None:
+    state = tmp_path / "state"
+    if mode is None:
+        state.write_text("a file")
+    else:
+        state.mkdir()
+        state.chmod(mode)
+    runner = stage.runner("alpha", environment={"LENSWAY_RUNNER_STATE_DIR": str(state)})
+    assert "`lensway runner status` will not answer" in runner.output.text()
+    stage.assign("alpha")
+    assert stage.query().json()["meta"]["route"]["via"] == "runner"
+    assert runner.stop() == 0
+
+
+def test_both_listeners_take_both_families_on_the_unspecified_address(tmp_path: pathlib.Path) -> None:
+    http_port, gateway_port = free_ports(2)
+    server = Process(
+        "server",
+        [
+            "serve",
+            "--data-dir",
+            str(tmp_path / "data"),
+            "--http",
+            f"[::]:{http_port}",
+            "--gateway",
+            f"[::]:{gateway_port}",
+        ],
+        {"LENSWAY_ADMIN_KEY": "ak_" + secrets.token_urlsafe(32)},
+        directory=tmp_path,
+    )
+    try:
+        server.wait_line("Lensway serves")
+        for port in (http_port, gateway_port):
+            for host in ("127.0.0.1", "[::1]"):
+                assert httpx2.get(f"http://{host}:{port}/healthz", trust_env=False).status_code in (200, 404)
+        assert server.stop() == 0
+    finally:
+        server.kill()

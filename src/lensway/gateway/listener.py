@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
@@ -108,12 +109,11 @@ class Listener:
         """Connections that are served now."""
         return len(self._links)
 
-    async def start(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> Sequence[tuple[str, int]]:
-        """Listen; the addresses that are bound. Raises OSError when the port is in use."""
+    async def start(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
+        """Listen on this socket, which is bound. Raises OSError when the address is in use after all."""
         self._server = await serve(
             self._serve,
-            host,
-            port,
+            sock=sock,
             process_request=self._check_upgrade,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
@@ -126,7 +126,6 @@ class Listener:
             create_connection=self._pending.connection,  # type: ignore[arg-type]  # a maker will do
             ssl=tls,
         )
-        return [sock.getsockname()[:2] for sock in self._server.sockets]
 
     async def drain(self, after_ms: int) -> None:
         """Tell every runner that this node goes away."""
