@@ -275,6 +275,11 @@ SOCKET_UNANSWERED_SECONDS: Final = 2.5
 CONNECTIONS_PER_SOURCE_MAX: Final = 16
 EXPORT_CONNECTIONS_PER_SOURCE_MAX: Final = 4
 """A cap of their own, so that stalled exports never starve queries. JSON pages that are streamed count as exports."""
+CONNECTIONS_PER_SERVER_MAX: Final = 40
+"""Connections of one process to one database server, for pages and cursors of all its sources: two processes leave other clients
+some of the 100 that PostgreSQL allows by default."""
+PROBE_LOGIN_SECONDS: Final = 0.1
+"""Between two probes of one server that log in; sources with an idle connection are probed over it."""
 CERTIFICATES_BYTES_MAX: Final = MIB
 """A file of root certificates; the bundles of operating systems have a quarter of it."""
 CONNECTION_IDLE_SECONDS: Final = 300.0
@@ -376,6 +381,7 @@ assert QUEUE_WAIT_STANDING_SECONDS < QUEUE_WAIT_SECONDS_MAX
 assert 2 * RECONNECT_REFUSED_SECONDS < REVIVAL_SECONDS_MAX
 assert PROBE_SECONDS + PULSE_AFTER_SECONDS + PULSE_SECONDS + 2 * PULSE_LOOK_SECONDS < CONNECT_TIMEOUT_SECONDS
 assert 2 * LOOKUPS_LATE_MAX <= LOOKUPS_UNKNOWN_MAX <= LOOKUPS_MAX // 2
+assert CONNECTIONS_PER_SOURCE_MAX + EXPORT_CONNECTIONS_PER_SOURCE_MAX <= CONNECTIONS_PER_SERVER_MAX
 assert CONNECTIONS_PER_SOURCE_MAX <= JOBS_PER_PAIR_MAX <= JOBS_PER_SESSION_DEFAULT
 assert PAGE_BYTES_MAX < CLIENT_ANSWER_BYTES_MAX
 assert CLIENT_TIMEOUT_SECONDS * 1000 > QUERY_TIMEOUT_MS_DEFAULT

@@ -8,6 +8,7 @@ import datetime
 import os
 import pathlib
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final
@@ -121,6 +122,7 @@ class Server:
         self._announce = announce
         self._stopping = asyncio.Event()
         self._tracer: Tracer | None = None
+        self._first_session = 1
 
     def stop(self) -> None:
         """Finish what runs, then end. Asked a second time, end at once: the store survives that at any moment."""
@@ -147,8 +149,8 @@ class Server:
             raise
         try:
             minted = await first_admin_key(store, settings.admin_key, clock)
-            first_session = directory.next_generation() << _GENERATION_BITS
-            await self._serve(store, master, clock, tls, minted, first_session)
+            self._first_session = directory.next_generation() << _GENERATION_BITS
+            await self._serve(store, master, clock, tls, minted)
         finally:
             if tracer is not None:
                 tracer.close()
@@ -156,13 +158,7 @@ class Server:
             directory.close()
 
     async def _serve(
-        self,
-        store: SqliteStore,
-        master: bytes,
-        clock: SystemClock,
-        tls: ssl.SSLContext | None,
-        minted: Secret | None,
-        first_session: int,
+        self, store: SqliteStore, master: bytes, clock: SystemClock, tls: ssl.SSLContext | None, minted: Secret | None
     ) -> None:
         settings = self._settings
         metrics, hub, ring = Metrics(), EventHub(clock), RequestRing()
@@ -176,7 +172,7 @@ class Server:
             clock,
             on_status=statuses.changed,
             on_record=_recorder(metrics, ring),
-            first_session=first_session,
+            first_session=self._first_session,
         )
         statuses.look_at(dispatcher.fleet)
         executor.connect(dispatcher.handle)
@@ -257,18 +253,7 @@ class Server:
                 h11_max_incomplete_event_size=64 * limits.KIB,
             )
         )
-        sockets = [bound(settings.http_host, settings.http_port, "--http")]
-        try:
-            gateway = bound(settings.gateway_host, settings.gateway_port, "--gateway")
-        except LenswayError:
-            sockets[0].close()
-            raise
-        try:
-            await listener.start(gateway, tls=tls)
-        except OSError as error:
-            gateway.close()
-            sockets[0].close()
-            raise port_error(settings.gateway_host, settings.gateway_port, "--gateway", error) from None
+        sockets = [await self._bound(listener, tls)]
         serving = asyncio.create_task(http.serve(sockets=sockets), name="http")
         self._install_signals()
         stopping = asyncio.create_task(self._stopping.wait(), name="wait for the end")
@@ -291,6 +276,23 @@ class Server:
         await executor.close()
         dispatcher.close()
         serving.result()
+
+    async def _bound(self, listener: Listener, tls: ssl.SSLContext | None) -> socket.socket:
+        """The HTTP socket; the gateway listens too. Raises LenswayError when one of the addresses is in use."""
+        settings = self._settings
+        http = bound(settings.http_host, settings.http_port, "--http")
+        try:
+            gateway = bound(settings.gateway_host, settings.gateway_port, "--gateway")
+        except LenswayError:
+            http.close()
+            raise
+        try:
+            await listener.start(gateway, tls=tls)
+        except OSError as error:
+            gateway.close()
+            http.close()
+            raise port_error(settings.gateway_host, settings.gateway_port, "--gateway", error) from None
+        return http
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()

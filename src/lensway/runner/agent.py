@@ -149,18 +149,7 @@ class Agent:
             sources=self.sources,
             policy=policy,
             keys=self._keys,
-            hello=Hello(
-                runner=runner,
-                instance=instance,
-                versions=VERSIONS_SPOKEN,
-                software=f"lensway {lensway.__version__} python {platform.python_version()}",
-                public_key=self._keys.public_bytes,
-                bridges=dict(library.installed()),
-                capacity=capacity,
-                features=FEATURES,
-                hostname=(hostname if hostname is not None else socket.gethostname())[:255],
-                started_at=clock.wall().isoformat(timespec="seconds"),
-            ),
+            hello=_hello(runner, instance, self._keys, library, capacity, hostname, clock),
             clock=clock,
             observer=self,
             loop_lag=lambda: self._watch.lag_seconds,
@@ -414,6 +403,29 @@ class Agent:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("background work failed", task=task.get_name(), error=type(error).__name__, exc_info=error)
+
+
+def _hello(
+    runner: str,
+    instance: InstanceId,
+    keys: InstanceKeys,
+    library: Library,
+    capacity: int,
+    hostname: str | None,
+    clock: Clock,
+) -> Hello:
+    return Hello(
+        runner=runner,
+        instance=instance,
+        versions=VERSIONS_SPOKEN,
+        software=f"lensway {lensway.__version__} python {platform.python_version()}",
+        public_key=keys.public_bytes,
+        bridges=dict(library.installed()),
+        capacity=capacity,
+        features=FEATURES,
+        hostname=(hostname if hostname is not None else socket.gethostname())[:255],
+        started_at=clock.wall().isoformat(timespec="seconds"),
+    )
 
 
 class _Nowhere:
