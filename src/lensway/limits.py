@@ -283,6 +283,14 @@ RECONNECT_REFUSED_SECONDS: Final = 0.5
 """Longest wait after a dial that nobody listened to; far below `REVIVAL_SECONDS_MAX`, for which queries wait after a restart."""
 RECONNECT_REFUSALS_MAX: Final = 120
 """Then (after a minute) waits grow as after any failure."""
+RECONNECT_TOLD_SECONDS_MAX: Final = 60.0
+"""Longest wait that a peer may ask a runner for; a proxy's or a broken gateway's `Retry-After` must not keep it away for ever."""
+REFUSED_AGAIN_SECONDS: Final = 30.0
+"""A runner that the gateway refuses and that has its token in a file dials again after so long, or when the file changes."""
+TOKEN_LOOK_SECONDS: Final = 1.0
+"""How often a refused runner reads its token file."""
+GATEWAY_ADDRESSES_MAX: Final = 8
+"""Addresses of the gateway's name that one dial tries, each for half the handshake's time."""
 RUNNER_STALL_GRACE_SECONDS: Final = 0.1
 """What waited in the socket during a stall has been read by then."""
 RUNNER_WATCH_SECONDS: Final = 0.1
@@ -302,6 +310,18 @@ COME_BACK_MS: Final = 1_000
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 RESOLVE_SECONDS: Final = 2.0
 """A name that cannot be looked up by then is as good as unreachable: another runner may reach the database meanwhile."""
+LOOKUP_FAILED_SECONDS: Final = 0.5
+"""A name that could not be looked up fails at once for so long: many askers at once are one question."""
+LOOKUPS_PER_NAME_MAX: Final = 2
+"""Look-ups of one name under way, the second one when the first is late: its question or answer may have been lost."""
+LOOKUPS_LATE_MAX: Final = 64
+"""Look-ups under way, each a thread, up to which a name that was not answered in time last gets another one."""
+LOOKUPS_UNKNOWN_MAX: Final = 256
+"""The same for names never looked up."""
+LOOKUPS_MAX: Final = 512
+"""The same for names that were answered in time last; some 50 MiB, and only when hundreds of zones die at once."""
+LOOKUPS_REMEMBERED_MAX: Final = 4_096
+"""Names remembered as prompt, and as failed."""
 PULSE_AFTER_SECONDS: Final = 0.75
 """Who has waited for a database so long makes us ask whether it is there at all."""
 PULSE_SECONDS: Final = 1.25
@@ -318,6 +338,11 @@ SOCKET_UNANSWERED_SECONDS: Final = 2.5
 CONNECTIONS_PER_SOURCE_MAX: Final = 16
 EXPORT_CONNECTIONS_PER_SOURCE_MAX: Final = 4
 """A cap of their own, so that stalled exports never starve queries. JSON pages that are streamed count as exports."""
+CONNECTIONS_PER_SERVER_MAX: Final = 40
+"""Connections of one process to one database server, for pages and cursors of all its sources: two processes leave other clients
+some of the 100 that PostgreSQL allows by default."""
+PROBE_LOGIN_SECONDS: Final = 0.1
+"""Between two probes of one server that log in; sources with an idle connection are probed over it."""
 CERTIFICATES_BYTES_MAX: Final = MIB
 """A file of root certificates; the bundles of operating systems have a quarter of it."""
 CONNECTION_IDLE_SECONDS: Final = 300.0
@@ -429,6 +454,8 @@ assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX <= FETCH_BYTES_MAX
 assert QUEUE_WAIT_STANDING_SECONDS < QUEUE_WAIT_SECONDS_MAX
 assert 2 * RECONNECT_REFUSED_SECONDS < REVIVAL_SECONDS_MAX
 assert PROBE_SECONDS + PULSE_AFTER_SECONDS + PULSE_SECONDS + 2 * PULSE_LOOK_SECONDS < CONNECT_TIMEOUT_SECONDS
+assert 2 * LOOKUPS_LATE_MAX <= LOOKUPS_UNKNOWN_MAX <= LOOKUPS_MAX // 2
+assert CONNECTIONS_PER_SOURCE_MAX + EXPORT_CONNECTIONS_PER_SOURCE_MAX <= CONNECTIONS_PER_SERVER_MAX
 assert CONNECTIONS_PER_SOURCE_MAX <= JOBS_PER_PAIR_MAX <= JOBS_PER_SESSION_DEFAULT
 assert PAGE_BYTES_MAX < CLIENT_ANSWER_BYTES_MAX
 assert CLIENT_TIMEOUT_SECONDS * 1000 > QUERY_TIMEOUT_MS_DEFAULT

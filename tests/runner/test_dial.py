@@ -119,7 +119,18 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_with_the_variable_that
                 await dialer(port, ["127.0.0.1"], scheme="wss")()
             assert (caught.value.cause, caught.value.is_final) == ("certificate", False)
             assert "LENSWAY_CA_FILE" in caught.value.hint
-            transport = await dialer(port, ["127.0.0.1"], scheme="wss", LENSWAY_CA_FILE=str(tmp_path / "server.crt"))()
-            await transport.close()
+            authority = tmp_path / "ca.crt"
+            (tmp_path / "other").mkdir()
+            write_certificate(tmp_path / "other")
+            authority.write_bytes((tmp_path / "other" / "server.crt").read_bytes())
+            dial = dialer(port, *[["127.0.0.1"]] * 3, scheme="wss", LENSWAY_CA_FILE=str(authority))
+            with pytest.raises(DialError):
+                await dial()
+            # The file is read again, and while it is being written the last good one stays in use.
+            authority.write_bytes((tmp_path / "server.crt").read_bytes())
+            for _ in range(2):
+                transport = await dial()
+                await transport.close()
+                authority.write_text("half a certif")
 
     asyncio.run(run())

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from lensway import limits
+from lensway.protocol.frames import AssignedSource
 from lensway.runner.probes import Probes
 from lensway.runner.sources import READY, UNREACHABLE, ServedSource
 
 
 def source(number: int, state: str = READY) -> ServedSource:
-    return ServedSource(id=f"src_{number}", name=f"s{number}", bridge="postgres", key=number, config={}, state=state)
+    assigned = AssignedSource(source=f"src_{number}", name=f"s{number}", bridge="postgres", config_version=0)
+    return ServedSource(
+        id=assigned.source,
+        name=assigned.name,
+        bridge="postgres",
+        key=number,
+        config={},
+        state=state,
+        assigned=assigned,
+        managed={},
+        local={},
+    )
 
 
 def test_sources_of_which_queries_tell_are_not_looked_at() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pathlib
 
 import pytest
 
@@ -59,3 +60,34 @@ def test_what_cannot_be_served_says_why(source: AssignedSource, reason: RefuseRe
     served = sources(LENSWAY_SOURCE_MAIN_HOST="x")
     asyncio.run(served.apply([source], opener))
     assert served.get(source.source).refusal is reason
+
+
+def test_files_are_read_again_when_a_login_fails_and_at_once_when_they_name_another_place(
+    opener: Opener, tmp_path: pathlib.Path
+) -> None:
+    url, password = tmp_path / "url", tmp_path / "password"
+    url.write_text("postgresql://u:one@h/d")
+    password.write_text("one")
+    served = sources(LENSWAY_SOURCE_MAIN_URL_FILE=str(url), LENSWAY_SOURCE_SIDE_PASSWORD_FILE=str(password))
+    asyncio.run(served.apply([assigned("main"), assigned("side")], opener))
+    main, side = served.get("src_main"), served.get("src_side")
+    url.write_text("postgresql://u:two@h/d")
+    password.write_text("two")
+    assert served.refresh(has_failed=False) == [], "what works is left as it is"
+    assert set(served.refresh(has_failed=True)) == {main.key, side.key}
+    assert served.get("src_main").config["url"] == "postgresql://u:two@h/d"
+    assert served.get("src_side").config["password"] == "two"
+    # Another login or place, half written, empty, gone.
+    url.write_text("postgresql://v:two@h/d")
+    assert served.refresh(has_failed=False)
+    assert served.get("src_main").config["url"] == "postgresql://v:two@h/d"
+    for change in (lambda: url.write_text(""), url.unlink):
+        change()
+        assert served.refresh(has_failed=True) == []
+        assert served.get("src_main").config["url"] == "postgresql://v:two@h/d"
+    assert {state.source for state in served.take_changes()} == {"src_main", "src_side"}
+    # A source that is not reachable takes what there is.
+    password.write_text("three")
+    served.note("src_side", UNREACHABLE, "login password")
+    assert served.refresh(has_failed=False)
+    assert served.get("src_side").state == READY

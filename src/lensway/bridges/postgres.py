@@ -197,8 +197,36 @@ class PostgresSource:
         return report
 
     async def probe(self, *, deadline: float) -> None:
-        """One round trip on a connection of the pool. Raises LenswayError SOURCE_UNREACHABLE."""
-        await self._inspect(_ping, deadline)
+        """One round trip: on an idle connection of the pool, which grows old all the same, or on one that is closed again.
+
+        Raises:
+            LenswayError: SOURCE_UNREACHABLE.
+        """
+        pool = self._queries
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                if (connection := pool.take_idle()) is not None:
+                    since = connection.idle_since
+                    try:
+                        await _ping(connection.driver)
+                    except BaseException as error:
+                        await pool.discard(connection)
+                        if not isinstance(error, errors.DRIVER_ERRORS) or isinstance(error, TimeoutError):
+                            raise
+                        # A connection that is broken says nothing of the server.
+                    else:
+                        pool.untouched(connection, since)
+                        return
+                await pool.server.pace()
+                connection = await pool.acquire()
+                try:
+                    await _ping(connection.driver)
+                finally:
+                    await pool.discard(connection)
+        except TimeoutError:
+            raise timed_out() from None
+        except errors.DRIVER_ERRORS as error:
+            raise errors.of_query(error) from None
 
     async def tables(self, *, deadline: float) -> Sequence[TableSummary]:
         """Every table and view that this login can read."""

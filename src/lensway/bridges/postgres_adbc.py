@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import ssl
 import tempfile
 import threading
 import time
@@ -18,7 +17,8 @@ import pyarrow as pa
 from adbc_driver_manager import _reader
 
 from lensway import limits
-from lensway.bridges.postgres_settings import CERTIFICATE_START, PostgresSettings
+from lensway.bridges.postgres_settings import PostgresSettings
+from lensway.errors import LenswayError
 
 _BATCH_SIZE: Final = "adbc.postgresql.batch_size_hint_bytes"
 _NOWHERE: Final = "/nonexistent/lensway"
@@ -231,15 +231,24 @@ def _forget_variables() -> None:
 
 @contextlib.contextmanager
 def _trusted(settings: PostgresSettings) -> Iterator[str]:
-    """A file with the roots to check the server's certificate with; one that does not exist where nothing is checked."""
-    if settings.sslmode not in ("verify-ca", "verify-full"):
+    """A file with the roots to check the server's certificate with; one that does not exist where nothing is checked.
+
+    The very ones that pages are checked with, and in memory where the system has such files: no disk must be writable.
+    """
+    try:
+        roots = settings.roots()
+    except LenswayError:
+        # The other driver fails for the same reason, and says it.
+        raise SessionError(None) from None
+    if roots is None:
         yield _NOWHERE
-    elif settings.sslrootcert is None:
-        yield ssl.get_default_verify_paths().cafile or _NOWHERE
-    elif settings.sslrootcert.lstrip().startswith(CERTIFICATE_START):
+    elif hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("lensway-roots"), "w+b") as file:
+            file.write(roots.encode("ascii", "ignore"))
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
         with tempfile.TemporaryDirectory(prefix="lensway-") as directory:
             path = pathlib.Path(directory, "roots.pem")
-            path.write_text(settings.sslrootcert)
+            path.write_text(roots)
             yield str(path)
-    else:
-        yield settings.sslrootcert

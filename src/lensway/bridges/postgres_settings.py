@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import os
+import pathlib
+import re
 import ssl
 import stat
 import urllib.parse
@@ -42,7 +45,9 @@ _OTHER_OPTIONS: Final = frozenset(
     }
 )
 _PORT: Final = 5432
-CERTIFICATE_START: Final = "-----BEGIN CERTIFICATE-----"
+_CERTIFICATE_START: Final = "-----BEGIN CERTIFICATE-----"
+_HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+"""OpenSSL looks for nothing else in a directory of certificates."""
 
 
 class _NamedContext(ssl.SSLContext):
@@ -86,19 +91,56 @@ class PostgresSettings:
         context.host = self.host
         if self.sslmode in ("verify-ca", "verify-full"):
             context.check_hostname = self.sslmode == "verify-full"
-            try:
-                if self.sslrootcert is None:
-                    context.load_default_certs()
-                elif self.sslrootcert.lstrip().startswith(CERTIFICATE_START):
-                    context.load_verify_locations(cadata=self.sslrootcert)
-                else:
-                    context.load_verify_locations(cadata=_certificates_of(self.sslrootcert))
-            except (ssl.SSLError, OSError, ValueError):
-                raise invalid_setting("sslrootcert", "holds no certificates") from None
+            if self.sslrootcert is None:
+                context.load_default_certs()
+            else:
+                self._own_roots(context)
         else:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
+
+    def roots(self) -> str | None:
+        """The certificates that `tls` checks with, as text, for a driver that takes nothing else; None where nothing is checked.
+
+        Raises:
+            LenswayError: for a root that holds no certificate.
+        """
+        if self.sslmode not in ("verify-ca", "verify-full"):
+            return None
+        if self.sslrootcert is None:
+            return _default_roots()
+        return self._own_roots(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+    def _own_roots(self, context: ssl.SSLContext) -> str:
+        assert self.sslrootcert is not None
+        try:
+            is_inline = self.sslrootcert.lstrip().startswith(_CERTIFICATE_START)
+            text = self.sslrootcert if is_inline else _certificates_of(self.sslrootcert)
+            context.load_verify_locations(cadata=text)
+        except (ssl.SSLError, OSError, ValueError):
+            raise invalid_setting("sslrootcert", "holds no certificates") from None
+        return text
+
+
+def _default_roots() -> str:
+    """What OpenSSL trusts by default on this machine: its bundle, and the hashed files of its directories."""
+    paths = ssl.get_default_verify_paths()
+    directories = os.environ.get(paths.openssl_capath_env, paths.openssl_capath).split(os.pathsep)
+    files = [os.environ.get(paths.openssl_cafile_env, paths.openssl_cafile)]
+    for directory in map(pathlib.Path, directories):
+        with contextlib.suppress(OSError):
+            files += sorted(str(each) for each in directory.iterdir() if _HASHED_NAME.fullmatch(each.name))
+    texts: list[str] = []
+    for file in files:
+        # A file that cannot be read, or holds no certificate, is passed over, as OpenSSL does.
+        with contextlib.suppress(ssl.SSLError, OSError, ValueError):
+            text = _certificates_of(file)
+            if any(text.strip() in known for known in texts):
+                continue  # the directory often holds the bundle's certificates one by one
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+            texts.append(text)
+    return "\n".join(texts)
 
 
 def _certificates_of(path: str) -> str:

@@ -17,6 +17,7 @@ from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.postgres_pool import Pool, PooledConnection, connect, connect_driver
 from lensway.bridges.postgres_pulse import Pulse
 from lensway.bridges.postgres_relations import Relations
+from lensway.bridges.postgres_servers import server_of
 from lensway.bridges.postgres_settings import PostgresSettings
 from lensway.errors import LenswayError
 
@@ -40,6 +41,8 @@ class WatchedPool(Pool[PooledConnection]):
         self.relations = relations or Relations()
         self._age_seconds_max = age_seconds_max
         self._is_shared = False
+        self.server = server_of(settings.host, settings.port)
+        self.server.join(self)
         self._pulse = Pulse(settings.port, functools.partial(lost_backends, settings), self._drop_silent)
 
     def take_idle(self) -> PooledConnection | None:
@@ -92,12 +95,28 @@ class WatchedPool(Pool[PooledConnection]):
         await super().close()
 
     async def _connect_watched(self, settings: PostgresSettings, policy: AddressPolicy) -> PooledConnection:
-        return await connect(settings, policy, self._pulse, is_shared=self._is_shared)
+        async with self.server.place():
+            connection = await connect(settings, policy, self._pulse, is_shared=self._is_shared)
+            self.server.opened(connection.driver)
+        return connection
 
     def found_pooler(self) -> None:
         """A pooler gives transactions different server connections: read in transactions from now on."""
         self._is_shared = True
         self.drop_idle()
+
+    def idle_since(self) -> float | None:
+        """Since when the longest idle connection is idle; None without one."""
+        return self._idle[0].idle_since if self._idle else None
+
+    def drop_oldest(self) -> None:
+        """Close that connection: another source of the server needs its place."""
+        self._drop(self._idle.popleft())
+
+    def untouched(self, connection: PooledConnection, idle_since: float) -> None:
+        """As `release`, and it counts as idle since this moment: a probe keeps no connection alive."""
+        self.release(connection)
+        connection.idle_since = idle_since
 
     def _drop_silent(self, address: str) -> None:
         """The server is silent: its idle connections are worth nothing, and it may be another one when it speaks again."""

@@ -24,6 +24,7 @@ from lensway.bridges.contract import (
     RowSink,
     Stage,
     StageResult,
+    TableDescription,
 )
 from lensway.errors import ErrorCode, LenswayError
 from lensway.observe.trace import StatementWatch
@@ -202,14 +203,31 @@ async def _perform(source: OpenSource, kind: str, payload: bytes, execution: Exe
         case "test":
             return await _document(await _tested(source, _probes(payload), execution), sink)
         case "tables":
-            return await _document(await source.tables(deadline=deadline), sink)
+            found = await source.tables(deadline=deadline)
+            allows = execution.allows_table
+            return await _document([each for each in found if allows is None or allows(each.name)], sink)
         case "table":
-            return await _document(await source.table(_name(payload), deadline=deadline), sink)
+            return await _document(await _described(source, _name(payload), execution), sink)
         case "probe":
             await source.probe(deadline=deadline)
             return await _document(True, sink)
         case _:
             raise LenswayError(ErrorCode.INVALID_REQUEST, "unknown kind of job")
+
+
+async def _described(source: OpenSource, name: str, execution: Execution) -> TableDescription:
+    """One table. One that the policy forbids is refused before the database is asked, so that nobody learns whether it exists."""
+    allows = execution.allows_table
+    names = (name,) if "." in name else (name, f"public.{name}")
+    if allows is None or any(map(allows, names)):
+        found = await source.table(name, deadline=execution.deadline)
+        if allows is None or allows(found.name):
+            return found
+    raise LenswayError(
+        ErrorCode.REFUSED_BY_RUNNER,
+        f"The local policy of the runner does not allow the table '{name[:120]}'",
+        hint="The owner of the runner's network decides which tables its policy file names.",
+    )
 
 
 async def _tested(source: OpenSource, probes: Sequence[Plan], execution: Execution) -> ConnectionReport:

@@ -7,7 +7,7 @@ import sys
 from cyclopts import App, Parameter
 
 from lensway.cli import report
-from lensway.compose.environment import leave
+from lensway.compose.environment import leave, open_streams
 
 app = App(
     name="lensway",
@@ -45,6 +45,7 @@ app.register_install_completion_command(add_to_startup=False)
 
 def main() -> None:
     """Run the program and exit: 0 ok, 1 failure, 2 usage or configuration."""
+    open_streams()
     code = 0
     try:
         with report.exit_on_failure():

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lensway.errors import CODES, ErrorCode, LenswayError
+from lensway.observe.lines import Lines
 
 USAGE_EXIT = 2
 FAILURE_EXIT = 1
@@ -53,8 +54,20 @@ def write_line(text: str) -> None:
 
 
 def write_note(text: str) -> None:
-    """One line on standard error: for people, never part of the output."""
-    sys.stderr.write(text + "\n")
+    """One line on standard error: for people, never part of the output. It never fails."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text + "\n")
+
+
+def announcer() -> Callable[[str], None]:
+    """What a server or runner says of itself, as lines on standard output; a stream that cannot be written harms nothing."""
+    lines = Lines(sys.stdout)
+
+    def announce(line: str) -> None:
+        # Names in it come from others: shown literally, so that they forge no line and drive no terminal.
+        lines.write(text_of(line) + "\n")
+
+    return announce
 
 
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str, whole: int = 1) -> None:

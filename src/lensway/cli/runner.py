@@ -41,7 +41,7 @@ def start(
     settings = read_settings(environment, insecure=insecure)
     scrub_environment()
     share_arenas()
-    main = run_runner(settings, environment, _announce, drain_seconds=drain_seconds)
+    main = run_runner(settings, environment, report.announcer(), drain_seconds=drain_seconds)
     try:
         import uvloop  # noqa: PLC0415
     except ImportError:
@@ -157,9 +157,3 @@ def test_source(name: str, *, json: bool = False) -> None:
 
 def _settings() -> RunnerSettings:
     return read_settings(os.environ, insecure=True)
-
-
-def _announce(line: str) -> None:
-    # Names in it come from the gateway: shown literally, so that they forge no line and drive no terminal.
-    sys.stdout.write(report.text_of(line) + "\n")
-    sys.stdout.flush()

@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import os
 import pathlib
-import sys
 from collections.abc import Coroutine
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from cyclopts import Parameter
 
 from lensway import limits
 from lensway.auth.tokens import check_admin_key
+from lensway.cli import report
 from lensway.errors import ErrorCode, LenswayError
 
 
@@ -95,7 +95,7 @@ def serve(
     scrub_environment()
     open_files()
     share_arenas()
-    server = Server(settings, _announce)
+    server = Server(settings, report.announcer())
     try:
         _run(server.run())
     except LenswayError as error:
@@ -111,11 +111,6 @@ def _run(main: Coroutine[None, None, None]) -> None:
         asyncio.run(main)
     else:
         uvloop.run(main)
-
-
-def _announce(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def _address(text: str, option: str) -> tuple[str, int]:

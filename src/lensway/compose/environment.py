@@ -17,6 +17,22 @@ except ImportError:  # Windows has no such limit
     resource = None  # type: ignore[assignment]
 
 
+def open_streams() -> None:
+    """Open the null device for each standard stream that is closed. Before anything else is opened.
+
+    A socket would get the descriptor of the missing stream otherwise: what is printed would go to a peer, and the event loop's
+    library aborts when it closes such a descriptor.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free descriptor is this one: those below it are open by now.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+
+
 def scrub_environment() -> None:
     """Take away what would configure a driver behind our back (PGPASSWORD, PGSSLMODE, PGSERVICE and the like)."""
     for name in [name for name in os.environ if name.startswith("PG") or name == "SSLKEYLOGFILE"]:
@@ -60,6 +76,7 @@ def calm_collector() -> None:
 def leave(code: int) -> None:
     """The program is over: end the process, even if a thread still waits for a database that does not answer."""
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
         os._exit(code)

@@ -29,11 +29,18 @@ class HttpServer(uvicorn.Server):
 
 
 def bound(host: str, port: int, option: str) -> socket.socket:
-    """A socket at this address. Raises LenswayError INVALID_REQUEST naming the option when it cannot be."""
+    """A socket at this address; ``::`` takes IPv4 too. Raises LenswayError INVALID_REQUEST naming the option otherwise."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        # A system without IPv6.
+        raise port_error(host, port, option, error) from None
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        if family is socket.AF_INET6:
+            # Whatever the system's default is: every listener of this process behaves alike.
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         found.bind((host, port))
     except OSError as error:
         found.close()

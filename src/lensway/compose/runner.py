@@ -13,6 +13,7 @@ from lensway.clock import SystemClock
 from lensway.compose.environment import calm_collector
 from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
+from lensway.errors import LenswayError
 from lensway.ids import new_instance_id
 from lensway.observe.trace import Tracer
 from lensway.runner.agent import Agent
@@ -46,6 +47,7 @@ def build_agent(
         announce=announce,
         drain_seconds=drain_seconds,
         tracer=tracer,
+        token_mark=settings.token_mark,
     )
 
 
@@ -65,8 +67,8 @@ async def run_runner(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
             signal.signal(number, lambda *_: os._exit(1))
-        announce("draining: finishing what runs")
         agent.stop()
+        announce("draining: finishing what runs")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
@@ -76,6 +78,9 @@ async def run_runner(
     except OSError as error:
         # A full or read-only disk must not keep anybody from serving.
         announce(f"`lensway runner status` will not answer: {os.strerror(error.errno or 0)}")
+    except LenswayError as error:
+        # A directory that others may enter, such as a volume of a container platform: anybody could pose as this runner there.
+        announce(f"`lensway runner status` will not answer: {error}. {error.failure.hint}")
     calm_collector()
     try:
         await agent.run()

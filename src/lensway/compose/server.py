@@ -8,6 +8,7 @@ import datetime
 import os
 import pathlib
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final
@@ -24,7 +25,7 @@ from lensway.auth.secret import Secret
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.work import ExecutionLibrary
 from lensway.catalog.snapshot import Snapshot
-from lensway.clock import SystemClock
+from lensway.clock import Clock, SystemClock
 from lensway.compose.environment import calm_collector
 from lensway.compose.http_connection import Connection
 from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error
@@ -56,6 +57,9 @@ from lensway.store.bootstrap import DataDirectory, first_admin_key
 from lensway.store.sqlite import SqliteStore
 
 _log = structlog.get_logger("lensway.server")
+
+_GENERATION_BITS: Final = 32
+"""Sessions of one start of the server; with two million starts their ids stay below 2**53."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +122,7 @@ class Server:
         self._announce = announce
         self._stopping = asyncio.Event()
         self._tracer: Tracer | None = None
+        self._first_session = 1
 
     def stop(self) -> None:
         """Finish what runs, then end. Asked a second time, end at once: the store survives that at any moment."""
@@ -144,6 +149,7 @@ class Server:
             raise
         try:
             minted = await first_admin_key(store, settings.admin_key, clock)
+            self._first_session = directory.next_generation() << _GENERATION_BITS
             await self._serve(store, master, clock, tls, minted)
         finally:
             if tracer is not None:
@@ -159,18 +165,18 @@ class Server:
         library = ExecutionLibrary(settings.policy())
         executor = InlineExecutor(store, library, tracer=self._tracer)
         statuses = Statuses(store, hub, clock)
-        # Session ids grow over restarts too: an epoch of before is never valid again.
+        # Session ids grow over restarts too, whatever the wall clock says: an epoch of before is never valid again.
         dispatcher = Dispatcher(
             SnapshotRoutes(store),
             executor,
             clock,
             on_status=statuses.changed,
             on_record=_recorder(metrics, ring),
-            first_session=int(clock.wall().timestamp() * 1000),
+            first_session=self._first_session,
         )
         statuses.look_at(dispatcher.fleet)
         executor.connect(dispatcher.handle)
-        await _recall_sightings(store, dispatcher, clock)
+        await recall_sightings(store, dispatcher, clock)
         listener = Listener(
             store,
             dispatcher,
@@ -247,12 +253,7 @@ class Server:
                 h11_max_incomplete_event_size=64 * limits.KIB,
             )
         )
-        sockets = [bound(settings.http_host, settings.http_port, "--http")]
-        try:
-            await listener.start(settings.gateway_host, settings.gateway_port, tls=tls)
-        except OSError as error:
-            sockets[0].close()
-            raise port_error(settings.gateway_host, settings.gateway_port, "--gateway", error) from None
+        sockets = [await self._bound(listener, tls)]
         serving = asyncio.create_task(http.serve(sockets=sockets), name="http")
         self._install_signals()
         stopping = asyncio.create_task(self._stopping.wait(), name="wait for the end")
@@ -275,6 +276,23 @@ class Server:
         await executor.close()
         dispatcher.close()
         serving.result()
+
+    async def _bound(self, listener: Listener, tls: ssl.SSLContext | None) -> socket.socket:
+        """The HTTP socket; the gateway listens too. Raises LenswayError when one of the addresses is in use."""
+        settings = self._settings
+        http = bound(settings.http_host, settings.http_port, "--http")
+        try:
+            gateway = bound(settings.gateway_host, settings.gateway_port, "--gateway")
+        except LenswayError:
+            http.close()
+            raise
+        try:
+            await listener.start(gateway, tls=tls)
+        except OSError as error:
+            gateway.close()
+            http.close()
+            raise port_error(settings.gateway_host, settings.gateway_port, "--gateway", error) from None
+        return http
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -318,9 +336,15 @@ def _use_cases(desk: Desk, library: ExecutionLibrary) -> UseCases:
     )
 
 
-async def _recall_sightings(store: SqliteStore, dispatcher: Dispatcher, clock: SystemClock) -> None:
+async def recall_sightings(store: SqliteStore, dispatcher: Dispatcher, clock: Clock) -> None:
+    """Tell the fleet when each runner was seen last, for people to read.
+
+    The stored moment is wall time, and the clock may have been set since. It decides nothing: no runner counts as lost just now,
+    or in the future. Queries wait for runners after a restart because of the restart.
+    """
     for runner, (at, cause) in (await store.sightings()).items():
         ago = (clock.wall() - datetime.datetime.fromisoformat(at)).total_seconds()
+        ago = max(ago, limits.LAST_SESSION_GRACE_SECONDS)
         # One that was connected when this server ended has no loss on record; its end is that of the server.
         dispatcher.fleet.recall(runner, clock.monotonic() - ago, "server_stopped" if cause == "connected" else cause)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from websockets.asyncio.connection import Connection
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.protocol import State
 
 from lensway.limits import DATA_FRAME_BYTES_MAX, LINK_UNANSWERED_SECONDS
@@ -48,6 +48,9 @@ class WebSocketTransport:
                 await connection.drain()
         except ConnectionClosed as error:
             raise TransportClosedError(_cause(error)) from None
+        except (OSError, RuntimeError, WebSocketException):
+            # The socket went away beneath the library; uvloop says so by a RuntimeError.
+            raise TransportClosedError("reset") from None
 
     @property
     def is_ready(self) -> bool:
@@ -68,6 +71,8 @@ class WebSocketTransport:
             message = await self._connection.recv(decode=False)
         except ConnectionClosed as error:
             raise TransportClosedError(_cause(error)) from None
+        except (OSError, RuntimeError, WebSocketException):
+            raise TransportClosedError("reset") from None
         return message
 
     async def prove(self, arrived: Callable[[], None]) -> None:
@@ -76,11 +81,13 @@ class WebSocketTransport:
             pong = asyncio.ensure_future(await self._connection.ping())
         except ConnectionClosed as error:
             raise TransportClosedError(_cause(error)) from None
+        except (OSError, RuntimeError, WebSocketException):
+            raise TransportClosedError("reset") from None
         pong.add_done_callback(lambda done: None if done.cancelled() or done.exception() else arrived())
 
     async def close(self) -> None:
         """Close with the usual handshake; the library bounds it by its close timeout."""
-        with contextlib.suppress(ConnectionClosed, OSError):
+        with contextlib.suppress(OSError, RuntimeError, WebSocketException):
             await self._connection.close()
 
     def abort(self) -> None:

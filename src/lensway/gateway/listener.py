@@ -1,13 +1,14 @@
 """The address that runners dial: who may upgrade, and one `Link` for each that does.
 
 Everything that can be refused is refused before the upgrade, with an HTTP status that tells the runner whether dialling again
-can help: 401 and 403 are final, 429 and 503 are not.
+can help: 401 and 403 are final, 429 and 503 are not. `REFUSAL_HEADER` marks the answer as the gateway's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import http
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
@@ -32,7 +33,7 @@ from lensway.gateway.pacing import PacedConnection
 from lensway.gateway.sets import AssignmentSets
 from lensway.protocol.frames import CloseReason
 from lensway.protocol.transport import Transport
-from lensway.protocol.version import SUBPROTOCOL
+from lensway.protocol.version import REFUSAL_HEADER, SUBPROTOCOL
 
 _log = structlog.get_logger("lensway.gateway")
 
@@ -109,12 +110,11 @@ class Listener:
         """Connections that are served now."""
         return len(self._links)
 
-    async def start(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> Sequence[tuple[str, int]]:
-        """Listen; the addresses that are bound. Raises OSError when the port is in use."""
+    async def start(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
+        """Listen on this socket, which is bound. Raises OSError when the address is in use after all."""
         self._server = await serve(
             self._serve,
-            host,
-            port,
+            sock=sock,
             process_request=self._check_upgrade,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
@@ -127,7 +127,6 @@ class Listener:
             create_connection=self._pending.connection,  # type: ignore[arg-type]  # a maker will do
             ssl=tls,
         )
-        return [sock.getsockname()[:2] for sock in self._server.sockets]
 
     async def drain(self, after_ms: int) -> None:
         """Tell every runner that this node goes away."""
@@ -155,6 +154,7 @@ class Listener:
             status = _STATUS.get(error.code, http.HTTPStatus.BAD_REQUEST)
             _log.info("upgrade refused", address=address, code=error.code.value, reason=str(error))
             response = connection.respond(status, f"{error.code.value}: {error}\n")
+            response.headers[REFUSAL_HEADER] = error.code.value
             if error.failure.retry_after_seconds:
                 response.headers["Retry-After"] = str(int(error.failure.retry_after_seconds) + 1)
             return response

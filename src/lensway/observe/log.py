@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import structlog
 
+from lensway.observe.lines import Lines
+
 _TOKEN: Final = re.compile(r"\b(ak|sk|pk|rk)_[A-Za-z0-9_-]{16,}")
 _URL_LOGIN: Final = re.compile(r"://[^/@\s]+@")
 _TEXT_CHARACTERS_MAX: Final = 200
@@ -26,7 +28,8 @@ _SECRET_KEYS: Final = frozenset({"token", "password", "authorization", "config",
 def configure(*, level: str = "info") -> None:
     """Send the log to standard error; once per process."""
     renderer: Any
-    if sys.stderr.isatty():
+    lines = Lines(sys.stderr)
+    if lines.isatty():
         renderer = structlog.dev.ConsoleRenderer()
     else:
         renderer = structlog.processors.JSONRenderer()
@@ -39,7 +42,7 @@ def configure(*, level: str = "info") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=lines),  # type: ignore[arg-type]  # a text file as far as it is used
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_Libraries()], force=True)

@@ -13,6 +13,8 @@ from lensway.protocol.errors import ProtocolError
 from lensway.protocol.frames import CloseReason
 
 SUBPROTOCOL: Final = "lensway.runner.v1"
+REFUSAL_HEADER: Final = "Lensway-Refusal"
+"""On the gateway's own answers before the upgrade: the error code. A 401 or 403 without it comes from something in between."""
 VERSIONS_SPOKEN: Final = (1,)
 FEATURES: Final[tuple[str, ...]] = ()
 """Names of optional behaviour that this release knows; used only when both peers name it."""

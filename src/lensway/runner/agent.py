@@ -34,9 +34,10 @@ from lensway.runner.sources import READY, UNREACHABLE, AssignedSources, ServedSo
 
 _log = structlog.get_logger("lensway.runner")
 
-_REVOKED_RETRY_SECONDS: Final = 60.0
 _NAMES_ANNOUNCED_MAX: Final = 100
 """Sources named in one announcement; the others are counted."""
+REFUSED: Final = "refused"
+"""The state of a runner that the gateway refuses, and that waits for another token."""
 
 
 class LoopWatch:
@@ -75,6 +76,33 @@ class LoopWatch:
         self.start()
 
 
+class DialFailures:
+    """The log of dials that failed: one line for each change of cause, with the number of repetitions of the one before."""
+
+    def __init__(self) -> None:
+        self._cause = ""
+        self._count = 0
+
+    def failed(self, cause: str, hint: str) -> bool:
+        """One more; True when its cause is a new one."""
+        if cause == self._cause:
+            self._count += 1
+            return False
+        self._say_repetitions()
+        _log.warning("cannot connect", cause=cause, hint=hint)
+        self._cause, self._count = cause, 1
+        return True
+
+    def over(self) -> None:
+        """The gateway welcomed this runner."""
+        self._say_repetitions()
+        self._cause, self._count = "", 0
+
+    def _say_repetitions(self) -> None:
+        if self._cause and self._count > 1:
+            _log.warning("could not connect", cause=self._cause, dials=self._count)
+
+
 class Agent:
     """One instance of a runner. Implements `lensway.runner.session.Observer`."""
 
@@ -95,6 +123,7 @@ class Agent:
         drain_seconds: float = limits.DRAIN_SECONDS,
         watch_seconds: float = limits.RUNNER_WATCH_SECONDS,
         tracer: Tracer | None = None,
+        token_mark: Callable[[], Hashable | None] = lambda: None,
     ) -> None:
         self.sources = AssignedSources(library, local, policy)
         self.state = "connecting"
@@ -109,6 +138,8 @@ class Agent:
         self._announce = announce
         self._drain_seconds = drain_seconds
         self._backoff = Backoff(chance)
+        self._failures = DialFailures()
+        self._token_mark = token_mark
         self._watch = LoopWatch(clock, watch_seconds)
         self._stopping = asyncio.Event()
         self._session: Session | None = None
@@ -120,18 +151,7 @@ class Agent:
             sources=self.sources,
             policy=policy,
             keys=self._keys,
-            hello=Hello(
-                runner=runner,
-                instance=instance,
-                versions=VERSIONS_SPOKEN,
-                software=f"lensway {lensway.__version__} python {platform.python_version()}",
-                public_key=self._keys.public_bytes,
-                bridges=dict(library.installed()),
-                capacity=capacity,
-                features=FEATURES,
-                hostname=(hostname if hostname is not None else socket.gethostname())[:255],
-                started_at=clock.wall().isoformat(timespec="seconds"),
-            ),
+            hello=_hello(runner, instance, self._keys, library, capacity, hostname, clock),
             clock=clock,
             observer=self,
             loop_lag=lambda: self._watch.lag_seconds,
@@ -171,12 +191,12 @@ class Agent:
         self._start(self._probe_for_ever(), "source probes")
         try:
             while not self._stopping.is_set():
+                mark = self._token_mark()
                 pause = await self._once()
-                if self._stopping.is_set():
-                    break
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._stopping.wait()
+                if self.state == REFUSED:
+                    await self._wait_for_token(mark)
+                else:
+                    await self._wait_or_stop(pause)
         finally:
             self._watch.stop()
             for task in list(self._background):
@@ -197,7 +217,8 @@ class Agent:
 
     async def _once(self) -> float:
         """One connection, from dialling to its end; the seconds to wait before the next."""
-        self._is("connecting", self.cause)
+        if self.state != REFUSED:
+            self._is("connecting", self.cause)
         try:
             transport = await self._dial_or_stop()
         except DialError as error:
@@ -209,17 +230,27 @@ class Agent:
             self._start(session.leave("the runner stops", 0.0), "leave")
         try:
             cause = await session.serve()
+        except Exception as error:  # noqa: BLE001 - the boundary of one session: no peer ends the runner
+            _log.error("session failed by a defect", error=type(error).__name__, exc_info=error)
+            transport.abort()
+            cause = "internal"
         finally:
             self._session = None
+        return self._after_session(session, cause)
+
+    def _after_session(self, session: Session, cause: str) -> float:
         now = self._clock.monotonic()
         lived = 0.0 if session.welcomed_at is None else now - session.welcomed_at
-        reason = None if session.close is None else session.close.reason
         _log.info("session over", cause=cause, lived_seconds=round(lived, 1))
+        if session.close is not None and session.close.reason in FATAL_CLOSES:
+            self._fatal(session.close.reason, session.close.message)
+            return 0.0
         if not self._stopping.is_set():
             self._is("connecting", cause)
-            self._announce(f"connection lost ({cause}), dialling again")
-        if reason in FATAL_CLOSES:
-            self._fatal(reason, session.close.message if session.close else "")
+            if session.welcomed_at is None:
+                self._failures.failed(cause, "The connection ends before the gateway welcomes this runner.")
+            else:
+                self._announce(f"connection lost ({cause}), dialling again")
         return self._backoff.after_session(lived, session.told_seconds)
 
     async def _dial_or_stop(self) -> Transport | None:
@@ -227,22 +258,25 @@ class Agent:
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait({dialling, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            return dialling.result() if dialling.done() else None
+            if not dialling.done():
+                return None
+            if dialling.cancelled():
+                # By the library or the loop, not by us: no reason to end.
+                raise DialError("internal", "Dialling was cancelled unexpectedly.")
+            return dialling.result()
         finally:
             stopping.cancel()
             if not dialling.done():
                 dialling.cancel()
 
     def _not_connected(self, error: DialError) -> float:
-        self._is("connecting", error.cause)
         if error.is_final:
-            raise LenswayError(
-                ErrorCode.UNAUTHENTICATED, f"the gateway refused this runner ({error.cause})", hint=error.hint
-            )
-        wait = self._backoff.after_refusal() if error.cause == "refused" else self._backoff.after_failure()
-        pause = max(wait, error.retry_after)
-        _log.warning("cannot connect", cause=error.cause, hint=error.hint, again_seconds=round(pause, 2))
-        return pause
+            self._refuse(error.cause, f"the gateway refused this runner ({error.cause})", error.hint)
+            return 0.0
+        self._is("connecting", error.cause)
+        self._failures.failed(error.cause, error.hint)
+        wait = self._backoff.after_refusal() if error.is_brief else self._backoff.after_failure()
+        return max(wait, error.retry_after)
 
     def _fatal(self, reason: CloseReason, message: str) -> None:
         hints = {
@@ -250,9 +284,26 @@ class Agent:
             CloseReason.UNAUTHENTICATED: "The token does not fit LENSWAY_RUNNER_ID, or was rotated out.",
             CloseReason.VERSION: "Upgrade the older of runner and server.",
         }
-        raise LenswayError(
-            ErrorCode.UNAUTHENTICATED, f"the gateway ended the session: {reason.value}", hint=hints.get(reason, message)
-        )
+        self._refuse(reason.value, f"the gateway ended the session: {reason.value}", hints.get(reason, message))
+
+    def _refuse(self, cause: str, message: str, hint: str) -> None:
+        """Wait for another token, if a file may bring one. Raises LenswayError UNAUTHENTICATED otherwise."""
+        if self._token_mark() is None:
+            raise LenswayError(ErrorCode.UNAUTHENTICATED, message, hint=hint)
+        if self._failures.failed(cause, hint):
+            self._announce(f"{message}; dialling again when LENSWAY_RUNNER_TOKEN_FILE changes")
+        self._is(REFUSED, cause)
+
+    async def _wait_for_token(self, mark: Hashable | None) -> None:
+        """Return when the token's file has changed since ``mark`` was taken, after a while, or when told to stop."""
+        until = self._clock.monotonic() + limits.REFUSED_AGAIN_SECONDS
+        while self._clock.monotonic() < until and not self._stopping.is_set() and self._token_mark() == mark:
+            await self._wait_or_stop(limits.TOKEN_LOOK_SECONDS)
+
+    async def _wait_or_stop(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     def _is(self, state: str, cause: str) -> None:
         if state != self.state:
@@ -264,6 +315,9 @@ class Agent:
     def welcomed(self, welcome: Welcome) -> None:
         """The session is open."""
         self.runner_name = welcome.runner_name
+        self._failures.over()
+        if self.state == REFUSED:
+            self._is("connecting", "")
 
     def set_applied(self, revision: int, sources: AssignedSources) -> None:
         """A set is in force: from now on there may be jobs."""
@@ -299,8 +353,17 @@ class Agent:
         """Look at every source that no query tells of: its state must not stay wrong until somebody asks for rows."""
         while True:
             await asyncio.sleep(limits.PROBE_SECONDS)
+            if await self.sources.files_changed():
+                self._refresh(has_failed=False)
             for source in self._probes.due(self.sources.served()):
                 self._start(self._probe(source), f"probe of {source.name}")
+
+    def _refresh(self, *, has_failed: bool) -> None:
+        """Serve what the settings in files name now."""
+        for key in self.sources.refresh(has_failed=has_failed):
+            self._forget(key)
+        if self._session is not None:
+            self._session.report()
 
     async def _probe(self, source: ServedSource) -> None:
         with self._probes.under_way(source):
@@ -329,6 +392,8 @@ class Agent:
             if error.code is not ErrorCode.SOURCE_UNREACHABLE:
                 return
             state, cause = UNREACHABLE, f"{details.get('stage', '')} {details.get('class', '')}".strip()
+            if details.get("stage") == "login" and self.sources.has_files:
+                self._refresh(has_failed=True)
         if self.sources.get(source.id) is not source:
             return
         if self.sources.note(source.id, state, cause) and self._session is not None:
@@ -343,6 +408,29 @@ class Agent:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("background work failed", task=task.get_name(), error=type(error).__name__, exc_info=error)
+
+
+def _hello(
+    runner: str,
+    instance: InstanceId,
+    keys: InstanceKeys,
+    library: Library,
+    capacity: int,
+    hostname: str | None,
+    clock: Clock,
+) -> Hello:
+    return Hello(
+        runner=runner,
+        instance=instance,
+        versions=VERSIONS_SPOKEN,
+        software=f"lensway {lensway.__version__} python {platform.python_version()}",
+        public_key=keys.public_bytes,
+        bridges=dict(library.installed()),
+        capacity=capacity,
+        features=FEATURES,
+        hostname=(hostname if hostname is not None else socket.gethostname())[:255],
+        started_at=clock.wall().isoformat(timespec="seconds"),
+    )
 
 
 class _Nowhere:

@@ -19,10 +19,10 @@ class Backoff:
         self._refusals = 0
 
     def after_refusal(self) -> float:
-        """Seconds to wait after a dial that nobody listened to: a server that starts again, most of the time.
+        """Seconds to wait after a dial that no server took: most of the time one that starts again.
 
-        Such a dial costs nobody anything, and queries wait for the runner once the server is back; so for a while the wait
-        does not grow.
+        Nothing listened, or a balancer without a server closed the connection. Such a dial costs little, and queries
+        wait for the runner once the server is back; so for a while the wait does not grow.
         """
         self._refusals += 1
         if self._refusals > limits.RECONNECT_REFUSALS_MAX:
@@ -42,6 +42,7 @@ class Backoff:
     def after_session(self, lived_seconds: float, told_seconds: float = 0.0) -> float:
         """Seconds to wait after a session; ``told_seconds`` is what the gateway asked for."""
         self._refusals = 0
+        told_seconds = min(told_seconds, limits.RECONNECT_TOLD_SECONDS_MAX)
         # A gateway that announces its end says that the failures to come are its restart, not ours.
         if lived_seconds >= limits.RECONNECT_STABLE_SECONDS or told_seconds > 0:
             self._failures = 0

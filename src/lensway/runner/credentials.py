@@ -12,6 +12,8 @@ from typing import Final
 
 _PREFIX: Final = "LENSWAY_SOURCE_"
 _FILE: Final = "_FILE"
+UNREADABLE_FILE: Final = "unreadable_file"
+"""The key that stands for a file that cannot be read."""
 
 
 class LocalCredentials:
@@ -21,6 +23,22 @@ class LocalCredentials:
         self._variables = {
             name.removeprefix(_PREFIX): value for name, value in environment.items() if name.startswith(_PREFIX)
         }
+
+        self._files = tuple(value for name, value in self._variables.items() if name.endswith(_FILE))
+        self._marks = self._marks_now()
+
+    @property
+    def has_files(self) -> bool:
+        """True when some settings stand in files, which may change."""
+        return bool(self._files)
+
+    def files_changed(self) -> bool:
+        """True when a file is another one than at the last call. Blocks on the file system."""
+        before, self._marks = self._marks, self._marks_now()
+        return before != self._marks
+
+    def _marks_now(self) -> list[tuple[int, int, int] | None]:
+        return [_mark_of(path) for path in self._files]
 
     def __repr__(self) -> str:
         """The number of variables, never a value."""
@@ -57,8 +75,8 @@ class LocalCredentials:
     def settings_in(self, name: str, divided: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """The settings of one source, by key in lower case; ``divided`` are the variables of all assigned ones.
 
-        A file is read now, so that a rotated secret is found at the next change of the set. One that cannot be read gives the
-        key ``unreadable_file`` with the name of the variable, which no bridge knows: refused there by name.
+        A file is read now, so that a rotated secret is found whenever the settings are looked at again. One that cannot be read
+        gives the key ``unreadable_file`` with the name of the variable, which no bridge knows: refused there by name.
         """
         own = variable_of(name)
         found: dict[str, str] = {}
@@ -69,10 +87,32 @@ class LocalCredentials:
                 try:
                     found[key.removesuffix(_FILE).lower()] = pathlib.Path(value).read_text(encoding="utf-8").strip()
                 except (OSError, UnicodeDecodeError):
-                    found["unreadable_file"] = _PREFIX + variable
+                    found[UNREADABLE_FILE] = _PREFIX + variable
             elif key:
                 found.setdefault(key.lower(), value)
         return found
+
+
+def differ_in_password_only(some: Mapping[str, str], others: Mapping[str, str]) -> bool:
+    """True when both settings name the same place and login."""
+    return _without_password(some) == _without_password(others)
+
+
+def _without_password(local: Mapping[str, str]) -> dict[str, str]:
+    kept = {key: value for key, value in local.items() if key != "password"}
+    if "url" in kept:
+        before, at, after = kept["url"].rpartition("@")
+        scheme, mark, login = before.partition("://")
+        kept["url"] = f"{scheme}{mark}{login.partition(':')[0]}{at}{after}"
+    return kept
+
+
+def _mark_of(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = pathlib.Path(path).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def variable_of(name: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 
 from lensway import limits
+from lensway.bridges import lookups
 from lensway.errors import LenswayError
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dial, DialError
@@ -46,15 +46,14 @@ async def examine(
     )
     parts = check_gateway_url(settings.gateway_url, insecure=True)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror:
+        found = await lookups.PROCESS.addresses(host, port)
+    except (OSError, ValueError):
         yield Finding(
             check="dns", ok=False, detail=f"{host} does not resolve", hint="Look at LENSWAY_GATEWAY_URL and DNS."
         )
         return
-    yield Finding(check="dns", ok=True, detail=f"{host} is {found[0][4][0]}")
+    yield Finding(check="dns", ok=True, detail=f"{host} is {found[0]}")
     started = time.monotonic()
     try:
         transport = await dial()

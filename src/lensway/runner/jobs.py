@@ -285,7 +285,7 @@ class Jobs:
 
     async def _execute(self, attempt: _Attempt) -> None:
         attempt.has_begun = True
-        offer, served = attempt.offer, attempt.served
+        offer = attempt.offer
         rows_max = offer.rows_max if self._policy.rows_max is None else min(offer.rows_max, self._policy.rows_max)
         try:
             execution = Execution(
@@ -297,15 +297,7 @@ class Jobs:
                 watch=None if attempt.trace is None else attempt.trace.statement,
                 allows_table=self._policy.allows_table,
             )
-            end = await self._library.perform(
-                served.key,
-                served.bridge,
-                served.config,
-                kind=offer.kind.value,
-                payload=offer.payload,
-                execution=execution,
-                sink=attempt,
-            )
+            end = await self._perform(attempt, execution)
         except asyncio.CancelledError:
             self._end(attempt, _cancelled(), handed_back=self._handing_back)
             raise
@@ -316,6 +308,43 @@ class Jobs:
             self._end(attempt, Failure(code=ErrorCode.INTERNAL, message="The runner failed while it executed this"))
         else:
             self._done(attempt, end)
+
+    async def _perform(self, attempt: _Attempt, execution: Execution) -> ResultEnd:
+        """Do it; once more with fresh settings when the login failed and a file has brought others meanwhile."""
+        if attempt.offer.kind is JobKind.TEST:
+            self._refresh(attempt)
+        try:
+            return await self._try(attempt, execution)
+        except LenswayError as error:
+            is_untouched = not (attempt.stream.sent_bytes or attempt.stream.pending_bytes)
+            is_login = error.failure.details.get("stage") == "login"
+            if not (is_login and is_untouched and self._refresh(attempt)):
+                raise
+        return await self._try(attempt, execution)
+
+    async def _try(self, attempt: _Attempt, execution: Execution) -> ResultEnd:
+        served = attempt.served
+        return await self._library.perform(
+            served.key,
+            served.bridge,
+            served.config,
+            kind=attempt.offer.kind.value,
+            payload=attempt.offer.payload,
+            execution=execution,
+            sink=attempt,
+        )
+
+    def _refresh(self, attempt: _Attempt) -> bool:
+        """Read the files of local settings again; True when this source has others now."""
+        if not self._sources.has_files:
+            return False
+        for key in self._sources.refresh(has_failed=True):
+            self._forget_source(key)
+        now = self._sources.get(attempt.served.id)
+        if now is None or now.key == attempt.served.key or now.refusal is not None:
+            return False
+        attempt.served = now
+        return True
 
     def _done(self, attempt: _Attempt, end: ResultEnd) -> None:
         if attempt.offer.kind in _PLAN_KINDS and self._sources.note(attempt.served.id, READY):

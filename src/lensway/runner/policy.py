@@ -1,7 +1,7 @@
 """The local policy: what this runner serves whatever the control plane says. A TOML file that only the network's owner edits.
 
     sources = ["orders-*"]          # names, with * as wildcard; absent: every assigned source
-    hosts = ["db.internal"]         # hosts that sources may point at; absent: any
+    hosts = ["*.internal", "10.0.0.0/8"]  # where sources may point: patterns for names, networks for addresses; absent: any
     tables = ["public.*"]           # tables that plans may read; absent: any
     rows_max = 100000               # per result
     source_dirs = ["/srv/data"]     # where file-backed sources may lie; absent: nowhere
@@ -17,6 +17,7 @@ from typing import Annotated
 
 import msgspec
 
+from lensway.bridges.addresses import is_address_pattern
 from lensway.bridges.contract import AddressPolicy
 from lensway.errors import ErrorCode, LenswayError
 
@@ -52,7 +53,7 @@ def read_policy(path: pathlib.Path | None) -> LocalPolicy:
     if path is None:
         return LocalPolicy()
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=LocalPolicy)
+        policy = msgspec.toml.decode(path.read_bytes(), type=LocalPolicy)
     except OSError:
         raise LenswayError(ErrorCode.INVALID_REQUEST, f"the policy file {path} cannot be read") from None
     except (msgspec.MsgspecError, ValueError) as error:
@@ -61,6 +62,15 @@ def read_policy(path: pathlib.Path | None) -> LocalPolicy:
             f"the policy file {path} is not valid: {error}",
             hint="Known keys: sources, hosts, tables, rows_max, source_dirs.",
         ) from None
+    for host in policy.hosts or ():
+        if is_address_pattern(host):
+            # As a pattern for names it would admit names that anybody can register.
+            raise LenswayError(
+                ErrorCode.INVALID_REQUEST,
+                f"the policy file {path} is not valid: hosts has {host!r}, which is no network",
+                hint="Write networks as CIDR, for example 10.0.0.0/8.",
+            )
+    return policy
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -6,7 +6,7 @@ import dataclasses
 import ipaddress
 import pathlib
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 from lensway.auth.secret import Secret
 from lensway.errors import ErrorCode, LenswayError
@@ -43,6 +43,15 @@ class RunnerSettings:
     def fresh_token(self) -> Secret:
         """The token as it is now: a file is read again, so that a rotated token needs no restart."""
         return self.token if self.token_file is None else _token_of(self.token_file)
+
+    def token_mark(self) -> Hashable | None:
+        """Changes when the token's file holds another token; None without such a file."""
+        if self.token_file is None:
+            return None
+        try:
+            return hash(self.fresh_token().reveal())
+        except LenswayError:
+            return 0
 
 
 def read_settings(environment: Mapping[str, str], *, insecure: bool = False) -> RunnerSettings:

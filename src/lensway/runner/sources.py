@@ -14,7 +14,7 @@ from lensway import limits
 from lensway.auth import sealing
 from lensway.errors import ErrorCode, LenswayError
 from lensway.protocol.frames import AssignedSource, RefuseReason, SourceState
-from lensway.runner.credentials import LocalCredentials, merged
+from lensway.runner.credentials import UNREADABLE_FILE, LocalCredentials, differ_in_password_only, merged
 from lensway.runner.library import Library
 from lensway.runner.policy import LocalPolicy
 
@@ -41,6 +41,10 @@ class ServedSource:
     key: Hashable
     config: Mapping[str, object] = dataclasses.field(repr=False)
     state: str
+    assigned: AssignedSource = dataclasses.field(repr=False)
+    managed: Mapping[str, object] | None = dataclasses.field(repr=False)
+    """What the service says of it, opened; None when that could not be."""
+    local: Mapping[str, str] = dataclasses.field(repr=False)
     cause: str = ""
     contacts: int = 0
     """How often queries and probes have shown how it is."""
@@ -92,6 +96,15 @@ class AssignedSources:
     def __iter__(self) -> object:
         return iter(list(self._served.values()))
 
+    @property
+    def has_files(self) -> bool:
+        """True when local settings stand in files, which may change."""
+        return self._local.has_files
+
+    async def files_changed(self) -> bool:
+        """True when one of these files has changed since it was looked at last."""
+        return self._local.has_files and await asyncio.to_thread(self._local.files_changed)
+
     def served(self) -> Sequence[ServedSource]:
         """Every assigned source."""
         return tuple(self._served.values())
@@ -140,12 +153,46 @@ class AssignedSources:
         ambiguous: bool = False,
     ) -> ServedSource:
         """What this process can do about a source: its settings, or the state that says why not."""
-        local = self._local.settings_in(source.name, divided)
-        state, cause, config = READY, "", {}
         try:
-            config = merged(opener.open(source), local)
+            managed: Mapping[str, object] | None = opener.open(source)
         except LenswayError:
+            managed = None
+        return self._settled(source, managed, self._local.settings_in(source.name, divided), ambiguous=ambiguous)
+
+    def refresh(self, *, has_failed: bool) -> list[Hashable]:
+        """Read the files of local settings again; the keys of settings that are not used any more.
+
+        A new password alone leaves a source that works as it is, unless a login ``has_failed``: the file may be rotated before
+        the database. A file that is being written, or is gone for now, changes nothing: what was read last stays in use.
+        """
+        names = [served.name for served in self._served.values()]
+        ambiguous, divided = self._local.ambiguous(names), self._local.divided(names)
+        unused: list[Hashable] = []
+        for known in list(self._served.values()):
+            local = self._local.settings_in(known.name, divided)
+            now = self._settled(known.assigned, known.managed, local, ambiguous=known.name in ambiguous)
+            is_whole = all(local.values()) and UNREADABLE_FILE not in local
+            if now.key == known.key or not is_whole or (now.refusal and not known.refusal):
+                continue
+            if not has_failed and known.state == READY and differ_in_password_only(known.local, local):
+                continue
+            unused.append(known.key)
+            self._served[known.id] = self._changed[known.id] = now
+        return unused
+
+    def _settled(
+        self,
+        source: AssignedSource,
+        managed: Mapping[str, object] | None,
+        local: Mapping[str, str],
+        *,
+        ambiguous: bool,
+    ) -> ServedSource:
+        state, cause, config = READY, "", {}
+        if managed is None:
             state, cause = "no_credentials", "unreadable"
+        else:
+            config = merged(managed, local)
         if not self._policy.allows_source(source.name):
             state, cause = "refused", "source"
         elif source.bridge not in self._library.installed():
@@ -165,6 +212,9 @@ class AssignedSources:
             key=(source.source, source.config_version, hash(identity)),
             config=config if state == READY else {},
             state=state,
+            assigned=source,
+            managed=managed,
+            local=local,
             cause=cause,
         )
 

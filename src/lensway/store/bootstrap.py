@@ -20,6 +20,8 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import new_key_id
 
 _MASTER_KEY_BYTES = 32
+_GENERATION_BEFORE_FIRST = 1023
+"""Session ids of data directories without a stored generation were milliseconds of the clock; all of these are smaller."""
 
 
 class DataDirectory:
@@ -72,6 +74,32 @@ class DataDirectory:
                 opened.flush()
                 os.fsync(opened.fileno())
         return _decoded(file.read_text().strip(), str(file))
+
+    def next_generation(self) -> int:
+        """The number of this start, which only grows, whatever the wall clock says.
+
+        Raises:
+            LenswayError: INVALID_REQUEST when it cannot be kept.
+        """
+        file, draft = self.path / "generation", self.path / "generation.new"
+        try:
+            last = int(file.read_text())
+        except (FileNotFoundError, ValueError):
+            last = _GENERATION_BEFORE_FIRST
+        generation = max(last, _GENERATION_BEFORE_FIRST) + 1
+        try:
+            with draft.open("w") as opened:
+                opened.write(f"{generation}\n")
+                opened.flush()
+                os.fsync(opened.fileno())
+            draft.replace(file)
+        except OSError as error:
+            raise LenswayError(
+                ErrorCode.INVALID_REQUEST,
+                f"the data directory {self.path} cannot be written ({error.strerror})",
+                hint="Check its free space and its owner.",
+            ) from None
+        return generation
 
     def close(self) -> None:
         """Let another server use it."""

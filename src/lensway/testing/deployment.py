@@ -166,6 +166,7 @@ class Deployment:
         environment: Mapping[str, str] | None = None,
         sink: Callable[[str], None] | None = None,
         server_program: Sequence[str] = _PROGRAM,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.http_port, self.gateway_port = free_ports(2)
@@ -178,6 +179,7 @@ class Deployment:
         self._environment = dict(environment or {})
         self._sink = sink
         self._server_program = tuple(server_program)
+        self._prefix = tuple(prefix)
         self._clients = contextlib.ExitStack()
 
     @property
@@ -217,6 +219,7 @@ class Deployment:
             ],
             {"LENSWAY_ADMIN_KEY": self.admin_key, **self._environment},
             directory=self.directory,
+            prefix=self._prefix,
             sink=self._sink,
             program=self._server_program,
         )  # fmt: skip
