@@ -293,6 +293,12 @@ KEYS_COUNTED_MAX: Final = 10_000
 """Keys with bounds of their own whose requests are counted at once; of more, the idle ones start anew."""
 CREDENTIAL_SEAL_SECONDS: Final = 300.0
 """Validity of a sealed credential from when it was sealed; it is opened at once on arrival."""
+KEY_USE_SECONDS: Final = 60.0
+"""The last use of a key is written at most so often: one transaction for all keys, no work for each request."""
+KEY_EXPIRY_SLACK_SECONDS: Final = 0.005
+"""A timer that ends a key wakes so long after its expiry: a clock's step of a millisecond must not make it wake in vain."""
+KEY_EXPIRY_LOOK_SECONDS: Final = 30.0
+"""Longest sleep before the next expiry of a key: the wall clock may be set forward meanwhile."""
 CONSOLE_SESSION_SECONDS: Final = 12 * 3600
 TOKEN_OVERLAP_SECONDS: Final = 24 * 3600
 """After a rotation the previous token of a runner is good for so long: time to bring the new one to every instance."""

@@ -394,6 +394,7 @@ class KeyRequest(Request, frozen=True, kw_only=True):
     role: Literal["admin", "operator", "viewer"] | None = None
     instance_wide: bool = False
     limits: dict[str, int] = {}
+    expires_at: Moment | None = None
 
 
 class KeyAnswer(Answer, frozen=True, kw_only=True):
@@ -406,6 +407,8 @@ class KeyAnswer(Answer, frozen=True, kw_only=True):
     role: str | None = None
     environment: str | None = None
     limits: dict[str, int] = {}
+    expires_at: Moment | None = None
+    last_used_at: Moment | None = None
     key: str | None = None
 
 

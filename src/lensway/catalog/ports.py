@@ -9,7 +9,7 @@ import msgspec
 
 from lensway.catalog.records import AnyRecord, Change
 from lensway.catalog.snapshot import Snapshot
-from lensway.ids import EnvironmentId, SourceId
+from lensway.ids import EnvironmentId, KeyId, SourceId
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,12 +56,24 @@ class CatalogStore(SnapshotSource, ChangeFeed, Protocol):
         """The decrypted config (JSON) of a managed source, or None. Kept in memory; cheap."""
 
     def audit(
-        self, environment: EnvironmentId | None, *, limit: int, before: int | None = None
+        self,
+        environment: EnvironmentId | None,
+        *,
+        limit: int,
+        before: int | None = None,
+        with_instance_wide: bool = False,
     ) -> Awaitable[Sequence[tuple[int, AuditEntry]]]:
-        """The newest audit entries first, with their sequence numbers; ``environment`` None is every environment."""
+        """The newest audit entries first, with their sequence numbers; ``environment`` None is every environment. Those of the
+        whole deployment come with one environment's only when ``with_instance_wide`` is set."""
 
     def record_audit(self, entry: AuditEntry) -> Awaitable[None]:
         """Write an audit entry of its own (refusals, sign-ins)."""
+
+    def key_uses(self) -> Mapping[KeyId, str]:
+        """When each key was last used (RFC 3339), as far as it was noted. Kept in memory; cheap."""
+
+    def note_key_uses(self, uses: Mapping[KeyId, str]) -> Awaitable[None]:
+        """Keep when keys were last used, in one transaction; keys that are gone meanwhile are left out."""
 
 
 __all__ = ["AnyRecord", "AuditEntry", "CatalogStore", "ChangeFeed", "Decide", "SnapshotSource"]

@@ -44,6 +44,7 @@ from lensway.service.app import Operations, build_app
 from lensway.service.control_plane import ControlPlane, UseCases, event_stream
 from lensway.service.data_plane import DataPlane
 from lensway.service.desk import Desk
+from lensway.service.endings import KeyEndings
 from lensway.service.http import Endpoint
 from lensway.service.hub import EventHub
 from lensway.service.inline import InlineExecutor
@@ -52,7 +53,7 @@ from lensway.service.runners import Runners
 from lensway.service.settings import Audit, Declarations, Environments, Keys
 from lensway.service.sources import Lenses, Sources
 from lensway.service.testing_connections import ConnectionTests
-from lensway.store.bootstrap import DataDirectory, first_admin_key
+from lensway.store.bootstrap import DataDirectory, admin_key_notice, first_admin_key
 from lensway.store.sqlite import SqliteStore
 
 _log = structlog.get_logger("lensway.server")
@@ -144,6 +145,9 @@ class Server:
             raise
         try:
             minted = await first_admin_key(store, settings.admin_key, clock)
+            notice = admin_key_notice(store.current(), settings.admin_key, clock)
+            if notice is not None:
+                self._announce(notice)
             await self._serve(store, master, clock, tls, minted)
         finally:
             if tracer is not None:
@@ -181,7 +185,9 @@ class Server:
             push_is_lost=lambda: settings.is_losing_pushes,
         )
         store.subscribe(lambda _snapshot, _changes: dispatcher.catalog_changed())
-        desk = Desk(store=store, dispatcher=dispatcher, hub=hub, clock=clock, gateway_url=settings.gateway_url)
+        endings = KeyEndings(store, dispatcher, clock)
+        gateway_url = settings.gateway_url
+        desk = Desk(store=store, dispatcher=dispatcher, hub=hub, clock=clock, endings=endings, gateway_url=gateway_url)
         _watch(metrics, store, dispatcher)
         operations = Operations(desk, metrics)
         use = _use_cases(desk, library)
@@ -190,29 +196,36 @@ class Server:
             limiter=FailureLimiter(),
             metrics=metrics,
             clock=clock,
+            endings=endings,
             note=store.record_audit,
             trusted_proxies=settings.trusted_proxies,
             tracer=self._tracer,
         )
-        console = Console(
-            Uses(runners=use.runners, sources=use.sources, events=_Watch(hub, store)),
-            snapshots=store,
-            clock=clock,
-            signing_key=derive(master, "session"),
-            is_secure=settings.public_url.startswith("https://"),
-            trusted_proxies=settings.trusted_proxies,
-        )
+        console = self._console(use, desk, master)
         data_plane = DataPlane(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
         app = build_app(endpoint, (data_plane, ControlPlane(use, desk, ring), operations), mounts=console.routes())
         scraped = None if settings.metrics_address is None else MetricsListener(*settings.metrics_address, metrics)
         if scraped is not None:
             scraped.start()
+        endings.start()
         try:
             await self._listen(app, listener, dispatcher, executor, operations, hub, tls, minted)
         finally:
             if scraped is not None:
                 await scraped.close()
             await statuses.close()
+            await endings.close()
+
+    def _console(self, use: UseCases, desk: Desk, master: bytes) -> Console:
+        return Console(
+            Uses(runners=use.runners, sources=use.sources, events=_Watch(desk.hub, desk.endings)),
+            snapshots=desk.store,
+            clock=desk.clock,
+            signing_key=derive(master, "session"),
+            is_secure=self._settings.public_url.startswith("https://"),
+            trusted_proxies=self._settings.trusted_proxies,
+            on_use=desk.endings.used,
+        )
 
     async def _listen(
         self,
@@ -294,14 +307,13 @@ class Server:
 class _Watch:
     """What happens, for pages."""
 
-    def __init__(self, hub: EventHub, store: SqliteStore) -> None:
+    def __init__(self, hub: EventHub, endings: KeyEndings) -> None:
         self._hub = hub
-        self._store = store
+        self._endings = endings
 
     def stream(self, caller: Caller) -> AsyncIterator[bytes]:
         """Server-sent events of the caller's environment, for as long as its key is good."""
-        watch = self._hub.watch(caller.environment.id)
-        return event_stream(watch, lambda: self._store.current().key(caller.identity.key) is not None)
+        return event_stream(self._hub.watch(caller.environment.id), self._endings, caller)
 
 
 def _use_cases(desk: Desk, library: ExecutionLibrary) -> UseCases:

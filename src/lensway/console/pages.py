@@ -20,6 +20,8 @@ from lensway.auth import decisions, session
 from lensway.auth.address import Network, address_of
 from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
+from lensway.catalog import rules
+from lensway.catalog.moments import moment_text
 from lensway.catalog.ports import SnapshotSource
 from lensway.clock import Clock
 from lensway.console.ports import EventSource, RunnerUse, SourceUse
@@ -92,8 +94,10 @@ class Console:
         signing_key: bytes,
         is_secure: bool,
         trusted_proxies: Sequence[Network] = (),
+        on_use: Callable[[KeyId], None] = lambda _key: None,
     ) -> None:
         self._uses = uses
+        self._on_use = on_use
         self._snapshots = snapshots
         self._clock = clock
         self._key = signing_key
@@ -145,7 +149,9 @@ class Console:
         try:
             self._limiter.check(address, now)
             form = await _form(request)
-            identity = decisions.authenticate(self._snapshots.current(), f"Bearer {form.get('key', '').strip()}")
+            identity = decisions.authenticate(
+                self._snapshots.current(), f"Bearer {form.get('key', '').strip()}", at=self._now_text()
+            )
             decisions.require_read(identity)
         except LenswayError as error:
             # Only wrong keys count: waiting is over when it is over, however often somebody asks meanwhile.
@@ -202,8 +208,9 @@ class Console:
         claims = session.read_session(self._key, cookie, self._clock.wall().timestamp())
         snapshot = self._snapshots.current()
         key = None if claims is None else snapshot.key(KeyId(claims.key))
-        if key is None or claims is None:
+        if key is None or claims is None or rules.has_expired(key, at=self._now_text()):
             return None
+        self._on_use(key.id)
         identity = decisions.identity_of(key)
         if identity.role is None or identity.role.value != claims.role:
             return None
@@ -219,6 +226,9 @@ class Console:
             address=self._address(request),
         )
         return _Visit(request, caller, session.form_token(self._key, cookie))
+
+    def _now_text(self) -> str:
+        return moment_text(self._clock.wall())
 
     def _is_ours(self, visit: _Visit) -> bool:
         sent = visit.request.headers.get("x-form-token") or visit.request.query_params.get("form_token", "")

@@ -84,7 +84,7 @@ class DataPlane:
         if page is None:
             return _rows_as_they_come(call, handle, wanted, meta)
         closing = formats.json_end(meta(decode_end(page.result), page.record))
-        return await _page(handle, b"".join((b'{"rows":[', *page.chunks, closing)), wanted.coding)
+        return await _page(call, handle, b"".join((b'{"rows":[', *page.chunks, closing)), wanted.coding)
 
     async def count(self, call: Call) -> Response:
         """How many rows match."""
@@ -242,6 +242,7 @@ class DataPlane:
             may_overflow=may_overflow,
             stall_seconds=self._stall_seconds,
             trace="" if call.trace is None else call.trace.job.text(),
+            owner=identity.key,
         )
         entry = RequestEntry(
             id=call.request_id,
@@ -302,16 +303,17 @@ def _meta(call: Call, asked: Asked, planned: PlannedRows | None, end: ResultEnd,
 def _rows_as_they_come(call: Call, handle: JobHandle, wanted: formats.Wanted, meta: formats.Meta) -> Response:
     assert handle.record is not None, "released rows are of an attempt"
     headers = formats.stream_headers(handle.record, with_runners=not call.is_public)
-    return StreamedRows(handle, formats.framing(wanted, meta), headers=headers, coding=wanted.coding)
+    framing = formats.framing(wanted, meta)
+    return StreamedRows(handle, framing, headers=headers, watched=call.watched, coding=wanted.coding)
 
 
-async def _page(handle: JobHandle, body: bytes, coding: str | None) -> Response:
+async def _page(call: Call, handle: JobHandle, body: bytes, coding: str | None) -> Response:
     headers = _PAGE_HEADERS
     if coding is not None and len(body) >= limits.COMPRESS_BYTES_MIN:
         body = await compressed_whole(coding, body)
         headers = (*headers, (b"content-encoding", coding.encode()))
     if len(body) > limits.HTTP_UNWRITTEN_BYTES_MAX:
-        return HeldPage(body, handle, headers)
+        return HeldPage(body, handle, headers, watched=call.watched)
     handle.taken()
     return Page(body, headers)
 

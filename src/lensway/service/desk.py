@@ -18,6 +18,7 @@ from lensway.catalog.warnings import warnings_of_change
 from lensway.clock import Clock
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import LenswayError
+from lensway.service.endings import KeyEndings
 from lensway.service.fleet_view import FleetOfNode
 from lensway.service.hub import EventHub
 
@@ -37,12 +38,20 @@ class Desk:
     """Shared by the use cases; makes every change the same way."""
 
     def __init__(
-        self, *, store: CatalogStore, dispatcher: Dispatcher, hub: EventHub, clock: Clock, gateway_url: str
+        self,
+        *,
+        store: CatalogStore,
+        dispatcher: Dispatcher,
+        hub: EventHub,
+        clock: Clock,
+        endings: KeyEndings,
+        gateway_url: str,
     ) -> None:
         self.store = store
         self.dispatcher = dispatcher
         self.hub = hub
         self.clock = clock
+        self.endings = endings
         self.gateway_url = gateway_url
         self.fleet = FleetOfNode(dispatcher)
 
@@ -78,6 +87,7 @@ class Desk:
             )
 
         def decide(snapshot: Snapshot) -> tuple[Sequence[Change], AuditEntry]:
+            self.endings.require_good(caller)
             before[:] = [snapshot]
             made[:] = rule(snapshot)
             return made, entry("ok" if made else "unchanged")

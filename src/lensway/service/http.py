@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from lensway.auth import decisions, exposure
 from lensway.auth.address import Network, address_of
 from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
+from lensway.catalog.moments import moment_text
 from lensway.catalog.names import invalid, nearest
 from lensway.catalog.ports import AuditEntry, SnapshotSource
 from lensway.catalog.records import Environment
@@ -30,6 +32,7 @@ from lensway.ids import new_request_id
 from lensway.observe.metrics import Metrics
 from lensway.observe.trace import Tracer
 from lensway.service import tracing
+from lensway.service.endings import KeyEndings
 from lensway.service.streaming import StreamedRows
 from lensway.service.tracing import RequestTrace
 from lensway.service.wire import WIRE, Wire
@@ -57,6 +60,7 @@ class Call:
     route: Route
     request_id: str
     address: str
+    endings: KeyEndings
     trace: RequestTrace | None = None
     caller: Caller | None = None
     headers: Mapping[bytes, bytes] = dataclasses.field(init=False)
@@ -117,6 +121,9 @@ class Call:
         data = self.wire.take_body()
         if data is None:
             data = await self._read()
+            if self.caller is not None:
+                # It may have taken long, and was paid for by a key that is no more.
+                self.endings.require_good(self.caller)
         if not data:
             if self.route.is_body_optional:
                 return {}
@@ -153,6 +160,10 @@ class Call:
             is_more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def watched(self, end: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Within the block, ``end`` is called as soon as the caller's key or environment is no more."""
+        return self.endings.watched(end, self.by.identity.key, self.by.environment.id)
+
     async def while_connected(self, work: Awaitable[Any], cancel: Callable[[], None]) -> Any:
         """What the work gives. ``cancel`` is called when the caller goes away meanwhile; it must make the work end. Use it
         after the body was read.
@@ -172,16 +183,18 @@ class _Known(msgspec.Struct, frozen=True, gc=False):
     """
 
     revision: int
+    epoch: int
     authorization: bytes
     wanted: str | None
     identity: decisions.Identity
     environment: Environment
 
-    def holds(self, snapshot: Snapshot, authorization: bytes, wanted: str | None) -> bool:
+    def holds(self, snapshot: Snapshot, epoch: int, authorization: bytes, wanted: str | None) -> bool:
         """True when a request that says this is from the same caller, by the same catalog. Others may share the connection,
         so that the comparison must not tell how much of a key is right."""
         return (
             snapshot.revision == self.revision
+            and epoch == self.epoch
             and wanted == self.wanted
             and hmac.compare_digest(authorization, self.authorization)
         )
@@ -200,6 +213,7 @@ class Endpoint:
         limiter: FailureLimiter,
         metrics: Metrics,
         clock: Clock,
+        endings: KeyEndings,
         note: Callable[[AuditEntry], Awaitable[None]],
         trusted_proxies: Sequence[Network] = (),
         tracer: Tracer | None = None,
@@ -208,6 +222,7 @@ class Endpoint:
         self._limiter = limiter
         self._metrics = metrics
         self._clock = clock
+        self._endings = endings
         self._note = note
         self._trusted = trusted_proxies
         self._tracer = tracer
@@ -216,7 +231,7 @@ class Endpoint:
         """The endpoint of one route."""
 
         async def endpoint(request: Request, trace: RequestTrace | None = None) -> Response:
-            call = Call(request, route, new_request_id(), self._address(request), trace)
+            call = Call(request, route, new_request_id(), self._address(request), self._endings, trace)
             code = _OK
             try:
                 if request.scope["query_string"]:
@@ -314,15 +329,17 @@ class Endpoint:
         self._limiter.check(call.address, now)
         snapshot = self._snapshots.current()
         authorization, wanted = call.headers.get(b"authorization", b""), call.header(b"x-environment")
-        known = call.wire.memory
-        if not isinstance(known, _Known) or not known.holds(snapshot, authorization, wanted):
+        known, epoch = call.wire.memory, self._endings.epoch
+        if not isinstance(known, _Known) or not known.holds(snapshot, epoch, authorization, wanted):
             try:
-                identity = decisions.authenticate(snapshot, authorization.decode("latin-1"))
+                at = moment_text(self._clock.wall())
+                identity = decisions.authenticate(snapshot, authorization.decode("latin-1"), at=at)
             except LenswayError:
                 self._limiter.failed(call.address, now)
                 raise
             environment = decisions.choose_environment(snapshot, identity, wanted)
-            known = call.wire.memory = _Known(snapshot.revision, authorization, wanted, identity, environment)
+            known = call.wire.memory = _Known(snapshot.revision, epoch, authorization, wanted, identity, environment)
+            self._endings.used(identity.key)
         return Caller(
             identity=known.identity, environment=known.environment, request_id=call.request_id, address=call.address
         )

@@ -10,7 +10,8 @@ import asyncio
 import concurrent.futures
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -21,14 +22,15 @@ from sqlalchemy.pool import StaticPool
 from lensway.auth import sealing
 from lensway.auth.derive import derive
 from lensway.catalog.ports import AuditEntry, Decide
-from lensway.catalog.records import Change, Environment, Put, Runner, Source
+from lensway.catalog.records import Change, Environment, Key, Put, Runner, Source
 from lensway.catalog.rules.environments import DEFAULT
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import Clock
 from lensway.errors import ErrorCode, LenswayError
-from lensway.ids import EnvironmentId, RunnerId, SourceId, new_environment_id
+from lensway.ids import EnvironmentId, KeyId, RunnerId, SourceId, new_environment_id
 from lensway.store import mapping, migrate
 from lensway.store import tables as t
+from lensway.store.file_errors import unusable_file
 
 Listener = Callable[[Snapshot, Sequence[Change]], None]
 Result = TypeVar("Result")
@@ -56,12 +58,14 @@ class SqliteStore:
         snapshot: Snapshot,
         configs: dict[tuple[EnvironmentId, SourceId], bytes],
         key: bytes,
+        key_uses: dict[KeyId, str],
     ) -> None:
         self._engine = engine
         self._worker = worker
         self._snapshot = snapshot
         self._configs = configs
         self._key = key
+        self._key_uses = key_uses
         self._listeners: dict[object, Listener] = {}
         self._writing = asyncio.Lock()
 
@@ -70,7 +74,8 @@ class SqliteStore:
         """The store in this file, made and migrated when needed.
 
         Raises:
-            LenswayError: CONFLICT for a database of a newer release, INVALID_REQUEST for another master key than its own.
+            LenswayError: CONFLICT for a database of a newer release, INVALID_REQUEST for another master key than its own, or a
+                file that is locked, damaged, not writable or not a database.
         """
         worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
         try:
@@ -83,8 +88,11 @@ class SqliteStore:
     def _open(
         cls, path: pathlib.Path, master_key: bytes, clock: Clock, worker: concurrent.futures.ThreadPoolExecutor
     ) -> SqliteStore:
-        if not path.exists():
-            path.touch(mode=0o600)
+        try:
+            if not path.exists():
+                path.touch(mode=0o600)
+        except OSError as error:
+            raise unusable_file(path, error) from None
         engine = _engine(path)
         key = derive(master_key, "at-rest")
         try:
@@ -93,10 +101,14 @@ class SqliteStore:
                 revision = _found_deployment(connection, key, clock)
                 snapshot = Snapshot.of(list(mapping.load(connection)), revision=revision)
                 configs = dict(_load_configs(connection, key))
+                key_uses = mapping.load_key_uses(connection)
+        except (DBAPIError, sqlite3.Error) as error:
+            engine.dispose()
+            raise unusable_file(path, error) from None
         except BaseException:
             engine.dispose()
             raise
-        return cls(engine, worker, snapshot, configs, key)
+        return cls(engine, worker, snapshot, configs, key, key_uses)
 
     def current(self) -> Snapshot:
         """The newest snapshot."""
@@ -132,6 +144,8 @@ class SqliteStore:
             self._snapshot = after
             for change in changes:
                 self._keep_config(change)
+                if isinstance(change.record, Key) and not isinstance(change, Put):
+                    self._key_uses.pop(change.record.id, None)
             for listener in list(self._listeners.values()):
                 listener(after, changes)
             return after
@@ -141,10 +155,16 @@ class SqliteStore:
         return self._configs.get((environment, source))
 
     async def audit(
-        self, environment: EnvironmentId | None, *, limit: int, before: int | None = None
+        self,
+        environment: EnvironmentId | None,
+        *,
+        limit: int,
+        before: int | None = None,
+        with_instance_wide: bool = False,
     ) -> Sequence[tuple[int, AuditEntry]]:
         """The newest entries first, with their sequence numbers."""
-        return await self._in_worker(lambda: self._read_audit(environment, limit, before))
+        wanted = None if environment is None else [environment, *([t.INSTANCE_WIDE] if with_instance_wide else [])]
+        return await self._in_worker(lambda: self._read_audit(wanted, limit, before))
 
     async def record_audit(self, entry: AuditEntry) -> None:
         """Write an entry of its own."""
@@ -165,6 +185,22 @@ class SqliteStore:
             known = [each for each in sightings if self._snapshot.runner_by_id(each.runner.id) is not None]
             if known:
                 await self._in_worker(lambda: self._write_sightings(known))
+
+    def key_uses(self) -> Mapping[KeyId, str]:
+        """When each key was last used (RFC 3339), as far as it was noted."""
+        return self._key_uses
+
+    async def note_key_uses(self, uses: Mapping[KeyId, str]) -> None:
+        """Keep when keys were last used, in one transaction; keys that are gone meanwhile are left out.
+
+        Raises:
+            LenswayError: INTERNAL when the store cannot be written.
+        """
+        async with self._writing:
+            found = {key: at for id, at in uses.items() if (key := self._snapshot.key(id)) is not None}
+            if found:
+                await self._in_worker(lambda: self._write_key_uses(found))
+                self._key_uses.update({key.id: at for key, at in found.items()})
 
     async def sightings(self) -> dict[RunnerId, tuple[str, str]]:
         """When (RFC 3339) and how each runner was last seen, in the life of this deployment."""
@@ -207,6 +243,11 @@ class SqliteStore:
             for each in sightings:
                 mapping.put_sighting(connection, each.runner, each.at, each.cause)
 
+    def _write_key_uses(self, uses: Mapping[Key, str]) -> None:
+        with self._engine.begin() as connection:
+            for key, at in uses.items():
+                mapping.put_key_use(connection, key, at)
+
     def _read_sightings(self) -> dict[RunnerId, tuple[str, str]]:
         with self._engine.connect() as connection:
             return mapping.load_sightings(connection)
@@ -238,11 +279,11 @@ class SqliteStore:
             self._configs[record.environment, record.id] = change.config
 
     def _read_audit(
-        self, environment: EnvironmentId | None, limit: int, before: int | None
+        self, environments: Sequence[str] | None, limit: int, before: int | None
     ) -> Sequence[tuple[int, AuditEntry]]:
         query = select(t.audit.c.sequence, t.audit.c.entry).order_by(t.audit.c.sequence.desc()).limit(limit)
-        if environment is not None:
-            query = query.where(t.audit.c.environment == environment)
+        if environments is not None:
+            query = query.where(t.audit.c.environment.in_(environments))
         if before is not None:
             query = query.where(t.audit.c.sequence < before)
         with self._engine.connect() as connection:
