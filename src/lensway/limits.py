@@ -46,6 +46,8 @@ STALL_GRACE_SECONDS: Final = 1.0
 """A connection is dropped so much later than its job is cancelled, so that the record says what really happened."""
 HTTP_CONNECTIONS_MAX: Final = 4_096
 """Connections of callers; one more is answered `overloaded`. With what each may leave unread that is bounded memory."""
+HTTP_BACKLOG: Final = 2_048
+"""Connections that the kernel completes before this process accepts them; it has its own limit below, as a rule."""
 HTTP_HEAD_BYTES_MAX: Final = 64 * KIB
 """Request line and headers; larger is `payload_too_large`."""
 CALLER_LOOK_SECONDS: Final = 0.1
@@ -342,6 +344,8 @@ CLIENT_LINE_BYTES_MAX: Final = 2 * ROW_BYTES_MAX
 """One line of NDJSON that the client waits for the end of."""
 CLIENT_EXPORT_ROWS_PER_PAGE: Final = 1_000
 """Rows of a page when every page is asked for: a tenth of the largest, so that the first rows come soon."""
+CLIENT_LOCATION_CHARACTERS_MAX: Final = 255
+"""Host, and path, of a redirect's target that an error shows."""
 CLIENT_KEEPALIVE_SECONDS: Final = 15
 """Silence on a connection after which the kernel asks whether the server's host is still there."""
 

@@ -35,6 +35,8 @@ def bound(host: str, port: int, option: str) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
+        # At once: an address that is bound and does not listen yet can be bound by somebody else as well.
+        found.listen(limits.HTTP_BACKLOG)
     except OSError as error:
         found.close()
         raise port_error(host, port, option, error) from None

@@ -86,13 +86,24 @@ class ServerSettings:
     is_losing_pushes: bool = False
     """For the proof that reconciliation works: assignment sets are pushed by heartbeats only."""
 
+    def check_addresses(self) -> None:
+        """Raises LenswayError INVALID_REQUEST when two listeners were given one address."""
+        taken = {(self.http_host, self.http_port): "--http"}
+        others = {"--gateway": (self.gateway_host, self.gateway_port), "--metrics": self.metrics_address}
+        for option, address in others.items():
+            if address is None:
+                continue
+            if (first := taken.setdefault(address, option)) != option:
+                raise LenswayError(
+                    ErrorCode.INVALID_REQUEST,
+                    f"{first} and {option} are the same address, {address[0]}:{address[1]}",
+                    hint=f"Choose another port with {option} HOST:PORT.",
+                )
+
     def policy(self) -> AddressPolicy:
         """Where inline sources may point."""
         forbidden = ("/proc", "/sys", "/dev", str(self.data_dir.resolve()))
-        is_local = self.http_host in ("127.0.0.1", "::1", "localhost")
-        dirs: tuple[str, ...] | None = tuple(str(each.resolve()) for each in self.source_dirs)
-        if not dirs and is_local:
-            dirs = None
+        dirs = tuple(str(each.resolve()) for each in self.source_dirs)
         return AddressPolicy(deny_private=self.deny_private_sources, source_dirs=dirs, forbidden_dirs=forbidden)
 
     def tls(self) -> ssl.SSLContext | None:
@@ -133,6 +144,7 @@ class Server:
             LenswayError: for settings, ports or a data directory that cannot be used.
         """
         settings = self._settings
+        settings.check_addresses()
         tls = settings.tls()
         clock = SystemClock()
         tracer = self._tracer = tracer_of("lensway-server", os.environ, clock)
