@@ -295,6 +295,14 @@ KEYS_COUNTED_MAX: Final = 10_000
 """Keys with bounds of their own whose requests are counted at once; of more, the idle ones start anew."""
 CREDENTIAL_SEAL_SECONDS: Final = 300.0
 """Validity of a sealed credential from when it was sealed; it is opened at once on arrival."""
+AUDIT_WRITE_SECONDS: Final = 1.0
+"""Audit entries of sign-ins, refusals and runner sessions are written at most so often, all in one transaction."""
+AUDIT_MERGE_SECONDS: Final = 60.0
+"""Repetitions of an audit entry within this time are one row with a count."""
+AUDIT_DIFFERENT_MAX: Final = 300
+"""Different audit entries of refusals and strangers under way; beyond it they are counted together: some 100 bytes a second."""
+AUDIT_DIFFERENT_KNOWN_MAX: Final = 20_000
+"""The same with those of keys and runners that exist: all runners of a node may come back in one minute."""
 KEY_USE_SECONDS: Final = 60.0
 """The last use of a key is written at most so often: one transaction for all keys, no work for each request."""
 KEY_EXPIRY_SLACK_SECONDS: Final = 0.005

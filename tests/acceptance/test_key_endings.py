@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime
 import json
 import pathlib
@@ -48,6 +49,7 @@ def site(shared, orders, stage_of) -> Iterator:
             for table in ("asleep", "endless", "bulky"):
                 body = {"source": stage.source, "table": f"public.{table}", "fields": BODY}
                 assert stage.client.put(f"/v1/lenses/ending-{table}-{place}", json=body).status_code == 200
+        inline.identities["far source"] = dataclasses.replace(far.identities["alpha"], name=far.source)
         yield inline
 
 
@@ -238,7 +240,7 @@ def test_a_watch_ends_with_its_environment(site) -> None:
 @pytest.mark.parametrize("place", PLACES)
 def test_a_connection_test_ends_with_its_key(site, place: str) -> None:
     operator = made(site, kind="ak", role="operator")
-    source = site.source if place == "inline" else _far_source(site)
+    source = site.source if place == "inline" else site.identities["far source"].name
     client = site.deployment.client(operator["key"])
     with locked(site, "asleep"), ThreadPoolExecutor(1) as pool:
         asked = pool.submit(lambda: (client.post(f"/v1/sources/{source}/test"), time.monotonic()))
@@ -247,11 +249,6 @@ def test_a_connection_test_ends_with_its_key(site, place: str) -> None:
         answer, at = asked.result(timeout=20)
         wait_until(lambda: active(site, "asleep") == 0, seconds=WITHIN_SECONDS, what="the end of the statement")
     assert (answer.status_code, at - deleted < WITHIN_SECONDS) == (401, True), answer.text
-
-
-def _far_source(site) -> str:
-    found = site.client.get("/v1/assignments").json()["assignments"]
-    return next(pair["source"] for pair in found if pair["runner"].endswith("-alpha"))
 
 
 # --- expiry ---------------------------------------------------------------------------------------------------------------

@@ -67,7 +67,9 @@ def authenticate(snapshot: Snapshot, header: str | None, *, at: str) -> Identity
         )
     if has_expired(key, at=at):
         raise _unauthenticated(
-            f"This key expired at {key.expires_at}", "Ask an administrator for a new one: `lensway keys create`."
+            f"This key expired at {key.expires_at}",
+            "Ask an administrator for a new one: `lensway keys create`.",
+            key=key.id,
         )
     return identity_of(key)
 
@@ -162,8 +164,8 @@ def require_lens(snapshot: Snapshot, identity: Identity, environment: Environmen
     raise not_found("lens", name, known)
 
 
-def _unauthenticated(message: str, hint: str) -> LenswayError:
-    return LenswayError(ErrorCode.UNAUTHENTICATED, message, hint=hint)
+def _unauthenticated(message: str, hint: str, **details: object) -> LenswayError:
+    return LenswayError(ErrorCode.UNAUTHENTICATED, message, hint=hint, details=details)
 
 
 def _forbidden(why: str) -> LenswayError:

@@ -13,7 +13,7 @@ from lensway.ids import EnvironmentId, KeyId, SourceId
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """Who did what to which object, from where, with what outcome."""
+    """Who did what to which object, from where, with what outcome. ``count`` above 1: so often from ``at`` to ``until``."""
 
     at: str
     environment: EnvironmentId | None
@@ -24,6 +24,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     request_id: str
     details: Mapping[str, Any] = {}
+    count: int = 1
+    until: str = ""
 
 
 class SnapshotSource(Protocol):
@@ -41,8 +43,8 @@ class ChangeFeed(Protocol):
         and must not block."""
 
 
-Decide = Callable[[Snapshot], tuple[Sequence[Change], AuditEntry]]
-"""A pure decision on the snapshot that will be changed; may raise LenswayError to change nothing."""
+Decide = Callable[[Snapshot], tuple[Sequence[Change], AuditEntry | None]]
+"""A pure decision on the snapshot that will be changed; may raise LenswayError to change nothing. Every change has its entry."""
 
 
 class CatalogStore(SnapshotSource, ChangeFeed, Protocol):
@@ -50,7 +52,7 @@ class CatalogStore(SnapshotSource, ChangeFeed, Protocol):
 
     def commit(self, decide: Decide) -> Awaitable[Snapshot]:
         """Decide on the newest snapshot, write changes, revision and audit row in one transaction, publish the new snapshot,
-        tell the subscribers, return it. A decision without changes writes its audit entry only and bumps nothing."""
+        tell the subscribers, return it. A decision without changes writes its audit entry, if it has one, and bumps nothing."""
 
     def source_config(self, environment: EnvironmentId, source: SourceId) -> bytes | None:
         """The decrypted config (JSON) of a managed source, or None. Kept in memory; cheap."""
@@ -67,7 +69,10 @@ class CatalogStore(SnapshotSource, ChangeFeed, Protocol):
         whole deployment come with one environment's only when ``with_instance_wide`` is set."""
 
     def record_audit(self, entry: AuditEntry) -> Awaitable[None]:
-        """Write an audit entry of its own (refusals, sign-ins)."""
+        """Write an audit entry of its own."""
+
+    def record_audits(self, entries: Sequence[AuditEntry]) -> Awaitable[None]:
+        """Write audit entries of their own, in this order, in one transaction."""
 
     def key_uses(self) -> Mapping[KeyId, str]:
         """When each key was last used (RFC 3339), as far as it was noted. Kept in memory; cheap."""

@@ -52,6 +52,7 @@ from lensway.service.ring import RequestRing
 from lensway.service.runners import Runners
 from lensway.service.settings import Audit, Declarations, Environments, Keys
 from lensway.service.sources import Lenses, Sources
+from lensway.service.tally import AuditTally
 from lensway.service.testing_connections import ConnectionTests
 from lensway.store.bootstrap import DataDirectory, admin_key_notice, first_admin_key
 from lensway.store.sqlite import SqliteStore
@@ -174,7 +175,8 @@ class Server:
         metrics, hub, ring = Metrics(), EventHub(clock), RequestRing()
         library = ExecutionLibrary(settings.policy())
         executor = InlineExecutor(store, library, tracer=self._tracer)
-        statuses = Statuses(store, hub, clock)
+        tally = AuditTally(store, clock)
+        statuses = Statuses(store, hub, clock, tally.note)
         # Session ids grow over restarts too: an epoch of before is never valid again.
         dispatcher = Dispatcher(
             SnapshotRoutes(store),
@@ -195,24 +197,23 @@ class Server:
             limiter=FailureLimiter(),
             trusted_proxies=settings.trusted_proxies,
             push_is_lost=lambda: settings.is_losing_pushes,
+            note=tally.note,
         )
         store.subscribe(lambda _snapshot, _changes: dispatcher.catalog_changed())
-        endings = KeyEndings(store, dispatcher, clock)
-        gateway_url = settings.gateway_url
-        desk = Desk(store=store, dispatcher=dispatcher, hub=hub, clock=clock, endings=endings, gateway_url=gateway_url)
+        endings = KeyEndings(store, dispatcher, clock, tally.note)
+        desk = Desk(
+            store=store,
+            dispatcher=dispatcher,
+            hub=hub,
+            clock=clock,
+            endings=endings,
+            tally=tally,
+            gateway_url=settings.gateway_url,
+        )
         _watch(metrics, store, dispatcher)
         operations = Operations(desk, metrics)
         use = _use_cases(desk, library)
-        endpoint = Endpoint(
-            snapshots=store,
-            limiter=FailureLimiter(),
-            metrics=metrics,
-            clock=clock,
-            endings=endings,
-            note=store.record_audit,
-            trusted_proxies=settings.trusted_proxies,
-            tracer=self._tracer,
-        )
+        endpoint = self._endpoint(desk, metrics)
         console = self._console(use, desk, master)
         data_plane = DataPlane(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
         app = build_app(endpoint, (data_plane, ControlPlane(use, desk, ring), operations), mounts=console.routes())
@@ -227,6 +228,19 @@ class Server:
                 await scraped.close()
             await statuses.close()
             await endings.close()
+            await tally.close()
+
+    def _endpoint(self, desk: Desk, metrics: Metrics) -> Endpoint:
+        return Endpoint(
+            snapshots=desk.store,
+            limiter=FailureLimiter(),
+            metrics=metrics,
+            clock=desk.clock,
+            endings=desk.endings,
+            note=desk.tally.note,
+            trusted_proxies=self._settings.trusted_proxies,
+            tracer=self._tracer,
+        )
 
     def _console(self, use: UseCases, desk: Desk, master: bytes) -> Console:
         return Console(
@@ -237,6 +251,7 @@ class Server:
             is_secure=self._settings.public_url.startswith("https://"),
             trusted_proxies=self._settings.trusted_proxies,
             on_use=desk.endings.used,
+            note=desk.tally.note,
         )
 
     async def _listen(

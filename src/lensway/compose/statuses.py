@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from lensway import limits
+from lensway.auth import events
 from lensway.catalog.records import Runner
 from lensway.clock import SystemClock
 from lensway.dispatch.events import StatusChanged
@@ -14,6 +15,7 @@ from lensway.errors import LenswayError
 from lensway.fleet import Fleet
 from lensway.ids import RunnerId, SessionId, SourceId
 from lensway.service.hub import EventHub
+from lensway.service.tally import Note
 from lensway.store.sqlite import Sighting, SqliteStore
 
 _log = structlog.get_logger("lensway.server")
@@ -22,8 +24,9 @@ _log = structlog.get_logger("lensway.server")
 class Statuses:
     """Turns changes of sessions into events, and remembers sightings."""
 
-    def __init__(self, store: SqliteStore, hub: EventHub, clock: SystemClock) -> None:
+    def __init__(self, store: SqliteStore, hub: EventHub, clock: SystemClock, note: Note) -> None:
         self._store = store
+        self._note = note
         self._hub = hub
         self._clock = clock
         self._fleet: Fleet | None = None
@@ -48,9 +51,25 @@ class Statuses:
             self._known.pop(status.session, None)
             self._health.pop(status.session, None)
             self._remember(runner, status.cause)
+            self._note_session(runner, events.RUNNER_DISCONNECT, status)
         elif status.session not in self._known:
             self._known[status.session] = status.state
             self._remember(runner, "connected")
+            self._note_session(runner, events.RUNNER_CONNECT, status)
+
+    def _note_session(self, runner: Runner, action: str, status: StatusChanged) -> None:
+        session = None if self._fleet is None else self._fleet.sessions.get(status.session)
+        entry = events.access_entry(
+            self._clock,
+            action,
+            outcome="ok",
+            address="" if session is None else session.facts.address,
+            actor=f"{runner.name} ({runner.id})",
+            environment=runner.environment,
+            object=runner.id,
+            details={"session": status.session} | ({"cause": status.cause} if status.cause else {}),
+        )
+        self._note(entry)
 
     def _compare_health(self, id: SessionId, runner: Runner) -> None:
         session = None if self._fleet is None else self._fleet.sessions.get(id)

@@ -143,7 +143,7 @@ class DataPlane:
         if entry.key != caller.identity.key:
             decisions.require_operate(caller.identity)
         self._desk.dispatcher.cancel(RequestId(entry.id))
-        await self._desk.note(caller, "cancel_request", entry.id)
+        self._desk.note(caller, "cancel_request", entry.id)
         return json_response(request_document(entry, self._desk.dispatcher.running()))
 
     def _entry(self, call: Call) -> RequestEntry:

@@ -21,6 +21,7 @@ from lensway.errors import LenswayError
 from lensway.service.endings import KeyEndings
 from lensway.service.fleet_view import FleetOfNode
 from lensway.service.hub import EventHub
+from lensway.service.tally import AuditTally
 
 Rule = Callable[[Snapshot], Sequence[Change]]
 
@@ -45,6 +46,7 @@ class Desk:
         hub: EventHub,
         clock: Clock,
         endings: KeyEndings,
+        tally: AuditTally,
         gateway_url: str,
     ) -> None:
         self.store = store
@@ -52,6 +54,7 @@ class Desk:
         self.hub = hub
         self.clock = clock
         self.endings = endings
+        self.tally = tally
         self.gateway_url = gateway_url
         self.fleet = FleetOfNode(dispatcher)
 
@@ -86,17 +89,20 @@ class Desk:
                 caller, action, object, outcome, details=details, is_instance_wide=is_instance_wide
             )
 
-        def decide(snapshot: Snapshot) -> tuple[Sequence[Change], AuditEntry]:
+        def decide(snapshot: Snapshot) -> tuple[Sequence[Change], AuditEntry | None]:
             self.endings.require_good(caller)
             before[:] = [snapshot]
             made[:] = rule(snapshot)
-            return made, entry("ok" if made else "unchanged")
+            return made, entry("ok") if made else None
 
         try:
             after = await self.store.commit(decide)
         except LenswayError as error:
-            await self.store.record_audit(entry(error.code.value))
+            # Refusals, and changes that change nothing, can be repeated at will.
+            self.tally.note(entry(error.code.value))
             raise
+        if not made:
+            self.tally.note(entry("unchanged"))
         warnings: tuple[CatalogWarning, ...] = ()
         if made and not is_instance_wide:
             warnings = warnings_of_change(before[0], after, made, environment=caller.environment.id, fleet=self.fleet)
@@ -104,9 +110,9 @@ class Desk:
                 self.hub.publish(caller.environment.id, "warning", warning_document(warning))
         return Changed(snapshot=after, warnings=warnings, changes=tuple(made))
 
-    async def note(self, caller: Caller, action: str, object: str) -> None:
+    def note(self, caller: Caller, action: str, object: str) -> None:
         """Write down what was done without a change of the catalog."""
-        await self.store.record_audit(self._audit_entry(caller, action, object, "ok"))
+        self.tally.note(self._audit_entry(caller, action, object, "ok"))
 
     def _audit_entry(
         self,

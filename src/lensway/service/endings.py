@@ -25,6 +25,7 @@ from lensway.dispatch.core_failures import key_ended
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import LenswayError
 from lensway.ids import KeyId
+from lensway.service.tally import Note
 
 _log = structlog.get_logger("lensway.keys")
 
@@ -32,10 +33,11 @@ _log = structlog.get_logger("lensway.keys")
 class KeyEndings:
     """Ends the work of keys that are deleted or expire, and of environments that are deleted. One per node."""
 
-    def __init__(self, store: CatalogStore, dispatcher: Dispatcher, clock: Clock) -> None:
+    def __init__(self, store: CatalogStore, dispatcher: Dispatcher, clock: Clock, note: Note) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._clock = clock
+        self._note_entry = note
         self.epoch = 0
         """Moves when a key expired; whoever remembers an authenticated key asks again then."""
         self._calls: dict[str, dict[object, Callable[[], None]]] = {}
@@ -131,14 +133,14 @@ class KeyEndings:
             self._expired.update(key.id for key in ended)
             self.epoch += 1
             self._end(frozenset(key.id for key in ended))
-            self._begin(self._audit(ended, at), "audit of expired keys")
+            self._audit(ended, at)
         due = min((key.expires_at for key in keys if key.id not in self._expired and key.expires_at), default=None)
         if due is not None:
             left = (datetime.datetime.fromisoformat(due) - self._clock.wall()).total_seconds()
             pause = min(max(left, 0.0) + limits.KEY_EXPIRY_SLACK_SECONDS, limits.KEY_EXPIRY_LOOK_SECONDS)
             self._expiry = asyncio.get_running_loop().call_later(pause, self._look)
 
-    async def _audit(self, keys: Sequence[Key], at: str) -> None:
+    def _audit(self, keys: Sequence[Key], at: str) -> None:
         for key in keys:
             entry = AuditEntry(
                 at=at,
@@ -151,10 +153,7 @@ class KeyEndings:
                 request_id="",
                 details={"name": key.name, "expiresAt": key.expires_at},
             )
-            try:
-                await self._store.record_audit(entry)
-            except LenswayError as error:
-                _log.error("audit entry lost", action=entry.action, object=entry.object, code=error.code.value)
+            self._note_entry(entry)
 
     # --- uses ---------------------------------------------------------------------------------------------------------------
 

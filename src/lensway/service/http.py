@@ -17,7 +17,7 @@ from starlette.responses import Response
 from lensway import limits
 from lensway.api.envelope import error_body
 from lensway.api.routes import Access, Param, Route
-from lensway.auth import decisions, exposure
+from lensway.auth import decisions, events, exposure
 from lensway.auth.address import Network, address_of
 from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
@@ -34,6 +34,7 @@ from lensway.observe.trace import Tracer
 from lensway.service import tracing
 from lensway.service.endings import KeyEndings
 from lensway.service.streaming import StreamedRows
+from lensway.service.tally import Note
 from lensway.service.tracing import RequestTrace
 from lensway.service.wire import WIRE, Wire
 
@@ -45,6 +46,7 @@ _REQUIRE: Final[Mapping[Access, Callable[[decisions.Identity], None]]] = {
     Access.ADMIN: decisions.require_admin,
     Access.INSTANCE: decisions.require_instance_wide,
 }
+_REFUSALS: Final = frozenset({ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED})
 _OK: Final = "ok"
 _REQUEST_ID: Final = b"x-request-id"
 _SMALL_LENGTH_DIGITS: Final = len(str(limits.REQUEST_BODY_BYTES_MAX)) - 1
@@ -214,7 +216,7 @@ class Endpoint:
         metrics: Metrics,
         clock: Clock,
         endings: KeyEndings,
-        note: Callable[[AuditEntry], Awaitable[None]],
+        note: Note,
         trusted_proxies: Sequence[Network] = (),
         tracer: Tracer | None = None,
     ) -> None:
@@ -235,7 +237,7 @@ class Endpoint:
             code = _OK
             try:
                 if request.scope["query_string"]:
-                    await self._check_url(call)
+                    self._check_url(call)
                 if route.access is not Access.OPEN:
                     call.caller = self._authenticate(call)
                     if (require := _REQUIRE.get(route.access)) is not None:
@@ -246,6 +248,8 @@ class Endpoint:
                 response = Response(status_code=CODES[ErrorCode.CANCELLED].status)
             except LenswayError as error:
                 code = error.code.value
+                if error.code in _REFUSALS:
+                    self._note_refusal(call, error)
                 response = self.failure(error.failure, call.request_id, is_public=call.is_public)
             except Exception as error:  # noqa: BLE001 - the boundary of one request: its defect is answered and logged, not spread
                 _log.exception(
@@ -306,10 +310,10 @@ class Endpoint:
             response.headers["Allow"] = error.headers["Allow"]
         return response
 
-    async def _check_url(self, call: Call) -> None:
+    def _check_url(self, call: Call) -> None:
         query = call.request.scope["query_string"].decode("latin-1")
         if (exposed := exposure.exposed_in(self._snapshots.current(), query)) is not None:
-            await self._note(
+            self._note(
                 AuditEntry(
                     at=self._clock.wall().isoformat(timespec="milliseconds"),
                     environment=exposed.environment,
@@ -323,6 +327,32 @@ class Endpoint:
             )
             raise exposure.refusal()
         _check_params(call.request, call.route.params)
+
+    def _note_refusal(self, call: Call, error: LenswayError) -> None:
+        caller = call.caller
+        if caller is None:
+            entry = events.access_entry(
+                self._clock,
+                events.AUTHENTICATE,
+                outcome=error.code.value,
+                address=call.address,
+                object=str(error.details.get("key", "")),
+                request_id=call.request_id,
+            )
+        elif error.code is ErrorCode.FORBIDDEN:
+            entry = events.access_entry(
+                self._clock,
+                call.route.name,
+                outcome=error.code.value,
+                address=call.address,
+                actor=caller.identity.actor,
+                environment=caller.environment.id,
+                object=",".join(call.request.path_params.values())[: limits.NAME_CHARACTERS_MAX],
+                request_id=call.request_id,
+            )
+        else:
+            return
+        self._note(entry)
 
     def _authenticate(self, call: Call) -> Caller:
         now = self._clock.monotonic()

@@ -211,6 +211,7 @@ class Audit:
 
     async def list(self, caller: Caller, *, limit: int = 100, before: int | None = None) -> dict[str, Any]:
         """The newest entries of the environment first; an instance-wide key sees those of the whole deployment among them."""
+        await self._desk.tally.flush(everything=True)
         entries = await self._desk.store.audit(
             caller.environment.id,
             limit=limit,

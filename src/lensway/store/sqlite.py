@@ -135,10 +135,13 @@ class SqliteStore:
         async with self._writing:
             before = self._snapshot
             changes, entry = decide(before)
+            assert entry is not None or not changes, "every change is audited"
+            if entry is None:
+                return before
             after = before
             if changes:
                 after = before.after(changes, revision=before.revision + 1)
-            await self._in_worker(lambda: self._write(changes, entry, after.revision))
+            await self._in_worker(lambda: self._write(changes, [entry], after.revision))
             if not changes:
                 return before
             self._snapshot = after
@@ -168,8 +171,12 @@ class SqliteStore:
 
     async def record_audit(self, entry: AuditEntry) -> None:
         """Write an entry of its own."""
+        await self.record_audits([entry])
+
+    async def record_audits(self, entries: Sequence[AuditEntry]) -> None:
+        """Write entries of their own, in this order, in one transaction."""
         async with self._writing:
-            await self._in_worker(lambda: self._write((), entry, self._snapshot.revision))
+            await self._in_worker(lambda: self._write((), entries, self._snapshot.revision))
 
     async def verify_audit(self) -> int | None:
         """The first sequence number whose chain is broken (an entry was altered or removed), or None."""
@@ -224,7 +231,7 @@ class SqliteStore:
                 details={"class": type(error.orig).__name__},
             ) from None
 
-    def _write(self, changes: Sequence[Change], entry: AuditEntry, revision: int) -> None:
+    def _write(self, changes: Sequence[Change], entries: Sequence[AuditEntry], revision: int) -> None:
         with self._engine.begin() as connection:
             # Removals behind everything that is put: until then something may still point at what goes.
             for change in changes:
@@ -236,7 +243,8 @@ class SqliteStore:
                     mapping.remove(connection, change.record)
             if changes:
                 connection.execute(update(t.deployment).values(revision=revision))
-            _append_audit(connection, entry)
+            for entry in entries:
+                _append_audit(connection, entry)
 
     def _write_sightings(self, sightings: Sequence[Sighting]) -> None:
         with self._engine.begin() as connection:

@@ -45,7 +45,9 @@ class MemoryStore:
             # A real store gives up the loop here; so do callers of the fake see the same interleavings.
             await asyncio.sleep(0)
             changes, entry = decide(self._snapshot)
-            self._audit.append(entry)
+            assert entry is not None or not changes, "every change is audited"
+            if entry is not None:
+                self._audit.append(entry)
             if not changes:
                 return self._snapshot
             self._snapshot = self._snapshot.after(changes, revision=self._snapshot.revision + 1)
@@ -81,6 +83,10 @@ class MemoryStore:
     async def record_audit(self, entry: AuditEntry) -> None:
         """Keep an entry of its own."""
         self._audit.append(entry)
+
+    async def record_audits(self, entries: Sequence[AuditEntry]) -> None:
+        """Keep entries of their own, in this order."""
+        self._audit.extend(entries)
 
     def key_uses(self) -> Mapping[KeyId, str]:
         """When each key was last used, as far as it was noted."""
