@@ -303,6 +303,9 @@ AUDIT_DIFFERENT_MAX: Final = 300
 """Different audit entries of refusals and strangers under way; beyond it they are counted together: some 100 bytes a second."""
 AUDIT_DIFFERENT_KNOWN_MAX: Final = 20_000
 """The same with those of keys and runners that exist: all runners of a node may come back in one minute."""
+AUDIT_DAYS_DEFAULT: Final = 400
+"""Rows of the audit are kept for so many days, thirteen months, unless told otherwise."""
+AUDIT_DAYS_MAX: Final = 36_500
 KEY_USE_SECONDS: Final = 60.0
 """The last use of a key is written at most so often: one transaction for all keys, no work for each request."""
 KEY_EXPIRY_SLACK_SECONDS: Final = 0.005

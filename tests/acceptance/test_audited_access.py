@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import secrets
+import sqlite3
 from collections.abc import Callable, Iterator
 
 import httpx2
@@ -138,3 +139,70 @@ def test_what_waits_is_written_at_the_end(tmp_path: pathlib.Path) -> None:
         assert own.server.stop() == 0
         own.start_server()
         assert counted(entries(own, lambda entry: entry["action"] == "authenticate")) == 50
+
+
+# --- verified, exported, shortened ----------------------------------------------------------------------------------------
+
+
+def test_the_audit_is_verified_and_exported_by_instance_wide_admins_only(deployment: Deployment) -> None:
+    client = deployment.client()
+    found = client.get("/v1/audit/verify").json()
+    assert (found["ok"], found["broken"], found["keyedFrom"]) == (True, None, 1)
+    head = f"{found['head']['sequence']}:{found['head']['chain']}"
+    made(deployment, kind="sk")
+    assert client.get("/v1/audit/verify", params={"head": head}).json()["ok"]
+    forged = head[:-1] + ("0" if head[-1] != "0" else "1")
+    assert not client.get("/v1/audit/verify", params={"head": forged}).json()["ok"]
+    assert client.get("/v1/audit/verify", params={"head": "12"}).status_code == 400
+    lines = [json.loads(line) for line in client.get("/v1/audit/export").text.splitlines()]
+    *rows, last = lines
+    assert last["$end"] == {"rows": len(rows), "sequence": rows[-1]["sequence"], "chain": rows[-1]["chain"]}
+    assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
+    assert {"actor", "action", "count", "environment", "chain"} <= rows[0].keys()
+    tail = client.get("/v1/audit/export", params={"after": rows[-3]["sequence"]}).text.splitlines()
+    assert [json.loads(line).get("sequence") for line in tail[:2]] == [rows[-2]["sequence"], rows[-1]["sequence"]]
+    for kind in ({"kind": "ak"}, {"kind": "ak", "role": "viewer"}, {"kind": "sk"}):
+        other = deployment.client(made(deployment, **kind)["key"])
+        for path in ("/v1/audit/verify", "/v1/audit/export"):
+            assert other.get(path).status_code == 403
+
+
+def test_commands_verify_and_export_and_notice_what_was_done_to_the_file(tmp_path: pathlib.Path) -> None:
+    with Deployment(tmp_path, serve_options=("--audit-days", "0")) as own:
+        kept = tmp_path / "head"
+        first = own.cli("audit", "verify", "--head-file", str(kept), "--json")
+        assert first.returncode == 0, first.stderr
+        assert kept.read_text().startswith(f"{json.loads(first.stdout)['head']['sequence']}:")
+        assert own.cli("audit", "verify", "--head-file", str(kept)).returncode == 0
+        exported = tmp_path / "audit.ndjson"
+        done = own.cli("audit", "export", "-o", str(exported))
+        assert done.returncode == 0, done.stderr
+        assert "$end" in json.loads(exported.read_text().splitlines()[-1])
+        assert own.cli("audit", "export").stdout.splitlines()[0] == exported.read_text().splitlines()[0]
+        assert json.loads(own.cli("audit", "--limit", "1").stdout)[0]["count"] == 1
+        own.server.stop()
+        with sqlite3.connect(tmp_path / "data" / "lensway.db") as store:
+            store.execute("UPDATE audit SET entry = replace(entry, 'server', 'nobody') WHERE sequence = 1")
+        store.close()
+        own.start_server()
+        broken = own.cli("audit", "verify", "--head-file", str(kept))
+        assert broken.returncode == 1
+        assert "broken at row 1" in broken.stderr
+        assert "Traceback" not in broken.stderr
+
+
+def test_old_rows_go_at_the_start_and_that_is_in_the_audit(tmp_path: pathlib.Path) -> None:
+    with Deployment(tmp_path, serve_options=("--audit-days", "30")) as own:
+        own.server.stop()
+        with sqlite3.connect(tmp_path / "data" / "lensway.db") as store:
+            text = store.execute("SELECT entry FROM audit WHERE sequence = 1").fetchone()[0]
+            old = json.loads(text) | {"at": "2020-01-01T00:00:00.000+00:00"}
+            store.execute("UPDATE audit SET entry = ? WHERE sequence = 1", [json.dumps(old)])
+        store.close()
+        own.start_server()
+        wait_until(
+            lambda: bool(entries(own, lambda entry: entry["action"] == "audit.prune")), seconds=5, what="the pruning"
+        )
+        pruned = entries(own, lambda entry: entry["action"] == "audit.prune")
+        assert pruned[0]["details"]["rows"] == 1
+        assert entries(own, lambda entry: entry["sequence"] == 1) == []

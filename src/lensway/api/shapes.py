@@ -418,6 +418,24 @@ class KeyList(Answer, frozen=True, kw_only=True):
     keys: list[KeyAnswer]
 
 
+class AuditHead(Answer, frozen=True, kw_only=True):
+    """The newest row of the audit and the value of its chain."""
+
+    sequence: int
+    chain: str
+
+
+class AuditVerdict(Answer, frozen=True, kw_only=True):
+    """What a verification of the audit found; ``broken`` is the first row that does not fit."""
+
+    ok: bool
+    rows: Count
+    keyed_from: Count
+    broken: Count | None
+    reason: str
+    head: AuditHead
+
+
 class ErrorBody(Answer, frozen=True, kw_only=True):
     """What happened, where, what to do."""
 

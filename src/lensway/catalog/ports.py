@@ -28,6 +28,14 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     until: str = ""
 
 
+class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry with its number, and the value of the chain up to it in hexadecimal digits."""
+
+    sequence: int
+    chain: str
+    entry: AuditEntry
+
+
 class SnapshotSource(Protocol):
     """The present state for readers: in memory, immutable, never a call to a store."""
 
@@ -73,6 +81,12 @@ class CatalogStore(SnapshotSource, ChangeFeed, Protocol):
 
     def record_audits(self, entries: Sequence[AuditEntry]) -> Awaitable[None]:
         """Write audit entries of their own, in this order, in one transaction."""
+
+    def audit_rows(self, *, after: int, limit: int) -> Awaitable[Sequence[AuditRow]]:
+        """Entries of every environment behind ``after``, the oldest first, with their chain."""
+
+    def prune_audit(self, before: str) -> Awaitable[tuple[int, int]]:
+        """Delete the oldest rows if they are older than this moment, a thousand at most. How many went, and the last of them."""
 
     def key_uses(self) -> Mapping[KeyId, str]:
         """When each key was last used (RFC 3339), as far as it was noted. Kept in memory; cheap."""

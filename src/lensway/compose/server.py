@@ -41,6 +41,7 @@ from lensway.observe.metrics import JobTimes, Metrics
 from lensway.observe.trace import Tracer
 from lensway.query.result import decode_end
 from lensway.service.app import Operations, build_app
+from lensway.service.audit import Audit, AuditRetention, Verify
 from lensway.service.control_plane import ControlPlane, UseCases, event_stream
 from lensway.service.data_plane import DataPlane
 from lensway.service.desk import Desk
@@ -50,7 +51,7 @@ from lensway.service.hub import EventHub
 from lensway.service.inline import InlineExecutor
 from lensway.service.ring import RequestRing
 from lensway.service.runners import Runners
-from lensway.service.settings import Audit, Declarations, Environments, Keys
+from lensway.service.settings import Declarations, Environments, Keys
 from lensway.service.sources import Lenses, Sources
 from lensway.service.tally import AuditTally
 from lensway.service.testing_connections import ConnectionTests
@@ -84,6 +85,8 @@ class ServerSettings:
     """Where metrics are served without a key; None: nowhere."""
     lame_duck_seconds: float = 0.0
     """Time between readiness off and the first refused connection, for load balancers to notice."""
+    audit_days: int = limits.AUDIT_DAYS_DEFAULT
+    """Rows of the audit are kept for so long; 0: for ever."""
     is_losing_pushes: bool = False
     """For the proof that reconciliation works: assignment sets are pushed by heartbeats only."""
 
@@ -212,7 +215,7 @@ class Server:
         )
         _watch(metrics, store, dispatcher)
         operations = Operations(desk, metrics)
-        use = _use_cases(desk, library)
+        use = _use_cases(desk, library, store.verify_audit)
         endpoint = self._endpoint(desk, metrics)
         console = self._console(use, desk, master)
         data_plane = DataPlane(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
@@ -221,14 +224,14 @@ class Server:
         if scraped is not None:
             scraped.start()
         endings.start()
+        retention = AuditRetention(desk, settings.audit_days)
+        retention.start()
         try:
             await self._listen(app, listener, dispatcher, executor, operations, hub, tls, minted)
         finally:
-            if scraped is not None:
-                await scraped.close()
-            await statuses.close()
-            await endings.close()
-            await tally.close()
+            for part in (scraped, retention, statuses, endings, tally):
+                if part is not None:
+                    await part.close()
 
     def _endpoint(self, desk: Desk, metrics: Metrics) -> Endpoint:
         return Endpoint(
@@ -343,7 +346,7 @@ class _Watch:
         return event_stream(self._hub.watch(caller.environment.id), self._endings, caller)
 
 
-def _use_cases(desk: Desk, library: ExecutionLibrary) -> UseCases:
+def _use_cases(desk: Desk, library: ExecutionLibrary, verify: Verify) -> UseCases:
     tests = ConnectionTests(desk)
     sources = Sources(desk, tests, library.check)
     return UseCases(
@@ -353,7 +356,7 @@ def _use_cases(desk: Desk, library: ExecutionLibrary) -> UseCases:
         environments=Environments(desk),
         keys=Keys(desk),
         declarations=Declarations(desk, sources),
-        audit=Audit(desk),
+        audit=Audit(desk, verify),
     )
 
 

@@ -12,13 +12,14 @@ from starlette.responses import Response, StreamingResponse
 
 from lensway.auth.caller import Caller
 from lensway.catalog.names import invalid
+from lensway.service.audit import Audit
 from lensway.service.desk import Desk
 from lensway.service.endings import KeyEndings
 from lensway.service.http import Call, json_response
 from lensway.service.hub import HubEvent
 from lensway.service.ring import RequestRing, request_document
 from lensway.service.runners import Runners
-from lensway.service.settings import Audit, Declarations, Environments, Keys
+from lensway.service.settings import Declarations, Environments, Keys
 from lensway.service.sources import Lenses, Sources
 
 _KEEP_ALIVE_SECONDS = 15.0
@@ -195,6 +196,16 @@ class ControlPlane:
         before = call.number("before", None, 2**53)
         return json_response(await self._use.audit.list(call.by, limit=limit, before=before))
 
+    async def verify_audit(self, call: Call) -> Response:
+        """Whether the audit is as it was written."""
+        return json_response(await self._use.audit.verify(call.by, call.request.query_params.get("head")))
+
+    async def export_audit(self, call: Call) -> Response:
+        """Every row, with its chain."""
+        after = call.number("after", None, 2**53) or 0
+        lines = _while_good(call, await self._use.audit.export(call.by, after=after))
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
     async def list_requests(self, call: Call) -> Response:
         """Recent requests with their attempts."""
         limit = call.number("limit", 100, _LIST_MAX) or 100
@@ -258,6 +269,13 @@ def _end(future: asyncio.Future[None]) -> None:
 def _sse(event: HubEvent) -> bytes:
     data = {"at": event.at.isoformat(timespec="milliseconds"), **event.data}
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.sequence, event.kind.encode(), msgspec.json.encode(data))
+
+
+async def _while_good(call: Call, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The lines, cut off when the key of the request ends."""
+    async for line in lines:
+        call.endings.require_good(call.by)
+        yield line
 
 
 async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

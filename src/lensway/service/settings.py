@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from lensway import limits
 from lensway.auth import tokens
 from lensway.auth.caller import Caller
@@ -201,24 +199,6 @@ class Declarations:
             "revision": revision,
             "dryRun": dry_run,
         }
-
-
-class Audit:
-    """Who did what to which object, from where, with what outcome."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    async def list(self, caller: Caller, *, limit: int = 100, before: int | None = None) -> dict[str, Any]:
-        """The newest entries of the environment first; an instance-wide key sees those of the whole deployment among them."""
-        await self._desk.tally.flush(everything=True)
-        entries = await self._desk.store.audit(
-            caller.environment.id,
-            limit=limit,
-            before=before,
-            with_instance_wide=caller.identity.environment is None,
-        )
-        return {"entries": [{"sequence": number, **msgspec.to_builtins(entry)} for number, entry in entries]}
 
 
 def with_path(check: Any, path: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import hashlib
 import pathlib
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,16 +18,16 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, select,
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from lensway.auth import sealing
+from lensway.auth import chain, sealing
 from lensway.auth.derive import derive
-from lensway.catalog.ports import AuditEntry, Decide
+from lensway.catalog.ports import AuditEntry, AuditRow, Decide
 from lensway.catalog.records import Change, Environment, Key, Put, Runner, Source
 from lensway.catalog.rules.environments import DEFAULT
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import Clock
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import EnvironmentId, KeyId, RunnerId, SourceId, new_environment_id
-from lensway.store import mapping, migrate
+from lensway.store import audit, mapping, migrate
 from lensway.store import tables as t
 from lensway.store.file_errors import unusable_file
 
@@ -36,7 +35,6 @@ Listener = Callable[[Snapshot, Sequence[Change]], None]
 Result = TypeVar("Result")
 
 _KEY_CHECK: Final = b"lensway"
-_GENESIS: Final = bytes(32)
 _BUSY_MS: Final = 5_000
 
 
@@ -58,6 +56,7 @@ class SqliteStore:
         snapshot: Snapshot,
         configs: dict[tuple[EnvironmentId, SourceId], bytes],
         key: bytes,
+        audit_key: bytes,
         key_uses: dict[KeyId, str],
     ) -> None:
         self._engine = engine
@@ -65,9 +64,11 @@ class SqliteStore:
         self._snapshot = snapshot
         self._configs = configs
         self._key = key
+        self._audit_key = audit_key
         self._key_uses = key_uses
         self._listeners: dict[object, Listener] = {}
         self._writing = asyncio.Lock()
+        self._pruning = asyncio.Lock()
 
     @classmethod
     def open(cls, path: pathlib.Path, *, master_key: bytes, clock: Clock) -> SqliteStore:
@@ -94,11 +95,12 @@ class SqliteStore:
         except OSError as error:
             raise unusable_file(path, error) from None
         engine = _engine(path)
-        key = derive(master_key, "at-rest")
+        key, audit_key = derive(master_key, "at-rest"), derive(master_key, "audit")
         try:
             migrate.upgrade(engine)
             with engine.begin() as connection:
                 revision = _found_deployment(connection, key, clock)
+                audit.found(connection, audit_key)
                 snapshot = Snapshot.of(list(mapping.load(connection)), revision=revision)
                 configs = dict(_load_configs(connection, key))
                 key_uses = mapping.load_key_uses(connection)
@@ -108,7 +110,7 @@ class SqliteStore:
         except BaseException:
             engine.dispose()
             raise
-        return cls(engine, worker, snapshot, configs, key, key_uses)
+        return cls(engine, worker, snapshot, configs, key, audit_key, key_uses)
 
     def current(self) -> Snapshot:
         """The newest snapshot."""
@@ -167,7 +169,9 @@ class SqliteStore:
     ) -> Sequence[tuple[int, AuditEntry]]:
         """The newest entries first, with their sequence numbers."""
         wanted = None if environment is None else [environment, *([t.INSTANCE_WIDE] if with_instance_wide else [])]
-        return await self._in_worker(lambda: self._read_audit(wanted, limit, before))
+        return await self._in_worker(
+            lambda: self._with_connection(lambda each: audit.newest(each, wanted, limit, before))
+        )
 
     async def record_audit(self, entry: AuditEntry) -> None:
         """Write an entry of its own."""
@@ -178,9 +182,26 @@ class SqliteStore:
         async with self._writing:
             await self._in_worker(lambda: self._write((), entries, self._snapshot.revision))
 
-    async def verify_audit(self) -> int | None:
-        """The first sequence number whose chain is broken (an entry was altered or removed), or None."""
-        return await self._in_worker(self._verify_audit)
+    async def audit_rows(self, *, after: int, limit: int) -> Sequence[AuditRow]:
+        """Entries of every environment behind ``after``, the oldest first, with their chain."""
+        return await self._in_worker(lambda: self._with_connection(lambda each: audit.rows(each, after, limit)))
+
+    async def verify_audit(self, known: chain.Head | None = None) -> chain.Verdict:
+        """Whether every row of the audit is as it was written, and the chain passes through a head that was kept elsewhere."""
+        async with self._pruning:
+            found = await self._in_worker(
+                lambda: self._with_connection(lambda each: audit.verifier(each, self._audit_key, known))
+            )
+            while await self._in_worker(lambda: self._with_connection(lambda each: audit.verify_more(each, found))):
+                pass
+            return found.verdict()
+
+    async def prune_audit(self, before: str) -> tuple[int, int]:
+        """Delete the oldest rows if they are older than this moment, a thousand at most. How many went, and the last of them."""
+        async with self._pruning, self._writing:
+            return await self._in_worker(
+                lambda: self._with_connection(lambda each: audit.prune(each, self._audit_key, before))
+            )
 
     async def note_sightings(self, sightings: Iterable[Sighting]) -> None:
         """Remember when and how runners were last seen, in one transaction; those that are gone meanwhile are forgotten.
@@ -244,7 +265,7 @@ class SqliteStore:
             if changes:
                 connection.execute(update(t.deployment).values(revision=revision))
             for entry in entries:
-                _append_audit(connection, entry)
+                audit.append(connection, self._audit_key, entry)
 
     def _write_sightings(self, sightings: Sequence[Sighting]) -> None:
         with self._engine.begin() as connection:
@@ -286,26 +307,9 @@ class SqliteStore:
         elif change.config is not None:
             self._configs[record.environment, record.id] = change.config
 
-    def _read_audit(
-        self, environments: Sequence[str] | None, limit: int, before: int | None
-    ) -> Sequence[tuple[int, AuditEntry]]:
-        query = select(t.audit.c.sequence, t.audit.c.entry).order_by(t.audit.c.sequence.desc()).limit(limit)
-        if environments is not None:
-            query = query.where(t.audit.c.environment.in_(environments))
-        if before is not None:
-            query = query.where(t.audit.c.sequence < before)
-        with self._engine.connect() as connection:
-            return [(row.sequence, _entry_of(row.entry)) for row in connection.execute(query)]
-
-    def _verify_audit(self) -> int | None:
-        chain, expected = _GENESIS, 1
-        with self._engine.connect() as connection:
-            for row in connection.execute(select(t.audit).order_by(t.audit.c.sequence)):
-                chain = hashlib.sha256(chain + row.entry.encode()).digest()
-                if row.sequence != expected or row.chain != chain:
-                    return expected
-                expected += 1
-        return None
+    def _with_connection(self, work: Callable[[Connection], Result]) -> Result:
+        with self._engine.begin() as connection:
+            return work(connection)
 
 
 def _engine(path: pathlib.Path) -> Engine:
@@ -363,24 +367,3 @@ def _load_configs(connection: Connection, key: bytes) -> Any:
             version=versions[row.environment, row.source],
         )
         yield (EnvironmentId(row.environment), SourceId(row.source)), config
-
-
-def _append_audit(connection: Connection, entry: AuditEntry) -> None:
-    """The entry, chained to the one before: an altered or removed one breaks the chain behind it."""
-    last = connection.execute(
-        select(t.audit.c.sequence, t.audit.c.chain).order_by(t.audit.c.sequence.desc()).limit(1)
-    ).first()
-    sequence, chain = (0, _GENESIS) if last is None else (last.sequence, last.chain)
-    text = msgspec.json.encode(entry, order="deterministic").decode()
-    connection.execute(
-        insert(t.audit).values(
-            sequence=sequence + 1,
-            environment=entry.environment or t.INSTANCE_WIDE,
-            entry=text,
-            chain=hashlib.sha256(chain + text.encode()).digest(),
-        )
-    )
-
-
-def _entry_of(text: str) -> AuditEntry:
-    return msgspec.json.decode(text, type=AuditEntry)

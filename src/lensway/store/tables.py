@@ -174,5 +174,7 @@ deployment = Table(
     Column("environment", String, primary_key=True),
     Column("revision", Integer, nullable=False),
     Column("key_check", LargeBinary, nullable=False),
+    Column("audit_anchor", Text, nullable=True),
 )
-"""One row: the revision, and a ciphertext that tells whether the master key is the one the data was written with."""
+"""One row: the revision, a ciphertext that tells whether the master key is the one the data was written with, and where the
+verification of the audit begins."""

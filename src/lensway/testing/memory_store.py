@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from lensway.catalog.ports import AuditEntry, Decide
+from lensway.catalog.ports import AuditEntry, AuditRow, Decide
 from lensway.catalog.records import AnyRecord, Change, Environment, Key, Put, Source
 from lensway.catalog.snapshot import Snapshot
 from lensway.ids import EnvironmentId, KeyId, SourceId, new_environment_id
@@ -25,6 +25,7 @@ class MemoryStore:
         self._snapshot = Snapshot.of(records, revision=revision)
         self._configs: dict[tuple[EnvironmentId, SourceId], bytes] = {}
         self._audit: list[AuditEntry] = []
+        self._pruned = 0
         self._key_uses: dict[KeyId, str] = {}
         self._listeners: dict[object, Listener] = {}
         self._writing = asyncio.Lock()
@@ -76,7 +77,9 @@ class MemoryStore:
         numbered = [
             (number, entry)
             for number, entry in enumerate(self._audit, start=1)
-            if (environment is None or entry.environment in wanted) and (before is None or number < before)
+            if (environment is None or entry.environment in wanted)
+            and (before is None or number < before)
+            and number > self._pruned
         ]
         return numbered[::-1][:limit]
 
@@ -87,6 +90,18 @@ class MemoryStore:
     async def record_audits(self, entries: Sequence[AuditEntry]) -> None:
         """Keep entries of their own, in this order."""
         self._audit.extend(entries)
+
+    async def audit_rows(self, *, after: int, limit: int) -> Sequence[AuditRow]:
+        """Entries behind ``after``, the oldest first; nothing is chained here."""
+        numbered = [AuditRow(sequence=number, chain="", entry=each) for number, each in enumerate(self._audit, start=1)]
+        return [row for row in numbered if row.sequence > max(after, self._pruned)][:limit]
+
+    async def prune_audit(self, before: str) -> tuple[int, int]:
+        """Forget the oldest entries if they are older than this moment."""
+        first = self._pruned
+        while self._pruned < len(self._audit) and self._audit[self._pruned].at < before:
+            self._pruned += 1
+        return self._pruned - first, self._pruned if self._pruned > first else 0
 
     def key_uses(self) -> Mapping[KeyId, str]:
         """When each key was last used, as far as it was noted."""

@@ -1,4 +1,4 @@
-"""Keys expire, deleted admin keys stay deleted, and each key's last use is kept. Additive for the release before."""
+"""Keys expire, deleted admin keys stay deleted, each key's last use is kept, and the audit's chain has a key. Additive."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ depends_on = None
 def upgrade() -> None:
     """Add the column and the tables; keys of before do not expire."""
     op.add_column("keys", sa.Column("expires_at", sa.String(), nullable=True))
+    op.add_column("deployment", sa.Column("audit_anchor", sa.Text(), nullable=True))
     op.create_table(
         "retired_keys",
         sa.Column("environment", sa.String(), nullable=False),
