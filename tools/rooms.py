@@ -59,7 +59,7 @@ DRIVERS: Final[dict[str, tuple[str, ...]]] = {
     "adbc_driver_manager": ("bridges/postgres",),
     "adbc_driver_postgresql": ("bridges/postgres",),
     "pyarrow": ("bridges/arrow", "bridges/postgres", "client/arrow"),
-    "sqlite3": ("bridges/sqlite", "testing/"),
+    "sqlite3": ("bridges/sqlite", "testing/", "store/"),
     "sqlalchemy": ("store/",),
     "alembic": ("store/",),
     "starlette": ("service/", "console/", "compose/", "testing/"),

@@ -46,6 +46,8 @@ STALL_GRACE_SECONDS: Final = 1.0
 """A connection is dropped so much later than its job is cancelled, so that the record says what really happened."""
 HTTP_CONNECTIONS_MAX: Final = 4_096
 """Connections of callers; one more is answered `overloaded`. With what each may leave unread that is bounded memory."""
+HTTP_BACKLOG: Final = 2_048
+"""Connections that the kernel completes before this process accepts them; it has its own limit below, as a rule."""
 HTTP_HEAD_BYTES_MAX: Final = 64 * KIB
 """Request line and headers; larger is `payload_too_large`."""
 CALLER_LOOK_SECONDS: Final = 0.1
@@ -386,6 +388,23 @@ KEYS_COUNTED_MAX: Final = 10_000
 """Keys with bounds of their own whose requests are counted at once; of more, the idle ones start anew."""
 CREDENTIAL_SEAL_SECONDS: Final = 300.0
 """Validity of a sealed credential from when it was sealed; it is opened at once on arrival."""
+AUDIT_WRITE_SECONDS: Final = 1.0
+"""Audit entries of sign-ins, refusals and runner sessions are written at most so often, all in one transaction."""
+AUDIT_MERGE_SECONDS: Final = 60.0
+"""Repetitions of an audit entry within this time are one row with a count."""
+AUDIT_DIFFERENT_MAX: Final = 300
+"""Different audit entries of refusals and strangers under way; beyond it they are counted together: some 100 bytes a second."""
+AUDIT_DIFFERENT_KNOWN_MAX: Final = 20_000
+"""The same with those of keys and runners that exist: all runners of a node may come back in one minute."""
+AUDIT_DAYS_DEFAULT: Final = 400
+"""Rows of the audit are kept for so many days, thirteen months, unless told otherwise."""
+AUDIT_DAYS_MAX: Final = 36_500
+KEY_USE_SECONDS: Final = 60.0
+"""The last use of a key is written at most so often: one transaction for all keys, no work for each request."""
+KEY_EXPIRY_SLACK_SECONDS: Final = 0.005
+"""A timer that ends a key wakes so long after its expiry: a clock's step of a millisecond must not make it wake in vain."""
+KEY_EXPIRY_LOOK_SECONDS: Final = 30.0
+"""Longest sleep before the next expiry of a key: the wall clock may be set forward meanwhile."""
 CONSOLE_SESSION_SECONDS: Final = 12 * 3600
 TOKEN_OVERLAP_SECONDS: Final = 24 * 3600
 """After a rotation the previous token of a runner is good for so long: time to bring the new one to every instance."""
@@ -429,6 +448,8 @@ CLIENT_LINE_BYTES_MAX: Final = 2 * ROW_BYTES_MAX
 """One line of NDJSON that the client waits for the end of."""
 CLIENT_EXPORT_ROWS_PER_PAGE: Final = 1_000
 """Rows of a page when every page is asked for: a tenth of the largest, so that the first rows come soon."""
+CLIENT_LOCATION_CHARACTERS_MAX: Final = 255
+"""Host, and path, of a redirect's target that an error shows."""
 CLIENT_KEEPALIVE_SECONDS: Final = 15
 """Silence on a connection after which the kernel asks whether the server's host is still there."""
 

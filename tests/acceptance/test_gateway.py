@@ -136,7 +136,8 @@ def test_a_key_or_token_in_a_url_is_refused_and_noted_without_its_text(stage, al
         assert "Authorization" in answer.json()["error"]["hint"]
     entries = stage.client.get("/v1/audit", params={"limit": "20"}).json()["entries"]
     noted = [entry for entry in entries if entry["action"] == "credential.in_url"]
-    assert [entry["object"] for entry in noted] == [made["id"]] * 3 + [alpha.id]
+    times = {id: sum(entry["count"] for entry in noted if entry["object"] == id) for id in (made["id"], alpha.id)}
+    assert times == {made["id"]: 3, alpha.id: 1}
     assert made["key"] not in str(entries)
     assert alpha.token not in str(entries)
     unknown = httpx2.get(f"{stage.deployment.url}/v1/lenses?key=sk_{'x' * 43}", trust_env=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 import pickle
 
@@ -102,7 +103,7 @@ SNAPSHOT = Snapshot.of([OWN, OTHER, SOURCE, *LENSES, RUNNER, *(record for _, rec
 
 
 def identity(name: str) -> decisions.Identity:
-    return decisions.authenticate(SNAPSHOT, f"Bearer {KEYS[name][0]}")
+    return decisions.authenticate(SNAPSHOT, f"Bearer {KEYS[name][0]}", at=AT)
 
 
 def code_of(function, *arguments) -> ErrorCode | None:
@@ -140,13 +141,13 @@ def test_wrong_keys_all_look_the_same() -> None:
     messages = set()
     for wrong in (good[:-1] + "!", "sk_" + "x" * 43, "nonsense", ""):
         with pytest.raises(LenswayError) as error:
-            decisions.authenticate(SNAPSHOT, f"Bearer {wrong}")
+            decisions.authenticate(SNAPSHOT, f"Bearer {wrong}", at=AT)
         assert error.value.code is ErrorCode.UNAUTHENTICATED
         assert good not in str(error.value)
         messages.add(str(error.value))
     assert len(messages) == 1
     for header in (None, "", "Basic abc", good, f"Bearer {RUNNER_TOKENS['present']}"):
-        assert code_of(decisions.authenticate, SNAPSHOT, header) is ErrorCode.UNAUTHENTICATED
+        assert code_of(functools.partial(decisions.authenticate, at=AT), SNAPSHOT, header) is ErrorCode.UNAUTHENTICATED
 
 
 def test_i10_environments_are_chosen_by_instance_wide_keys_only() -> None:

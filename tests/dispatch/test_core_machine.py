@@ -25,6 +25,7 @@ from lensway.dispatch.events import (
     Ended,
     Fail,
     JobRequest,
+    OwnersEnded,
     RefusalKind,
     Refused,
     Release,
@@ -290,6 +291,7 @@ class Dispatch(RuleBasedStateMachine):
             is_export=is_stream,
             page_bytes_max=2 * limits.DATA_FRAME_BYTES_MAX if may_overflow else None,
             may_overflow=may_overflow,
+            owner=f"key_{job % 2}",
         )
         self.give(Submitted(job, request))
 
@@ -307,6 +309,15 @@ class Dispatch(RuleBasedStateMachine):
         was_over = bool(self.callers[job].outcome)
         self.give(CancelWanted(JobId(job)))
         assert was_over or self.callers[job].outcome == "cancelled"
+
+    @precondition(lambda self: self.callers)
+    @rule(owner=st.sampled_from(("key_0", "key_1", ENVIRONMENT, "key_of_nobody")))
+    def end_owner(self, owner: str) -> None:
+        before = {job: caller.outcome for job, caller in self.callers.items()}
+        self.give(OwnersEnded(frozenset({owner})))
+        for job, caller in self.callers.items():
+            is_theirs = owner in (ENVIRONMENT, f"key_{job % 2}")
+            assert caller.outcome == (before[job] or ("unauthenticated" if is_theirs else ""))
 
     @precondition(lambda self: any(caller.untaken for caller in self.callers.values()))
     @rule(data=st.data())

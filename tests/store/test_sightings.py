@@ -47,7 +47,7 @@ def test_a_change_of_the_catalog_does_not_wait_for_the_sightings_of_all_runners_
                 return changes, ENTRY
 
             runners = (await store.commit(create)).runners(environment)
-            statuses = Statuses(store, EventHub(SystemClock()), SystemClock())
+            statuses = Statuses(store, EventHub(SystemClock()), SystemClock(), lambda _entry: None)
             for number, runner in enumerate(runners):
                 statuses.changed(StatusChanged(SessionId(number + 1), runner.id, "live", "connected"))
             await asyncio.sleep(0)  # they begin to be written

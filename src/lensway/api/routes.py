@@ -427,6 +427,24 @@ ROUTES: Final[tuple[Route, ...]] = (
         access=Access.READ,
         params=(_LIMIT, Param("before", int, "entries older than this sequence number")),
     ),
+    Route(
+        method="GET",
+        path="/v1/audit/verify",
+        name="verify_audit",
+        summary="Whether the audit is as it was written.",
+        access=Access.INSTANCE,
+        answer=shapes.AuditVerdict,
+        params=(Param("head", str, "SEQUENCE:CHAIN of a head that was kept elsewhere"),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/audit/export",
+        name="export_audit",
+        summary="The audit of every environment with its chain, the oldest first, and a last line with `$end`.",
+        access=Access.INSTANCE,
+        media="application/x-ndjson",
+        params=(Param("after", int, "entries behind this sequence number"),),
+    ),
 )
 
 

@@ -394,6 +394,7 @@ class KeyRequest(Request, frozen=True, kw_only=True):
     role: Literal["admin", "operator", "viewer"] | None = None
     instance_wide: bool = False
     limits: dict[str, int] = {}
+    expires_at: Moment | None = None
 
 
 class KeyAnswer(Answer, frozen=True, kw_only=True):
@@ -406,6 +407,8 @@ class KeyAnswer(Answer, frozen=True, kw_only=True):
     role: str | None = None
     environment: str | None = None
     limits: dict[str, int] = {}
+    expires_at: Moment | None = None
+    last_used_at: Moment | None = None
     key: str | None = None
 
 
@@ -413,6 +416,24 @@ class KeyList(Answer, frozen=True, kw_only=True):
     """Keys, without their secrets."""
 
     keys: list[KeyAnswer]
+
+
+class AuditHead(Answer, frozen=True, kw_only=True):
+    """The newest row of the audit and the value of its chain."""
+
+    sequence: int
+    chain: str
+
+
+class AuditVerdict(Answer, frozen=True, kw_only=True):
+    """What a verification of the audit found; ``broken`` is the first row that does not fit."""
+
+    ok: bool
+    rows: Count
+    keyed_from: Count
+    broken: Count | None
+    reason: str
+    head: AuditHead
 
 
 class ErrorBody(Answer, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ import msgspec
 from lensway.auth import tokens
 from lensway.catalog.names import not_found
 from lensway.catalog.records import Environment, Key, KeyKind, KeyLimits, Lens, QueryGrant, Role, Runner
+from lensway.catalog.rules.keys import has_expired
 from lensway.catalog.rules.runners import is_token_good
 from lensway.catalog.snapshot import Snapshot
 from lensway.errors import ErrorCode, LenswayError
@@ -43,8 +44,12 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.kind is KeyKind.PUBLISHABLE
 
 
-def authenticate(snapshot: Snapshot, header: str | None) -> Identity:
-    """The key of an ``Authorization`` header. Raises LenswayError UNAUTHENTICATED, the same for every wrong key."""
+def authenticate(snapshot: Snapshot, header: str | None, *, at: str) -> Identity:
+    """The key of an ``Authorization`` header at this moment (in the catalog's form).
+
+    Raises:
+        LenswayError: UNAUTHENTICATED, the same for every wrong key; only the holder of an expired key learns that it expired.
+    """
     scheme, _, text = (header or "").partition(" ")
     text = text.strip()
     if not header:
@@ -59,6 +64,12 @@ def authenticate(snapshot: Snapshot, header: str | None) -> Identity:
     if not hmac.compare_digest(_NOBODY if key is None else key.hash, hashed) or key is None:
         raise _unauthenticated(
             "This key is not valid", "It may have been deleted; ask whoever administers this server."
+        )
+    if has_expired(key, at=at):
+        raise _unauthenticated(
+            f"This key expired at {key.expires_at}",
+            "Ask an administrator for a new one: `lensway keys create`.",
+            key=key.id,
         )
     return identity_of(key)
 
@@ -153,8 +164,8 @@ def require_lens(snapshot: Snapshot, identity: Identity, environment: Environmen
     raise not_found("lens", name, known)
 
 
-def _unauthenticated(message: str, hint: str) -> LenswayError:
-    return LenswayError(ErrorCode.UNAUTHENTICATED, message, hint=hint)
+def _unauthenticated(message: str, hint: str, **details: object) -> LenswayError:
+    return LenswayError(ErrorCode.UNAUTHENTICATED, message, hint=hint, details=details)
 
 
 def _forbidden(why: str) -> LenswayError:

@@ -116,6 +116,12 @@ async def resolve(host: str, port: int, policy: AddressPolicy) -> list[str]:
     return addresses
 
 
+_OUTSIDE: Final = (
+    "File-backed sources lie in directories that are named where they are opened: start the server with --source-dir DIR, or "
+    "name `source_dirs` in the runner's local policy."
+)
+
+
 def confined_path(path: str, policy: AddressPolicy) -> pathlib.Path:
     """The real path of a file-backed source, symbolic links resolved, if the policy lets it be read.
 
@@ -131,7 +137,7 @@ def confined_path(path: str, policy: AddressPolicy) -> pathlib.Path:
     if policy.source_dirs is not None and not any(
         real.is_relative_to(os.path.realpath(each)) for each in policy.source_dirs
     ):
-        raise unreachable("login", "forbidden_address")
+        raise unreachable("login", "forbidden_address", hint=_OUTSIDE)
     return real
 
 

@@ -30,13 +30,13 @@ HINTS: Final[Mapping[str, str]] = {
 }
 
 
-def unreachable(stage: str, cause: str, **details: object) -> LenswayError:
-    """The database cannot be reached: at which stage, and the class of failure."""
+def unreachable(stage: str, cause: str, *, hint: str | None = None, **details: object) -> LenswayError:
+    """The database cannot be reached: at which stage, the class of failure, and what to do when that says more than the class."""
     where = {"dns": "look up the host of", "tcp": "connect to", "tls": "secure the connection to", "login": "log in to"}
     return LenswayError(
         ErrorCode.SOURCE_UNREACHABLE,
         f"Cannot {where.get(stage, 'reach')} the database ({cause.replace('_', ' ')})",
-        hint=HINTS.get(cause),
+        hint=hint or HINTS.get(cause),
         details={"stage": stage, "class": cause, **details},
     )
 

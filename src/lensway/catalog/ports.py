@@ -9,11 +9,11 @@ import msgspec
 
 from lensway.catalog.records import AnyRecord, Change
 from lensway.catalog.snapshot import Snapshot
-from lensway.ids import EnvironmentId, SourceId
+from lensway.ids import EnvironmentId, KeyId, SourceId
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """Who did what to which object, from where, with what outcome."""
+    """Who did what to which object, from where, with what outcome. ``count`` above 1: so often from ``at`` to ``until``."""
 
     at: str
     environment: EnvironmentId | None
@@ -24,6 +24,16 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     request_id: str
     details: Mapping[str, Any] = {}
+    count: int = 1
+    until: str = ""
+
+
+class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry with its number, and the value of the chain up to it in hexadecimal digits."""
+
+    sequence: int
+    chain: str
+    entry: AuditEntry
 
 
 class SnapshotSource(Protocol):
@@ -41,8 +51,8 @@ class ChangeFeed(Protocol):
         and must not block."""
 
 
-Decide = Callable[[Snapshot], tuple[Sequence[Change], AuditEntry]]
-"""A pure decision on the snapshot that will be changed; may raise LenswayError to change nothing."""
+Decide = Callable[[Snapshot], tuple[Sequence[Change], AuditEntry | None]]
+"""A pure decision on the snapshot that will be changed; may raise LenswayError to change nothing. Every change has its entry."""
 
 
 class CatalogStore(SnapshotSource, ChangeFeed, Protocol):
@@ -50,18 +60,39 @@ class CatalogStore(SnapshotSource, ChangeFeed, Protocol):
 
     def commit(self, decide: Decide) -> Awaitable[Snapshot]:
         """Decide on the newest snapshot, write changes, revision and audit row in one transaction, publish the new snapshot,
-        tell the subscribers, return it. A decision without changes writes its audit entry only and bumps nothing."""
+        tell the subscribers, return it. A decision without changes writes its audit entry, if it has one, and bumps nothing."""
 
     def source_config(self, environment: EnvironmentId, source: SourceId) -> bytes | None:
         """The decrypted config (JSON) of a managed source, or None. Kept in memory; cheap."""
 
     def audit(
-        self, environment: EnvironmentId | None, *, limit: int, before: int | None = None
+        self,
+        environment: EnvironmentId | None,
+        *,
+        limit: int,
+        before: int | None = None,
+        with_instance_wide: bool = False,
     ) -> Awaitable[Sequence[tuple[int, AuditEntry]]]:
-        """The newest audit entries first, with their sequence numbers; ``environment`` None is every environment."""
+        """The newest audit entries first, with their sequence numbers; ``environment`` None is every environment. Those of the
+        whole deployment come with one environment's only when ``with_instance_wide`` is set."""
 
     def record_audit(self, entry: AuditEntry) -> Awaitable[None]:
-        """Write an audit entry of its own (refusals, sign-ins)."""
+        """Write an audit entry of its own."""
+
+    def record_audits(self, entries: Sequence[AuditEntry]) -> Awaitable[None]:
+        """Write audit entries of their own, in this order, in one transaction."""
+
+    def audit_rows(self, *, after: int, limit: int) -> Awaitable[Sequence[AuditRow]]:
+        """Entries of every environment behind ``after``, the oldest first, with their chain."""
+
+    def prune_audit(self, before: str) -> Awaitable[tuple[int, int]]:
+        """Delete the oldest rows if they are older than this moment, a thousand at most. How many went, and the last of them."""
+
+    def key_uses(self) -> Mapping[KeyId, str]:
+        """When each key was last used (RFC 3339), as far as it was noted. Kept in memory; cheap."""
+
+    def note_key_uses(self, uses: Mapping[KeyId, str]) -> Awaitable[None]:
+        """Keep when keys were last used, in one transaction; keys that are gone meanwhile are left out."""
 
 
 __all__ = ["AnyRecord", "AuditEntry", "CatalogStore", "ChangeFeed", "Decide", "SnapshotSource"]

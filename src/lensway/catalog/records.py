@@ -164,9 +164,21 @@ class Key(Record, frozen=True, kw_only=True):
     role: Role | None = None
     limits: KeyLimits = KeyLimits()
     created_at: str
+    expires_at: str | None = None
+    """RFC 3339 in UTC, always in the form of `lensway.catalog.moments`; None: it does not expire."""
 
 
-AnyRecord = Environment | Source | Lens | Runner | Assignment | Key
+class RetiredKey(Record, frozen=True, kw_only=True):
+    """An admin key that was deleted. Its hash is kept, because an administrator can choose the text of an admin key: without
+    this record the same text could be added again."""
+
+    id: KeyId
+    environment: EnvironmentId | None
+    hash: bytes
+    retired_at: str
+
+
+AnyRecord = Environment | Source | Lens | Runner | Assignment | Key | RetiredKey
 
 
 class Put(Record, frozen=True, kw_only=True):

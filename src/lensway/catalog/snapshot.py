@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from lensway.catalog.records import AnyRecord, Assignment, Change, Environment, Key, Lens, Put, Runner, Source
+from lensway.catalog.records import (
+    AnyRecord,
+    Assignment,
+    Change,
+    Environment,
+    Key,
+    Lens,
+    Put,
+    RetiredKey,
+    Runner,
+    Source,
+)
 from lensway.catalog.tables import EVERYWHERE, NO_SPACE, Draft, Space, Tables
 from lensway.ids import EnvironmentId, KeyId, RunnerId, SourceId
 
@@ -117,6 +128,14 @@ class Snapshot:
         """The key of this id."""
         return self._tables.keys.by_id.get(key)
 
+    def retired_key(self, hash: bytes) -> RetiredKey | None:
+        """The deleted admin key of this hash."""
+        return self._tables.keys.retired.get(hash)
+
+    def all_keys(self) -> Iterable[Key]:
+        """The keys of every environment and the instance-wide ones, in no order."""
+        return self._tables.keys.by_id.values()
+
     def keys(self, environment: EnvironmentId | None) -> Sequence[Key]:
         """The keys of an environment, by name; with None the instance-wide ones."""
         members = self._tables.keys.of_environment.members(environment or EVERYWHERE)
@@ -135,6 +154,7 @@ class Snapshot:
         """Every record, each after the ones it depends on."""
         yield from self.environments()
         yield from self._tables.keys.by_id.values()
+        yield from self._tables.keys.retired.values()
         for space in self._tables.spaces.values():
             yield from space.sources.by_id.values()
             yield from space.runners.by_id.values()

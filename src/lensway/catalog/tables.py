@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Generic, Protocol, Self, TypeVar, assert_never
 
-from lensway.catalog.records import AnyRecord, Assignment, Environment, Key, Lens, Runner, Source
+from lensway.catalog.records import AnyRecord, Assignment, Environment, Key, Lens, RetiredKey, Runner, Source
 from lensway.ids import EnvironmentId, KeyId, LensId, RunnerId, SourceId
 
 Named = TypeVar("Named", Environment, Source, Lens, Runner)
@@ -141,13 +141,14 @@ class Space:
 
 
 class Keys:
-    """Every key of the deployment: by id, by hash, by environment."""
+    """Every key of the deployment: by id, by hash, by environment; and the deleted admin keys by hash."""
 
-    __slots__ = ("by_hash", "by_id", "of_environment")
+    __slots__ = ("by_hash", "by_id", "of_environment", "retired")
 
     def __init__(self) -> None:
         self.by_id: dict[KeyId, Key] = {}
         self.by_hash: dict[bytes, Key] = {}
+        self.retired: dict[bytes, RetiredKey] = {}
         self.of_environment: Links[EnvironmentId, KeyId] = Links()
 
     def copy(self) -> Self:
@@ -155,6 +156,7 @@ class Keys:
         new = type(self)()
         new.by_id = self.by_id.copy()
         new.by_hash = self.by_hash.copy()
+        new.retired = self.retired.copy()
         new.of_environment = self.of_environment.copy()
         return new
 
@@ -240,6 +242,8 @@ class Draft:
                 self._link(record, is_there=True)
             case Key():
                 self._put_key(record)
+            case RetiredKey():
+                self._own_keys().retired[record.hash] = record
             case _:
                 assert_never(record)
 
@@ -264,6 +268,8 @@ class Draft:
                 self._link(record, is_there=False)
             case Key():
                 self._remove_key(record)
+            case RetiredKey():
+                del self._own_keys().retired[record.hash]
             case _:
                 assert_never(record)
 

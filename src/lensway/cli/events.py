@@ -1,4 +1,4 @@
-"""`lensway events`, `audit` and `requests`: what happens, what was changed, what became of it."""
+"""`lensway events` and `requests`: what happens, and what became of it."""
 
 from __future__ import annotations
 
@@ -27,32 +27,6 @@ def events(*, to: _To = target.DEFAULT) -> None:
                     kind = line[6:].strip().decode()
                 if line.startswith(b"data:"):
                     _write_event(kind, line[5:].strip(), as_json=report.wants_json(to.json))
-
-
-def audit(*, limit: int = 50, to: _To = target.DEFAULT) -> None:
-    """Who did what to which object, from where, with what outcome; the newest first."""
-    with to.client() as client:
-        entries = client.call("GET", "/v1/audit", params={"limit": str(limit)})["entries"]
-    if report.wants_json(to.json):
-        report.write_json(entries)
-        return
-    report.write_table(
-        ("AT", "ACTION", "OBJECT", "BY", "FROM", "OUTCOME"),
-        [
-            (
-                report.moment_of(entry.get("at")),
-                entry.get("action"),
-                entry.get("object"),
-                # The id of the key stands behind its name; --json has both.
-                str(entry.get("actor")).partition(" (")[0],
-                entry.get("address"),
-                entry.get("outcome"),
-            )
-            for entry in entries
-        ],
-        empty="nothing yet",
-        whole=2,
-    )
 
 
 def requests(

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import asyncio
+import datetime
+import getpass
+import os
+import pathlib
+import re
+from typing import Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
 from lensway.cli import report, target
 from lensway.client import segment
+from lensway.errors import ErrorCode, LenswayError
 
 keys = App(name="keys", help="API keys: ak_ admin, sk_ service, pk_ publishable.")
 
 _To = target.Target
+_DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @keys.command
@@ -23,6 +32,9 @@ def create(
     instance_wide: Annotated[
         bool, Parameter(negative=(), help="An admin key of every environment, which --env chooses between.")
     ] = False,
+    expires: Annotated[
+        str | None, Parameter(help="When the key ends: 90d (s, m, h, d, w), a date, or a moment with its zone.")
+    ] = None,
     max_rows: Annotated[int | None, Parameter(help="Rows of one answer.")] = None,
     max_bytes: Annotated[int | None, Parameter(help="Bytes of one answer.")] = None,
     max_row_bytes: Annotated[int | None, Parameter(help="Bytes of one row.")] = None,
@@ -38,6 +50,8 @@ def create(
         body["role"] = role
     if instance_wide:
         body["instanceWide"] = True
+    if expires is not None:
+        body["expiresAt"] = _moment_of(expires)
     limits = {
         "maxRows": max_rows,
         "maxBytes": max_bytes,
@@ -66,9 +80,15 @@ def list_(*, to: _To = target.DEFAULT) -> None:
         report.write_json(found)
         return
     report.write_table(
-        ("ID", "KIND", "NAME", "ROLE", "CREATED"),
+        ("ID", "KIND", "NAME", "ROLE", "CREATED", "EXPIRES", "LAST USED"),
         [
-            (key["id"], key["kind"], key["name"], key.get("role"), report.moment_of(key.get("createdAt")))
+            (
+                key["id"],
+                key["kind"],
+                key["name"],
+                key.get("role"),
+                *(report.moment_of(key.get(moment)) for moment in ("createdAt", "expiresAt", "lastUsedAt")),
+            )
             for key in found
         ],
         empty="no keys",
@@ -81,3 +101,62 @@ def delete(key: str, *, to: _To = target.DEFAULT) -> None:
     with to.client() as client:
         client.call("DELETE", f"/v1/keys/{segment(key)}")
     report.write_note(f"key {key} deleted")
+
+
+@keys.command
+def recover(
+    *,
+    data_dir: Annotated[pathlib.Path, Parameter(help="The server's data directory.")] = pathlib.Path("lensway-data"),
+) -> None:
+    """Mint a new instance-wide admin key on the server's own machine, for a deployment whose admin keys are lost or deleted.
+    Stop the server first; LENSWAY_MASTER_KEY must be set as it is for the server."""
+    # Imported here: the other commands must not pay for the store.
+    from lensway.clock import SystemClock  # noqa: PLC0415
+    from lensway.store.bootstrap import DataDirectory, recover_admin_key  # noqa: PLC0415
+    from lensway.store.sqlite import SqliteStore  # noqa: PLC0415
+
+    clock = SystemClock()
+    try:
+        directory = DataDirectory.open_present(data_dir)
+    except LenswayError as error:
+        if error.code is not ErrorCode.CONFLICT:
+            raise
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"a server uses the data directory {data_dir}, so no key was made",
+            hint="Stop the server, run this again, then start it.",
+        ) from None
+    try:
+        master = directory.master_key(os.environ.get("LENSWAY_MASTER_KEY"), may_create=False)
+        store = SqliteStore.open(directory.database, master_key=master, clock=clock)
+        try:
+            minted = asyncio.run(recover_admin_key(store, clock, by=_user()))
+        finally:
+            store.close()
+    finally:
+        directory.close()
+    report.write_line(minted.reveal())
+    report.write_note("recovery key created. It is shown once; every other key stays as it was.")
+
+
+def _user() -> str:
+    try:
+        return f"{getpass.getuser()} (uid {os.getuid()})"
+    except (OSError, KeyError):  # a user without a name, as containers have them
+        return f"uid {os.getuid()}"
+
+
+def _moment_of(expires: str) -> str:
+    """A duration as the moment it leads to; anything else as it is, for the server to read."""
+    found = _DURATION.fullmatch(expires)
+    if found is None:
+        return expires
+    try:
+        moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(**{_UNITS[found[2]]: int(found[1])})
+    except OverflowError:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"--expires {expires} is too far away",
+            hint="Leave it out for a key without end.",
+        ) from None
+    return moment.isoformat(timespec="milliseconds")

@@ -33,10 +33,10 @@ _COMMANDS = {
     "export": "Stream every matching row of a lens into a file.",
     "explain": "What a query would run and where, without running it.",
     "events": "Follow what happens, live.",
-    "audit": "Who changed what.",
+    "audit": "Who did what; verified and exported.",
     "requests": "What became of recent requests.",
 }
-_WHERE = {"pull": "push", "count": "query", "explain": "query", "audit": "events", "requests": "events"}
+_WHERE = {"pull": "push", "count": "query", "explain": "query", "requests": "events"}
 
 for _name, _summary in _COMMANDS.items():
     app.command(f"lensway.cli.{_WHERE.get(_name, _name)}:{_name}", name=_name, help=_summary)

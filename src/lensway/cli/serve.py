@@ -49,6 +49,9 @@ def serve(
     metrics: Annotated[
         str | None, Parameter(help="HOST:PORT of /metrics without a key, for a scraper; nowhere unless said.")
     ] = None,
+    audit_days: Annotated[
+        int, Parameter(help="Days for which rows of the audit are kept; 0 keeps them for ever.")
+    ] = limits.AUDIT_DAYS_DEFAULT,
     database_url: Annotated[str | None, Parameter(show=False)] = None,
     bus: Annotated[str | None, Parameter(show=False)] = None,
     log_level: Annotated[str, Parameter(help="debug, info, warning or error.")] = "warning",
@@ -90,6 +93,7 @@ def serve(
         lame_duck_seconds=lame_duck_seconds,
         metrics_address=None if metrics is None else _address(metrics, "--metrics"),
         drain_seconds=drain_seconds,
+        audit_days=_audit_days(audit_days),
         is_losing_pushes=os.environ.get("LENSWAY_FAULT_LOSE_PUSHES") == "1",
     )
     scrub_environment()
@@ -139,6 +143,12 @@ def _stall(seconds: float) -> float:
             ErrorCode.INVALID_REQUEST, f"--stall-timeout must be from 1 to {limits.STALL_TIMEOUT_SECONDS:.0f} seconds"
         )
     return seconds
+
+
+def _audit_days(days: int) -> int:
+    if not 0 <= days <= limits.AUDIT_DAYS_MAX:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, f"--audit-days must be from 0 to {limits.AUDIT_DAYS_MAX:,}")
+    return days
 
 
 def _level(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import ipaddress
 import os
 import ssl
 import urllib.parse
@@ -27,6 +28,13 @@ class Target:
     """Environment."""
     json: Annotated[bool, Parameter(negative=(), help="Print JSON even on a terminal.")] = False
     """JSON output."""
+    insecure: Annotated[
+        bool,
+        Parameter(
+            negative=(), env_var="LENSWAY_INSECURE", help="Allow http:// to another machine: the key travels in clear."
+        ),
+    ] = False
+    """Whether the key may leave this machine unencrypted."""
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Client]:
@@ -44,7 +52,7 @@ class Target:
                 hint="export LENSWAY_API_KEY=ak_… (the server printed its first admin key when it started for the first time)",
             )
         client = connect(
-            _checked_url(url),
+            _checked_url(url, insecure=self.insecure),
             _checked_header("LENSWAY_API_KEY", key),
             environment=None if self.env is None else _checked_header("LENSWAY_ENVIRONMENT (--env)", self.env),
             ca_file=_checked_ca_file(os.environ.get("LENSWAY_CA_FILE")),
@@ -55,9 +63,11 @@ class Target:
             yield client
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(url: str, *, insecure: bool) -> str:
+    host, is_clear = "", False
     try:
         parts = urllib.parse.urlsplit(url)
+        host, is_clear = parts.hostname or "", parts.scheme == "http"
         is_whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
         has_more = parts.query or parts.fragment or "@" in parts.netloc or not url.isprintable()
         is_good = parts.scheme in ("http", "https") and is_whole and not has_more
@@ -69,7 +79,23 @@ def _checked_url(url: str) -> str:
             "LENSWAY_URL must be http://HOST[:PORT] or https://HOST[:PORT]",
             hint="The server prints it when it starts; the key goes into LENSWAY_API_KEY.",
         )
+    if is_clear and not insecure and not _is_this_machine(host):
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            "LENSWAY_URL is http:// to another machine: the key would travel in clear",
+            hint="Use https://, or --insecure when the way there is protected by other means.",
+        )
     return url
+
+
+def _is_this_machine(host: str) -> bool:
+    """True for names and addresses that never leave this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _checked_header(name: str, value: str) -> str:

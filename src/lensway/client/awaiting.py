@@ -149,7 +149,7 @@ class AsyncClient:
             request = self._http.build_request(**transport.request_options(effect))
             response = await self._http.send(request, stream=True)
             body = _Body(response, origin)
-            if effect.request.is_stream and response.status_code < 400:
+            if effect.request.is_stream and response.status_code < 300:
                 return transport.answer(response, origin, stream=body)
             try:
                 return transport.answer(response, origin, body=await body.whole())

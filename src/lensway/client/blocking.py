@@ -147,7 +147,7 @@ class Client:
             request = self._http.build_request(**transport.request_options(effect))
             response = self._http.send(request, stream=True)
             body = _Body(response, origin)
-            if effect.request.is_stream and response.status_code < 400:
+            if effect.request.is_stream and response.status_code < 300:
                 return transport.answer(response, origin, stream=body)
             with contextlib.closing(body):
                 return transport.answer(response, origin, body=body.whole())

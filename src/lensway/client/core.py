@@ -13,6 +13,7 @@ import functools
 import inspect
 import math
 import re
+import urllib.parse
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -227,7 +228,7 @@ def answered(via: Connection, request: Request) -> Work[Answer]:
         now = yield from _now()
         reply = yield Send(request, deadline - now)
         assert isinstance(reply, (Answer, Lost))
-        if isinstance(reply, Answer) and reply.status < 400:
+        if isinstance(reply, Answer) and reply.status < 300:
             return reply
         error = error_of(reply, seconds)
         now = yield from _now()
@@ -276,6 +277,8 @@ def error_of(reply: Answer | Lost, timeout_seconds: float) -> LenswayError:
     """What went wrong, as the class of its code."""
     if isinstance(reply, Lost):
         return _lost(reply, timeout_seconds)
+    if reply.status < 400:
+        return _redirected(reply)
     try:
         error = msgspec.json.decode(reply.body, type=dict[str, Any])["error"]
         code = _CODES[error["code"]]
@@ -302,6 +305,33 @@ def not_lensway(answer: Answer) -> LenswayError:
         hint="Does the URL point at the server's HTTP port, and not at the gateway or at another program?",
         details={"status": answer.status},
     )
+
+
+def _redirected(answer: Answer) -> LenswayError:
+    """A redirect is not followed: the key is meant for the server that was named, and for no other."""
+    target = _target(answer)
+    return exceptions.UnreachableError(
+        ErrorCode.INTERNAL,
+        f"{answer.origin} redirects (HTTP {answer.status}) to {target or 'a place that it does not name well'}",
+        hint="Redirects are not followed, since the key is meant for one server. If that is the right one, name it in the URL.",
+        details={"status": answer.status} | ({"location": target} if target else {}),
+    )
+
+
+def _target(answer: Answer) -> str:
+    """Where a redirect leads, without what may be secret or cannot be shown; "" when it does not say."""
+    location = answer.headers.get("location", "")
+    try:
+        parts = urllib.parse.urlsplit(urllib.parse.urljoin(answer.origin + "/", location))
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    if not location or not host or not host.isprintable() or len(host) > limits.CLIENT_LOCATION_CHARACTERS_MAX:
+        return ""
+    at = f"[{host}]" if ":" in host else host
+    origin = f"{parts.scheme}://{at}" + ("" if port is None else f":{port}")
+    is_shown = parts.path.isprintable() and len(parts.path) <= limits.CLIENT_LOCATION_CHARACTERS_MAX
+    return origin + (parts.path if is_shown else "")
 
 
 def decoded(answer: Answer, type: type[T]) -> T:

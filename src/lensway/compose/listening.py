@@ -42,6 +42,8 @@ def bound(host: str, port: int, option: str) -> socket.socket:
             # Whatever the system's default is: every listener of this process behaves alike.
             found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         found.bind((host, port))
+        # At once: an address that is bound and does not listen yet can be bound by somebody else as well.
+        found.listen(limits.HTTP_BACKLOG)
     except OSError as error:
         found.close()
         raise port_error(host, port, option, error) from None

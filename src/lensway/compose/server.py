@@ -42,18 +42,21 @@ from lensway.observe.metrics import JobTimes, Metrics
 from lensway.observe.trace import Tracer
 from lensway.query.result import decode_end
 from lensway.service.app import Operations, build_app
+from lensway.service.audit import Audit, AuditRetention, Verify
 from lensway.service.control_plane import ControlPlane, UseCases, event_stream
 from lensway.service.data_plane import DataPlane
 from lensway.service.desk import Desk
+from lensway.service.endings import KeyEndings
 from lensway.service.http import Endpoint
 from lensway.service.hub import EventHub
 from lensway.service.inline import InlineExecutor
 from lensway.service.ring import RequestRing
 from lensway.service.runners import Runners
-from lensway.service.settings import Audit, Declarations, Environments, Keys
+from lensway.service.settings import Declarations, Environments, Keys
 from lensway.service.sources import Lenses, Sources
+from lensway.service.tally import AuditTally
 from lensway.service.testing_connections import ConnectionTests
-from lensway.store.bootstrap import DataDirectory, first_admin_key
+from lensway.store.bootstrap import DataDirectory, admin_key_notice, first_admin_key
 from lensway.store.sqlite import SqliteStore
 
 _log = structlog.get_logger("lensway.server")
@@ -86,16 +89,29 @@ class ServerSettings:
     """Where metrics are served without a key; None: nowhere."""
     lame_duck_seconds: float = 0.0
     """Time between readiness off and the first refused connection, for load balancers to notice."""
+    audit_days: int = limits.AUDIT_DAYS_DEFAULT
+    """Rows of the audit are kept for so long; 0: for ever."""
     is_losing_pushes: bool = False
     """For the proof that reconciliation works: assignment sets are pushed by heartbeats only."""
+
+    def check_addresses(self) -> None:
+        """Raises LenswayError INVALID_REQUEST when two listeners were given one address."""
+        taken = {(self.http_host, self.http_port): "--http"}
+        others = {"--gateway": (self.gateway_host, self.gateway_port), "--metrics": self.metrics_address}
+        for option, address in others.items():
+            if address is None:
+                continue
+            if (first := taken.setdefault(address, option)) != option:
+                raise LenswayError(
+                    ErrorCode.INVALID_REQUEST,
+                    f"{first} and {option} are the same address, {address[0]}:{address[1]}",
+                    hint=f"Choose another port with {option} HOST:PORT.",
+                )
 
     def policy(self) -> AddressPolicy:
         """Where inline sources may point."""
         forbidden = ("/proc", "/sys", "/dev", str(self.data_dir.resolve()))
-        is_local = self.http_host in ("127.0.0.1", "::1", "localhost")
-        dirs: tuple[str, ...] | None = tuple(str(each.resolve()) for each in self.source_dirs)
-        if not dirs and is_local:
-            dirs = None
+        dirs = tuple(str(each.resolve()) for each in self.source_dirs)
         return AddressPolicy(deny_private=self.deny_private_sources, source_dirs=dirs, forbidden_dirs=forbidden)
 
     def tls(self) -> ssl.SSLContext | None:
@@ -137,6 +153,7 @@ class Server:
             LenswayError: for settings, ports or a data directory that cannot be used.
         """
         settings = self._settings
+        settings.check_addresses()
         tls = settings.tls()
         clock = SystemClock()
         tracer = self._tracer = tracer_of("lensway-server", os.environ, clock)
@@ -150,6 +167,9 @@ class Server:
         try:
             minted = await first_admin_key(store, settings.admin_key, clock)
             self._first_session = directory.next_generation() << _GENERATION_BITS
+            notice = admin_key_notice(store.current(), settings.admin_key, clock)
+            if notice is not None:
+                self._announce(notice)
             await self._serve(store, master, clock, tls, minted)
         finally:
             if tracer is not None:
@@ -164,7 +184,8 @@ class Server:
         metrics, hub, ring = Metrics(), EventHub(clock), RequestRing()
         library = ExecutionLibrary(settings.policy())
         executor = InlineExecutor(store, library, tracer=self._tracer)
-        statuses = Statuses(store, hub, clock)
+        tally = AuditTally(store, clock)
+        statuses = Statuses(store, hub, clock, tally.note)
         # Session ids grow over restarts too, whatever the wall clock says: an epoch of before is never valid again.
         dispatcher = Dispatcher(
             SnapshotRoutes(store),
@@ -185,40 +206,62 @@ class Server:
             limiter=FailureLimiter(),
             trusted_proxies=settings.trusted_proxies,
             push_is_lost=lambda: settings.is_losing_pushes,
+            note=tally.note,
         )
         store.subscribe(lambda _snapshot, _changes: dispatcher.catalog_changed())
-        desk = Desk(store=store, dispatcher=dispatcher, hub=hub, clock=clock, gateway_url=settings.gateway_url)
+        endings = KeyEndings(store, dispatcher, clock, tally.note)
+        desk = Desk(
+            store=store,
+            dispatcher=dispatcher,
+            hub=hub,
+            clock=clock,
+            endings=endings,
+            tally=tally,
+            gateway_url=settings.gateway_url,
+        )
         _watch(metrics, store, dispatcher)
         operations = Operations(desk, metrics)
-        use = _use_cases(desk, library)
-        endpoint = Endpoint(
-            snapshots=store,
-            limiter=FailureLimiter(),
-            metrics=metrics,
-            clock=clock,
-            note=store.record_audit,
-            trusted_proxies=settings.trusted_proxies,
-            tracer=self._tracer,
-        )
-        console = Console(
-            Uses(runners=use.runners, sources=use.sources, events=_Watch(hub, store)),
-            snapshots=store,
-            clock=clock,
-            signing_key=derive(master, "session"),
-            is_secure=settings.public_url.startswith("https://"),
-            trusted_proxies=settings.trusted_proxies,
-        )
+        use = _use_cases(desk, library, store.verify_audit)
+        endpoint = self._endpoint(desk, metrics)
+        console = self._console(use, desk, master)
         data_plane = DataPlane(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
         app = build_app(endpoint, (data_plane, ControlPlane(use, desk, ring), operations), mounts=console.routes())
         scraped = None if settings.metrics_address is None else MetricsListener(*settings.metrics_address, metrics)
         if scraped is not None:
             scraped.start()
+        endings.start()
+        retention = AuditRetention(desk, settings.audit_days)
+        retention.start()
         try:
             await self._listen(app, listener, dispatcher, executor, operations, hub, tls, minted)
         finally:
-            if scraped is not None:
-                await scraped.close()
-            await statuses.close()
+            for part in (scraped, retention, statuses, endings, tally):
+                if part is not None:
+                    await part.close()
+
+    def _endpoint(self, desk: Desk, metrics: Metrics) -> Endpoint:
+        return Endpoint(
+            snapshots=desk.store,
+            limiter=FailureLimiter(),
+            metrics=metrics,
+            clock=desk.clock,
+            endings=desk.endings,
+            note=desk.tally.note,
+            trusted_proxies=self._settings.trusted_proxies,
+            tracer=self._tracer,
+        )
+
+    def _console(self, use: UseCases, desk: Desk, master: bytes) -> Console:
+        return Console(
+            Uses(runners=use.runners, sources=use.sources, events=_Watch(desk.hub, desk.endings)),
+            snapshots=desk.store,
+            clock=desk.clock,
+            signing_key=derive(master, "session"),
+            is_secure=self._settings.public_url.startswith("https://"),
+            trusted_proxies=self._settings.trusted_proxies,
+            on_use=desk.endings.used,
+            note=desk.tally.note,
+        )
 
     async def _listen(
         self,
@@ -312,17 +355,16 @@ class Server:
 class _Watch:
     """What happens, for pages."""
 
-    def __init__(self, hub: EventHub, store: SqliteStore) -> None:
+    def __init__(self, hub: EventHub, endings: KeyEndings) -> None:
         self._hub = hub
-        self._store = store
+        self._endings = endings
 
     def stream(self, caller: Caller) -> AsyncIterator[bytes]:
         """Server-sent events of the caller's environment, for as long as its key is good."""
-        watch = self._hub.watch(caller.environment.id)
-        return event_stream(watch, lambda: self._store.current().key(caller.identity.key) is not None)
+        return event_stream(self._hub.watch(caller.environment.id), self._endings, caller)
 
 
-def _use_cases(desk: Desk, library: ExecutionLibrary) -> UseCases:
+def _use_cases(desk: Desk, library: ExecutionLibrary, verify: Verify) -> UseCases:
     tests = ConnectionTests(desk)
     sources = Sources(desk, tests, library.check)
     return UseCases(
@@ -332,7 +374,7 @@ def _use_cases(desk: Desk, library: ExecutionLibrary) -> UseCases:
         environments=Environments(desk),
         keys=Keys(desk),
         declarations=Declarations(desk, sources),
-        audit=Audit(desk),
+        audit=Audit(desk, verify),
     )
 
 

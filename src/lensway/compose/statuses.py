@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from lensway import limits
+from lensway.auth import events
 from lensway.catalog.records import Runner
 from lensway.clock import SystemClock
 from lensway.dispatch.events import StatusChanged
@@ -15,6 +16,7 @@ from lensway.fleet import Fleet
 from lensway.ids import RunnerId, SessionId, SourceId
 from lensway.protocol.allowance import Allowance
 from lensway.service.hub import EventHub
+from lensway.service.tally import Note
 from lensway.store.sqlite import Sighting, SqliteStore
 
 _log = structlog.get_logger("lensway.server")
@@ -36,8 +38,9 @@ class _Watched:
 class Statuses:
     """Turns changes of sessions into events, and remembers sightings."""
 
-    def __init__(self, store: SqliteStore, hub: EventHub, clock: SystemClock) -> None:
+    def __init__(self, store: SqliteStore, hub: EventHub, clock: SystemClock, note: Note) -> None:
         self._store = store
+        self._note = note
         self._hub = hub
         self._clock = clock
         self._fleet: Fleet | None = None
@@ -61,11 +64,13 @@ class Statuses:
         if status.state == "lost":
             self._publish(runner, status)
             self._remember(runner, status.cause)
+            self._note_session(runner, events.RUNNER_DISCONNECT, status)
             return
         watched = self._watched.get(status.session)
         if watched is None:
             watched = self._watched[status.session] = _Watched(runner, self._clock.monotonic())
             self._remember(runner, "connected")
+            self._note_session(runner, events.RUNNER_CONNECT, status)
         watched.runner = runner
         watched.late = status
         watched.dirty.update(dict.fromkeys(status.sources))
@@ -110,6 +115,20 @@ class Statuses:
     def _publish(self, runner: Runner, status: StatusChanged) -> None:
         data = {"runner": runner.name, "session": status.session, "state": status.state, "cause": status.cause}
         self._hub.publish(runner.environment, "session", data)
+
+    def _note_session(self, runner: Runner, action: str, status: StatusChanged) -> None:
+        session = None if self._fleet is None else self._fleet.sessions.get(status.session)
+        entry = events.access_entry(
+            self._clock,
+            action,
+            outcome="ok",
+            address="" if session is None else session.facts.address,
+            actor=f"{runner.name} ({runner.id})",
+            environment=runner.environment,
+            object=runner.id,
+            details={"session": status.session} | ({"cause": status.cause} if status.cause else {}),
+        )
+        self._note(entry)
 
     def _remember(self, runner: Runner, cause: str) -> None:
         # Thousands of runners that come back within seconds are a few writes, and none that a change has to wait behind.

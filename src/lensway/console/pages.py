@@ -16,11 +16,13 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lensway.auth import decisions, session
+from lensway.auth import decisions, events, session
 from lensway.auth.address import Network, address_of
 from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
-from lensway.catalog.ports import SnapshotSource
+from lensway.catalog import rules
+from lensway.catalog.moments import moment_text
+from lensway.catalog.ports import AuditEntry, SnapshotSource
 from lensway.clock import Clock
 from lensway.console.ports import EventSource, RunnerUse, SourceUse
 from lensway.errors import CODES, ErrorCode, LenswayError
@@ -92,8 +94,12 @@ class Console:
         signing_key: bytes,
         is_secure: bool,
         trusted_proxies: Sequence[Network] = (),
+        on_use: Callable[[KeyId], None] = lambda _key: None,
+        note: Callable[[AuditEntry], None] = lambda _entry: None,
     ) -> None:
         self._uses = uses
+        self._on_use = on_use
+        self._note = note
         self._snapshots = snapshots
         self._clock = clock
         self._key = signing_key
@@ -145,20 +151,40 @@ class Console:
         try:
             self._limiter.check(address, now)
             form = await _form(request)
-            identity = decisions.authenticate(self._snapshots.current(), f"Bearer {form.get('key', '').strip()}")
+            identity = decisions.authenticate(
+                self._snapshots.current(), f"Bearer {form.get('key', '').strip()}", at=self._now_text()
+            )
             decisions.require_read(identity)
         except LenswayError as error:
             # Only wrong keys count: waiting is over when it is over, however often somebody asks meanwhile.
             if error.code is ErrorCode.UNAUTHENTICATED:
                 self._limiter.failed(address, now)
+            self._note_sign_in(request, error.code.value, None)
             text = f"{error}. {error.failure.hint or ''}"
             return self._page("login.html", status=CODES[error.code].status, title="Sign in", error=text)
         response = RedirectResponse("/console/runners", 303, _HEADERS)
         value = session.sign_session(self._key, identity, self._clock.wall().timestamp())
         self._set_cookie(response, _COOKIE, value)
+        self._note_sign_in(request, "ok", identity)
         return response
 
+    def _note_sign_in(
+        self, request: Request, outcome: str, identity: decisions.Identity | None, action: str = events.SIGN_IN
+    ) -> None:
+        entry = events.access_entry(
+            self._clock,
+            action,
+            outcome=outcome,
+            address=self._address(request),
+            actor="somebody" if identity is None else identity.actor,
+            environment=None if identity is None else identity.environment,
+            object="" if identity is None else identity.key,
+            request_id=request.scope[_REQUEST_ID],
+        )
+        self._note(entry)
+
     async def _logout(self, visit: _Visit) -> Response:
+        self._note_sign_in(visit.request, "ok", visit.caller.identity, events.SIGN_OUT)
         response = RedirectResponse("/console/login", 303, _HEADERS)
         response.delete_cookie(_COOKIE, path="/console")
         return response
@@ -192,6 +218,8 @@ class Console:
             try:
                 return await page(visit)
             except LenswayError as error:
+                if error.code is ErrorCode.FORBIDDEN:
+                    self._note_sign_in(request, error.code.value, visit.caller.identity, request.url.path)
                 html = self._templates.get_template("error.html").render(failure=error.failure)
                 return Response(html, CODES[error.code].status, _HEADERS, "text/html")
 
@@ -202,8 +230,9 @@ class Console:
         claims = session.read_session(self._key, cookie, self._clock.wall().timestamp())
         snapshot = self._snapshots.current()
         key = None if claims is None else snapshot.key(KeyId(claims.key))
-        if key is None or claims is None:
+        if key is None or claims is None or rules.has_expired(key, at=self._now_text()):
             return None
+        self._on_use(key.id)
         identity = decisions.identity_of(key)
         if identity.role is None or identity.role.value != claims.role:
             return None
@@ -219,6 +248,9 @@ class Console:
             address=self._address(request),
         )
         return _Visit(request, caller, session.form_token(self._key, cookie))
+
+    def _now_text(self) -> str:
+        return moment_text(self._clock.wall())
 
     def _is_ours(self, visit: _Visit) -> bool:
         sent = visit.request.headers.get("x-form-token") or visit.request.query_params.get("form_token", "")

@@ -28,6 +28,7 @@ from lensway.dispatch.events import (
     Ended,
     Event,
     Instruction,
+    OwnersEnded,
     Refused,
     Rows,
     SessionAlive,
@@ -67,6 +68,7 @@ class Core:
             AttemptFailed: self._attempts.failed,
             CallerGone: self._attempts.caller_gone,
             CancelWanted: self._attempts.cancel_wanted,
+            OwnersEnded: self._attempts.owners_ended,
             Tick: lambda _event, now: self._tick(now),
             Stopping: lambda _event, _now: self._stop(),
         }

@@ -23,6 +23,7 @@ from lensway.dispatch.events import (
     Consumed,
     Deliver,
     Ended,
+    OwnersEnded,
     PushSet,
     RefusalKind,
     Refused,
@@ -84,6 +85,14 @@ class Attempts:
         job = self._state.jobs.get(event.job)
         if job is not None and job.state is not JobState.DELIVERING:
             self._state.fail(job, failures.cancelled("on_request"), now, stop_cause="on_request")
+
+    def owners_ended(self, event: OwnersEnded, now: float) -> None:
+        """Fail every job of these keys and environments. Results that are complete already are cut off by their connections."""
+        for job in list(self._state.jobs.values()):
+            request = job.request
+            is_theirs = request.owner in event.owners or request.environment in event.owners
+            if is_theirs and job.state is not JobState.DELIVERING:
+                self._state.fail(job, failures.key_ended(), now, stop_cause="key_ended")
 
     def consumed(self, event: Consumed, now: float) -> None:
         """The caller took released bytes: the executor may send as many more."""

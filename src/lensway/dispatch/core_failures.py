@@ -172,6 +172,16 @@ def cancelled(reason: str) -> Failure:
     )
 
 
+def key_ended() -> Failure:
+    """The key that asked was deleted or has expired meanwhile, or its environment was deleted."""
+    return Failure(
+        code=ErrorCode.UNAUTHENTICATED,
+        message="The key of this request was deleted or expired while the request was under way",
+        hint="Ask again with a valid key.",
+        details={"reason": "key_ended"},
+    )
+
+
 def runner_failed(job: Job, cause: str) -> Failure:
     """Runners were lost under the job and it is not tried again; ``phase`` says how far the last attempt was."""
     attempts = [

@@ -51,7 +51,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``runner`` pins the job to one runner, ``session`` to one instance (connection tests); pinned jobs are never executed
     elsewhere. ``unassigned`` lets a pinned job go to a runner without an assignment. ``may_overflow`` lets a page that is
     more than may be held go on as a stream, instead of failing. ``trace`` is the context of the job's span where it is traced,
-    as `lensway.observe.trace` writes it.
+    as `lensway.observe.trace` writes it. ``owner`` is the key that asked, with which the job ends.
     """
 
     request: RequestId
@@ -74,6 +74,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     may_overflow: bool = False
     stall_seconds: float = limits.STALL_TIMEOUT_SECONDS
     trace: str = ""
+    owner: str = ""
 
 
 # --- events ---------------------------------------------------------------------------------------------------------------
@@ -96,6 +97,12 @@ class CancelWanted(msgspec.Struct, frozen=True, gc=False):
     """Somebody asked to end the job: its caller, or who operates the service."""
 
     job: JobId
+
+
+class OwnersEnded(msgspec.Struct, frozen=True, gc=False):
+    """These keys, or environments, are no more: their jobs end as `unauthenticated`."""
+
+    owners: frozenset[str]
 
 
 class Consumed(msgspec.Struct, frozen=True, gc=False):
@@ -223,6 +230,7 @@ Event: TypeAlias = (
     Submitted
     | CallerGone
     | CancelWanted
+    | OwnersEnded
     | Consumed
     | Accepted
     | Refused

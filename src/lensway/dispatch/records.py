@@ -12,7 +12,7 @@ from lensway.ids import EnvironmentId, InstanceId, JobId, RequestId, RunnerId, S
 class AttemptRecord(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     """One offer and what followed. ``runner`` None is inline. ``cause`` is a closed word, with a code behind a colon where it
     has one: ``ended``, ``refused:busy``, ``unanswered``, ``lost:closed``, ``failed:QUERY_TIMEOUT``, ``handed_back``,
-    ``stopped:deadline``, ``stopped:caller_gone``, ``stopped:stalled``."""
+    ``stopped:deadline``, ``stopped:caller_gone``, ``stopped:key_ended``, ``stopped:stalled``."""
 
     number: int
     session: SessionId

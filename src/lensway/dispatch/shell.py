@@ -29,6 +29,7 @@ from lensway.dispatch.events import (
     Fail,
     Instruction,
     JobRequest,
+    OwnersEnded,
     PushSet,
     SendCancel,
     SendCredit,
@@ -306,6 +307,10 @@ class Dispatcher:
         job = self._core.job_of(request)
         if job is not None:
             self.handle(CancelWanted(job))
+
+    def end_owners(self, owners: frozenset[str]) -> None:
+        """End the jobs of these keys and environments, whose callers get `unauthenticated`."""
+        self.handle(OwnersEnded(owners))
 
     def running(self) -> Mapping[RequestId, JobRecord]:
         """What has become so far of all requests that are under way."""

@@ -20,7 +20,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from lensway import limits
-from lensway.auth import exposure, tokens
+from lensway.auth import events, exposure, tokens
 from lensway.auth.address import Network, address_of
 from lensway.auth.decisions import authenticate_runner
 from lensway.catalog.ports import AuditEntry, CatalogStore
@@ -91,8 +91,10 @@ class Listener:
         limiter: FailureLimiter,
         trusted_proxies: Sequence[Network] = (),
         push_is_lost: Callable[[], bool] = lambda: False,
+        note: Callable[[AuditEntry], None],
     ) -> None:
         self._store = store
+        self._note = note
         self._trusted = trusted_proxies
         self._dispatch = dispatch
         self._clock = clock
@@ -147,12 +149,16 @@ class Listener:
     async def _check_upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
         self._pending.connections.discard(connection)
         address = self._address(connection, request)
-        await self._note_exposed(request, address)
+        self._note_exposed(request, address)
         try:
             runner, token_hash = self._admit(request, address)
         except LenswayError as error:
             status = _STATUS.get(error.code, http.HTTPStatus.BAD_REQUEST)
             _log.info("upgrade refused", address=address, code=error.code.value, reason=str(error))
+            if error.code in _REFUSALS:
+                self._note(
+                    events.access_entry(self._clock, events.RUNNER_CONNECT, outcome=error.code.value, address=address)
+                )
             response = connection.respond(status, f"{error.code.value}: {error}\n")
             response.headers[REFUSAL_HEADER] = error.code.value
             if error.failure.retry_after_seconds:
@@ -168,11 +174,11 @@ class Listener:
         forwarded = request.headers.get_all("X-Forwarded-For")
         return address_of(str(remote[0]) if remote else "", forwarded, self._trusted)
 
-    async def _note_exposed(self, request: Request, address: str) -> None:
+    def _note_exposed(self, request: Request, address: str) -> None:
         query = request.path.partition("?")[2]
         exposed = exposure.exposed_in(self._store.current(), query) if query else None
         if exposed is not None:
-            await self._store.record_audit(
+            self._note(
                 AuditEntry(
                     at=self._clock.wall().isoformat(timespec="milliseconds"),
                     environment=exposed.environment,
@@ -254,6 +260,7 @@ class Listener:
             link.finish(CloseReason.GOING_AWAY, "the server failed")
 
 
+_REFUSALS: Final = frozenset({ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED})
 _STATUS: Final = {
     ErrorCode.UNAUTHENTICATED: http.HTTPStatus.UNAUTHORIZED,
     ErrorCode.FORBIDDEN: http.HTTPStatus.FORBIDDEN,

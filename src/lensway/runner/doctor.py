@@ -13,7 +13,7 @@ from lensway.bridges import lookups
 from lensway.errors import LenswayError
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dial, DialError
-from lensway.runner.settings import RunnerSettings, check_gateway_url, unknown_variables
+from lensway.runner.settings import RunnerSettings, check_gateway_url
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +30,6 @@ async def examine(
 ) -> AsyncIterator[Finding]:
     """The findings, in the order in which a connection is made. A connection is opened and closed without serving."""
     yield Finding(check="settings", ok=True, detail=f"runner {settings.runner}, gateway {settings.gateway_url}")
-    for name in unknown_variables(environment):
-        yield Finding(check="settings", ok=None, detail=f"{name} is set and nothing reads it", hint="Is it misspelt?")
     local = LocalCredentials(environment)
     count = local.count
     yield Finding(

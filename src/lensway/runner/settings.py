@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import ipaddress
 import pathlib
+import re
 import urllib.parse
 from collections.abc import Hashable, Mapping
 
@@ -13,6 +15,11 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.limits import JOBS_PER_SESSION_DEFAULT
 
 _PREFIX = "LENSWAY_"
+_MISSPELT_RATIO = 0.8
+_SERVICE_LINK = re.compile(
+    r"LENSWAY_RUNNER(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+"""What Kubernetes sets in every container for a service whose name begins with ``lensway-runner``."""
 _KNOWN = frozenset(
     {
         "LENSWAY_RUNNER_ID",
@@ -58,8 +65,9 @@ def read_settings(environment: Mapping[str, str], *, insecure: bool = False) -> 
     """The settings that these variables hold.
 
     Raises:
-        LenswayError: INVALID_REQUEST naming the variable that is missing or wrong, never its value.
+        LenswayError: INVALID_REQUEST naming the variable that is missing, unknown or wrong, never its value.
     """
+    _refuse_unknown(environment)
     runner = _required(environment, "LENSWAY_RUNNER_ID")
     url = _required(environment, "LENSWAY_GATEWAY_URL")
     check_gateway_url(url, insecure=insecure)
@@ -74,7 +82,7 @@ def read_settings(environment: Mapping[str, str], *, insecure: bool = False) -> 
         token_file=token_file,
         gateway_url=url,
         ca_file=_path(environment, "LENSWAY_CA_FILE"),
-        policy_file=_path(environment, "LENSWAY_RUNNER_POLICY"),
+        policy_file=_policy(environment),
         capacity=_capacity(environment.get("LENSWAY_RUNNER_CAPACITY")),
         state_dir=pathlib.Path(environment["LENSWAY_RUNNER_STATE_DIR"])
         if environment.get("LENSWAY_RUNNER_STATE_DIR")
@@ -83,8 +91,40 @@ def read_settings(environment: Mapping[str, str], *, insecure: bool = False) -> 
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Variables with our prefix that nothing reads: probably misspelt."""
-    return sorted(name for name in environment if name.startswith(_PREFIX + "RUNNER_") and name not in _KNOWN)
+    """Variables that look like a runner's and that nothing reads. Kubernetes' links to services of such names do not count."""
+    return sorted(
+        name
+        for name, value in environment.items()
+        if name not in _KNOWN and _is_meant_for_runners(name) and not _is_service_link(name, value)
+    )
+
+
+def _is_meant_for_runners(name: str) -> bool:
+    upper = name.upper()
+    if upper.startswith(f"{_PREFIX}RUNNER_"):
+        return True
+    words = upper.split("_")
+    is_near = len(words) > 2 and bool(difflib.get_close_matches(words[1], ["RUNNER"], cutoff=_MISSPELT_RATIO))
+    return words[0] == "LENSWAY" and is_near
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    # `…_PORT` could be a misspelt setting; a service's holds a URL.
+    return _SERVICE_LINK.fullmatch(name) is not None or (name.endswith("_PORT") and "://" in value)
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    unknown = unknown_variables(environment)
+    if not unknown:
+        return
+    found = difflib.get_close_matches(unknown[0].upper(), _KNOWN, n=1)
+    raise LenswayError(
+        ErrorCode.INVALID_REQUEST,
+        f"unknown variable{'s' if len(unknown) > 1 else ''}: {', '.join(unknown)}",
+        hint=f"Did you mean {found[0]}? Variables that nothing reads are refused, since a misspelt restriction restricts nothing."
+        if found
+        else f"Unset it. A runner reads {', '.join(sorted(_KNOWN))}.",
+    )
 
 
 def check_gateway_url(url: str, *, insecure: bool) -> urllib.parse.SplitResult:
@@ -135,6 +175,16 @@ def _required(environment: Mapping[str, str], name: str) -> str:
             hint="`lensway runners create NAME` prints the environment block of a new runner.",
         )
     return value
+
+
+def _policy(environment: Mapping[str, str]) -> pathlib.Path | None:
+    if environment.get("LENSWAY_RUNNER_POLICY") == "":
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            "LENSWAY_RUNNER_POLICY is set and empty",
+            hint="Name the policy file, or unset the variable for a runner without a local policy.",
+        )
+    return _path(environment, "LENSWAY_RUNNER_POLICY")
 
 
 def _path(environment: Mapping[str, str], name: str) -> pathlib.Path | None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
+from lensway.auth.caller import Caller
 from lensway.catalog.names import invalid
+from lensway.service.audit import Audit
 from lensway.service.desk import Desk
+from lensway.service.endings import KeyEndings
 from lensway.service.http import Call, json_response
 from lensway.service.hub import HubEvent
 from lensway.service.ring import RequestRing, request_document
 from lensway.service.runners import Runners
-from lensway.service.settings import Audit, Declarations, Environments, Keys
+from lensway.service.settings import Declarations, Environments, Keys
 from lensway.service.sources import Lenses, Sources
 
 _KEEP_ALIVE_SECONDS = 15.0
@@ -193,6 +196,16 @@ class ControlPlane:
         before = call.number("before", None, 2**53)
         return json_response(await self._use.audit.list(call.by, limit=limit, before=before))
 
+    async def verify_audit(self, call: Call) -> Response:
+        """Whether the audit is as it was written."""
+        return json_response(await self._use.audit.verify(call.by, call.request.query_params.get("head")))
+
+    async def export_audit(self, call: Call) -> Response:
+        """Every row, with its chain."""
+        after = call.number("after", None, 2**53) or 0
+        lines = _while_good(call, await self._use.audit.export(call.by, after=after))
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
     async def list_requests(self, call: Call) -> Response:
         """Recent requests with their attempts."""
         limit = call.number("limit", 100, _LIST_MAX) or 100
@@ -207,8 +220,7 @@ class ControlPlane:
         if last is not None and not (last.isascii() and last.isdecimal() and len(last) < 16):
             raise invalid("Last-Event-ID", "must be the id of an event")
         watch = self._desk.hub.watch(call.by.environment.id, after=None if last is None else int(last))
-        key = call.by.identity.key
-        stream = event_stream(watch, lambda: self._desk.snapshot().key(key) is not None)
+        stream = event_stream(watch, self._desk.endings, call.by)
         # The first line is taken here, so that a refusal is an answer and not a cut stream.
         first = await anext(stream)
         return StreamingResponse(
@@ -216,37 +228,54 @@ class ControlPlane:
         )
 
 
-async def event_stream(watch: AsyncIterator[HubEvent], is_welcome: Callable[[], bool]) -> AsyncIterator[bytes]:
-    """Events as server-sent ones, with a comment now and then so that nobody takes the line for dead.
+async def event_stream(watch: AsyncIterator[HubEvent], endings: KeyEndings, caller: Caller) -> AsyncIterator[bytes]:
+    """Events as server-sent ones, with a comment now and then so that the connection is not taken for dead.
 
-    It ends when the watcher is not welcome any more; nothing is told to one whose key was deleted.
+    It ends as soon as the caller's key or environment does.
     """
-    next_event = asyncio.ensure_future(anext(watch, None))
-    try:
-        await asyncio.sleep(0)
-        if next_event.done() and (error := next_event.exception()) is not None:
-            raise error
-        yield b": watching\n\n"
-        while True:
-            done, _ = await asyncio.wait({next_event}, timeout=_KEEP_ALIVE_SECONDS)
-            if not is_welcome():
-                return
-            if not done:
-                yield b": still here\n\n"
-                continue
-            event: Any = next_event.result()
-            if event is None:
-                return
-            yield _sse(event)
-            next_event = asyncio.ensure_future(anext(watch, None))
-    finally:
-        next_event.cancel()
-        await asyncio.gather(next_event, return_exceptions=True)
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    next_event: asyncio.Future[Any] = asyncio.ensure_future(anext(watch, None))
+    with endings.watched(lambda: _end(ended), caller.identity.key, caller.environment.id):
+        try:
+            await asyncio.sleep(0)
+            if next_event.done() and (error := next_event.exception()) is not None:
+                raise error
+            endings.require_good(caller)
+            yield b": watching\n\n"
+            while True:
+                done, _ = await asyncio.wait(
+                    {next_event, ended}, timeout=_KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                if ended.done():
+                    return
+                if not done:
+                    yield b": still here\n\n"
+                    continue
+                event: Any = next_event.result()
+                if event is None:
+                    return
+                yield _sse(event)
+                next_event = asyncio.ensure_future(anext(watch, None))
+        finally:
+            ended.cancel()
+            next_event.cancel()
+            await asyncio.gather(next_event, return_exceptions=True)
+
+
+def _end(future: asyncio.Future[None]) -> None:
+    future.cancel()
 
 
 def _sse(event: HubEvent) -> bytes:
     data = {"at": event.at.isoformat(timespec="milliseconds"), **event.data}
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.sequence, event.kind.encode(), msgspec.json.encode(data))
+
+
+async def _while_good(call: Call, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The lines, cut off when the key of the request ends."""
+    async for line in lines:
+        call.endings.require_good(call.by)
+        yield line
 
 
 async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -90,7 +90,7 @@ class DataPlane:
         except LenswayError:
             handle.taken()
             raise
-        return await _page(handle, body, wanted.coding)
+        return await _page(call, handle, body, wanted.coding)
 
     async def count(self, call: Call) -> Response:
         """How many rows match."""
@@ -152,7 +152,7 @@ class DataPlane:
         if entry.key != caller.identity.key:
             decisions.require_operate(caller.identity)
         self._desk.dispatcher.cancel(RequestId(entry.id))
-        await self._desk.note(caller, "cancel_request", entry.id)
+        self._desk.note(caller, "cancel_request", entry.id)
         return json_response(request_document(entry, self._desk.dispatcher.running()))
 
     def _entry(self, call: Call) -> RequestEntry:
@@ -251,6 +251,7 @@ class DataPlane:
             may_overflow=may_overflow,
             stall_seconds=self._stall_seconds,
             trace="" if call.trace is None else call.trace.job.text(),
+            owner=identity.key,
         )
         entry = RequestEntry(
             id=call.request_id,
@@ -322,16 +323,17 @@ def _rows_document(page: PageResult, meta: formats.Meta) -> bytes:
 def _rows_as_they_come(call: Call, handle: JobHandle, wanted: formats.Wanted, meta: formats.Meta) -> Response:
     assert handle.record is not None, "released rows are of an attempt"
     headers = formats.stream_headers(handle.record, with_runners=not call.is_public)
-    return StreamedRows(handle, formats.framing(wanted, meta), headers=headers, coding=wanted.coding)
+    framing = formats.framing(wanted, meta)
+    return StreamedRows(handle, framing, headers=headers, watched=call.watched, coding=wanted.coding)
 
 
-async def _page(handle: JobHandle, body: bytes, coding: str | None) -> Response:
+async def _page(call: Call, handle: JobHandle, body: bytes, coding: str | None) -> Response:
     headers = _PAGE_HEADERS
     if coding is not None and len(body) >= limits.COMPRESS_BYTES_MIN:
         body = await compressed_whole(coding, body)
         headers = (*headers, (b"content-encoding", coding.encode()))
     if len(body) > limits.HTTP_UNWRITTEN_BYTES_MAX:
-        return HeldPage(body, handle, headers)
+        return HeldPage(body, handle, headers, watched=call.watched)
     handle.taken()
     return Page(body, headers)
 

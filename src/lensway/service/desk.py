@@ -18,8 +18,10 @@ from lensway.catalog.warnings import warnings_of_change
 from lensway.clock import Clock
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import LenswayError
+from lensway.service.endings import KeyEndings
 from lensway.service.fleet_view import FleetOfNode
 from lensway.service.hub import EventHub
+from lensway.service.tally import AuditTally
 
 Rule = Callable[[Snapshot], Sequence[Change]]
 
@@ -37,12 +39,22 @@ class Desk:
     """Shared by the use cases; makes every change the same way."""
 
     def __init__(
-        self, *, store: CatalogStore, dispatcher: Dispatcher, hub: EventHub, clock: Clock, gateway_url: str
+        self,
+        *,
+        store: CatalogStore,
+        dispatcher: Dispatcher,
+        hub: EventHub,
+        clock: Clock,
+        endings: KeyEndings,
+        tally: AuditTally,
+        gateway_url: str,
     ) -> None:
         self.store = store
         self.dispatcher = dispatcher
         self.hub = hub
         self.clock = clock
+        self.endings = endings
+        self.tally = tally
         self.gateway_url = gateway_url
         self.fleet = FleetOfNode(dispatcher)
 
@@ -77,16 +89,20 @@ class Desk:
                 caller, action, object, outcome, details=details, is_instance_wide=is_instance_wide
             )
 
-        def decide(snapshot: Snapshot) -> tuple[Sequence[Change], AuditEntry]:
+        def decide(snapshot: Snapshot) -> tuple[Sequence[Change], AuditEntry | None]:
+            self.endings.require_good(caller)
             before[:] = [snapshot]
             made[:] = rule(snapshot)
-            return made, entry("ok" if made else "unchanged")
+            return made, entry("ok") if made else None
 
         try:
             after = await self.store.commit(decide)
         except LenswayError as error:
-            await self.store.record_audit(entry(error.code.value))
+            # Refusals, and changes that change nothing, can be repeated at will.
+            self.tally.note(entry(error.code.value))
             raise
+        if not made:
+            self.tally.note(entry("unchanged"))
         warnings: tuple[CatalogWarning, ...] = ()
         if made and not is_instance_wide:
             warnings = warnings_of_change(before[0], after, made, environment=caller.environment.id, fleet=self.fleet)
@@ -94,9 +110,9 @@ class Desk:
                 self.hub.publish(caller.environment.id, "warning", warning_document(warning))
         return Changed(snapshot=after, warnings=warnings, changes=tuple(made))
 
-    async def note(self, caller: Caller, action: str, object: str) -> None:
+    def note(self, caller: Caller, action: str, object: str) -> None:
         """Write down what was done without a change of the catalog."""
-        await self.store.record_audit(self._audit_entry(caller, action, object, "ok"))
+        self.tally.note(self._audit_entry(caller, action, object, "ok"))
 
     def _audit_entry(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,10 +17,11 @@ from starlette.responses import Response
 from lensway import limits
 from lensway.api.envelope import error_body
 from lensway.api.routes import Access, Param, Route
-from lensway.auth import decisions, exposure
+from lensway.auth import decisions, events, exposure
 from lensway.auth.address import Network, address_of
 from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
+from lensway.catalog.moments import moment_text
 from lensway.catalog.names import invalid, nearest
 from lensway.catalog.ports import AuditEntry, SnapshotSource
 from lensway.catalog.records import Environment
@@ -30,7 +32,9 @@ from lensway.ids import new_request_id
 from lensway.observe.metrics import Metrics
 from lensway.observe.trace import Tracer
 from lensway.service import tracing
+from lensway.service.endings import KeyEndings
 from lensway.service.streaming import StreamedRows
+from lensway.service.tally import Note
 from lensway.service.tracing import RequestTrace
 from lensway.service.wire import WIRE, Wire
 
@@ -42,6 +46,7 @@ _REQUIRE: Final[Mapping[Access, Callable[[decisions.Identity], None]]] = {
     Access.ADMIN: decisions.require_admin,
     Access.INSTANCE: decisions.require_instance_wide,
 }
+_REFUSALS: Final = frozenset({ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED})
 _OK: Final = "ok"
 _REQUEST_ID: Final = b"x-request-id"
 _SMALL_LENGTH_DIGITS: Final = len(str(limits.REQUEST_BODY_BYTES_MAX)) - 1
@@ -57,6 +62,7 @@ class Call:
     route: Route
     request_id: str
     address: str
+    endings: KeyEndings
     trace: RequestTrace | None = None
     caller: Caller | None = None
     headers: Mapping[bytes, bytes] = dataclasses.field(init=False)
@@ -117,6 +123,9 @@ class Call:
         data = self.wire.take_body()
         if data is None:
             data = await self._read()
+            if self.caller is not None:
+                # It may have taken long, and was paid for by a key that is no more.
+                self.endings.require_good(self.caller)
         if not data:
             if self.route.is_body_optional:
                 return {}
@@ -153,6 +162,10 @@ class Call:
             is_more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def watched(self, end: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Within the block, ``end`` is called as soon as the caller's key or environment is no more."""
+        return self.endings.watched(end, self.by.identity.key, self.by.environment.id)
+
     async def while_connected(self, work: Awaitable[Any], cancel: Callable[[], None]) -> Any:
         """What the work gives. ``cancel`` is called when the caller goes away meanwhile; it must make the work end. Use it
         after the body was read.
@@ -172,16 +185,18 @@ class _Known(msgspec.Struct, frozen=True, gc=False):
     """
 
     revision: int
+    epoch: int
     authorization: bytes
     wanted: str | None
     identity: decisions.Identity
     environment: Environment
 
-    def holds(self, snapshot: Snapshot, authorization: bytes, wanted: str | None) -> bool:
+    def holds(self, snapshot: Snapshot, epoch: int, authorization: bytes, wanted: str | None) -> bool:
         """True when a request that says this is from the same caller, by the same catalog. Others may share the connection,
         so that the comparison must not tell how much of a key is right."""
         return (
             snapshot.revision == self.revision
+            and epoch == self.epoch
             and wanted == self.wanted
             and hmac.compare_digest(authorization, self.authorization)
         )
@@ -200,7 +215,8 @@ class Endpoint:
         limiter: FailureLimiter,
         metrics: Metrics,
         clock: Clock,
-        note: Callable[[AuditEntry], Awaitable[None]],
+        endings: KeyEndings,
+        note: Note,
         trusted_proxies: Sequence[Network] = (),
         tracer: Tracer | None = None,
     ) -> None:
@@ -208,6 +224,7 @@ class Endpoint:
         self._limiter = limiter
         self._metrics = metrics
         self._clock = clock
+        self._endings = endings
         self._note = note
         self._trusted = trusted_proxies
         self._tracer = tracer
@@ -216,11 +233,11 @@ class Endpoint:
         """The endpoint of one route."""
 
         async def endpoint(request: Request, trace: RequestTrace | None = None) -> Response:
-            call = Call(request, route, new_request_id(), self._address(request), trace)
+            call = Call(request, route, new_request_id(), self._address(request), self._endings, trace)
             code = _OK
             try:
                 if request.scope["query_string"]:
-                    await self._check_url(call)
+                    self._check_url(call)
                 if route.access is not Access.OPEN:
                     call.caller = self._authenticate(call)
                     if (require := _REQUIRE.get(route.access)) is not None:
@@ -231,6 +248,8 @@ class Endpoint:
                 response = Response(status_code=CODES[ErrorCode.CANCELLED].status)
             except LenswayError as error:
                 code = error.code.value
+                if error.code in _REFUSALS:
+                    self._note_refusal(call, error)
                 response = self.failure(error.failure, call.request_id, is_public=call.is_public)
             except Exception as error:  # noqa: BLE001 - the boundary of one request: its defect is answered and logged, not spread
                 _log.exception(
@@ -291,10 +310,10 @@ class Endpoint:
             response.headers["Allow"] = error.headers["Allow"]
         return response
 
-    async def _check_url(self, call: Call) -> None:
+    def _check_url(self, call: Call) -> None:
         query = call.request.scope["query_string"].decode("latin-1")
         if (exposed := exposure.exposed_in(self._snapshots.current(), query)) is not None:
-            await self._note(
+            self._note(
                 AuditEntry(
                     at=self._clock.wall().isoformat(timespec="milliseconds"),
                     environment=exposed.environment,
@@ -309,20 +328,48 @@ class Endpoint:
             raise exposure.refusal()
         _check_params(call.request, call.route.params)
 
+    def _note_refusal(self, call: Call, error: LenswayError) -> None:
+        caller = call.caller
+        if caller is None:
+            entry = events.access_entry(
+                self._clock,
+                events.AUTHENTICATE,
+                outcome=error.code.value,
+                address=call.address,
+                object=str(error.details.get("key", "")),
+                request_id=call.request_id,
+            )
+        elif error.code is ErrorCode.FORBIDDEN:
+            entry = events.access_entry(
+                self._clock,
+                call.route.name,
+                outcome=error.code.value,
+                address=call.address,
+                actor=caller.identity.actor,
+                environment=caller.environment.id,
+                object=",".join(call.request.path_params.values())[: limits.NAME_CHARACTERS_MAX],
+                request_id=call.request_id,
+            )
+        else:
+            return
+        self._note(entry)
+
     def _authenticate(self, call: Call) -> Caller:
         now = self._clock.monotonic()
         self._limiter.check(call.address, now)
         snapshot = self._snapshots.current()
         authorization, wanted = call.headers.get(b"authorization", b""), call.header(b"x-environment")
-        known = call.wire.memory
-        if not isinstance(known, _Known) or not known.holds(snapshot, authorization, wanted):
+        known, epoch = call.wire.memory, self._endings.epoch
+        if not isinstance(known, _Known) or not known.holds(snapshot, epoch, authorization, wanted):
             try:
-                identity = decisions.authenticate(snapshot, authorization.decode("latin-1"))
+                at = moment_text(self._clock.wall())
+                identity = decisions.authenticate(snapshot, authorization.decode("latin-1"), at=at)
             except LenswayError:
                 self._limiter.failed(call.address, now)
                 raise
             environment = decisions.choose_environment(snapshot, identity, wanted)
-            known = call.wire.memory = _Known(snapshot.revision, authorization, wanted, identity, environment)
+            known = call.wire.memory = _Known(snapshot.revision, epoch, authorization, wanted, identity, environment)
+            self._endings.used(identity.key)
         return Caller(
             identity=known.identity, environment=known.environment, request_id=call.request_id, address=call.address
         )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from lensway import limits
 from lensway.auth import tokens
 from lensway.auth.caller import Caller
 from lensway.auth.decisions import require_instance_wide
 from lensway.catalog import declaration, rules
 from lensway.catalog.definitions import limits_document, read_key_limits
+from lensway.catalog.moments import read_moment
 from lensway.catalog.names import invalid
 from lensway.catalog.reading import Section
 from lensway.catalog.records import Environment, Key, KeyKind, Role
@@ -79,7 +78,7 @@ class Keys:
 
     async def create(self, caller: Caller, body: object) -> dict[str, Any]:
         """A new key, shown once. Raises LenswayError INVALID_REQUEST, FORBIDDEN for an instance-wide one."""
-        section = Section(body, "", frozenset({"kind", "name", "role", "instanceWide", "limits"}))
+        section = Section(body, "", frozenset({"kind", "name", "role", "instanceWide", "limits", "expiresAt"}))
         kind = section.choice("kind", KeyKind)
         role = section.choice("role", Role) if section.get("role") is not None else None
         is_wide = section.flag("instanceWide", default=False)
@@ -89,6 +88,7 @@ class Keys:
                 raise invalid("instanceWide", "only admin keys can be instance-wide")
         environment: EnvironmentId | None = None if is_wide else caller.environment.id
         limits = read_key_limits(section.get("limits") if "limits" in section else {}, "limits")
+        expires_at = None if section.get("expiresAt") is None else read_moment(section.get("expiresAt"), "expiresAt")
         minted = tokens.mint(kind.value)
         id, at, name = new_key_id(), self._desk.now_text(), section.required("name")
         hashed = tokens.hash_token(minted.reveal())
@@ -97,10 +97,20 @@ class Keys:
             "key.create",
             id,
             lambda snapshot: rules.create_key(
-                snapshot, environment, name, kind=kind, role=role, limits=limits, id=id, hash=hashed, at=at
+                snapshot,
+                environment,
+                name,
+                kind=kind,
+                role=role,
+                limits=limits,
+                expires_at=expires_at,
+                id=id,
+                hash=hashed,
+                at=at,
             ),
             details={"kind": kind.value, "role": None if role is None else role.value, "instanceWide": is_wide}
-            | ({"limits": given} if (given := limits_document(limits)) else {}),
+            | ({"limits": given} if (given := limits_document(limits)) else {})
+            | ({} if expires_at is None else {"expiresAt": expires_at}),
         )
         self._desk.hub.publish(caller.environment.id, "key", {"key": id, "change": "created"})
         return self._answer(rules.require_key(changed.snapshot, environment, id)) | {"key": minted.reveal()}
@@ -112,10 +122,10 @@ class Keys:
         found = next((each for each in snapshot.keys(None) if each.id == key), None)
         if found is not None and caller.identity.environment is None:
             environment = None
+        at = self._desk.now_text()
         await self._desk.change(
-            caller, "key.delete", key, lambda snapshot: rules.delete_key(snapshot, environment, key)
+            caller, "key.delete", key, lambda snapshot: rules.delete_key(snapshot, environment, key, at=at)
         )
-        # Watchers look at their own key at every event: one whose key this was is cut off now.
         self._desk.hub.publish(caller.environment.id, "key", {"key": key, "change": "deleted"})
 
     def _answer(self, key: Key) -> dict[str, Any]:
@@ -127,6 +137,10 @@ class Keys:
             answer["environment"] = environment.name
         if given := limits_document(key.limits):
             answer["limits"] = given
+        if key.expires_at is not None:
+            answer["expiresAt"] = key.expires_at
+        if (used := self._desk.endings.last_use(key.id)) is not None:
+            answer["lastUsedAt"] = used
         return answer
 
 
@@ -185,18 +199,6 @@ class Declarations:
             "revision": revision,
             "dryRun": dry_run,
         }
-
-
-class Audit:
-    """Who did what to which object, from where, with what outcome."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    async def list(self, caller: Caller, *, limit: int = 100, before: int | None = None) -> dict[str, Any]:
-        """The newest entries first; an instance-wide key without a chosen environment sees the instance-wide ones too."""
-        entries = await self._desk.store.audit(caller.environment.id, limit=limit, before=before)
-        return {"entries": [{"sequence": number, **msgspec.to_builtins(entry)} for number, entry in entries]}
 
 
 def with_path(check: Any, path: str) -> None:

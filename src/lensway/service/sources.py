@@ -107,13 +107,13 @@ class Sources:
     async def tables(self, caller: Caller, name: str) -> Any:
         """The tables that the source's login can read. Raises LenswayError."""
         source = rules.require_source(self._desk.snapshot(), caller.environment.id, name)
-        job = DocumentJob(kind="tables", source=source)
+        job = DocumentJob(kind="tables", source=source, owner=caller.identity.key)
         return {"tables": await run_document_job(self._desk, job, list[TableSummary], request_id=caller.request_id)}
 
     async def table(self, caller: Caller, name: str, table: str) -> Any:
         """One table's columns. Raises LenswayError."""
         source = rules.require_source(self._desk.snapshot(), caller.environment.id, name)
-        job = DocumentJob(kind="table", source=source, payload=table.encode())
+        job = DocumentJob(kind="table", source=source, payload=table.encode(), owner=caller.identity.key)
         return await run_document_job(self._desk, job, TableDescription, request_id=caller.request_id)
 
     def check(self, draft: SourceDraft) -> None:

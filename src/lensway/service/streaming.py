@@ -32,6 +32,10 @@ Closing = Callable[[ResultEnd, JobRecord], bytes]
 Trailers = Callable[[ResultEnd, JobRecord], Sequence[tuple[bytes, bytes]]]
 
 
+Watched = Callable[[Callable[[], None]], contextlib.AbstractContextManager[None]]
+"""Within the block, the given function is called as soon as the key that asked is no more."""
+
+
 class Framing(msgspec.Struct, frozen=True, kw_only=True):
     """What surrounds the rows. ``closing`` and ``trailers`` are made from the end mark, so a cut stream has neither."""
 
@@ -48,7 +52,13 @@ class StreamedRows(Response):
     """The response. Use it for one job whose first rows have been released."""
 
     def __init__(
-        self, handle: JobHandle, framing: Framing, *, headers: Mapping[str, str], coding: str | None = None
+        self,
+        handle: JobHandle,
+        framing: Framing,
+        *,
+        headers: Mapping[str, str],
+        watched: Watched,
+        coding: str | None = None,
     ) -> None:
         self.status_code = 200
         self.media_type = framing.media_type
@@ -57,6 +67,7 @@ class StreamedRows(Response):
         """Called with `ok`, or the code of what ended it early, when nothing more is sent."""
         self._handle = handle
         self._framing = framing
+        self._watched = watched
         self._coder: Coder | None = None if coding is None else coder_of(coding)
         own = {"Trailer": framing.trailer_names, "X-Accel-Buffering": "no"}
         if coding is not None:
@@ -71,17 +82,18 @@ class StreamedRows(Response):
         wire.when_gone(self._handle.cancel)
         is_complete = False
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async with contextlib.aclosing(self._pieces()) as pieces:
-                async for piece in pieces:
-                    if wire.is_gone:
-                        return
-                    if not piece:
-                        continue
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            end, record = self._end()
-            wire.finish(self._framing.trailers(end, record))
-            is_complete = True
+            with self._watched(lambda: _cut(self._handle, wire)):
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                async with contextlib.aclosing(self._pieces()) as pieces:
+                    async for piece in pieces:
+                        if wire.is_gone:
+                            return
+                        if not piece:
+                            continue
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                end, record = self._end()
+                wire.finish(self._framing.trailers(end, record))
+                is_complete = True
         except LenswayError as error:
             _log.warning("stream cut", job=self._handle.id, code=error.code.value)
         finally:
@@ -125,6 +137,11 @@ class StreamedRows(Response):
         return decode_end(self._handle.result), record
 
 
+def _cut(handle: JobHandle, wire: Wire) -> None:
+    handle.cancel()
+    wire.cut()
+
+
 class BetweenBoundaries:
     """Passes bytes on such that what was given never ends where a message may end, before all of them are given.
 
@@ -152,15 +169,19 @@ class BetweenBoundaries:
 class HeldPage(Page):
     """A whole page that is too large for the connection's buffer: it counts as held until the caller has taken it."""
 
-    def __init__(self, body: bytes, handle: JobHandle, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(
+        self, body: bytes, handle: JobHandle, headers: Sequence[tuple[bytes, bytes]], *, watched: Watched
+    ) -> None:
         super().__init__(body, headers)
         self._handle = handle
+        self._watched = watched
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it; returns when it has been taken, or the caller is gone."""
         wire: Wire = scope[WIRE]
         try:
-            await super().__call__(scope, receive, send)
-            await wire.drained()
+            with self._watched(wire.abort):
+                await super().__call__(scope, receive, send)
+                await wire.drained()
         finally:
             self._handle.taken()

@@ -36,6 +36,7 @@ class DocumentJob:
     runner: RunnerId | None = None
     session: SessionId | None = None
     unassigned: bool = False
+    owner: str = ""
 
 
 async def run_document_job(
@@ -59,6 +60,7 @@ async def run_document_job(
         runner=job.runner,
         session=job.session,
         unassigned=job.unassigned,
+        owner=job.owner,
     )
     page = await desk.dispatcher.submit(request).page()
     try:
@@ -80,6 +82,7 @@ class ConnectionTests:
         Raises:
             LenswayError: NO_RUNNERS_ONLINE, SOURCE_REQUIRES_RUNNER.
         """
+        self._desk.endings.require_good(caller)
         snapshot = self._desk.snapshot()
         environment = source.environment
         assigned = snapshot.runners_of(environment, source.id)
@@ -87,14 +90,14 @@ class ConnectionTests:
             [plan_probe(lens.definition).encode() for lens in snapshot.lenses_of(environment, source.id)]
         )
         if runner is None and not assigned:
-            result = await self._one(source, payload, None)
+            result = await self._one(caller, source, payload, None)
             results = [{"runner": None, **result}]
         else:
             runners = (runner.id,) if runner is not None else assigned
             sessions = [session for each in runners for session in self._desk.dispatcher.fleet.sessions_of(each)]
             if not sessions:
-                await self._raise_absent(source, payload, runner)
-            tests = (self._one(source, payload, session, assigned=assigned) for session in sessions)
+                await self._raise_absent(caller, source, payload, runner)
+            tests = (self._one(caller, source, payload, session, assigned=assigned) for session in sessions)
             found = await asyncio.gather(*tests)
             results = [
                 {**result, "runner": session.facts.runner_name, "instance": session.facts.instance}
@@ -106,9 +109,15 @@ class ConnectionTests:
         return results
 
     async def _one(
-        self, source: Source, payload: bytes, session: Session | None, *, assigned: tuple[RunnerId, ...] = ()
+        self,
+        caller: Caller,
+        source: Source,
+        payload: bytes,
+        session: Session | None,
+        *,
+        assigned: tuple[RunnerId, ...] = (),
     ) -> dict[str, Any]:
-        job = DocumentJob(kind="test", source=source, payload=payload)
+        job = DocumentJob(kind="test", source=source, payload=payload, owner=caller.identity.key)
         if session is not None:
             job = dataclasses.replace(
                 job,
@@ -121,6 +130,8 @@ class ConnectionTests:
             if [each.stage for each in found.stages] != list(Stage):
                 raise unbelievable("the stages of the test")
         except LenswayError as error:
+            if error.code is ErrorCode.UNAUTHENTICATED:
+                raise  # the key that asked is no more
             if session is None and error.code in (ErrorCode.SOURCE_REQUIRES_RUNNER, ErrorCode.NO_RUNNERS_ONLINE):
                 raise
             hint = error.failure.hint
@@ -135,9 +146,9 @@ class ConnectionTests:
         is_ok = found.ok and all(each.ok is not False for each in found.stages)
         return {**document, "ok": is_ok, "warnings": document.get("warnings", [])}
 
-    async def _raise_absent(self, source: Source, payload: bytes, runner: Runner | None) -> None:
+    async def _raise_absent(self, caller: Caller, source: Source, payload: bytes, runner: Runner | None) -> None:
         """Nobody is there: dispatch itself says who, since when, and what to do."""
-        job = DocumentJob(kind="test", source=source, payload=payload)
+        job = DocumentJob(kind="test", source=source, payload=payload, owner=caller.identity.key)
         if runner is not None:
             job = dataclasses.replace(job, runner=runner.id, unassigned=True)
         await run_document_job(self._desk, job, ConnectionReport)

@@ -20,6 +20,7 @@ from lensway.catalog.records import (
     Lens,
     LensLimits,
     QueryGrant,
+    RetiredKey,
     RetryMode,
     Role,
     Runner,
@@ -74,10 +75,12 @@ def put(connection: Connection, record: AnyRecord) -> None:
                 "role": None if record.role is None else record.role.value,
                 "limits": None if record.limits == KeyLimits() else msgspec.json.encode(record.limits).decode(),
                 "created_at": record.created_at,
+                "expires_at": record.expires_at,
             }
-            _replace(
-                connection, t.keys, {"environment": record.environment or t.INSTANCE_WIDE, "id": record.id}, values
-            )
+            _replace(connection, t.keys, {"environment": _owner(record), "id": record.id}, values)
+        case RetiredKey():
+            values = {"hash": record.hash, "retired_at": record.retired_at}
+            _replace(connection, t.retired_keys, {"environment": _owner(record), "id": record.id}, values)
         case _:
             assert_never(record)
 
@@ -101,7 +104,10 @@ def remove(connection: Connection, record: AnyRecord) -> None:
                 connection, t.assignments, environment=record.environment, source=record.source, runner=record.runner
             )
         case Key():
-            _delete(connection, t.keys, environment=record.environment or t.INSTANCE_WIDE, id=record.id)
+            _delete(connection, t.key_uses, environment=_owner(record), key=record.id)
+            _delete(connection, t.keys, environment=_owner(record), id=record.id)
+        case RetiredKey():
+            _delete(connection, t.retired_keys, environment=_owner(record), id=record.id)
         case _:
             assert_never(record)
 
@@ -115,6 +121,16 @@ def put_sighting(connection: Connection, runner: Runner, at: str, cause: str) ->
 def load_sightings(connection: Connection) -> dict[RunnerId, tuple[str, str]]:
     """When and how each runner was last seen."""
     return {RunnerId(row.runner): (row.at, row.cause) for row in connection.execute(select(t.runner_sightings))}
+
+
+def put_key_use(connection: Connection, key: Key, at: str) -> None:
+    """Write when a key was last used."""
+    _replace(connection, t.key_uses, {"environment": _owner(key), "key": key.id}, {"at": at})
+
+
+def load_key_uses(connection: Connection) -> dict[KeyId, str]:
+    """When each key was last used."""
+    return {KeyId(row.key): row.at for row in connection.execute(select(t.key_uses))}
 
 
 def load(connection: Connection) -> Iterator[AnyRecord]:
@@ -141,17 +157,31 @@ def load(connection: Connection) -> Iterator[AnyRecord]:
             runner=RunnerId(row.runner),
             created_at=row.created_at,
         )
-    for row in connection.execute(select(t.keys)):
-        yield Key(
-            id=KeyId(row.id),
-            environment=EnvironmentId(row.environment) if row.environment else None,
-            kind=KeyKind(row.kind),
-            name=row.name,
-            hash=row.hash,
-            role=None if row.role is None else Role(row.role),
-            limits=KeyLimits() if row.limits is None else msgspec.json.decode(row.limits, type=KeyLimits),
-            created_at=row.created_at,
-        )
+    yield from map(_key_of, connection.execute(select(t.keys)))
+    for row in connection.execute(select(t.retired_keys)):
+        yield RetiredKey(id=KeyId(row.id), environment=_environment_of(row), hash=row.hash, retired_at=row.retired_at)
+
+
+def _key_of(row: Any) -> Key:
+    return Key(
+        id=KeyId(row.id),
+        environment=_environment_of(row),
+        kind=KeyKind(row.kind),
+        name=row.name,
+        hash=row.hash,
+        role=None if row.role is None else Role(row.role),
+        limits=KeyLimits() if row.limits is None else msgspec.json.decode(row.limits, type=KeyLimits),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )
+
+
+def _owner(key: Key | RetiredKey) -> str:
+    return key.environment or t.INSTANCE_WIDE
+
+
+def _environment_of(row: Any) -> EnvironmentId | None:
+    return EnvironmentId(row.environment) if row.environment else None
 
 
 def _put_lens(connection: Connection, lens: Lens) -> None:

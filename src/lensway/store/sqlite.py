@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import hashlib
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -18,23 +18,23 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, select,
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from lensway.auth import sealing
+from lensway.auth import chain, sealing
 from lensway.auth.derive import derive
-from lensway.catalog.ports import AuditEntry, Decide
-from lensway.catalog.records import Change, Environment, Put, Runner, Source
+from lensway.catalog.ports import AuditEntry, AuditRow, Decide
+from lensway.catalog.records import Change, Environment, Key, Put, Runner, Source
 from lensway.catalog.rules.environments import DEFAULT
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import Clock
 from lensway.errors import ErrorCode, LenswayError
-from lensway.ids import EnvironmentId, RunnerId, SourceId, new_environment_id
-from lensway.store import mapping, migrate
+from lensway.ids import EnvironmentId, KeyId, RunnerId, SourceId, new_environment_id
+from lensway.store import audit, mapping, migrate
 from lensway.store import tables as t
+from lensway.store.file_errors import unusable_file
 
 Listener = Callable[[Snapshot, Sequence[Change]], None]
 Result = TypeVar("Result")
 
 _KEY_CHECK: Final = b"lensway"
-_GENESIS: Final = bytes(32)
 _BUSY_MS: Final = 5_000
 
 
@@ -56,21 +56,27 @@ class SqliteStore:
         snapshot: Snapshot,
         configs: dict[tuple[EnvironmentId, SourceId], bytes],
         key: bytes,
+        audit_key: bytes,
+        key_uses: dict[KeyId, str],
     ) -> None:
         self._engine = engine
         self._worker = worker
         self._snapshot = snapshot
         self._configs = configs
         self._key = key
+        self._audit_key = audit_key
+        self._key_uses = key_uses
         self._listeners: dict[object, Listener] = {}
         self._writing = asyncio.Lock()
+        self._pruning = asyncio.Lock()
 
     @classmethod
     def open(cls, path: pathlib.Path, *, master_key: bytes, clock: Clock) -> SqliteStore:
         """The store in this file, made and migrated when needed.
 
         Raises:
-            LenswayError: CONFLICT for a database of a newer release, INVALID_REQUEST for another master key than its own.
+            LenswayError: CONFLICT for a database of a newer release, INVALID_REQUEST for another master key than its own, or a
+                file that is locked, damaged, not writable or not a database.
         """
         worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
         try:
@@ -83,20 +89,28 @@ class SqliteStore:
     def _open(
         cls, path: pathlib.Path, master_key: bytes, clock: Clock, worker: concurrent.futures.ThreadPoolExecutor
     ) -> SqliteStore:
-        if not path.exists():
-            path.touch(mode=0o600)
+        try:
+            if not path.exists():
+                path.touch(mode=0o600)
+        except OSError as error:
+            raise unusable_file(path, error) from None
         engine = _engine(path)
-        key = derive(master_key, "at-rest")
+        key, audit_key = derive(master_key, "at-rest"), derive(master_key, "audit")
         try:
             migrate.upgrade(engine)
             with engine.begin() as connection:
                 revision = _found_deployment(connection, key, clock)
+                audit.found(connection, audit_key)
                 snapshot = Snapshot.of(list(mapping.load(connection)), revision=revision)
                 configs = dict(_load_configs(connection, key))
+                key_uses = mapping.load_key_uses(connection)
+        except (DBAPIError, sqlite3.Error) as error:
+            engine.dispose()
+            raise unusable_file(path, error) from None
         except BaseException:
             engine.dispose()
             raise
-        return cls(engine, worker, snapshot, configs, key)
+        return cls(engine, worker, snapshot, configs, key, audit_key, key_uses)
 
     def current(self) -> Snapshot:
         """The newest snapshot."""
@@ -123,15 +137,20 @@ class SqliteStore:
         async with self._writing:
             before = self._snapshot
             changes, entry = decide(before)
+            assert entry is not None or not changes, "every change is audited"
+            if entry is None:
+                return before
             after = before
             if changes:
                 after = before.after(changes, revision=before.revision + 1)
-            await self._in_worker(lambda: self._write(changes, entry, after.revision))
+            await self._in_worker(lambda: self._write(changes, [entry], after.revision))
             if not changes:
                 return before
             self._snapshot = after
             for change in changes:
                 self._keep_config(change)
+                if isinstance(change.record, Key) and not isinstance(change, Put):
+                    self._key_uses.pop(change.record.id, None)
             for listener in list(self._listeners.values()):
                 listener(after, changes)
             return after
@@ -141,19 +160,48 @@ class SqliteStore:
         return self._configs.get((environment, source))
 
     async def audit(
-        self, environment: EnvironmentId | None, *, limit: int, before: int | None = None
+        self,
+        environment: EnvironmentId | None,
+        *,
+        limit: int,
+        before: int | None = None,
+        with_instance_wide: bool = False,
     ) -> Sequence[tuple[int, AuditEntry]]:
         """The newest entries first, with their sequence numbers."""
-        return await self._in_worker(lambda: self._read_audit(environment, limit, before))
+        wanted = None if environment is None else [environment, *([t.INSTANCE_WIDE] if with_instance_wide else [])]
+        return await self._in_worker(
+            lambda: self._with_connection(lambda each: audit.newest(each, wanted, limit, before))
+        )
 
     async def record_audit(self, entry: AuditEntry) -> None:
         """Write an entry of its own."""
-        async with self._writing:
-            await self._in_worker(lambda: self._write((), entry, self._snapshot.revision))
+        await self.record_audits([entry])
 
-    async def verify_audit(self) -> int | None:
-        """The first sequence number whose chain is broken (an entry was altered or removed), or None."""
-        return await self._in_worker(self._verify_audit)
+    async def record_audits(self, entries: Sequence[AuditEntry]) -> None:
+        """Write entries of their own, in this order, in one transaction."""
+        async with self._writing:
+            await self._in_worker(lambda: self._write((), entries, self._snapshot.revision))
+
+    async def audit_rows(self, *, after: int, limit: int) -> Sequence[AuditRow]:
+        """Entries of every environment behind ``after``, the oldest first, with their chain."""
+        return await self._in_worker(lambda: self._with_connection(lambda each: audit.rows(each, after, limit)))
+
+    async def verify_audit(self, known: chain.Head | None = None) -> chain.Verdict:
+        """Whether every row of the audit is as it was written, and the chain passes through a head that was kept elsewhere."""
+        async with self._pruning:
+            found = await self._in_worker(
+                lambda: self._with_connection(lambda each: audit.verifier(each, self._audit_key, known))
+            )
+            while await self._in_worker(lambda: self._with_connection(lambda each: audit.verify_more(each, found))):
+                pass
+            return found.verdict()
+
+    async def prune_audit(self, before: str) -> tuple[int, int]:
+        """Delete the oldest rows if they are older than this moment, a thousand at most. How many went, and the last of them."""
+        async with self._pruning, self._writing:
+            return await self._in_worker(
+                lambda: self._with_connection(lambda each: audit.prune(each, self._audit_key, before))
+            )
 
     async def note_sightings(self, sightings: Iterable[Sighting]) -> None:
         """Remember when and how runners were last seen, in one transaction; those that are gone meanwhile are forgotten.
@@ -165,6 +213,22 @@ class SqliteStore:
             known = [each for each in sightings if self._snapshot.runner_by_id(each.runner.id) is not None]
             if known:
                 await self._in_worker(lambda: self._write_sightings(known))
+
+    def key_uses(self) -> Mapping[KeyId, str]:
+        """When each key was last used (RFC 3339), as far as it was noted."""
+        return self._key_uses
+
+    async def note_key_uses(self, uses: Mapping[KeyId, str]) -> None:
+        """Keep when keys were last used, in one transaction; keys that are gone meanwhile are left out.
+
+        Raises:
+            LenswayError: INTERNAL when the store cannot be written.
+        """
+        async with self._writing:
+            found = {key: at for id, at in uses.items() if (key := self._snapshot.key(id)) is not None}
+            if found:
+                await self._in_worker(lambda: self._write_key_uses(found))
+                self._key_uses.update({key.id: at for key, at in found.items()})
 
     async def sightings(self) -> dict[RunnerId, tuple[str, str]]:
         """When (RFC 3339) and how each runner was last seen, in the life of this deployment."""
@@ -188,7 +252,7 @@ class SqliteStore:
                 details={"class": type(error.orig).__name__},
             ) from None
 
-    def _write(self, changes: Sequence[Change], entry: AuditEntry, revision: int) -> None:
+    def _write(self, changes: Sequence[Change], entries: Sequence[AuditEntry], revision: int) -> None:
         with self._engine.begin() as connection:
             # Removals behind everything that is put: until then something may still point at what goes.
             for change in changes:
@@ -200,12 +264,18 @@ class SqliteStore:
                     mapping.remove(connection, change.record)
             if changes:
                 connection.execute(update(t.deployment).values(revision=revision))
-            _append_audit(connection, entry)
+            for entry in entries:
+                audit.append(connection, self._audit_key, entry)
 
     def _write_sightings(self, sightings: Sequence[Sighting]) -> None:
         with self._engine.begin() as connection:
             for each in sightings:
                 mapping.put_sighting(connection, each.runner, each.at, each.cause)
+
+    def _write_key_uses(self, uses: Mapping[Key, str]) -> None:
+        with self._engine.begin() as connection:
+            for key, at in uses.items():
+                mapping.put_key_use(connection, key, at)
 
     def _read_sightings(self) -> dict[RunnerId, tuple[str, str]]:
         with self._engine.connect() as connection:
@@ -237,26 +307,9 @@ class SqliteStore:
         elif change.config is not None:
             self._configs[record.environment, record.id] = change.config
 
-    def _read_audit(
-        self, environment: EnvironmentId | None, limit: int, before: int | None
-    ) -> Sequence[tuple[int, AuditEntry]]:
-        query = select(t.audit.c.sequence, t.audit.c.entry).order_by(t.audit.c.sequence.desc()).limit(limit)
-        if environment is not None:
-            query = query.where(t.audit.c.environment == environment)
-        if before is not None:
-            query = query.where(t.audit.c.sequence < before)
-        with self._engine.connect() as connection:
-            return [(row.sequence, _entry_of(row.entry)) for row in connection.execute(query)]
-
-    def _verify_audit(self) -> int | None:
-        chain, expected = _GENESIS, 1
-        with self._engine.connect() as connection:
-            for row in connection.execute(select(t.audit).order_by(t.audit.c.sequence)):
-                chain = hashlib.sha256(chain + row.entry.encode()).digest()
-                if row.sequence != expected or row.chain != chain:
-                    return expected
-                expected += 1
-        return None
+    def _with_connection(self, work: Callable[[Connection], Result]) -> Result:
+        with self._engine.begin() as connection:
+            return work(connection)
 
 
 def _engine(path: pathlib.Path) -> Engine:
@@ -314,24 +367,3 @@ def _load_configs(connection: Connection, key: bytes) -> Any:
             version=versions[row.environment, row.source],
         )
         yield (EnvironmentId(row.environment), SourceId(row.source)), config
-
-
-def _append_audit(connection: Connection, entry: AuditEntry) -> None:
-    """The entry, chained to the one before: an altered or removed one breaks the chain behind it."""
-    last = connection.execute(
-        select(t.audit.c.sequence, t.audit.c.chain).order_by(t.audit.c.sequence.desc()).limit(1)
-    ).first()
-    sequence, chain = (0, _GENESIS) if last is None else (last.sequence, last.chain)
-    text = msgspec.json.encode(entry, order="deterministic").decode()
-    connection.execute(
-        insert(t.audit).values(
-            sequence=sequence + 1,
-            environment=entry.environment or t.INSTANCE_WIDE,
-            entry=text,
-            chain=hashlib.sha256(chain + text.encode()).digest(),
-        )
-    )
-
-
-def _entry_of(text: str) -> AuditEntry:
-    return msgspec.json.decode(text, type=AuditEntry)

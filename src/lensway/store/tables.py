@@ -136,8 +136,29 @@ keys = Table(
     Column("role", String, nullable=True),
     Column("created_at", String, nullable=False),
     Column("limits", String, nullable=True),
+    Column("expires_at", String, nullable=True),
     PrimaryKeyConstraint("environment", "id"),
 )
+retired_keys = Table(
+    "retired_keys",
+    METADATA,
+    Column("environment", String, nullable=False),
+    Column("id", String, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("retired_at", String, nullable=False),
+    PrimaryKeyConstraint("environment", "id"),
+)
+"""Deleted admin keys: the same text is never accepted again."""
+key_uses = Table(
+    "key_uses",
+    METADATA,
+    Column("environment", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("at", String, nullable=False),
+    PrimaryKeyConstraint("environment", "key"),
+    ForeignKeyConstraint(["environment", "key"], ["keys.environment", "keys.id"]),
+)
+"""When a key was last used, to a minute or so; for people only."""
 audit = Table(
     "audit",
     METADATA,
@@ -153,5 +174,7 @@ deployment = Table(
     Column("environment", String, primary_key=True),
     Column("revision", Integer, nullable=False),
     Column("key_check", LargeBinary, nullable=False),
+    Column("audit_anchor", Text, nullable=True),
 )
-"""One row: the revision, and a ciphertext that tells whether the master key is the one the data was written with."""
+"""One row: the revision, a ciphertext that tells whether the master key is the one the data was written with, and where the
+verification of the audit begins."""

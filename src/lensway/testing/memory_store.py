@@ -6,12 +6,12 @@ It passes the same conformance suite as the real store. Nothing survives it, not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from lensway.catalog.ports import AuditEntry, Decide
-from lensway.catalog.records import AnyRecord, Change, Environment, Put, Source
+from lensway.catalog.ports import AuditEntry, AuditRow, Decide
+from lensway.catalog.records import AnyRecord, Change, Environment, Key, Put, Source
 from lensway.catalog.snapshot import Snapshot
-from lensway.ids import EnvironmentId, SourceId, new_environment_id
+from lensway.ids import EnvironmentId, KeyId, SourceId, new_environment_id
 
 Listener = Callable[[Snapshot, Sequence[Change]], None]
 
@@ -25,6 +25,8 @@ class MemoryStore:
         self._snapshot = Snapshot.of(records, revision=revision)
         self._configs: dict[tuple[EnvironmentId, SourceId], bytes] = {}
         self._audit: list[AuditEntry] = []
+        self._pruned = 0
+        self._key_uses: dict[KeyId, str] = {}
         self._listeners: dict[object, Listener] = {}
         self._writing = asyncio.Lock()
 
@@ -44,12 +46,16 @@ class MemoryStore:
             # A real store gives up the loop here; so do callers of the fake see the same interleavings.
             await asyncio.sleep(0)
             changes, entry = decide(self._snapshot)
-            self._audit.append(entry)
+            assert entry is not None or not changes, "every change is audited"
+            if entry is not None:
+                self._audit.append(entry)
             if not changes:
                 return self._snapshot
             self._snapshot = self._snapshot.after(changes, revision=self._snapshot.revision + 1)
             for change in changes:
                 self._keep_config(change)
+                if isinstance(change.record, Key) and not isinstance(change, Put):
+                    self._key_uses.pop(change.record.id, None)
             for listener in list(self._listeners.values()):
                 listener(self._snapshot, changes)
             return self._snapshot
@@ -59,19 +65,53 @@ class MemoryStore:
         return self._configs.get((environment, source))
 
     async def audit(
-        self, environment: EnvironmentId | None, *, limit: int, before: int | None = None
+        self,
+        environment: EnvironmentId | None,
+        *,
+        limit: int,
+        before: int | None = None,
+        with_instance_wide: bool = False,
     ) -> Sequence[tuple[int, AuditEntry]]:
         """The newest entries first, with their sequence numbers."""
+        wanted = (environment, None) if with_instance_wide else (environment,)
         numbered = [
             (number, entry)
             for number, entry in enumerate(self._audit, start=1)
-            if (environment is None or entry.environment == environment) and (before is None or number < before)
+            if (environment is None or entry.environment in wanted)
+            and (before is None or number < before)
+            and number > self._pruned
         ]
         return numbered[::-1][:limit]
 
     async def record_audit(self, entry: AuditEntry) -> None:
         """Keep an entry of its own."""
         self._audit.append(entry)
+
+    async def record_audits(self, entries: Sequence[AuditEntry]) -> None:
+        """Keep entries of their own, in this order."""
+        self._audit.extend(entries)
+
+    async def audit_rows(self, *, after: int, limit: int) -> Sequence[AuditRow]:
+        """Entries behind ``after``, the oldest first; nothing is chained here."""
+        numbered = [AuditRow(sequence=number, chain="", entry=each) for number, each in enumerate(self._audit, start=1)]
+        return [row for row in numbered if row.sequence > max(after, self._pruned)][:limit]
+
+    async def prune_audit(self, before: str) -> tuple[int, int]:
+        """Forget the oldest entries if they are older than this moment."""
+        first = self._pruned
+        while self._pruned < len(self._audit) and self._audit[self._pruned].at < before:
+            self._pruned += 1
+        return self._pruned - first, self._pruned if self._pruned > first else 0
+
+    def key_uses(self) -> Mapping[KeyId, str]:
+        """When each key was last used, as far as it was noted."""
+        return self._key_uses
+
+    async def note_key_uses(self, uses: Mapping[KeyId, str]) -> None:
+        """Keep when keys were last used; keys that are gone meanwhile are left out."""
+        async with self._writing:
+            await asyncio.sleep(0)
+            self._key_uses.update({key: at for key, at in uses.items() if self._snapshot.key(key) is not None})
 
     def _keep_config(self, change: Change) -> None:
         record = change.record

@@ -122,8 +122,10 @@ def site(orders: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             "GRANT SELECT ON enormous, items, wide, endless, failing TO orders_reader",
         )
     )
-    options = ("--stall-timeout", str(STALL_SECONDS))
-    with Deployment(tmp_path_factory.mktemp("streams"), serve_options=options) as deployment:
+    directory = tmp_path_factory.mktemp("streams")
+    (directory / "files").mkdir()
+    options = ("--stall-timeout", str(STALL_SECONDS), "--source-dir", str(directory / "files"))
+    with Deployment(directory, serve_options=options) as deployment:
         client = deployment.client()
         deployment.secrets["password of the database"] = orders.reader_password
         for place in PLACES:

@@ -94,8 +94,8 @@ def test_the_client_reads_one_as_any_page(large) -> None:
     assert (page.has_more, page.meta.route.via) == (True, "runner")
 
 
-def test_a_page_of_a_sqlite_file_may_be_as_large(large, tmp_path_factory) -> None:
-    path = tmp_path_factory.mktemp("large") / "many.db"
+def test_a_page_of_a_sqlite_file_may_be_as_large(large) -> None:
+    path = large.deployment.directory / "files" / "many.db"
     rows, repetitions, _ = SHAPES["many"]
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE many (id INTEGER PRIMARY KEY, body TEXT)")

@@ -4,7 +4,7 @@ Ids, times and hashes come as arguments. A decision that changes nothing gives n
 """
 
 from lensway.catalog.rules.environments import create_environment, delete_environment
-from lensway.catalog.rules.keys import create_key, delete_key
+from lensway.catalog.rules.keys import can_administer, create_key, delete_key, has_expired
 from lensway.catalog.rules.lenses import delete_lens, put_lens
 from lensway.catalog.rules.lookup import (
     require_environment,
@@ -28,6 +28,7 @@ from lensway.catalog.rules.sources import create_source, delete_source, patch_so
 
 __all__ = [
     "assign",
+    "can_administer",
     "create_environment",
     "create_key",
     "create_runner",
@@ -38,6 +39,7 @@ __all__ = [
     "delete_runner",
     "delete_source",
     "drain_runner",
+    "has_expired",
     "patch_runner",
     "patch_source",
     "put_lens",

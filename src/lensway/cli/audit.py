@@ -1,0 +1,146 @@
+"""`lensway audit`: who did what, whether that is still as it was written, and all of it as NDJSON."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+
+from lensway.cli import report, target
+from lensway.errors import ErrorCode, LenswayError
+
+audit = App(name="audit", help="Who did what; verified and exported by instance-wide admin keys.")
+
+_To = target.Target
+
+
+@audit.default
+def list_(*, limit: int = 50, to: _To = target.DEFAULT) -> None:
+    """Who did what to which object, from where, with what outcome; the newest first."""
+    with to.client() as client:
+        entries = client.call("GET", "/v1/audit", params={"limit": str(limit)})["entries"]
+    if report.wants_json(to.json):
+        report.write_json(entries)
+        return
+    report.write_table(
+        ("AT", "ACTION", "OBJECT", "BY", "FROM", "OUTCOME"),
+        [
+            (
+                report.moment_of(entry.get("at")),
+                entry.get("action"),
+                entry.get("object"),
+                # The id of the key stands behind its name; --json has both.
+                str(entry.get("actor")).partition(" (")[0],
+                entry.get("address"),
+                entry.get("outcome"),
+            )
+            for entry in entries
+        ],
+        empty="nothing yet",
+        whole=2,
+    )
+
+
+@audit.command
+def verify(
+    *,
+    head: Annotated[str | None, Parameter(help="SEQUENCE:CHAIN of a head that was kept elsewhere.")] = None,
+    head_file: Annotated[
+        pathlib.Path | None,
+        Parameter(help="Verify against the head in this file, if it exists, and put the new one there."),
+    ] = None,
+    to: _To = target.DEFAULT,
+) -> None:
+    """Say whether any row was altered, inserted or removed; exits 1 if so. Rows that were cut off at the end, and an older copy
+    that was put back, show only against a head that was kept where the server's administrators cannot write."""
+    if head is None and head_file is not None and head_file.exists():
+        head = _read(head_file)
+    with to.client() as client:
+        found = client.call("GET", "/v1/audit/verify", params={"head": head} if head else {})
+    now = f"{found['head']['sequence']}:{found['head']['chain']}"
+    if report.wants_json(to.json):
+        report.write_json(found)
+    elif found["ok"]:
+        report.write_line(f"{found['rows']:,} rows are as they were written. Head {now}")
+    if not found["ok"]:
+        report.write_note(f"lensway: the audit is broken at row {found['broken']}: {found['reason']}")
+        sys.exit(report.FAILURE_EXIT)
+    if head_file is not None:
+        _replace(head_file, f"{now}\n".encode())
+
+
+@audit.command
+def export(
+    *,
+    output: Annotated[
+        pathlib.Path | None, Parameter(name=("--output", "-o"), help="The file; standard output without it.")
+    ] = None,
+    after: Annotated[int, Parameter(help="Only rows behind this sequence number.")] = 0,
+    to: _To = target.DEFAULT,
+) -> None:
+    """Write the audit of every environment as NDJSON, the oldest row first, each with the value of the chain. The last line holds
+    `$end` with the number of rows and the head: without it the export is not complete."""
+    params = {"after": str(after)} if after else {}
+    with (
+        to.client() as client,
+        client.stream("GET", "/v1/audit/export", params=params, accept="application/x-ndjson") as stream,
+    ):
+        if output is None:
+            tail = _copied(stream, sys.stdout.buffer)
+        else:
+            unfinished = output.with_name(f"{output.name}.part")
+            try:
+                with unfinished.open("wb") as file:
+                    tail = _copied(stream, file)
+                _check_end(tail)
+                unfinished.replace(output)
+            except OSError as error:
+                raise LenswayError(
+                    ErrorCode.INVALID_REQUEST, f"cannot write {output} ({(error.strerror or 'file').lower()})"
+                ) from None
+            finally:
+                unfinished.unlink(missing_ok=True)
+    _check_end(tail)
+
+
+def _copied(stream: Any, file: Any) -> bytes:
+    tail = b""
+    for chunk in stream:
+        file.write(chunk)
+        tail = (tail + chunk)[-4096:]
+    file.flush()
+    return tail
+
+
+def _check_end(tail: bytes) -> None:
+    try:
+        is_whole = "$end" in msgspec.json.decode(tail.rstrip(b"\n").rpartition(b"\n")[2])
+    except (msgspec.DecodeError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise LenswayError(
+            ErrorCode.INTERNAL, "the export of the audit was cut: its last line is missing", hint="Repeat it."
+        )
+
+
+def _read(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST, f"cannot read a head from {path}", hint="Name a file that `--head-file` made."
+        ) from None
+
+
+def _replace(path: pathlib.Path, data: bytes) -> None:
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except OSError as error:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST, f"cannot write {path} ({(error.strerror or 'file').lower()})"
+        ) from None
