@@ -33,14 +33,16 @@ from lensway.bridges.deadlines import Deadlines
 from lensway.bridges.encode import ARROW_FORMATS, RowWriter
 from lensway.bridges.failures import limit_exceeded, row_too_large, timed_out
 from lensway.bridges.postgres_bulk_sql import COLUMNS_MAX, TEXT_FORMATS
+from lensway.bridges.orderings import Orderings
 from lensway.bridges.postgres_guard import Cut
 from lensway.bridges.postgres_inspection import describe_table, list_tables, run_test
+from lensway.bridges.postgres_keys import table_facts
 from lensway.bridges.postgres_pool import PooledConnection
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
 from lensway.bridges.postgres_values import single
 from lensway.bridges.postgres_watch import WatchedPool
-from lensway.query.compile import Compiled, compile_shape
-from lensway.query.plan import Plan
+from lensway.query.compile import Compiled
+from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd, RowFormat, not_available
 
 _DIALECT: Final = "postgres"
@@ -88,15 +90,16 @@ class PostgresSource:
         self._queries = WatchedPool(settings, policy, size=limits.CONNECTIONS_PER_SOURCE_MAX)
         self._exports = WatchedPool(settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
         self._deadlines = Deadlines()
+        self._orderings = Orderings(_DIALECT, seconds=limits.KEY_FACTS_SECONDS, are_exports_ordered=False)
         self._bulk: Any = None
         # Exports take either driver, and together no more connections than one of them has.
         self._export_slots = asyncio.Semaphore(limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
 
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows; cancelled or late, the statement is gone from the database first."""
-        compiled = compile_shape(plan.shape, _DIALECT)
         try:
             with self._deadlines.until(execution.deadline):
+                compiled = self._orderings.ready(plan.shape) or await self._looked_up(plan, execution.deadline)
                 if not execution.is_export and execution.format not in ARROW_FORMATS:
                     return await self._run_page(compiled, plan, execution, sink)
                 if not execution.is_export:
@@ -105,6 +108,12 @@ class PostgresSource:
                     return await self._run(compiled, plan, execution, sink)
         except TimeoutError:
             raise timed_out() from None
+
+    async def _looked_up(self, plan: Plan, deadline: float) -> Compiled:
+        """The statement for this plan, once the catalog has said what it guarantees of the table."""
+        shape = decode_shape(plan.shape)
+        facts = await self._inspect(lambda driver: table_facts(driver, shape), deadline)
+        return self._orderings.learned(plan.shape, facts)
 
     async def _run(self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         if _is_bulk(compiled, execution) and await self._open_bulk(execution.format):
@@ -127,7 +136,8 @@ class PostgresSource:
         pool = self._exports if execution.is_export else self._queries
         for is_last_try in (False, True):
             connection: PooledConnection | None = None
-            writer = RowWriter(compiled, execution.format, execution.limits, sink, page_rows=plan.limit)
+            bounds, is_offset = execution.limits, bool(plan.offset)
+            writer = RowWriter(compiled, execution.format, bounds, sink, page_rows=plan.limit, is_offset=is_offset)
             try:
                 connection = None if is_last_try else pool.take_idle()
                 if connection is None:
@@ -170,6 +180,7 @@ class PostgresSource:
             is_clean = not (errors.is_broken_connection(error) or connection.driver.is_in_transaction() or is_cancelled)
             if errors.is_stale_statement(error):
                 connection.forget_statements()
+                self._orderings.forget()
         if is_clean:
             connection.driver.guard.relax()
             pool.release(connection)
@@ -274,16 +285,24 @@ async def _at_once(
 ) -> ResultEnd:
     if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
         await connection.limit_time(seconds)
-    statement = connection.known(compiled.sql)
-    if statement is None:
-        statement = await connection.tagged(compiled, compiled.sql, execution.tag)
     bounds, guard = execution.limits, connection.driver.guard
     answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
-    guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
-    rows = await statement.fetch(*compiled.bind(plan))
-    guard.relax()
+    found = []
+    for sql, values in compiled.statements(plan):
+        statement = connection.known(sql)
+        if statement is None:
+            statement = await connection.tagged(compiled, sql, execution.tag)
+        guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
+        rows = await statement.fetch(*values)
+        guard.relax()
+        found.append(rows)
+        if plan.limit is None or len(rows) > plan.limit:
+            break
     pool.rests(connection)
-    await writer.write(rows)
+    # Not before the last statement: where all that it gives is too much, the page is read again from its start.
+    for rows in found:
+        writer.begin_statement()
+        await writer.write(rows)
     if compiled.count_sql is None:
         return _exact(await writer.end(), compiled, statement)
     pool.waits(connection)
@@ -303,29 +322,40 @@ async def _by_cursor(
     driver = connection.driver
     async with driver.transaction(readonly=True):
         # A statement of its own for each export: its tag makes the database's log a witness of what was executed.
-        statement = await connection.tagged(compiled, compiled.sql, execution.tag, always=execution.is_export)
-        cursor = await statement.cursor(*compiled.bind(plan))
-        count = _FIRST_FETCH_ROWS
-        in_force = connection.timeout_seconds
-        row_bytes_max = execution.limits.row_bytes_max
-        while True:
-            driver.guard.expect(row_bytes_max=row_bytes_max, answer_bytes_max=limits.FETCH_BYTES_MAX)
-            rows = await cursor.fetch(count)
-            # While the caller takes them nobody waits for the server: one that rests is then no lost one.
-            pool.rests(connection)
-            await writer.write(rows)
-            pool.waits(connection)
-            if writer.has_more or len(rows) < count:
+        for sql, values in compiled.statements(plan):
+            statement = await connection.tagged(compiled, sql, execution.tag, always=execution.is_export)
+            writer.begin_statement()
+            await _fetched(pool, connection, await statement.cursor(*values), execution, writer)
+            if writer.has_more:
                 break
-            count = max(1, min(_FETCH_ROWS_MAX, _FETCH_BYTES * writer.rows // max(1, writer.bytes)))
-            # The timeout counts for each fetch; what is set must never reach beyond the deadline by more than a second.
-            seconds = max(1, int(execution.deadline - time.monotonic()) + 1)
-            if seconds < in_force:
-                await driver.execute(f"SET LOCAL statement_timeout = {seconds * 1000}")
-                in_force = seconds
         total = await _total(connection, compiled, plan)
     driver.guard.relax()
     return _exact(await writer.end(total), compiled, statement)
+
+
+async def _fetched(
+    pool: WatchedPool, connection: PooledConnection, cursor: Any, execution: Execution, writer: RowWriter
+) -> None:
+    """Read the cursor to its end, or the page's, and write its rows."""
+    driver = connection.driver
+    count = _FIRST_FETCH_ROWS
+    in_force = connection.timeout_seconds
+    row_bytes_max = execution.limits.row_bytes_max
+    while True:
+        driver.guard.expect(row_bytes_max=row_bytes_max, answer_bytes_max=limits.FETCH_BYTES_MAX)
+        rows = await cursor.fetch(count)
+        # While the caller takes them nobody waits for the server: one that rests is then no lost one.
+        pool.rests(connection)
+        await writer.write(rows)
+        pool.waits(connection)
+        if writer.has_more or len(rows) < count:
+            break
+        count = max(1, min(_FETCH_ROWS_MAX, _FETCH_BYTES * writer.rows // max(1, writer.bytes)))
+        # The timeout counts for each fetch; what is set must never reach beyond the deadline by more than a second.
+        seconds = max(1, int(execution.deadline - time.monotonic()) + 1)
+        if seconds < in_force:
+            await driver.execute(f"SET LOCAL statement_timeout = {seconds * 1000}")
+            in_force = seconds
 
 
 def _exact(end: ResultEnd, compiled: Compiled, statement: Any) -> ResultEnd:
