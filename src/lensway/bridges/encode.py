@@ -94,8 +94,8 @@ class RowWriter:
         """Encode and write these rows. What is beyond the page says only that there is more.
 
         Raises:
-            LenswayError: LIMIT_EXCEEDED, ROW_TOO_LARGE, SOURCE_QUERY_FAILED for a value that the format cannot hold, and for a page
-                whose boundary falls between equal keys.
+            LenswayError: LIMIT_EXCEEDED, ROW_TOO_LARGE, SOURCE_QUERY_FAILED for a value that the format cannot hold, and for a
+                page whose boundary falls between equal keys.
         """
         meter, page = self._meter, self._page
         if rows and not meter.rows:

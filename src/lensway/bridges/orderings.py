@@ -5,6 +5,7 @@ A shape that was asked lately costs one look into a dictionary.
 
 from __future__ import annotations
 
+import enum
 import math
 import time
 from typing import Final, TypeAlias
@@ -13,10 +14,35 @@ from lensway import limits
 from lensway.query.cache import BoundedCache
 from lensway.query.compile import Compiled, compile_shape
 from lensway.query.ordering import TableFacts, judge
-from lensway.query.plan import decode_shape
+from lensway.query.plan import Shape, decode_shape
 
 _Place: TypeAlias = tuple[str | None, str]
 _FACTS_BYTES: Final = 1_024
+
+
+KEY_NOT_UNIQUE: Final = "key_not_unique"
+
+
+class EqualKeys(enum.Enum):
+    """What a connection test finds of rows that share a primary key."""
+
+    NONE = enum.auto()
+    POSSIBLE = enum.auto()
+    SEEN = enum.auto()
+
+
+def key_warning(shape: Shape, found: EqualKeys) -> dict[str, str] | None:
+    """The warning of a connection test about the primary key of a lens, if there is a reason."""
+    if found is EqualKeys.NONE:
+        return None
+    keys = ", ".join(column.name for column in shape.keys)
+    reason = (
+        f"rows of {shape.full_table} share values of its primary key ({keys})"
+        if found is EqualKeys.SEEN
+        else f"no unique index of {shape.full_table} covers its primary key ({keys}), without NULLs"
+    )
+    message = f"Lens '{shape.lens}': {reason}. A page that would end between such rows is refused: declare a key that is unique."
+    return {"code": KEY_NOT_UNIQUE, "message": message}
 
 
 class Orderings:

@@ -32,8 +32,8 @@ from lensway.bridges.contract import (
 from lensway.bridges.deadlines import Deadlines
 from lensway.bridges.encode import ARROW_FORMATS, RowWriter
 from lensway.bridges.failures import limit_exceeded, row_too_large, timed_out
-from lensway.bridges.postgres_bulk_sql import COLUMNS_MAX, TEXT_FORMATS
 from lensway.bridges.orderings import Orderings
+from lensway.bridges.postgres_bulk_sql import COLUMNS_MAX, TEXT_FORMATS
 from lensway.bridges.postgres_guard import Cut
 from lensway.bridges.postgres_inspection import describe_table, list_tables, run_test
 from lensway.bridges.postgres_keys import table_facts
@@ -287,6 +287,7 @@ async def _at_once(
         await connection.limit_time(seconds)
     bounds, guard = execution.limits, connection.driver.guard
     answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
+    statement: Any = None
     found = []
     for sql, values in compiled.statements(plan):
         statement = connection.known(sql)
@@ -320,6 +321,7 @@ async def _by_cursor(
     if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
         await connection.limit_time(seconds)
     driver = connection.driver
+    statement: Any = None
     async with driver.transaction(readonly=True):
         # A statement of its own for each export: its tag makes the database's log a witness of what was executed.
         for sql, values in compiled.statements(plan):

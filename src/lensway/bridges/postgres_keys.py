@@ -6,20 +6,22 @@ types compare by. Tables with children in old style and foreign tables promise n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import asyncpg
 import msgspec
 
 from lensway.bridges import postgres_errors as errors
-from lensway.query.compile import Compiled
-from lensway.query.ordering import TableFacts
+from lensway.bridges.orderings import EqualKeys
+from lensway.query.ordering import TableFacts, has_unique_key
 from lensway.query.plan import Shape
 
 _CANCELLED: Final = "57014"
 _LOOKED_AT_ROWS: Final = 10_000
 """Rows of a view that a connection test looks at for equal keys."""
+_LOOK_SECONDS: Final = 2
+_WITHOUT_INDEXES: Final = frozenset({"v", "f"})
+"""Views and foreign tables: the catalog cannot know."""
 _FACTS: Final = """
 WITH r AS (
   SELECT c.oid, c.relkind NOT IN ('r', 'f') OR NOT (c.relhassubclass OR c.relkind = 'f') AND NOT EXISTS (
@@ -78,18 +80,19 @@ async def _looked_up(driver: Any, shape: Shape) -> tuple[TableFacts, str | None]
     return TableFacts(not_null=frozenset(row["required"]), unique=unique), row["kind"]
 
 
-async def warnings_of(driver: Any, lenses: Sequence[Compiled]) -> list[tuple[str, str]]:
-    """Code and message for each lens whose pages may be refused because its key is not unique. Raises the driver's errors."""
-    found = []
-    for compiled in lenses:
-        shape = compiled.shape
-        facts, kind = await _looked_up(driver, shape)
-        if kind is None or is_total(shape, facts):
-            continue
-        if kind == "v" and not await _has_equal_keys(driver, shape):
-            continue
-        found.append(not_unique(shape, is_seen=kind == "v"))
-    return found
+async def find_equal_keys(driver: Any, shape: Shape) -> EqualKeys:
+    """Whether the primary key of a lens may be shared by rows. The connection is the caller's alone, and its statement timeout
+    is lowered. Raises the driver's errors."""
+    facts, kind = await _looked_up(driver, shape)
+    if kind is None or has_unique_key(shape, facts):
+        return EqualKeys.NONE
+    if kind not in _WITHOUT_INDEXES:
+        return EqualKeys.POSSIBLE
+    await driver.execute(f"SET statement_timeout = {_LOOK_SECONDS * 1000}")
+    try:
+        return EqualKeys.SEEN if await _has_equal_keys(driver, shape) else EqualKeys.NONE
+    except asyncpg.QueryCanceledError:
+        return EqualKeys.NONE  # not seen in time; a page that meets them is refused
 
 
 async def _has_equal_keys(driver: Any, shape: Shape) -> bool:

@@ -43,7 +43,7 @@ from lensway.bridges.failures import (
     unreachable,
 )
 from lensway.bridges.orderings import Orderings
-from lensway.bridges.sqlite_keys import PRAGMAS, table_facts
+from lensway.bridges.sqlite_keys import PRAGMAS, key_warnings, table_facts
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.compile import Compiled, compile_shape
 from lensway.query.fields import FieldType, PlanColumn
@@ -188,7 +188,14 @@ class SqliteSource:
                 hint = failure.failure.hint or str(failure)
             ms = round((time.monotonic() - started) * 1000, 3)
             stages.append(StageResult(stage=stage, ok=error is None, ms=ms, error=error, hint=hint))
-        return ConnectionReport(ok=not is_failed, stages=stages, server_version=sqlite3.sqlite_version)
+        warnings: Sequence[Mapping[str, str]] = ()
+        if not is_failed:
+            with contextlib.suppress(LenswayError):  # the stages have proved what queries need; this only looks ahead
+                async with self._connection(deadline) as work:
+                    warnings = await work(lambda connection: key_warnings(connection, lenses))
+        return ConnectionReport(
+            ok=not is_failed, stages=stages, warnings=warnings, server_version=sqlite3.sqlite_version
+        )
 
     async def probe(self, *, deadline: float) -> None:
         """Open and read the file's header. Raises LenswayError SOURCE_UNREACHABLE."""

@@ -6,14 +6,15 @@ compared by value, of which the same one can be stored in several spellings. Int
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
-from lensway.query.compile import Compiled
+from lensway.bridges.orderings import EqualKeys, key_warning
 from lensway.query.fields import FieldType
-from lensway.query.ordering import TableFacts
-from lensway.query.plan import Shape
+from lensway.query.ordering import TableFacts, has_unique_key
+from lensway.query.plan import Plan, Shape, decode_shape
 
 PRAGMAS: Final = frozenset({"table_info", "table_list", "table_xinfo", "index_list"})
 """What the catalog is asked by; these read nothing else."""
@@ -54,9 +55,21 @@ def table_facts(connection: sqlite3.Connection, shape: Shape) -> TableFacts:
     )
 
 
-def has_equal_keys(connection: sqlite3.Connection, compiled: Compiled) -> bool:
-    """Whether two of the first rows of a view have equal keys. Raises the library's errors."""
-    shape = compiled.shape
+def key_warnings(connection: sqlite3.Connection, lenses: Sequence[Plan]) -> list[dict[str, str]]:
+    """A warning for each lens whose pages may be refused: rows share its primary key, and have no row id."""
+    found = []
+    for shape in [decode_shape(plan.shape) for plan in lenses]:
+        facts = table_facts(connection, shape)
+        if not shape.keys or facts.row_id is not None or has_unique_key(shape, facts):
+            continue
+        with contextlib.suppress(sqlite3.DatabaseError):
+            warning = key_warning(shape, EqualKeys.SEEN if _has_equal_keys(connection, shape) else EqualKeys.NONE)
+            if warning is not None:
+                found.append(warning)
+    return found
+
+
+def _has_equal_keys(connection: sqlite3.Connection, shape: Shape) -> bool:
     names = ", ".join(f"t.{_quoted(column.column)} AS k{at}" for at, column in enumerate(shape.keys))
     place = ".".join(_quoted(part) for part in (shape.schema, shape.table) if part)
     keys = ", ".join(f"k{at}" for at in range(len(shape.keys)))

@@ -44,9 +44,9 @@ def behind(order: Sequence[OrderBy], after: Sequence[After], first_param: int, d
         order = (known(order[0], nullable=False), *order[1:])
     terms: list[_Term] = []
     index = first_param
-    for term, each in zip(order, after, strict=True):
-        terms.append((term, each, index))
-        index += each is not After.NULL
+    for term, stands in zip(order, after, strict=True):
+        terms.append((term, stands, index))
+        index += stands is not After.NULL
     groups: list[list[_Term]] = []
     for each in terms:
         if groups and _is_row(groups[-1][-1]) and _is_row(each) and groups[-1][-1][0].descending == each[0].descending:

@@ -157,14 +157,19 @@ def plan_count(definition: LensDefinition, where: object, capabilities: Capabili
 
 
 def plan_probe(definition: LensDefinition) -> Plan:
-    """A plan over every column that reads no row: it proves that the lens can be read."""
+    """A plan over every column that reads no row: it proves that the lens can be read, and in the order of its key."""
     schema, table = definition.place
+    order = _order(definition, None)[0]
+    if not all(_has_order(term.column) for term in order):
+        order = ()
     shape = Shape(
         kind=PlanKind.ROWS,
         lens=definition.name,
         schema=schema,
         table=table,
         output=_output(definition, None),
+        keys=tuple(term.column for term in order),
+        order=order,
         # Not a limit of 0: executing sides fetch one row more than the limit.
         where=Constant(False),
     )
@@ -253,6 +258,10 @@ def _term(definition: LensDefinition, item: object, path: str) -> tuple[Field, b
     if not isinstance(direction, str) or direction not in _DIRECTIONS:
         raise _invalid(f"{path}.dir", 'expected "asc" or "desc"')
     return field, _DIRECTIONS[direction]
+
+
+def _has_order(column: PlanColumn) -> bool:
+    return column.type is not FieldType.JSON and not column.is_list
 
 
 def _field(definition: LensDefinition, name: object, path: str) -> Field:

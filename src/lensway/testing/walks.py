@@ -1,0 +1,147 @@
+"""Full walks by cursor, and what must come of them: every row once, in order, or a refusal at the first cut between equals."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+
+from lensway.bridges.contract import AddressPolicy, Execution
+from lensway.bridges.work import ExecutionLibrary
+from lensway.errors import LenswayError
+from lensway.query.capabilities import capabilities_of
+from lensway.query.fields import Field, FieldType, LensDefinition
+from lensway.query.planner import RowsRequest, plan_rows
+from lensway.query.result import ResultEnd, ResultLimits, RowFormat
+
+_CURSOR_KEY: Final = b"k" * 32
+_PAGES_MAX: Final = 2_000
+"""A walk that repeats rows must end too."""
+
+
+def lens(table: str, *, key: Sequence[str], **fields: str) -> LensDefinition:
+    """A lens with these fields; columns have their names."""
+    made = {
+        name: Field(name=name, column=name, type=FieldType(type), primary_key=name in key)
+        for name, type in fields.items()
+    }
+    return LensDefinition(name="walked", table=table, fields=made)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Walk:
+    """The ids that a walk gave, in order, and the class of failure that ended it (None: it came to its end)."""
+
+    ids: list[int] = dataclasses.field(default_factory=list)
+    failure: str | None = None
+
+
+class Walker:
+    """Walks over lenses of one source, through the execution library as the service and runners use it."""
+
+    def __init__(self, bridge: str, config: Mapping[str, object]) -> None:
+        self._library = ExecutionLibrary(AddressPolicy())
+        self._bridge, self._config = bridge, config
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._library.close()
+
+    async def walk(
+        self,
+        definition: LensDefinition,
+        order_by: Sequence[Mapping[str, str]] | None,
+        limit: int,
+        *,
+        format: RowFormat = RowFormat.JSON,
+        by_offset: bool = False,
+    ) -> Walk:
+        """Every page to the last one. ``definition`` has a field `id`."""
+        walk = Walk()
+        cursor: str | None = None
+        for _ in range(_PAGES_MAX):
+            request = RowsRequest(
+                order_by=None if order_by is None else list(order_by),
+                limit=limit,
+                cursor=None if by_offset else cursor,
+                offset=len(walk.ids) if by_offset else None,
+            )
+            try:
+                ids, end, cursor = await self.page(definition, request, format=format)
+            except LenswayError as error:
+                walk.failure = str(error.failure.details.get("class", error.code.value))
+                return walk
+            walk.ids += ids
+            if not end.has_more:
+                return walk
+            assert cursor is not None, "a page with more behind it says where they begin"
+        walk.failure = "endless"
+        return walk
+
+    async def page(
+        self, definition: LensDefinition, request: RowsRequest, *, format: RowFormat = RowFormat.JSON
+    ) -> tuple[list[int], ResultEnd, str | None]:
+        """The ids of one page, its end, and the next cursor. Raises LenswayError."""
+        capabilities = capabilities_of(self._bridge)
+        planned = plan_rows(definition, request, capabilities, cursor_key=_CURSOR_KEY, environment="e")
+        sink = _Sink()
+        execution = Execution(
+            deadline=time.monotonic() + 30,
+            format=format,
+            limits=ResultLimits(rows_max=10**6, bytes_max=10**9, row_bytes_max=10**8),
+            tag="walk/1",
+            # As the service asks for rows that are streamed.
+            is_export=format is not RowFormat.JSON,
+        )
+        payload = planned.plan.encode()
+        end = await self._library.perform(
+            "walk", self._bridge, self._config, kind="rows", payload=payload, execution=execution, sink=sink
+        )
+        return _ids(b"".join(sink.chunks), format), end, planned.next_cursor(end, by_runner=False)
+
+
+class _Sink:
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+
+    async def write(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
+
+
+def _ids(body: bytes, format: RowFormat) -> list[int]:
+    match format:
+        case RowFormat.JSON:
+            return [row["id"] for row in json.loads(b"[" + body + b"]")]
+        case RowFormat.NDJSON:
+            return [json.loads(line)["id"] for line in body.split(b"\n") if line]
+        case RowFormat.CSV:
+            return [int(line.split(b",")[0]) for line in body.split(b"\r\n")[1:] if line]
+        case _:
+            table: Any = pa.ipc.open_stream(body).read_all()
+            found: list[int] = table.column("id").to_pylist()
+            return found
+
+
+def wrong(walk: Walk, ranked: Sequence[tuple[int, int]], limit: int, *, is_total: bool = False) -> str | None:
+    """What is wrong with a walk; None is nothing.
+
+    ``ranked`` are all rows in order, with their rank; equal rows have the same one. ``is_total`` tells that something beyond
+    the order tells them apart, so that no page may be refused.
+    """
+    cuts = range(limit, len(ranked), limit)
+    refused = None if is_total else next((cut for cut in cuts if ranked[cut - 1][1] == ranked[cut][1]), None)
+    expected = ranked if refused is None else ranked[: refused - limit]
+    failure = None if refused is None else "key_not_unique"
+    rank = dict(ranked)
+    ranks = [rank.get(id, -1) for id in walk.ids]
+    if walk.failure != failure:
+        return f"ended with {walk.failure}, expected {failure} after {len(expected)} rows; gave {walk.ids} of {ranked}"
+    if sorted(walk.ids) != sorted(id for id, _ in expected):
+        return f"gave {walk.ids}, expected {[id for id, _ in expected]}"
+    if ranks != sorted(ranks):
+        return f"gave {walk.ids} out of order {[id for id, _ in expected]}"
+    return None
