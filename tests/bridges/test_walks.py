@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
+import random
 import sqlite3
 
 import asyncpg
@@ -13,7 +14,7 @@ from lensway.query.fields import LensDefinition
 from lensway.query.forms import FUNCTIONS
 from lensway.query.result import RowFormat
 from lensway.testing.postgres import Database
-from lensway.testing.walks import Walker, lens, wrong
+from lensway.testing.walks import RandomCase, Walker, lens, violations, wrong
 
 SIZES = (1, 2, 7)
 DIRECTIONS = ("asc", "desc")
@@ -126,12 +127,31 @@ async def check_postgres(owner: asyncpg.Connection, walker: Walker, definition: 
         for limit in SIZES:
             walk = await walker.walk(definition, order_by, limit)
             assert wrong(walk, ranked, limit) is None, (definition.table, direction, limit, ranked)
-        formats = [RowFormat.NDJSON, RowFormat.ARROW] if definition.table[0] in "dn" else []
-        if definition.fields["c"].type.value in ("date", "timestamp", "time"):
-            formats = formats[:1]  # not every day and moment has a place in Arrow
-        for format in formats[:: 1 if direction == "asc" else -1][:1]:
+        # Not every day and moment has a place in Arrow.
+        has_arrow = direction == "asc" and definition.fields["c"].type.value not in ("date", "timestamp", "time")
+        for format in (RowFormat.ARROW if has_arrow else RowFormat.NDJSON,) if definition.table[0] in "dn" else ():
             walk = await walker.walk(definition, order_by, 2, format=format)
             assert wrong(walk, ranked, 2) is None, (definition.table, direction, format)
+
+
+def test_random_walks_over_postgres(database: Database) -> None:
+    async def run() -> list[str]:
+        owner = await asyncpg.connect(database.owner_url)
+        walker = Walker("postgres", {"url": database.reader_url})
+        chance = random.Random(2)
+        try:
+            found = []
+            for number in range(20):
+                case = RandomCase.made(chance, f"r{number}", is_sqlite=False)
+                await owner.execute("; ".join(case.statements))
+                rows = await owner.fetch(case.ranks)
+                found += await violations(walker, case, [(row[0], row[1]) for row in rows])
+            return found
+        finally:
+            await walker.close()
+            await owner.close()
+
+    assert asyncio.run(run()) == []
 
 
 # --- SQLite -----------------------------------------------------------------------------------------------------------------
@@ -170,6 +190,27 @@ def test_walks_over_every_type_of_sqlite(tmp_path: pathlib.Path) -> None:
             await walker.close()
 
     asyncio.run(run())
+    owner.close()
+
+
+def test_random_walks_over_sqlite(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "random.db"
+    owner = sqlite3.connect(path, isolation_level=None)
+
+    async def run() -> list[str]:
+        walker = Walker("sqlite", {"path": str(path)})
+        chance = random.Random(3)
+        try:
+            found = []
+            for number in range(25):
+                case = RandomCase.made(chance, f"r{number}", is_sqlite=True)
+                owner.executescript("; ".join(case.statements))
+                found += await violations(walker, case, owner.execute(case.ranks).fetchall())
+            return found
+        finally:
+            await walker.close()
+
+    assert asyncio.run(run()) == []
     owner.close()
 
 

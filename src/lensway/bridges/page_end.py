@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 from lensway.bridges.failures import key_not_unique
 from lensway.errors import LenswayError
 from lensway.query.compile import Compiled
-from lensway.query.cursor import check_length
+from lensway.query.cursor import is_short, too_long
 
 Tail: TypeAlias = tuple[Any, ...]
 _FIRST_RANK: Final = 1
@@ -51,12 +51,18 @@ class PageEnd:
             raise self._refusal()
 
     def key(self, tail: Tail | None, *, has_more: bool) -> tuple[Tail | None, int | None]:
-        """Key and row id of the last row. Raises LenswayError LIMIT_EXCEEDED when a cursor is needed and cannot hold the key."""
+        """Key and row id of the last row, where a cursor may be needed.
+
+        Raises:
+            LenswayError: LIMIT_EXCEEDED when one is needed that cannot hold the key.
+        """
         if tail is None or not self._keys:
             return None, None
         key = tail[: self._keys]
-        if has_more:
-            check_length(key)
+        if not is_short(key):
+            if has_more:
+                raise too_long()
+            return None, None  # an end mark with it would not fit the link of a runner
         return key, None if self._compiled.row_id_position is None else tail[-1]
 
     def _refusal(self) -> LenswayError:

@@ -10,12 +10,14 @@ from typing import Any, Final
 
 import asyncpg
 import msgspec
+import structlog
 
 from lensway.bridges import postgres_errors as errors
 from lensway.bridges.orderings import EqualKeys
 from lensway.query.ordering import TableFacts, has_unique_key
 from lensway.query.plan import Shape
 
+_log = structlog.get_logger("lensway.bridges")
 _CANCELLED: Final = "57014"
 _LOOKED_AT_ROWS: Final = 10_000
 """Rows of a view that a connection test looks at for equal keys."""
@@ -41,11 +43,11 @@ WITH r AS (
   FROM r JOIN pg_catalog.pg_index i ON i.indrelid = r.oid CROSS JOIN LATERAL (
     SELECT array_agg(a.name) AS columns,
       bool_and(a.required) OR coalesce((pg_catalog.to_jsonb(i.*)->>'indnullsnotdistinct')::boolean, false) AS is_strict,
-      bool_and(a.name IS NOT NULL AND n.collation = a.attcollation AND o.opcdefault AND (o.opcintype = a.type OR NOT EXISTS (
+      bool_and(a.name IS NOT NULL AND n.collid = a.attcollation AND o.opcdefault AND (o.opcintype = a.type OR NOT EXISTS (
         SELECT FROM pg_catalog.pg_opclass d
         WHERE d.opcmethod = o.opcmethod AND d.opcdefault AND d.opcintype = a.type))) AS is_alike
     FROM unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[])
-      WITH ORDINALITY AS n (attnum, opclass, collation, at)
+      WITH ORDINALITY AS n (attnum, opclass, collid, at)
     LEFT JOIN a ON a.attnum = n.attnum
     LEFT JOIN pg_catalog.pg_opclass o ON o.oid = n.opclass
     WHERE n.at <= i.indnkeyatts
@@ -75,7 +77,9 @@ async def _looked_up(driver: Any, shape: Shape) -> tuple[TableFacts, str | None]
     except asyncpg.PostgresError as error:
         if errors.is_broken_connection(error) or error.sqlstate == _CANCELLED:
             raise
-        return TableFacts(), None  # a server of another kind may have another catalog
+        # A server of another kind may have another catalog. Pages are right without it, and slower.
+        _log.info("the catalog says nothing of keys", sqlstate=error.sqlstate)
+        return TableFacts(), None
     unique = tuple(_KEYS.decode(columns) for columns in row["keys"])
     return TableFacts(not_null=frozenset(row["required"]), unique=unique), row["kind"]
 

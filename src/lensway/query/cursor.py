@@ -54,7 +54,8 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         Raises:
             LenswayError: LIMIT_EXCEEDED when they are so long that `read` would refuse it.
         """
-        check_length(last_key)
+        if not is_short(last_key):
+            raise too_long()
         payload = _VERSION + msgspec.msgpack.encode(last_key if row_id is None else (*last_key, row_id))
         return _encoded(self._mac(payload) + payload)
 
@@ -94,12 +95,15 @@ def _encoded(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def check_length(last_key: tuple[object, ...]) -> None:
-    """Raises LenswayError LIMIT_EXCEEDED for a key that no cursor can hold."""
+def is_short(last_key: tuple[object, ...]) -> bool:
+    """Whether a cursor can hold this key."""
     size = sum(len(value) for value in last_key if isinstance(value, str | bytes))
-    if size < _SURELY_FITS or len(msgspec.msgpack.encode(last_key)) <= _KEY_BYTES_MAX:
-        return
-    raise LenswayError(
+    return size < _SURELY_FITS or (size <= _KEY_BYTES_MAX and len(msgspec.msgpack.encode(last_key)) <= _KEY_BYTES_MAX)
+
+
+def too_long() -> LenswayError:
+    """The error for a page with more behind it whose last row has a key that no cursor can hold."""
+    return LenswayError(
         ErrorCode.LIMIT_EXCEEDED,
         f"the values that order the last row of this page are too long for a cursor of {limits.CURSOR_BYTES_MAX:,} bytes",
         hint="order by shorter fields, ask for a page that ends elsewhere (`limit`), or export the rows",

@@ -83,16 +83,16 @@ def encode_end(end: ResultEnd) -> bytes:
     return msgspec.msgpack.encode(end)
 
 
-def decode_end(data: bytes) -> ResultEnd:
-    """The end mark of these bytes. Raises LenswayError RUNNER_FAILED for anything else."""
+def decode_end(data: bytes, *, by_runner: bool = True) -> ResultEnd:
+    """The end mark of these bytes. Raises LenswayError as `unbelievable` for anything else."""
     try:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise unbelievable("the end mark of the result") from None
+        raise unbelievable("the end mark of the result", by_runner=by_runner) from None
 
 
 def unbelievable(what: str, *, by_runner: bool = True) -> LenswayError:
-    """The error for what an executing process says and what cannot be: it is not ours, or it is broken."""
+    """The error for an answer that cannot be: RUNNER_FAILED, or INTERNAL where the service itself executed the query."""
     if not by_runner:
         return LenswayError(
             ErrorCode.INTERNAL,

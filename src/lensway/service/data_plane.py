@@ -83,7 +83,12 @@ class DataPlane:
         page = await call.while_connected(handle.held_page(), handle.cancel)
         if page is None:
             return _rows_as_they_come(call, handle, wanted, meta)
-        closing = formats.json_end(meta(decode_end(page.result), page.record))
+        try:
+            end = decode_end(page.result, by_runner=page.record.is_by_runner)
+            closing = formats.json_end(meta(end, page.record))
+        except LenswayError:
+            handle.taken()  # what was held for this page is dropped
+            raise
         return await _page(handle, b"".join((b'{"rows":[', *page.chunks, closing)), wanted.coding)
 
     async def count(self, call: Call) -> Response:
@@ -289,7 +294,7 @@ def _meta(call: Call, asked: Asked, planned: PlannedRows | None, end: ResultEnd,
         "lens": asked.lens.name,
         "count": end.rows,
         "hasMore": end.has_more,
-        "nextCursor": None if planned is None else planned.next_cursor(end),
+        "nextCursor": None if planned is None else planned.next_cursor(end, by_runner=record.is_by_runner),
     }
     if end.total is not None:
         meta["total"] = end.total

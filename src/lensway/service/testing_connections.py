@@ -40,7 +40,8 @@ class DocumentJob:
 async def run_document_job(
     desk: Desk, job: DocumentJob, answer: type[Document], *, request_id: str | None = None
 ) -> Document:
-    """The decoded document. Raises LenswayError with whatever the job's one outcome was; RUNNER_FAILED for another document."""
+    """The decoded document. Raises LenswayError with whatever the job's one outcome was; for another document
+    RUNNER_FAILED, or INTERNAL where no runner made it."""
     request = JobRequest(
         request=RequestId(request_id or new_request_id()),
         environment=job.source.environment,
@@ -62,7 +63,7 @@ async def run_document_job(
     try:
         return msgspec.json.decode(b"".join(page.chunks), type=answer)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise unbelievable("the document") from None
+        raise unbelievable("the document", by_runner=page.record.is_by_runner) from None
 
 
 class ConnectionTests:
@@ -117,7 +118,7 @@ class ConnectionTests:
         try:
             found = await run_document_job(self._desk, job, ConnectionReport)
             if [each.stage for each in found.stages] != list(Stage):
-                raise unbelievable("the stages of the test")
+                raise unbelievable("the stages of the test", by_runner=session is not None)
         except LenswayError as error:
             if session is None and error.code in (ErrorCode.SOURCE_REQUIRES_RUNNER, ErrorCode.NO_RUNNERS_ONLINE):
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -145,3 +146,97 @@ def wrong(walk: Walk, ranked: Sequence[tuple[int, int]], limit: int, *, is_total
     if ranks != sorted(ranks):
         return f"gave {walk.ids} out of order {[id for id, _ in expected]}"
     return None
+
+
+# --- random walks -----------------------------------------------------------------------------------------------------------
+
+_COLUMNS: Final = ("a", "b", "c")
+_TYPES: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
+    "integer": ("bigint", ("0", "1", "2", "-5", "9007199254740993")),
+    "text": ("text", ("''", "'a'", "'B'", "'b'", "'é'")),
+    "number": ("double precision", ("0.5", "-0.0", "0.0", "1e300")),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RandomCase:
+    """One table or view, what a lens says of it (which may be wrong), and an order. ``ranks`` asks for its rows and ranks."""
+
+    statements: Sequence[str]
+    definition: LensDefinition
+    order_by: Sequence[Mapping[str, str]]
+    ranks: str
+    is_total: bool
+    limits: Sequence[int]
+    format: RowFormat
+
+    @classmethod
+    def made(cls, chance: random.Random, table: str, *, is_sqlite: bool) -> RandomCase:
+        """Some case; the same for the same state of ``chance``."""
+        types = {name: chance.choice(list(_TYPES)) for name in _COLUMNS}
+        key = chance.sample(_COLUMNS, chance.randint(1, 3))
+        order = [(name, chance.choice(("asc", "desc"))) for name in chance.sample(_COLUMNS, chance.randint(0, 3))]
+        # As the lens declares the key, in the order of its fields.
+        terms = order + [(name, "asc") for name in _COLUMNS if name in key and name not in dict(order)]
+        constraint = chance.choice(("", "", f", UNIQUE ({', '.join(key)})", f", PRIMARY KEY ({', '.join(key)})"))
+        suffix = " WITHOUT ROWID" if is_sqlite and "PRIMARY" in constraint and chance.random() < 0.5 else ""
+        is_view = chance.random() < 0.3
+        columns = ", ".join(
+            f"{name} {_TYPES[types[name]][0]}{chance.choice(('', '', ' NOT NULL'))}" for name in _COLUMNS
+        )
+        rows = [
+            f"({id}, {', '.join(_value(chance, types[name], columns, name) for name in _COLUMNS)})"
+            for id in range(chance.randint(0, 24))
+        ]
+        statements = [f"CREATE TABLE {table} (id bigint, {columns}{constraint}){suffix}"]
+        insert = f"INSERT {'OR IGNORE ' if is_sqlite else ''}INTO {table} VALUES "
+        conflict = "" if is_sqlite else " ON CONFLICT DO NOTHING"
+        # One by one: a row that the constraint refuses is left out.
+        not_null = [] if is_sqlite or "PRIMARY" not in constraint else key
+        statements += [f"{insert}{row}{conflict}" for row in rows if not (not_null and "NULL" in row)]
+        if is_view:
+            statements.append(f"CREATE VIEW v{table} AS SELECT * FROM {table}")
+        if not is_sqlite:
+            statements.append("GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC")
+        name = f"v{table}" if is_view else table
+        fields = {
+            each: Field(
+                name=each,
+                column=each,
+                type=FieldType(types[each]),
+                primary_key=each in key,
+                nullable=chance.random() < 0.5,
+            )
+            for each in _COLUMNS
+        }
+        fields["id"] = Field(name="id", column="id", type=FieldType.INTEGER)
+        nulls = {"asc": "NULLS LAST", "desc": "NULLS FIRST"}
+        ordered = "ORDER BY " + ", ".join(f"{each} {direction} {nulls[direction]}" for each, direction in terms)
+        return cls(
+            statements=statements,
+            definition=LensDefinition(name="walked", table=name, fields=fields),
+            order_by=[{"field": each, "dir": direction} for each, direction in order],
+            ranks=f"SELECT id, rank() OVER ({ordered}) FROM {name} {ordered}",
+            is_total=is_sqlite and not is_view and not suffix,
+            limits=(1, 2, chance.randint(3, 12)),
+            format=chance.choice((RowFormat.JSON, RowFormat.NDJSON, RowFormat.ARROW)),
+        )
+
+
+def _value(chance: random.Random, type: str, columns: str, name: str) -> str:
+    may_be_null = f"{name} {_TYPES[type][0]} NOT NULL" not in columns
+    return "NULL" if may_be_null and chance.random() < 0.25 else chance.choice(_TYPES[type][1])
+
+
+async def violations(walker: Walker, case: RandomCase, ranked: Sequence[tuple[int, int]]) -> list[str]:
+    """What is wrong with the walks of a case, by cursor and by offset."""
+    found = []
+    for limit in case.limits:
+        for by_offset in (False, True):
+            walk = await walker.walk(
+                case.definition, case.order_by or None, limit, format=case.format, by_offset=by_offset
+            )
+            error = wrong(walk, ranked, limit, is_total=case.is_total)
+            if error is not None:
+                found.append(f"{case.statements[0]}; {case.order_by} by {limit} ({by_offset=}, {case.format}): {error}")
+    return found
