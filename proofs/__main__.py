@@ -21,6 +21,7 @@ from proofs.silence import silence
 from proofs.status import status
 from proofs.switch import switch
 from proofs.values import values
+from proofs.walks import walks
 
 
 def simulation(report: Report, *, count: int) -> None:
@@ -80,6 +81,7 @@ def _proofs(options: argparse.Namespace, report: Report) -> dict[str, Callable[[
         "cancels": lambda: cancels(report, timed=times or 200, count=(times or 200) * 50),
         "overload": lambda: overload(report),
         "values": lambda: values(report, rounds=times or 1),
+        "walks": lambda: walks(report, count=times or 1_000, seed=options.seed),
         "changes": lambda: changes(report, count=CHANGES if times is None else times * 50, seed=options.seed),
         "jobs": lambda: jobs(report, count=options.jobs, seed=options.seed),
         "seeds": lambda: simulation(report, count=options.seeds),

@@ -134,6 +134,38 @@ async def check_postgres(owner: asyncpg.Connection, walker: Walker, definition: 
             assert wrong(walk, ranked, 2) is None, (definition.table, direction, format)
 
 
+def test_large_pages_and_ends_between_two_fetches_of_postgres(database: Database) -> None:
+    async def run() -> None:
+        await database.execute(
+            "CREATE TABLE big (id int PRIMARY KEY, c int, wide text)",
+            "INSERT INTO big SELECT i, nullif(i % 50, 7), repeat('x', 4000) FROM generate_series(1, 2600) i",
+            # Rows 10 and 11 share a key: a cursor's first fetch ends between them.
+            "CREATE TABLE few (id int, c int)",
+            "INSERT INTO few SELECT i, CASE i WHEN 11 THEN 10 ELSE i END FROM generate_series(1, 30) i",
+            "GRANT SELECT ON big, few TO PUBLIC",
+        )
+        owner = await asyncpg.connect(database.owner_url)
+        walker = Walker("postgres", {"url": database.reader_url})
+        try:
+            found = await owner.fetch("SELECT id, row_number() OVER (ORDER BY c, id) FROM big ORDER BY c, id")
+            ranked = [(row[0], row[1]) for row in found]
+            # 900 rows of 4 kB are too much for one statement; the rows with NULL come by a second one.
+            for fields in ({"c": "integer"}, {"c": "integer", "wide": "text"}):
+                big = lens("big", key=["id"], id="integer", **fields)
+                for format, limit in ((RowFormat.JSON, 900), (RowFormat.JSON, 1100), (RowFormat.ARROW, 900)):
+                    walk = await walker.walk(big, [{"field": "c"}], limit, format=format)
+                    assert wrong(walk, ranked, limit) is None, (fields, format, limit)
+            few = lens("few", key=["c"], id="integer", c="integer")
+            for format in (RowFormat.JSON, RowFormat.NDJSON, RowFormat.ARROW):
+                assert (await walker.walk(few, None, 10, format=format)).failure == "key_not_unique"
+                assert len((await walker.walk(few, None, 11, format=format)).ids) == 30
+        finally:
+            await walker.close()
+            await owner.close()
+
+    asyncio.run(run())
+
+
 def test_random_walks_over_postgres(database: Database) -> None:
     async def run() -> list[str]:
         owner = await asyncpg.connect(database.owner_url)
