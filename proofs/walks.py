@@ -10,6 +10,7 @@ import tempfile
 import time
 
 import asyncpg
+import pyarrow as pa
 
 from lensway.testing.fixtures import fresh_database, let_pass
 from lensway.testing.postgres import PostgresCluster
@@ -31,9 +32,14 @@ def walks(report: Report, *, count: int, seed: int | None) -> None:
             asyncio.run(_postgres(report, cluster, count, random.Random(seed)))
 
 
+def _arrow_ids(body: bytes) -> list[int]:
+    found: list[int] = pa.ipc.open_stream(body).read_all().column("id").to_pylist()
+    return found
+
+
 async def _sqlite(report: Report, path: pathlib.Path, count: int, chance: random.Random) -> None:
     owner = sqlite3.connect(path, isolation_level=None)
-    walker = Walker("sqlite", {"path": str(path)})
+    walker = Walker("sqlite", {"path": str(path)}, _arrow_ids)
     found: list[str] = []
     started = time.monotonic()
     try:
@@ -43,7 +49,7 @@ async def _sqlite(report: Report, path: pathlib.Path, count: int, chance: random
             found += await violations(walker, case, owner.execute(case.ranks).fetchall())
             # The catalog of a source that is new is asked at once.
             await walker.close()
-            walker = Walker("sqlite", {"path": str(path)})
+            walker = Walker("sqlite", {"path": str(path)}, _arrow_ids)
     finally:
         await walker.close()
         owner.close()
@@ -53,7 +59,7 @@ async def _sqlite(report: Report, path: pathlib.Path, count: int, chance: random
 async def _postgres(report: Report, cluster: PostgresCluster, count: int, chance: random.Random) -> None:
     database = await fresh_database(cluster)
     owner = await asyncpg.connect(database.owner_url)
-    walker = Walker("postgres", {"url": database.reader_url})
+    walker = Walker("postgres", {"url": database.reader_url}, _arrow_ids)
     found: list[str] = []
     started = time.monotonic()
     try:

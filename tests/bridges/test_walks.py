@@ -8,6 +8,7 @@ import random
 import sqlite3
 
 import asyncpg
+import pyarrow as pa
 import pytest
 
 from lensway.query.fields import LensDefinition
@@ -77,6 +78,11 @@ SQLITE_TYPES = [
 ]  # fmt: skip
 
 
+def arrow_ids(body: bytes) -> list[int]:
+    found: list[int] = pa.ipc.open_stream(body).read_all().column("id").to_pylist()
+    return found
+
+
 def rows_of(values: list[str]) -> str:
     return ", ".join(f"({id}, {value})" for id, value in enumerate(values, start=1))
 
@@ -94,7 +100,7 @@ def test_walks_over_every_type_of_postgres(database: Database, part: int) -> Non
             "CREATE COLLATION insensitive (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
         )
         owner = await asyncpg.connect(database.owner_url)
-        walker = Walker("postgres", {"url": database.reader_url})
+        walker = Walker("postgres", {"url": database.reader_url}, arrow_ids)
         try:
             for number, (declared, column, values, twins) in list(enumerate(POSTGRES_TYPES))[part::3]:
                 u, n, d = f"u{number}", f"n{number}", f"d{number}"
@@ -145,7 +151,7 @@ def test_large_pages_and_ends_between_two_fetches_of_postgres(database: Database
             "GRANT SELECT ON big, few TO PUBLIC",
         )
         owner = await asyncpg.connect(database.owner_url)
-        walker = Walker("postgres", {"url": database.reader_url})
+        walker = Walker("postgres", {"url": database.reader_url}, arrow_ids)
         try:
             found = await owner.fetch("SELECT id, row_number() OVER (ORDER BY c, id) FROM big ORDER BY c, id")
             ranked = [(row[0], row[1]) for row in found]
@@ -169,7 +175,7 @@ def test_large_pages_and_ends_between_two_fetches_of_postgres(database: Database
 def test_random_walks_over_postgres(database: Database) -> None:
     async def run() -> list[str]:
         owner = await asyncpg.connect(database.owner_url)
-        walker = Walker("postgres", {"url": database.reader_url})
+        walker = Walker("postgres", {"url": database.reader_url}, arrow_ids)
         chance = random.Random(2)
         try:
             found = []
@@ -196,7 +202,7 @@ def test_walks_over_every_type_of_sqlite(tmp_path: pathlib.Path) -> None:
         owner.create_function(name, 1, function, deterministic=True)
 
     async def run() -> None:
-        walker = Walker("sqlite", {"path": str(path)})
+        walker = Walker("sqlite", {"path": str(path)}, arrow_ids)
         try:
             for number, (declared, column, values, twins) in enumerate(SQLITE_TYPES):
                 many = [*values, *twins, "NULL", values[0], "NULL", "NULL"]
@@ -230,7 +236,7 @@ def test_random_walks_over_sqlite(tmp_path: pathlib.Path) -> None:
     owner = sqlite3.connect(path, isolation_level=None)
 
     async def run() -> list[str]:
-        walker = Walker("sqlite", {"path": str(path)})
+        walker = Walker("sqlite", {"path": str(path)}, arrow_ids)
         chance = random.Random(3)
         try:
             found = []

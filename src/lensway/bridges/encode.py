@@ -13,7 +13,7 @@ from lensway.bridges import loading
 from lensway.bridges.contract import RowSink
 from lensway.bridges.encode_text import CsvLines, JsonLines, JsonPage
 from lensway.bridges.failures import limit_exceeded
-from lensway.bridges.page_end import PageEnd, Tail
+from lensway.bridges.page_end import PageEnd
 from lensway.query.compile import Compiled
 from lensway.query.fields import PlanColumn
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat, not_available
@@ -67,12 +67,13 @@ class RowWriter:
         page_rows: int | None,
         is_offset: bool = False,
     ) -> None:
-        self._page = PageEnd(compiled, is_offset=is_offset)
+        self._page = PageEnd(compiled)
+        self._is_offset = is_offset
         self._encoder = _encoder_of(format, compiled.columns[: compiled.output_count])
         self._meter = Meter(limits)
         self._sink = sink
         self._page_rows = page_rows
-        self._last: Tail | None = None
+        self._last: Sequence[Any] | None = None
         self._is_new_statement = True
         self.has_more = False
 
@@ -98,14 +99,14 @@ class RowWriter:
                 page whose boundary falls between equal keys.
         """
         meter, page = self._meter, self._page
-        if rows and not meter.rows:
+        if self._is_offset and rows and not meter.rows:
             page.begins_with(page.tail(rows[0]))
         if self._page_rows is not None and meter.rows + len(rows) > self._page_rows:
             self.has_more = True
             count = self._page_rows - meter.rows
-            last = page.tail(rows[count - 1]) if count else None if self._is_new_statement else self._last
+            last = rows[count - 1] if count else None if self._is_new_statement else self._last
             if last is not None:
-                page.ends_between(last, page.tail(rows[count]))
+                page.ends_between(page.tail(last), page.tail(rows[count]))
             rows = rows[:count]
         if not rows:
             return
@@ -114,7 +115,7 @@ class RowWriter:
             raise limit_exceeded("rows", meter.limits.rows_max)
         chunk = self._encoder.rows(rows, meter.limits.row_bytes_max)
         meter.count(len(rows), len(chunk))
-        self._last = page.tail(rows[-1])
+        self._last = rows[-1]
         await self._sink.write(chunk)
 
     async def end(self, total: int | None = None) -> ResultEnd:
@@ -123,7 +124,9 @@ class RowWriter:
         if chunk:
             self._meter.count(0, len(chunk))
             await self._sink.write(chunk)
-        key, row_id = self._page.key(self._last, has_more=self.has_more)
+        key = row_id = None
+        if self._last is not None and self._page.positions:
+            key, row_id = self._page.key(self._page.tail(self._last), has_more=self.has_more)
         return ResultEnd(
             rows=self.rows, bytes=self.bytes, has_more=self.has_more, last_key=key, total=total, row_id=row_id
         )

@@ -21,11 +21,10 @@ _FIRST_RANK: Final = 1
 class PageEnd:
     """The boundaries of one page of one statement. ``positions`` are the columns of a tail."""
 
-    __slots__ = ("_compiled", "_is_offset", "_keys", "positions")
+    __slots__ = ("_compiled", "_keys", "positions")
 
-    def __init__(self, compiled: Compiled, *, is_offset: bool) -> None:
+    def __init__(self, compiled: Compiled) -> None:
         self._compiled = compiled
-        self._is_offset = is_offset
         self._keys = len(compiled.key_positions)
         mark = compiled.row_id_position if compiled.rank_position is None else compiled.rank_position
         self.positions = compiled.key_positions if mark is None else (*compiled.key_positions, mark)
@@ -35,9 +34,9 @@ class PageEnd:
         return tuple([row[position] for position in self.positions])
 
     def begins_with(self, tail: Tail) -> None:
-        """Check the first row of the page. Raises LenswayError key_not_unique if the row before it has the same key."""
+        """Check the first row of a page by offset. Raises LenswayError key_not_unique if the row before it has the same key."""
         # The statement steps over the row before the page, and so the page begins with the second rank.
-        if self._is_offset and self._compiled.rank_position is not None and tail[-1] == _FIRST_RANK:
+        if self._compiled.rank_position is not None and tail[-1] == _FIRST_RANK:
             raise self._refusal()
 
     def ends_between(self, last: Tail, following: Tail) -> None:
@@ -50,14 +49,12 @@ class PageEnd:
         if is_tied:
             raise self._refusal()
 
-    def key(self, tail: Tail | None, *, has_more: bool) -> tuple[Tail | None, int | None]:
+    def key(self, tail: Tail, *, has_more: bool) -> tuple[Tail | None, int | None]:
         """Key and row id of the last row, where a cursor may be needed.
 
         Raises:
             LenswayError: LIMIT_EXCEEDED when one is needed that cannot hold the key.
         """
-        if tail is None or not self._keys:
-            return None, None
         key = tail[: self._keys]
         if not is_short(key):
             if has_more:

@@ -56,7 +56,7 @@ class BulkJob:
         self._schema: Any = None
         is_csv = execution.format is RowFormat.CSV
         self._header = csv_header([column.name for column in self._output]) if is_csv else b""
-        self._page = PageEnd(compiled, is_offset=bool(plan.offset))
+        self._page = PageEnd(compiled)
         self._waiting: list[str] = []
         self._last: Tail | None = None
         self._last_of_statement: Tail | None = None
@@ -120,7 +120,8 @@ class BulkJob:
         """What stands behind the last row; the session can be used again. Raises SessionError."""
         while self.has_more and self._session.is_streaming and self._session.next_batch() is not None:
             pass  # at most one row
-        self.last_key, self.row_id = self._page.key(self._last, has_more=self.has_more)
+        if self._last is not None:
+            self.last_key, self.row_id = self._page.key(self._last, has_more=self.has_more)
         if self._compiled.count_sql is not None:
             sql = self._with_values(self._compiled.count_sql, self._compiled.bind_count(self._plan))
             self.total = self._session.row(sql)[0]
@@ -134,7 +135,7 @@ class BulkJob:
         def tail(number: int) -> Tail:
             return tuple(column[number].as_py() for column in columns)
 
-        if self._last is None:
+        if self._last is None and self._plan.offset:
             self._page.begins_with(tail(0))
         count = batch.num_rows if self._left is None else min(batch.num_rows, self._left)
         last = tail(count - 1) if count else self._last_of_statement

@@ -210,9 +210,10 @@ async def _look_for_risks(driver: Any, settings: PostgresSettings, stages: _Stag
 
 
 async def _look_at_keys(driver: Any, lenses: Sequence[Plan], stages: _Stages) -> None:
+    give_up = time.monotonic() + limits.KEY_LOOK_SECONDS
     for plan in lenses:
         shape = decode_shape(plan.shape)
-        if shape.keys:
+        if shape.keys and time.monotonic() < give_up:
             try:
                 warning = key_warning(shape, await find_equal_keys(driver, shape))
             except errors.DRIVER_ERRORS:

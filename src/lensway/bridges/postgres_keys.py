@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 import structlog
 
+from lensway import limits
 from lensway.bridges import postgres_errors as errors
 from lensway.bridges.orderings import EqualKeys
 from lensway.query.ordering import TableFacts, has_unique_key
@@ -21,7 +22,7 @@ _log = structlog.get_logger("lensway.bridges")
 _CANCELLED: Final = "57014"
 _LOOKED_AT_ROWS: Final = 10_000
 """Rows of a view that a connection test looks at for equal keys."""
-_LOOK_SECONDS: Final = 2
+_LOOK_MS: Final = int(limits.KEY_LOOK_SECONDS * 1000 / 4)
 _WITHOUT_INDEXES: Final = frozenset({"v", "f"})
 """Views and foreign tables: the catalog cannot know."""
 _FACTS: Final = """
@@ -92,7 +93,7 @@ async def find_equal_keys(driver: Any, shape: Shape) -> EqualKeys:
         return EqualKeys.NONE
     if kind not in _WITHOUT_INDEXES:
         return EqualKeys.POSSIBLE
-    await driver.execute(f"SET statement_timeout = {_LOOK_SECONDS * 1000}")
+    await driver.execute(f"SET statement_timeout = {_LOOK_MS}")
     try:
         return EqualKeys.SEEN if await _has_equal_keys(driver, shape) else EqualKeys.NONE
     except asyncpg.QueryCanceledError:

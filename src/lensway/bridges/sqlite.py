@@ -191,7 +191,7 @@ class SqliteSource:
         warnings: Sequence[Mapping[str, str]] = ()
         if not is_failed:
             with contextlib.suppress(LenswayError):  # the stages have proved what queries need; this only looks ahead
-                async with self._connection(deadline) as work:
+                async with self._connection(min(deadline, time.monotonic() + limits.KEY_LOOK_SECONDS)) as work:
                     warnings = await work(lambda connection: key_warnings(connection, lenses))
         return ConnectionReport(
             ok=not is_failed, stages=stages, warnings=warnings, server_version=sqlite3.sqlite_version

@@ -6,10 +6,8 @@ import dataclasses
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-import pyarrow as pa
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.work import ExecutionLibrary
@@ -44,8 +42,11 @@ class Walk:
 class Walker:
     """Walks over lenses of one source, through the execution library as the service and runners use it."""
 
-    def __init__(self, bridge: str, config: Mapping[str, object]) -> None:
+    def __init__(
+        self, bridge: str, config: Mapping[str, object], arrow_ids: Callable[[bytes], list[int]] | None = None
+    ) -> None:
         self._library = ExecutionLibrary(AddressPolicy())
+        self._arrow_ids = arrow_ids
         self._bridge, self._config = bridge, config
 
     async def close(self) -> None:
@@ -102,7 +103,13 @@ class Walker:
         end = await self._library.perform(
             "walk", self._bridge, self._config, kind="rows", payload=payload, execution=execution, sink=sink
         )
-        return _ids(b"".join(sink.chunks), format), end, planned.next_cursor(end, by_runner=False)
+        body = b"".join(sink.chunks)
+        if format is RowFormat.ARROW:
+            assert self._arrow_ids is not None, "walks in Arrow need a reader of it"
+            ids = self._arrow_ids(body)
+        else:
+            ids = _ids(body, format)
+        return ids, end, planned.next_cursor(end, by_runner=False)
 
 
 class _Sink:
@@ -119,12 +126,8 @@ def _ids(body: bytes, format: RowFormat) -> list[int]:
             return [row["id"] for row in json.loads(b"[" + body + b"]")]
         case RowFormat.NDJSON:
             return [json.loads(line)["id"] for line in body.split(b"\n") if line]
-        case RowFormat.CSV:
-            return [int(line.split(b",")[0]) for line in body.split(b"\r\n")[1:] if line]
         case _:
-            table: Any = pa.ipc.open_stream(body).read_all()
-            found: list[int] = table.column("id").to_pylist()
-            return found
+            return [int(line.split(b",")[0]) for line in body.split(b"\r\n")[1:] if line]
 
 
 def wrong(walk: Walk, ranked: Sequence[tuple[int, int]], limit: int, *, is_total: bool = False) -> str | None:
