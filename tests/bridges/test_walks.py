@@ -11,8 +11,10 @@ import asyncpg
 import pyarrow as pa
 import pytest
 
+from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import LensDefinition
 from lensway.query.forms import FUNCTIONS
+from lensway.query.planner import RowsRequest
 from lensway.query.result import RowFormat
 from lensway.testing.postgres import Database
 from lensway.testing.walks import RandomCase, Walker, lens, violations, wrong
@@ -229,6 +231,37 @@ def test_walks_over_every_type_of_sqlite(tmp_path: pathlib.Path) -> None:
 
     asyncio.run(run())
     owner.close()
+
+
+def test_a_changed_key_of_sqlite_is_noticed_and_exports_put_nulls_last(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "changed.db"
+    with sqlite3.connect(path) as owner:
+        owner.execute("CREATE TABLE t (id INT, c TEXT PRIMARY KEY)")
+        owner.executemany("INSERT INTO t VALUES (?, ?)", [(1, None), (2, "b"), (3, None), (4, "a")])
+
+    async def run() -> list[int]:
+        definition = lens("t", key=["c"], id="integer", c="text")
+        walker = Walker("sqlite", {"path": str(path)}, arrow_ids)
+        try:
+            first, end, cursor = await walker.page(definition, RowsRequest(limit=3))
+            assert (first, end.has_more) == ([4, 2, 1], True)
+            exported = await walker.export(definition)
+            with sqlite3.connect(path) as owner:
+                owner.execute("ALTER TABLE t RENAME TO old")
+                owner.execute("CREATE VIEW t AS SELECT * FROM old")
+            owner.close()
+        finally:
+            await walker.close()
+        walker = Walker("sqlite", {"path": str(path)}, arrow_ids)
+        try:
+            with pytest.raises(LenswayError) as caught:
+                await walker.page(definition, RowsRequest(limit=3, cursor=cursor))
+            assert caught.value.code is ErrorCode.INVALID_CURSOR
+        finally:
+            await walker.close()
+        return exported
+
+    assert asyncio.run(run()) == [4, 2, 1, 3]
 
 
 def test_random_walks_over_sqlite(tmp_path: pathlib.Path) -> None:

@@ -14,7 +14,8 @@ from lensway.bridges.work import ExecutionLibrary
 from lensway.errors import LenswayError
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_rows
+from lensway.query.plan import Plan
+from lensway.query.planner import RowsRequest, plan_export, plan_rows
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
 
 _CURSOR_KEY: Final = b"k" * 32
@@ -90,6 +91,15 @@ class Walker:
         """The ids of one page, its end, and the next cursor. Raises LenswayError."""
         capabilities = capabilities_of(self._bridge)
         planned = plan_rows(definition, request, capabilities, cursor_key=_CURSOR_KEY, environment="e")
+        ids, end = await self._perform(planned.plan, "rows", format)
+        return ids, end, planned.next_cursor(end, by_runner=False)
+
+    async def export(self, definition: LensDefinition) -> list[int]:
+        """The ids of every row, in the order of the primary key. Raises LenswayError."""
+        plan = plan_export(definition, RowsRequest(), capabilities_of(self._bridge))
+        return (await self._perform(plan, "export", RowFormat.NDJSON))[0]
+
+    async def _perform(self, plan: Plan, kind: str, format: RowFormat) -> tuple[list[int], ResultEnd]:
         sink = _Sink()
         execution = Execution(
             deadline=time.monotonic() + 30,
@@ -99,9 +109,9 @@ class Walker:
             # As the service asks for rows that are streamed.
             is_export=format is not RowFormat.JSON,
         )
-        payload = planned.plan.encode()
+        payload = plan.encode()
         end = await self._library.perform(
-            "walk", self._bridge, self._config, kind="rows", payload=payload, execution=execution, sink=sink
+            "walk", self._bridge, self._config, kind=kind, payload=payload, execution=execution, sink=sink
         )
         body = b"".join(sink.chunks)
         if format is RowFormat.ARROW:
@@ -109,7 +119,7 @@ class Walker:
             ids = self._arrow_ids(body)
         else:
             ids = _ids(body, format)
-        return ids, end, planned.next_cursor(end, by_runner=False)
+        return ids, end
 
 
 class _Sink:
