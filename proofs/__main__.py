@@ -23,6 +23,7 @@ from proofs.silence import silence
 from proofs.status import status
 from proofs.switch import switch
 from proofs.values import values
+from proofs.walks import walks
 
 
 def simulation(report: Report, *, count: int) -> None:
@@ -84,6 +85,7 @@ def _proofs(options: argparse.Namespace, report: Report) -> dict[str, Callable[[
         "overload": lambda: overload(report),
         "poolers": lambda: poolers(report, pages=times or 10_000),
         "values": lambda: values(report, rounds=times or 1),
+        "walks": lambda: walks(report, count=times or 1_000, seed=options.seed),
         "changes": lambda: changes(report, count=CHANGES if times is None else times * 50, seed=options.seed),
         "jobs": lambda: jobs(report, count=options.jobs, seed=options.seed),
         "hostile-runner": lambda: hostile_runner(report, seconds=options.hostile_seconds, seed=options.seed),

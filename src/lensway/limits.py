@@ -37,6 +37,13 @@ PAGE_BYTES_TOTAL_MAX: Final = 128 * MIB
 TAKEN_AT_ONCE_BYTES_MAX: Final = 16 * KIB
 """A complete result of this size counts as taken by its caller at once: no more than what waits for a caller in any case."""
 CURSOR_BYTES_MAX: Final = 16 * KIB
+"""It stands in a header or a trailer too. Longer values of the order are `limit_exceeded` where a page would end with them."""
+KEY_FACTS_SECONDS: Final = 5.0
+"""How long a bridge trusts what the catalog said of a table's keys: no query looks twice, and migrations are seen soon."""
+KEY_LOOK_SECONDS: Final = 2.0
+"""All that a connection test spends on looking for rows of views that share a key; a quarter of it on one view."""
+FILE_KEY_FACTS_SECONDS: Final = 1.0
+"""The same of a file, whose catalog is read in microseconds."""
 QUERY_TIMEOUT_MS_DEFAULT: Final = 30_000
 QUERY_TIMEOUT_MS_MAX: Final = 3_600_000
 EXPORT_TIMEOUT_MS_DEFAULT: Final = 3_600_000

@@ -65,7 +65,7 @@ class Reader:
     def rows(self, plan: Plan) -> tuple[list[asyncpg.Record], ResultEnd]:
         plan = Plan.decode(plan.encode())
         compiled = compile_shape(plan.shape, "postgres")
-        rows = self.fetch(compiled.sql, compiled.bind(plan))
+        rows = [row for sql, values in compiled.statements(plan) for row in self.fetch(sql, values)]
         page = rows if plan.limit is None else rows[: plan.limit]
         last_key = None
         if page and compiled.key_positions:

@@ -85,7 +85,7 @@ def wire(value: object, type: FieldType) -> object:
 def fetch(connection: sqlite3.Connection, plan: Plan) -> tuple[list[dict[str, object]], ResultEnd]:
     plan = Plan.decode(plan.encode())
     compiled = compile_shape(plan.shape, "sqlite")
-    rows = connection.execute(compiled.sql, compiled.bind(plan)).fetchall()
+    rows = [row for sql, values in compiled.statements(plan) for row in connection.execute(sql, values)]
     page = rows if plan.limit is None else rows[: plan.limit]
     names = [column.name for column in compiled.columns[: compiled.output_count]]
     total = None

@@ -13,6 +13,7 @@ from lensway.bridges import loading
 from lensway.bridges.contract import RowSink
 from lensway.bridges.encode_text import CsvLines, JsonLines, JsonPage
 from lensway.bridges.failures import limit_exceeded
+from lensway.bridges.page_end import PageEnd
 from lensway.query.compile import Compiled
 from lensway.query.fields import PlanColumn
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat, not_available
@@ -57,14 +58,23 @@ class RowWriter:
     """Takes rows as tuples of wire values, in the order of the compiled columns; gives the end mark."""
 
     def __init__(
-        self, compiled: Compiled, format: RowFormat, limits: ResultLimits, sink: RowSink, *, page_rows: int | None
+        self,
+        compiled: Compiled,
+        format: RowFormat,
+        limits: ResultLimits,
+        sink: RowSink,
+        *,
+        page_rows: int | None,
+        is_offset: bool = False,
     ) -> None:
-        self._compiled = compiled
+        self._page = PageEnd(compiled)
+        self._is_offset = is_offset
         self._encoder = _encoder_of(format, compiled.columns[: compiled.output_count])
         self._meter = Meter(limits)
         self._sink = sink
         self._page_rows = page_rows
         self._last: Sequence[Any] | None = None
+        self._is_new_statement = True
         self.has_more = False
 
     @property
@@ -77,18 +87,30 @@ class RowWriter:
         """Bytes written so far."""
         return self._meter.bytes
 
+    def begin_statement(self) -> None:
+        """The rows from here on are of another statement than those before, and so not equal to them in the order."""
+        self._is_new_statement = True
+
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
         """Encode and write these rows. What is beyond the page says only that there is more.
 
         Raises:
-            LenswayError: LIMIT_EXCEEDED, ROW_TOO_LARGE, SOURCE_QUERY_FAILED for a value that the format cannot hold.
+            LenswayError: LIMIT_EXCEEDED, ROW_TOO_LARGE, SOURCE_QUERY_FAILED for a value that the format cannot hold, and for a
+                page whose boundary falls between equal keys.
         """
-        meter = self._meter
+        meter, page = self._meter, self._page
+        if self._is_offset and rows and not meter.rows:
+            page.begins_with(page.tail(rows[0]))
         if self._page_rows is not None and meter.rows + len(rows) > self._page_rows:
             self.has_more = True
-            rows = rows[: self._page_rows - meter.rows]
+            count = self._page_rows - meter.rows
+            last = rows[count - 1] if count else None if self._is_new_statement else self._last
+            if last is not None:
+                page.ends_between(page.tail(last), page.tail(rows[count]))
+            rows = rows[:count]
         if not rows:
             return
+        self._is_new_statement = False
         if meter.rows + len(rows) > meter.limits.rows_max:
             raise limit_exceeded("rows", meter.limits.rows_max)
         chunk = self._encoder.rows(rows, meter.limits.row_bytes_max)
@@ -102,14 +124,12 @@ class RowWriter:
         if chunk:
             self._meter.count(0, len(chunk))
             await self._sink.write(chunk)
+        key = row_id = None
+        if self._last is not None and self._page.positions:
+            key, row_id = self._page.key(self._page.tail(self._last), has_more=self.has_more)
         return ResultEnd(
-            rows=self.rows, bytes=self.bytes, has_more=self.has_more, last_key=self._last_key(), total=total
+            rows=self.rows, bytes=self.bytes, has_more=self.has_more, last_key=key, total=total, row_id=row_id
         )
-
-    def _last_key(self) -> tuple[object, ...] | None:
-        if self._last is None or not self._compiled.key_positions:
-            return None
-        return tuple(self._last[position] for position in self._compiled.key_positions)
 
 
 async def load_encoder(format: RowFormat) -> None:

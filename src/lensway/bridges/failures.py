@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from lensway.errors import ErrorCode, LenswayError
@@ -53,6 +53,17 @@ def type_mismatch(field: str, wanted: str, found: str) -> LenswayError:
         f"The field '{field}' is declared as {wanted}, and its column holds {found}",
         hint="Correct the type in the lens.",
         field=field,
+    )
+
+
+def key_not_unique(lens: str, fields: Sequence[str]) -> LenswayError:
+    """A page begins or ends between rows that the order of the lens cannot tell apart."""
+    return query_failed(
+        "key_not_unique",
+        f"Lens '{lens}': this page would be cut between rows with equal values in {', '.join(fields)}",
+        hint="Declare a primary key that no two rows share, add a field to `orderBy` that tells them apart, or export the rows.",
+        lens=lens,
+        fields=list(fields),
     )
 
 

@@ -34,17 +34,19 @@ from lensway.bridges.contract import (
 from lensway.bridges.deadlines import Deadlines
 from lensway.bridges.encode import ARROW_FORMATS, RowWriter
 from lensway.bridges.failures import limit_exceeded, row_too_large, timed_out
+from lensway.bridges.orderings import Orderings
 from lensway.bridges.postgres_bulk_sql import COLUMNS_MAX, TEXT_FORMATS
 from lensway.bridges.postgres_guard import Cut
 from lensway.bridges.postgres_inspection import describe_table, list_tables, run_test
+from lensway.bridges.postgres_keys import table_facts
 from lensway.bridges.postgres_pool import PooledConnection, is_other_backend
 from lensway.bridges.postgres_relations import Relation, Relations
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
 from lensway.bridges.postgres_transaction import ReadOnlyTransaction
 from lensway.bridges.postgres_values import single
 from lensway.bridges.postgres_watch import WatchedPool
-from lensway.query.compile import Compiled, compile_shape
-from lensway.query.plan import Plan
+from lensway.query.compile import Compiled
+from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd, RowFormat, not_available
 
 _DIALECT: Final = "postgres"
@@ -95,15 +97,16 @@ class PostgresSource:
             settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX, relations=relations
         )
         self._deadlines = Deadlines()
+        self._orderings = Orderings(_DIALECT, seconds=limits.KEY_FACTS_SECONDS, are_exports_ordered=False)
         self._bulk: Any = None
         # Exports take either driver, and together no more connections than one of them has.
         self._export_slots = asyncio.Semaphore(limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
 
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows; cancelled or late, the statement is gone from the database first."""
-        compiled = compile_shape(plan.shape, _DIALECT)
         try:
             with self._deadlines.until(execution.deadline):
+                compiled = self._orderings.ready(plan.shape) or await self._looked_up(plan, execution.deadline)
                 if not execution.is_export and execution.format not in ARROW_FORMATS:
                     return await self._run_page(compiled, plan, execution, sink)
                 if not execution.is_export:
@@ -112,6 +115,12 @@ class PostgresSource:
                     return await self._run(compiled, plan, execution, sink)
         except TimeoutError:
             raise timed_out() from None
+
+    async def _looked_up(self, plan: Plan, deadline: float) -> Compiled:
+        """The statement for this plan, once the catalog has said what it guarantees of the table."""
+        shape = decode_shape(plan.shape)
+        facts = await self._inspect(lambda driver: table_facts(driver, shape), deadline)
+        return self._orderings.learned(plan.shape, facts)
 
     async def _run(self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         if _is_bulk(compiled, execution) and await self._open_bulk(execution.format):
@@ -134,7 +143,8 @@ class PostgresSource:
         pool = self._exports if execution.is_export else self._queries
         for is_last_try in (False, True):
             connection: PooledConnection | None = None
-            writer = RowWriter(compiled, execution.format, execution.limits, sink, page_rows=plan.limit)
+            bounds, is_offset = execution.limits, bool(plan.offset)
+            writer = RowWriter(compiled, execution.format, bounds, sink, page_rows=plan.limit, is_offset=is_offset)
             try:
                 connection = None if is_last_try else pool.take_idle()
                 if connection is None:
@@ -177,6 +187,7 @@ class PostgresSource:
             is_clean = not (errors.is_broken_connection(error) or connection.driver.is_in_transaction() or is_cancelled)
             if errors.is_stale_statement(error):
                 connection.forget_statements()
+                self._orderings.forget()
             if isinstance(error, asyncpg.InvalidSQLStatementNameError) and await is_other_backend(connection):
                 self._queries.found_pooler()
                 self._exports.found_pooler()
@@ -320,7 +331,7 @@ async def _at_once(
 ) -> ResultEnd:
     """The page of a plain table whose statement is prepared; everything else is for `_judged`."""
     statement = connection.known(compiled.sql)
-    if statement is None or compiled.count_sql is not None:
+    if statement is None or compiled.count_sql is not None or compiled.rest_sql is not None:
         return await _judged(pool, connection, compiled, plan, execution, writer)
     if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
         await connection.limit_time(seconds)
@@ -395,10 +406,15 @@ async def _alone(
     """The page of a plain table: statements without a transaction around them."""
     if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
         await connection.limit_time(seconds)
-    statement = await connection.guarded(relation, compiled, compiled.sql, execution.tag)
-    rows = await _fetched(connection, statement, compiled, plan, execution)
+    statement: Any = None
+    found = []
+    for sql, values in compiled.statements(plan):
+        statement = await connection.guarded(relation, compiled, sql, execution.tag)
+        found.append(await _fetched(connection, statement, values, execution))
+        if _is_full(found[-1], plan):
+            break
     pool.rests(connection)
-    await writer.write(rows)
+    await _written(found, writer)
     if compiled.count_sql is None:
         return _exact(await writer.end(), compiled, statement)
     pool.waits(connection)
@@ -408,14 +424,26 @@ async def _alone(
 
 
 async def _fetched(
-    connection: PooledConnection, statement: Any, compiled: Compiled, plan: Plan, execution: Execution
+    connection: PooledConnection, statement: Any, values: Sequence[object], execution: Execution
 ) -> Sequence[Any]:
     bounds, guard = execution.limits, connection.driver.guard
     answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
     guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
-    rows: Sequence[Any] = await statement.fetch(*compiled.bind(plan))
+    rows: Sequence[Any] = await statement.fetch(*values)
     guard.relax()
     return rows
+
+
+def _is_full(rows: Sequence[Any], plan: Plan) -> bool:
+    """True when no further statement of the page is needed."""
+    return plan.limit is None or len(rows) > plan.limit
+
+
+async def _written(found: Sequence[Sequence[Any]], writer: RowWriter) -> None:
+    # Not before the last statement: where all that it gives is too much, the page is read again from its start.
+    for rows in found:
+        writer.begin_statement()
+        await writer.write(rows)
 
 
 async def _in_transaction(
@@ -428,13 +456,21 @@ async def _in_transaction(
     relation: Relation | None,
 ) -> ResultEnd:
     """The page of anything, in a transaction that leaves nothing behind. ``relation``: a plain table, which saves steps."""
-    is_plain, counts = relation is not None, compiled.count_sql is not None
-    async with connection.transaction(execution.deadline, is_plain=is_plain, has_steps=counts) as transaction:
-        statement = await connection.prepared(compiled, compiled.sql, execution.tag, relation=relation)
-        rows = await _fetched(connection, statement, compiled, plan, execution)
+    has_steps = compiled.count_sql is not None or compiled.rest_sql is not None
+    is_plain = relation is not None
+    statement: Any = None
+    found: list[Sequence[Any]] = []
+    async with connection.transaction(execution.deadline, is_plain=is_plain, has_steps=has_steps) as transaction:
+        for sql, values in compiled.statements(plan):
+            if found:
+                await transaction.step(execution.deadline)
+            statement = await connection.prepared(compiled, sql, execution.tag, relation=relation)
+            found.append(await _fetched(connection, statement, values, execution))
+            if _is_full(found[-1], plan):
+                break
         total = await _total(connection, transaction, compiled, plan, execution)
     pool.rests(connection)
-    await writer.write(rows)
+    await _written(found, writer)
     return _exact(await writer.end(total), compiled, statement)
 
 
@@ -447,28 +483,48 @@ async def _by_cursor(
     writer: RowWriter,
 ) -> ResultEnd:
     driver = connection.driver
-    counts = compiled.count_sql is not None
-    async with connection.transaction(execution.deadline, is_plain=False, has_steps=counts) as transaction:
+    has_steps = compiled.count_sql is not None or compiled.rest_sql is not None
+    statement: Any = None
+    async with connection.transaction(execution.deadline, is_plain=False, has_steps=has_steps) as transaction:
         # A statement of its own for each export: its tag makes the database's log a witness of what was executed.
-        statement = await connection.prepared(compiled, compiled.sql, execution.tag, always_tags=execution.is_export)
-        cursor = await statement.cursor(*compiled.bind(plan))
-        count = _FIRST_FETCH_ROWS
-        row_bytes_max = execution.limits.row_bytes_max
-        while True:
-            driver.guard.expect(row_bytes_max=row_bytes_max, answer_bytes_max=limits.FETCH_BYTES_MAX)
-            rows = await cursor.fetch(count)
-            # While the caller takes them nobody waits for the server: one that rests is then no lost one.
-            pool.rests(connection)
-            await writer.write(rows)
-            pool.waits(connection)
-            if writer.has_more or len(rows) < count:
+        for sql, values in compiled.statements(plan):
+            if statement is not None:
+                await transaction.step(execution.deadline)
+            statement = await connection.prepared(compiled, sql, execution.tag, always_tags=execution.is_export)
+            writer.begin_statement()
+            cursor = await statement.cursor(*values)
+            await _drained(pool, connection, transaction, cursor, execution, writer)
+            if writer.has_more:
                 break
-            count = max(1, min(_FETCH_ROWS_MAX, _FETCH_BYTES * writer.rows // max(1, writer.bytes)))
-            # The timeout counts for each fetch; what is set must never reach beyond the deadline by more than a second.
-            await transaction.lower(execution.deadline)
         total = await _total(connection, transaction, compiled, plan, execution)
     driver.guard.relax()
     return _exact(await writer.end(total), compiled, statement)
+
+
+async def _drained(
+    pool: WatchedPool,
+    connection: PooledConnection,
+    transaction: ReadOnlyTransaction,
+    cursor: Any,
+    execution: Execution,
+    writer: RowWriter,
+) -> None:
+    """Read the cursor to its end, or the page's, and write its rows."""
+    driver = connection.driver
+    count = _FIRST_FETCH_ROWS
+    row_bytes_max = execution.limits.row_bytes_max
+    while True:
+        driver.guard.expect(row_bytes_max=row_bytes_max, answer_bytes_max=limits.FETCH_BYTES_MAX)
+        rows = await cursor.fetch(count)
+        # While the caller takes them nobody waits for the server: one that rests is then no lost one.
+        pool.rests(connection)
+        await writer.write(rows)
+        pool.waits(connection)
+        if writer.has_more or len(rows) < count:
+            break
+        count = max(1, min(_FETCH_ROWS_MAX, _FETCH_BYTES * writer.rows // max(1, writer.bytes)))
+        # The timeout counts for each fetch; what is set must never reach beyond the deadline by more than a second.
+        await transaction.lower(execution.deadline)
 
 
 def _exact(end: ResultEnd, compiled: Compiled, statement: Any) -> ResultEnd:

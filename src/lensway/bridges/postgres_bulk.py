@@ -262,7 +262,14 @@ async def _streamed(connection: BulkConnection, job: BulkJob, sink: RowSink, met
     if tail:
         meter.count(0, len(tail))
         await sink.write(tail)
-    return ResultEnd(rows=meter.rows, bytes=meter.bytes, has_more=job.has_more, last_key=job.last_key, total=job.total)
+    return ResultEnd(
+        rows=meter.rows,
+        bytes=meter.bytes,
+        has_more=job.has_more,
+        last_key=job.last_key,
+        total=job.total,
+        row_id=job.row_id,
+    )
 
 
 def _close_late(opening: asyncio.Future[Session]) -> None:

@@ -13,6 +13,7 @@ from lensway.bridges.arrow_types import schema_of
 from lensway.bridges.contract import Execution
 from lensway.bridges.encode_text import csv_header
 from lensway.bridges.failures import row_too_large, type_mismatch
+from lensway.bridges.page_end import PageEnd, Tail
 from lensway.bridges.postgres_adbc import Session
 from lensway.bridges.postgres_arrow import bulk_column, declared_type, shaped
 from lensway.bridges.postgres_bulk_sql import (
@@ -57,8 +58,13 @@ class BulkJob:
         self._unlocks = False
         is_csv = execution.format is RowFormat.CSV
         self._header = csv_header([column.name for column in self._output]) if is_csv else b""
+        self._page = PageEnd(compiled)
+        self._waiting: list[str] = []
+        self._last: Tail | None = None
+        self._last_of_statement: Tail | None = None
         self.has_more = False
         self.last_key: tuple[object, ...] | None = None
+        self.row_id: int | None = None
         self.total: int | None = None
 
     def begin(self) -> int:
@@ -76,23 +82,40 @@ class BulkJob:
         """Begin the statement. Raises SessionError, LenswayError type_mismatch."""
         session, compiled = self._session, self._compiled
         columns = self._columns(session.schema(compiled.sql))
-        statement = self._with_values(compiled.sql, compiled.bind(self._plan))
-        row_bytes, count = self._execution.limits.row_bytes_max, compiled.output_count
+        statements = [self._with_values(sql, values) for sql, values in compiled.statements(self._plan)]
+        self._waiting = [self._wrapped(statement, columns) for statement in statements]
+        self._stream()
+
+    def _wrapped(self, statement: str, columns: Sequence[BulkColumn]) -> str:
+        row_bytes, count = self._execution.limits.row_bytes_max, self._compiled.output_count
         match self._execution.format:
             case RowFormat.JSON:
-                sql = objects_sql(statement, columns, count, row_bytes, before=_AROUND[RowFormat.JSON], behind="")
+                return objects_sql(statement, columns, count, row_bytes, before=_AROUND[RowFormat.JSON], behind="")
             case RowFormat.NDJSON:
-                sql = objects_sql(statement, columns, count, row_bytes, before="", behind=_AROUND[RowFormat.NDJSON])
+                return objects_sql(statement, columns, count, row_bytes, before="", behind=_AROUND[RowFormat.NDJSON])
             case RowFormat.CSV:
-                sql = csv_sql(statement, columns, count, row_bytes)
+                return csv_sql(statement, columns, count, row_bytes)
             case _:
-                sql = batches_sql(statement, columns, count, compiled.key_positions, row_bytes)
+                return batches_sql(statement, columns, count, self._page.positions, row_bytes)
+
+    def _stream(self) -> None:
+        """Begin the next statement."""
+        self._last_of_statement = None
         # In front: behind it, the comment would swallow what the driver puts around the statement.
-        session.stream(f"/* lensway {self._execution.tag.replace('*', '')} */ {sql}")
+        self._session.stream(f"/* lensway {self._execution.tag.replace('*', '')} */ {self._waiting.pop(0)}")
+
+    def _next_batch(self) -> Any:
+        while (batch := self._session.next_batch()) is None:
+            if not self._waiting:
+                return None
+            self._stream()
+        return batch
 
     def next(self) -> Piece | None:
         """The next rows, or None behind the last ones. Raises SessionError, and LenswayError as `RowWriter` does."""
-        while not self.has_more and (batch := self._session.next_batch()) is not None:
+        while not self.has_more and (batch := self._next_batch()) is not None:
+            if batch.num_rows and self._page.positions:
+                self._look_at_ends(batch)
             if self._left is not None and batch.num_rows > self._left:
                 self.has_more = True
                 batch = batch.slice(0, self._left)
@@ -106,12 +129,30 @@ class BulkJob:
         """What stands behind the last row; the session can be used again. Raises SessionError."""
         while self.has_more and self._session.is_streaming and self._session.next_batch() is not None:
             pass  # at most one row
+        if self._last is not None:
+            self.last_key, self.row_id = self._page.key(self._last, has_more=self.has_more)
         if self._compiled.count_sql is not None:
             self._session.command(step_sql(timeout_seconds(self._execution.deadline)))
             sql = self._with_values(self._compiled.count_sql, self._compiled.bind_count(self._plan))
             self.total = self._session.row(sql)[0]
         self._session.command(end_sql(unlocks=self._unlocks))
         return self._take_header() if self._encoder is None else self._encoder.end()
+
+    def _look_at_ends(self, batch: Any) -> None:
+        """Note the last row of the page in this batch, and refuse a page that begins or ends between equal keys."""
+        columns = batch.columns[len(self._output) :]
+
+        def tail(number: int) -> Tail:
+            return tuple(column[number].as_py() for column in columns)
+
+        if self._last is None and self._plan.offset:
+            self._page.begins_with(tail(0))
+        count = batch.num_rows if self._left is None else min(batch.num_rows, self._left)
+        last = tail(count - 1) if count else self._last_of_statement
+        if count < batch.num_rows and last is not None:
+            self._page.ends_between(last, tail(count))
+        if count:
+            self._last = self._last_of_statement = last
 
     def _take_header(self) -> bytes:
         header, self._header = self._header, b""
@@ -152,10 +193,6 @@ class BulkJob:
             return self._take_header() + self._text(batch.column(0))
         made = shaped(batch, self._schema, self._output, self._execution.format.value)
         check_row_sizes(made, row_bytes)
-        count = len(self._output)
-        if self._compiled.key_positions:
-            last = batch.num_rows - 1
-            self.last_key = tuple(column[last].as_py() for column in batch.columns[count:])
         return self._encoder.batch(made)
 
 

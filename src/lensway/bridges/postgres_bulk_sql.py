@@ -82,7 +82,8 @@ def _spelled_element(value: object) -> str:
 
 
 def batches_sql(statement: str, columns: Sequence[BulkColumn], output: int, keys: Sequence[int], row_bytes: int) -> str:
-    """The rows as columns that the driver gives Arrow types; behind them the keys, in the form of plans."""
+    """The rows as columns that the driver gives Arrow types; behind them the tail of the row (see `page_end`), in the form of
+    plans."""
     shown = [_shown(number, column) for number, column in enumerate(columns[:output])]
     guarded = _largest(columns[:output])
     if guarded is not None:

@@ -24,12 +24,14 @@ from lensway.bridges.contract import (
     TableSummary,
 )
 from lensway.bridges.failures import HINTS, unreachable
+from lensway.bridges.orderings import key_warning
+from lensway.bridges.postgres_keys import find_equal_keys
 from lensway.bridges.postgres_pool import PooledConnection, connect
 from lensway.bridges.postgres_settings import PostgresSettings
 from lensway.bridges.postgres_values import lens_type
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.compile import compile_shape
-from lensway.query.plan import Plan
+from lensway.query.plan import Plan, decode_shape
 
 _SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
 """PostgreSQL protocol, message SSLRequest."""
@@ -112,6 +114,8 @@ async def run_test(
             if not stages.is_failed:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                     await _look_for_risks(connection.driver, settings, stages)
+                    async with connection.transaction(deadline, is_plain=False):
+                        await _look_at_keys(connection.driver, lenses, stages)
             if connection.is_shared:
                 stages.warn("transaction_pooling", _POOLED)
     except TimeoutError:
@@ -226,6 +230,19 @@ async def _look_for_risks(driver: Any, settings: PostgresSettings, stages: _Stag
     is_secured = transport is not None and transport.get_extra_info("ssl_object") is not None
     if not is_secured and not is_loopback(settings.host):
         stages.warn("no_tls", "The connection is not encrypted: rows and password travel in clear.")
+
+
+async def _look_at_keys(driver: Any, lenses: Sequence[Plan], stages: _Stages) -> None:
+    give_up = time.monotonic() + limits.KEY_LOOK_SECONDS
+    for plan in lenses:
+        shape = decode_shape(plan.shape)
+        if shape.keys and time.monotonic() < give_up:
+            try:
+                warning = key_warning(shape, await find_equal_keys(driver, shape))
+            except errors.DRIVER_ERRORS:
+                return  # the stages have proved what queries need; this only looks ahead
+            if warning is not None:
+                stages.warnings.append(warning)
 
 
 async def _guarded(work: Awaitable[Any]) -> Any:

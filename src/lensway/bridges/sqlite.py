@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
+import math
 import pathlib
 import sqlite3
 import time
@@ -40,11 +42,13 @@ from lensway.bridges.failures import (
     type_mismatch,
     unreachable,
 )
+from lensway.bridges.orderings import Orderings
+from lensway.bridges.sqlite_keys import PRAGMAS, key_warnings, table_facts
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.compile import Compiled, compile_shape
 from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.forms import FUNCTIONS, timestamp
-from lensway.query.plan import Plan
+from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd
 
 _DIALECT: Final = "sqlite"
@@ -70,9 +74,9 @@ _ALLOWED_FUNCTIONS: Final = frozenset(
         "coalesce",
         "zeroblob",
         "replace",
+        "rank",
     }
 )
-_ALLOWED_PRAGMAS: Final = frozenset({"table_info", "table_list", "table_xinfo"})
 
 _LOCKED_SECONDS_MAX: Final = limits.CONNECT_TIMEOUT_SECONDS
 _LOCKED_PAUSE_SECONDS: Final = 0.02
@@ -122,22 +126,29 @@ class SqliteSource:
         self._threads = concurrent.futures.ThreadPoolExecutor(
             limits.CONNECTIONS_PER_SOURCE_MAX, thread_name_prefix="sqlite"
         )
+        self._orderings = Orderings(_DIALECT, seconds=limits.FILE_KEY_FACTS_SECONDS, are_exports_ordered=True)
         self._idle: list[sqlite3.Connection] = []
         self._is_closed = False
 
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows; cancelled or late, the statement is interrupted first."""
-        compiled = compile_shape(plan.shape, _DIALECT)
+        compiled = self._orderings.ready(plan.shape) or await self._looked_up(plan, execution.deadline)
         await load_encoder(execution.format)
-        writer = RowWriter(compiled, execution.format, execution.limits, sink, page_rows=plan.limit)
-        values = compiled.bind(plan)
+        writer = RowWriter(
+            compiled, execution.format, execution.limits, sink, page_rows=plan.limit, is_offset=bool(plan.offset)
+        )
         async with self._connection(execution.deadline) as work:
-            bytes_max = execution.limits.row_bytes_max
-            cursor = await work(lambda connection: _started(connection, compiled.sql, values, bytes_max))
-            while True:
-                rows, is_last = await work(lambda _connection: _fetched(compiled, cursor))
-                await self._within(execution.deadline, writer.write(rows))
-                if is_last or writer.has_more:
+            for sql, values in compiled.statements(plan):
+                writer.begin_statement()
+                start = functools.partial(
+                    _started, sql=sql, values=values, row_bytes_max=execution.limits.row_bytes_max
+                )
+                fetch = functools.partial(_fetched, compiled, await work(start))
+                is_last = False
+                while not (is_last or writer.has_more):
+                    rows, is_last = await work(lambda _connection, fetch=fetch: fetch())
+                    await self._within(execution.deadline, writer.write(rows))
+                if writer.has_more:
                     break
             total = None
             if compiled.count_sql is not None:
@@ -145,6 +156,12 @@ class SqliteSource:
                 total = await work(lambda connection: connection.execute(count_sql, counted).fetchone()[0])
         end: ResultEnd = await self._within(execution.deadline, writer.end(total))
         return end
+
+    async def _looked_up(self, plan: Plan, deadline: float) -> Compiled:
+        """The statement for this plan, once the file has said what it guarantees of the table."""
+        shape = decode_shape(plan.shape)
+        async with self._connection(deadline) as work:
+            return self._orderings.learned(plan.shape, await work(lambda connection: table_facts(connection, shape)))
 
     async def test(self, lenses: Sequence[Plan], *, deadline: float) -> ConnectionReport:
         """Prove each stage that a file has. Never raises for a failed one."""
@@ -171,7 +188,14 @@ class SqliteSource:
                 hint = failure.failure.hint or str(failure)
             ms = round((time.monotonic() - started) * 1000, 3)
             stages.append(StageResult(stage=stage, ok=error is None, ms=ms, error=error, hint=hint))
-        return ConnectionReport(ok=not is_failed, stages=stages, server_version=sqlite3.sqlite_version)
+        warnings: Sequence[Mapping[str, str]] = ()
+        if not is_failed:
+            with contextlib.suppress(LenswayError):  # the stages have proved what queries need; this only looks ahead
+                async with self._connection(min(deadline, time.monotonic() + limits.KEY_LOOK_SECONDS)) as work:
+                    warnings = await work(lambda connection: key_warnings(connection, lenses))
+        return ConnectionReport(
+            ok=not is_failed, stages=stages, warnings=warnings, server_version=sqlite3.sqlite_version
+        )
 
     async def probe(self, *, deadline: float) -> None:
         """Open and read the file's header. Raises LenswayError SOURCE_UNREACHABLE."""
@@ -298,7 +322,7 @@ def _authorize(action: int, first: str | None, second: str | None, _database: st
         return sqlite3.SQLITE_OK
     if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _ALLOWED_FUNCTIONS:
         return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() in _ALLOWED_PRAGMAS:
+    if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() in PRAGMAS:
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
 
@@ -388,7 +412,7 @@ def _text(value: Any) -> Any:
 
 
 def _integer(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and -(2.0**63) <= value < 2.0**63:
         return int(value)
     return value if isinstance(value, int) else None
 
@@ -403,7 +427,7 @@ def _number(value: Any) -> Any:
 
 def _decimal(value: Any) -> Any:
     if isinstance(value, float):
-        return repr(value)
+        return repr(value) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
     return str(value) if isinstance(value, int | str) else None
 
 

@@ -58,3 +58,9 @@ class JobRecord(msgspec.Struct, kw_only=True, array_like=True, gc=False):
             if attempt.accepted_at is not None:
                 return attempt
         return None
+
+    @property
+    def is_by_runner(self) -> bool:
+        """Whether a runner gave the outcome, and not the service itself."""
+        placed = self.placed_at()
+        return placed is not None and placed.runner is not None

@@ -14,10 +14,11 @@ from sqlglot import exp
 
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query import keyset, values
+from lensway.query import cursor, keyset, values
 from lensway.query.cache import BoundedCache
 from lensway.query.dialects import DIALECTS, TABLE_ALIAS, TERMS_MAX, Dialect, ParamSlot, identifier, is_null
 from lensway.query.fields import FieldType, PlanColumn
+from lensway.query.ordering import DECLARED, RANK_COLUMN, Ordering, known, row_id_column
 from lensway.query.patterns import FOLDING, Transform, bind_text
 from lensway.query.plan import (
     And,
@@ -28,6 +29,7 @@ from lensway.query.plan import (
     Not,
     Operator,
     Or,
+    OrderBy,
     Plan,
     PlanKind,
     Shape,
@@ -37,6 +39,10 @@ from lensway.query.plan import (
 LIMIT_PARAM: Final = -1
 """The page's limit plus one."""
 OFFSET_PARAM: Final = -2
+# Where rows are ranked, a page by offset reads the row before it too and steps over it.
+_LIMIT_AHEAD_PARAM: Final = -3
+_OFFSET_BEFORE_PARAM: Final = -4
+_SKIP_PARAM: Final = -5
 
 
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +50,8 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
 
     ``columns`` are ``output_count`` of output first, then the keys that are not among them; ``key_positions`` says where each
     of the shape's keys stands, ``has_number_key`` whether one of them is a number. ``count_sql`` counts all matches (only with a
-    total).
+    total). ``rest_sql`` reads the rows that come behind all of ``sql``, for a page that those do not fill. ``row_id_position``
+    and ``rank_position`` say where the row id or the rank stands, where the order is not known to be total.
     """
 
     dialect: str
@@ -56,6 +63,10 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     has_number_key: bool = False
     count_sql: str | None = None
     count_params: tuple[ParamSlot, ...] = ()
+    rest_sql: str | None = None
+    rest_params: tuple[ParamSlot, ...] = ()
+    row_id_position: int | None = None
+    rank_position: int | None = None
     shape: Shape
 
     def bind(self, plan: Plan) -> list[object]:
@@ -66,29 +77,37 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
         """
         return [_bound(slot, plan, self.dialect) for slot in self.params]
 
+    def statements(self, plan: Plan) -> list[tuple[str, list[object]]]:
+        """What to execute, in order, until the page is full. Raises LenswayError as `bind`."""
+        found = [(self.sql, self.bind(plan))]
+        if self.rest_sql is not None:
+            found.append((self.rest_sql, [_bound(slot, plan, self.dialect) for slot in self.rest_params]))
+        return found
+
     def bind_count(self, plan: Plan) -> list[object]:
         """The values for ``count_sql``. Raises LenswayError as `bind`."""
         return [_bound(slot, plan, self.dialect) for slot in self.count_params]
 
 
-def compile_shape(shape: bytes, dialect: str) -> Compiled:
+def compile_shape(shape: bytes, dialect: str, ordering: Ordering = DECLARED) -> Compiled:
     """The statement for this shape, kept.
 
     Raises:
-        LenswayError: INVALID_REQUEST when the bytes are not a shape.
+        LenswayError: INVALID_REQUEST when the bytes are not a shape, INVALID_CURSOR when it starts behind a row id that the order
+            does not have.
     """
-    key = (dialect, shape)
+    key = (dialect, shape, ordering)
     compiled = _kept.get(key)
     if compiled is None:
         try:
-            compiled = _compile(decode_shape(shape), DIALECTS[dialect])
+            compiled = _compile(decode_shape(shape), DIALECTS[dialect], ordering)
         except RecursionError:
             raise _malformed() from None
         _kept.put(key, compiled, len(shape))
     return compiled
 
 
-_kept: Final[BoundedCache[tuple[str, bytes], Compiled]] = BoundedCache(
+_kept: Final[BoundedCache[tuple[str, bytes, Ordering], Compiled]] = BoundedCache(
     entries_max=limits.COMPILED_PLANS_MAX, bytes_max=limits.COMPILED_SHAPES_BYTES_MAX
 )
 _COMPARISONS: Final[Mapping[Operator, Callable[..., exp.Expression]]] = {
@@ -101,7 +120,7 @@ _COMPARISONS: Final[Mapping[Operator, Callable[..., exp.Expression]]] = {
 }
 
 
-def _compile(shape: Shape, make_dialect: Callable[[], Dialect]) -> Compiled:
+def _compile(shape: Shape, make_dialect: Callable[[], Dialect], ordering: Ordering) -> Compiled:
     dialect = make_dialect()
     if shape.kind is PlanKind.COUNT:
         sql = _counting(shape, dialect)
@@ -115,30 +134,98 @@ def _compile(shape: Shape, make_dialect: Callable[[], Dialect]) -> Compiled:
             key_positions=(),
             shape=shape,
         )
+    terms = ordering.terms(shape.order)
+    if shape.after is not None and len(shape.after) > len(terms):
+        raise cursor.invalid("says a row id, and the rows of the table have none")
     columns, positions = _layout(shape)
-    query = exp.select(*dialect.row(columns))
-    query = _filtered(query.from_(_table(shape), copy=False), shape, dialect)
-    if shape.after is not None:
-        query = query.where(exp.Paren(this=keyset.behind(shape, dialect)), copy=False)
-    for term in shape.order:
-        query = query.order_by(dialect.ordered(term.column, descending=term.descending), copy=False)
-    if shape.has_limit:
-        query.set("limit", exp.Limit(expression=dialect.value(ParamSlot(LIMIT_PARAM, FieldType.INTEGER))))
-    if shape.has_offset:
-        query.set("offset", exp.Offset(expression=dialect.value(ParamSlot(OFFSET_PARAM, FieldType.INTEGER))))
-    counting = make_dialect()
+    row_id_position = rank_position = None
+    if ordering.row_id is not None:
+        row_id_position = len(columns)
+        columns += (row_id_column(ordering.row_id),)
+    sql = _page(shape, terms, columns, dialect, is_ranked=ordering.is_ranked)
+    counting, rest = make_dialect(), make_dialect()
+    rest_sql = None
+    if shape.after is not None and keyset.has_nulls_left(terms, shape.after):
+        rest_sql = _page(shape, terms, columns, rest, is_ranked=ordering.is_ranked, is_rest=True)
+    if ordering.is_ranked:
+        rank_position = len(columns)
+        columns += (RANK_COLUMN,)
     return Compiled(
         dialect=dialect.name,
-        sql=_sql(query, dialect),
+        sql=sql,
         params=tuple(dialect.params),
         columns=columns,
         output_count=len(shape.output),
         key_positions=positions,
+        rest_sql=rest_sql,
+        rest_params=tuple(rest.params),
+        row_id_position=row_id_position,
+        rank_position=rank_position,
         has_number_key=any(key.type is FieldType.NUMBER for key in shape.keys),
         count_sql=_counting(shape, counting) if shape.with_total else None,
         count_params=tuple(counting.params),
         shape=shape,
     )
+
+
+def _page(
+    shape: Shape,
+    terms: Sequence[OrderBy],
+    columns: Sequence[PlanColumn],
+    dialect: Dialect,
+    *,
+    is_ranked: bool,
+    is_rest: bool = False,
+) -> str:
+    """The statement for one page; with ``is_rest`` for the rows that the condition of the cursor leaves out."""
+    query = exp.select(*dialect.row(columns))
+    query = _filtered(query.from_(_table(shape), copy=False), shape, dialect)
+    order = list(terms)
+    if is_rest:
+        query = query.where(keyset.nulls_left(terms, dialect), copy=False)
+    elif shape.after is not None:
+        # A cursor from before the rows were known to share keys says no row id; then none of them shared this one.
+        order_said = terms[: len(shape.after)]
+        query = query.where(exp.Paren(this=keyset.behind(order_said, shape.after, shape.params, dialect)), copy=False)
+        if keyset.has_nulls_left(terms, shape.after):
+            order[0] = known(order[0], nullable=False)
+    query = _ordered(query, order, dialect)
+    if not shape.has_limit:
+        return _sql(query, dialect)
+    steps_back = is_ranked and shape.has_offset
+    query.set("limit", exp.Limit(expression=_number(dialect, _LIMIT_AHEAD_PARAM if steps_back else LIMIT_PARAM)))
+    if shape.has_offset:
+        offset = _number(dialect, _OFFSET_BEFORE_PARAM if steps_back else OFFSET_PARAM)
+        query.set("offset", exp.Offset(expression=offset))
+    return _sql(_ranked(query, order, columns, dialect, steps_back=steps_back) if is_ranked else query, dialect)
+
+
+def _ordered(query: exp.Select, order: Sequence[OrderBy], dialect: Dialect) -> exp.Select:
+    for term in order:
+        query = query.order_by(dialect.ordered(term.column, descending=term.descending), copy=False)
+    return query
+
+
+def _number(dialect: Dialect, index: int) -> exp.Expression:
+    return dialect.value(ParamSlot(index, FieldType.INTEGER))
+
+
+def _ranked(
+    page: exp.Select, order: Sequence[OrderBy], columns: Sequence[PlanColumn], dialect: Dialect, *, steps_back: bool
+) -> exp.Select:
+    """The page with the rank of each row in it. Equal is what the database's own order takes for equal, NULLs among it."""
+    inside = [msgspec.structs.replace(column, column=column.name) for column in columns]
+    named = [OrderBy(msgspec.structs.replace(each.column, column=each.column.name), each.descending) for each in order]
+    window = exp.Order(expressions=[dialect.ordered(each.column, descending=each.descending) for each in named])
+    rank = exp.Window(this=exp.Anonymous(this="rank"), order=window)
+    shown = [exp.alias_(dialect.shown(column), column.name, quoted=True) for column in inside]
+    outer = exp.select(*shown, exp.alias_(rank, RANK_COLUMN.name, quoted=True))
+    outer = outer.from_(exp.Subquery(this=page, alias=exp.TableAlias(this=identifier(TABLE_ALIAS))), copy=False)
+    outer = _ordered(outer, named, dialect)
+    if steps_back:
+        outer.set("limit", exp.Limit(expression=_number(dialect, LIMIT_PARAM)))
+        outer.set("offset", exp.Offset(expression=_number(dialect, _SKIP_PARAM)))
+    return outer
 
 
 def _layout(shape: Shape) -> tuple[tuple[PlanColumn, ...], tuple[int, ...]]:
@@ -231,22 +318,37 @@ def _joined(kind: type[exp.And] | type[exp.Or], items: Sequence[exp.Expression],
 def _bound(slot: ParamSlot, plan: Plan, dialect: str) -> object:
     if slot.index == LIMIT_PARAM:
         return None if plan.limit is None else plan.limit + 1
-    if slot.index == OFFSET_PARAM:
-        return plan.offset
+    if slot.index < 0:
+        return _bound_page(slot.index, plan)
     if slot.index >= len(plan.params):
         raise _malformed()
     value = plan.params[slot.index]
     if slot.is_array:
         if not isinstance(value, (list, tuple)) or not all(
-            item is None or values.fits(item, slot.type) for item in value
+            item is None or _fits(item, slot, dialect) for item in value
         ):
             raise _malformed()
         return _json_list(value) if dialect == "sqlite" else list(value)
-    if not values.fits(value, slot.type):
+    if not _fits(value, slot, dialect):
         raise _malformed()
     if slot.transform is not Transform.NONE and isinstance(value, str):
         return bind_text(value, slot.transform)
     return value
+
+
+def _fits(value: object, slot: ParamSlot, dialect: str) -> bool:
+    # PostgreSQL's texts have no NUL characters, so no cursor of its pages has one either; its driver would fail.
+    return values.fits(value, slot.type) and not (dialect == "postgres" and isinstance(value, str) and "\0" in value)
+
+
+def _bound_page(index: int, plan: Plan) -> int:
+    limit, offset = plan.limit or 0, plan.offset or 0
+    if index == OFFSET_PARAM:
+        return offset
+    skipped = min(offset, 1)
+    if index == _OFFSET_BEFORE_PARAM:
+        return offset - skipped
+    return skipped if index == _SKIP_PARAM else limit + 1 + skipped
 
 
 def _json_list(items: Sequence[object]) -> str:

@@ -13,11 +13,16 @@ import msgspec
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query import values
+from lensway.query.fields import FieldType
 from lensway.query.plan import Node, OrderBy
 
 _MAC_BYTES: Final = 16
 """128 bits: a forger has no second try that costs nothing."""
 _VERSION: Final = b"\x01"
+_KEY_BYTES_MAX: Final = limits.CURSOR_BYTES_MAX * 3 // 4 - _MAC_BYTES - 16
+"""Base64 makes four characters of three bytes; a row id and what stands around the values take less than 16."""
+_SURELY_FITS: Final = _KEY_BYTES_MAX // 4 - 16 * limits.ORDER_TERMS_MAX
+"""Characters of four bytes each, and numbers beside them."""
 
 
 class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -43,14 +48,19 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """The binding of a query. ``where`` and ``params`` are the caller's filter, without any cursor's part."""
         return cls(key=key, facts=(environment, lens, where, params, order))
 
-    def sign(self, last_key: tuple[object, ...]) -> str | None:
-        """The cursor behind a row with these key values; None when they are so long that `read` would refuse it."""
-        payload = _VERSION + msgspec.msgpack.encode(last_key)
-        cursor = _encoded(self._mac(payload) + payload)
-        return cursor if len(cursor) <= limits.CURSOR_BYTES_MAX else None
+    def sign(self, last_key: tuple[object, ...], row_id: int | None = None) -> str:
+        """The cursor behind a row with these key values, and this row id where rows may share them.
+
+        Raises:
+            LenswayError: LIMIT_EXCEEDED when they are so long that `read` would refuse it.
+        """
+        if not is_short(last_key):
+            raise too_long()
+        payload = _VERSION + msgspec.msgpack.encode(last_key if row_id is None else (*last_key, row_id))
+        return _encoded(self._mac(payload) + payload)
 
     def read(self, cursor: object, order: tuple[OrderBy, ...]) -> tuple[object, ...]:
-        """The key values in a cursor of this binding, one for each term of the order.
+        """The key values in a cursor of this binding, one for each term of the order, and a row id if it has one.
 
         Raises:
             LenswayError: INVALID_CURSOR when it was altered, or belongs to another environment, lens, filter or order.
@@ -68,11 +78,11 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise invalid("was altered, or belongs to another environment, lens, where or orderBy")
         # Signed by us, but the values in it came from wherever the page was executed.
         key = msgspec.msgpack.decode(payload[1:])
-        if not isinstance(key, list) or len(key) != len(order):
+        if not isinstance(key, list) or len(key) not in (len(order), len(order) + 1):
             raise invalid("has another shape than the order")
         if not all(
-            value is None or values.fits(value, term.column.type) for value, term in zip(key, order, strict=True)
-        ):
+            value is None or values.fits(value, term.column.type) for value, term in zip(key, order, strict=False)
+        ) or not all(values.fits(row_id, FieldType.INTEGER) for row_id in key[len(order) :]):
             raise invalid("holds values of other types than the order")
         return tuple(key)
 
@@ -83,6 +93,22 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 def _encoded(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def is_short(last_key: tuple[object, ...]) -> bool:
+    """Whether a cursor can hold this key."""
+    size = sum(len(value) for value in last_key if isinstance(value, str | bytes))
+    return size < _SURELY_FITS or (size <= _KEY_BYTES_MAX and len(msgspec.msgpack.encode(last_key)) <= _KEY_BYTES_MAX)
+
+
+def too_long() -> LenswayError:
+    """The error for a page with more behind it whose last row has a key that no cursor can hold."""
+    return LenswayError(
+        ErrorCode.LIMIT_EXCEEDED,
+        f"the values that order the last row of this page are too long for a cursor of {limits.CURSOR_BYTES_MAX:,} bytes",
+        hint="order by shorter fields, ask for a page that ends elsewhere (`limit`), or export the rows",
+        details={"limit": limits.CURSOR_BYTES_MAX, "of": "bytes in a cursor"},
+    )
 
 
 def invalid(reason: str) -> LenswayError:

@@ -27,6 +27,8 @@ _JULIAN_EPOCH_DAYS: Final = 2_440_587.5
 _DAY_SECONDS: Final = 86_400
 _EXPONENT_OFFSET: Final = 500_000
 _COMPLEMENT: Final = str.maketrans("0123456789", "9876543210")
+_INFINITE_KEYS: Final[Mapping[object, str]] = {"Infinity": "4", "-Infinity": "0"}
+"""As callers are shown an infinite float, which has the same keys."""
 # An exact context: nothing of what is stored is rounded away.
 _EXACT: Final = decimal.Context(prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
 
@@ -63,6 +65,8 @@ def time(value: Stored) -> Stored:
 
 def decimal_key(value: Stored) -> Stored:
     """A text that sorts as the decimal does, and is the same for every spelling of the same number: sign, exponent, digits."""
+    if value in _INFINITE_KEYS:
+        return _INFINITE_KEYS[value]
     number = _decimal(value)
     if number is None:
         return value

@@ -7,30 +7,46 @@ descending, because NULLs come first there and so are never behind a value. The 
     first behind OR (first tied AND (second behind OR (second tied AND ...)))
 
 and where there is more than one, ``first not before AND`` stands in front, which says nothing new but gives an index its start.
+
+Where the first term ascends and may be NULL, an OR for its NULLs would take that start away. They stand behind every value, so a
+statement of their own reads them, once the first one has found less than a page.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from sqlglot import exp
 
 from lensway.query.dialects import Dialect, ParamSlot, is_null
 from lensway.query.fields import FieldType
-from lensway.query.plan import After, OrderBy, Shape
+from lensway.query.ordering import known
+from lensway.query.plan import After, OrderBy
 
 _Term: TypeAlias = tuple[OrderBy, After, int]
 """A term of the order, how its value stands, and the index of that value among the params."""
 
 
-def behind(shape: Shape, dialect: Dialect) -> exp.Expression:
-    """Every row behind the cursor's row, in the shape's order."""
-    assert shape.after is not None
+def has_nulls_left(order: Sequence[OrderBy], after: Sequence[After]) -> bool:
+    """Whether `behind` leaves the rows out whose first term is NULL, all of which stand behind the cursor's row."""
+    return order[0].column.nullable and not order[0].descending and after[0] is not After.NULL
+
+
+def nulls_left(order: Sequence[OrderBy], dialect: Dialect) -> exp.Expression:
+    """The rows that `behind` leaves out."""
+    return is_null(dialect.shown(order[0].column))
+
+
+def behind(order: Sequence[OrderBy], after: Sequence[After], first_param: int, dialect: Dialect) -> exp.Expression:
+    """Every row behind the cursor's row, but those that `has_nulls_left` tells of."""
+    if has_nulls_left(order, after):
+        order = (known(order[0], nullable=False), *order[1:])
     terms: list[_Term] = []
-    index = shape.params
-    for term, after in zip(shape.order, shape.after, strict=True):
-        terms.append((term, after, index))
-        index += after is not After.NULL
+    index = first_param
+    for term, stands in zip(order, after, strict=True):
+        terms.append((term, stands, index))
+        index += stands is not After.NULL
     groups: list[list[_Term]] = []
     for each in terms:
         if groups and _is_row(groups[-1][-1]) and _is_row(each) and groups[-1][-1][0].descending == each[0].descending:

@@ -116,7 +116,8 @@ class Shape(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     ``order`` ends with the primary key, so that it is total; ``keys`` are its columns when the lens has a primary key, and then
     the end of a result says their values in the last row. ``after`` is set when the page starts behind a cursor, one entry for
-    each term of the order; the values that are not NULL are the last params. ``params`` counts those of ``where``.
+    each term of the order, and one more where the cursor says a row id; the values that are not NULL are the last params.
+    ``params`` counts those of ``where``.
     """
 
     kind: PlanKind
@@ -211,7 +212,7 @@ def _is_sound(shape: Shape) -> bool:
     """Whether a shape from elsewhere is one that the planner could have made, as far as statements depend on it."""
     if not shape.output or (shape.has_offset and not shape.has_limit):
         return False
-    if shape.after is not None and (not shape.order or len(shape.after) != len(shape.order)):
+    if shape.after is not None and (not shape.order or not _is_behind(shape.after, len(shape.order))):
         return False
     if shape.keys and shape.keys != tuple(term.column for term in shape.order):
         return False
@@ -240,6 +241,10 @@ def _is_sound(shape: Shape) -> bool:
                 assert_never(node)
     # Every value is used once, so that none is sent for nothing and none is missing.
     return sorted(seen) == list(range(shape.params))
+
+
+def _is_behind(after: tuple[After, ...], terms: int) -> bool:
+    return len(after) == terms or (len(after) == terms + 1 and after[-1] is After.VALUE)
 
 
 def _is_ordered(column: PlanColumn) -> bool:

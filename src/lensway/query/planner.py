@@ -45,12 +45,13 @@ class PlannedRows(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     binding: cursors.CursorBinding | None
     keys: tuple[PlanColumn, ...] = ()
 
-    def next_cursor(self, end: ResultEnd) -> str | None:
-        """The cursor behind the last row of the page. None when no more rows follow, when the lens has no primary key, and
-        when the values of the order are too long for a cursor; ``end.has_more`` tells the truth in every case.
+    def next_cursor(self, end: ResultEnd, *, by_runner: bool = True) -> str | None:
+        """The cursor behind the last row of the page. None when no more rows follow, and when the lens has no primary key;
+        ``end.has_more`` tells the truth in both cases.
 
         Raises:
-            LenswayError: RUNNER_FAILED for key values that are none of this order.
+            LenswayError: LIMIT_EXCEEDED when the values of the order are too long for a cursor. For key values that are none of
+                this order RUNNER_FAILED, or INTERNAL where no runner made them.
         """
         if self.binding is None or end.last_key is None or not end.has_more:
             return None
@@ -58,8 +59,8 @@ class PlannedRows(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             value is None or values.fits(value, column.type)
             for value, column in zip(end.last_key, self.keys, strict=True)
         ):
-            raise unbelievable("the key of the last row")
-        return self.binding.sign(end.last_key)
+            raise unbelievable("the key of the last row", by_runner=by_runner)
+        return self.binding.sign(end.last_key, end.row_id)
 
 
 def plan_rows(
@@ -89,7 +90,9 @@ def plan_rows(
         if binding is None:
             raise cursors.invalid("cannot be used: the lens has no primary key")
         last = binding.read(request.cursor, order)
-        after = tuple(_after(term, value) for term, value in zip(order, last, strict=True))
+        after = tuple(_after(term, value) for term, value in zip(order, last, strict=False))
+        if len(last) > len(order):
+            after += (After.VALUE,)
         params += tuple(value for value in last if value is not None)
     schema, table = definition.place
     shape = Shape(
@@ -154,14 +157,19 @@ def plan_count(definition: LensDefinition, where: object, capabilities: Capabili
 
 
 def plan_probe(definition: LensDefinition) -> Plan:
-    """A plan over every column that reads no row: it proves that the lens can be read."""
+    """A plan over every column that reads no row: it proves that the lens can be read, and in the order of its key."""
     schema, table = definition.place
+    order = _order(definition, None)[0]
+    if not all(_has_order(term.column) for term in order):
+        order = ()
     shape = Shape(
         kind=PlanKind.ROWS,
         lens=definition.name,
         schema=schema,
         table=table,
         output=_output(definition, None),
+        keys=tuple(term.column for term in order),
+        order=order,
         # Not a limit of 0: executing sides fetch one row more than the limit.
         where=Constant(False),
     )
@@ -250,6 +258,10 @@ def _term(definition: LensDefinition, item: object, path: str) -> tuple[Field, b
     if not isinstance(direction, str) or direction not in _DIRECTIONS:
         raise _invalid(f"{path}.dir", 'expected "asc" or "desc"')
     return field, _DIRECTIONS[direction]
+
+
+def _has_order(column: PlanColumn) -> bool:
+    return column.type is not FieldType.JSON and not column.is_list
 
 
 def _field(definition: LensDefinition, name: object, path: str) -> Field:

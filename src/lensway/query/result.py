@@ -63,7 +63,8 @@ class ResultEnd(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=F
 
     ``last_key`` holds the values of the shape's ``keys`` in the last row that was written, at full precision and in the form
     of plans (see `lensway.query.values`: text, integer, float, boolean, bytes; decimals, days, times and uuids as text); None
-    when there is no row or the lens has no primary key.
+    when there is no row or the lens has no primary key. ``row_id`` tells that row from others with the same key, where the table
+    has such a thing and the key is not known to be unique.
     """
 
     rows: Count
@@ -71,6 +72,7 @@ class ResultEnd(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=F
     has_more: bool = False
     last_key: tuple[object, ...] | None = None
     total: Count | None = None
+    row_id: int | None = None
 
 
 _decoder: Final = msgspec.msgpack.Decoder(ResultEnd)
@@ -81,16 +83,22 @@ def encode_end(end: ResultEnd) -> bytes:
     return msgspec.msgpack.encode(end)
 
 
-def decode_end(data: bytes) -> ResultEnd:
-    """The end mark of these bytes. Raises LenswayError RUNNER_FAILED for anything else."""
+def decode_end(data: bytes, *, by_runner: bool = True) -> ResultEnd:
+    """The end mark of these bytes. Raises LenswayError as `unbelievable` for anything else."""
     try:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise unbelievable("the end mark of the result") from None
+        raise unbelievable("the end mark of the result", by_runner=by_runner) from None
 
 
-def unbelievable(what: str) -> LenswayError:
-    """The error for what an executing process says and what cannot be: it is not ours, or it is broken."""
+def unbelievable(what: str, *, by_runner: bool = True) -> LenswayError:
+    """The error for an answer that cannot be: RUNNER_FAILED, or INTERNAL where the service itself executed the query."""
+    if not by_runner:
+        return LenswayError(
+            ErrorCode.INTERNAL,
+            f"The service cannot read its own answer: {what}",
+            hint="This is a defect of Lensway. Please report it with the id of the request.",
+        )
     return LenswayError(
         ErrorCode.RUNNER_FAILED,
         f"Whoever executed this answered what cannot be read: {what}",

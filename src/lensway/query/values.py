@@ -58,7 +58,10 @@ def check(value: object, type: FieldType, path: str) -> object:
 
 
 def fits(value: object, type: FieldType) -> bool:
-    """Whether this is a value in the form of plans, for what comes from a peer instead of from `check`. NULL is not one."""
+    """Whether this is a value in the form of plans, for what comes from a peer instead of from `check`. NULL is not one.
+
+    A text may hold a NUL character, as those of some databases do; a cursor brings it back to where it came from.
+    """
     match type:
         case FieldType.INTEGER:
             return value.__class__ is int and value in _INT64
@@ -71,7 +74,7 @@ def fits(value: object, type: FieldType) -> bool:
         case FieldType.JSON:
             return False
         case _:
-            return isinstance(value, str) and "\0" not in value
+            return isinstance(value, str)
 
 
 def is_special(value: object, type: FieldType) -> bool:

@@ -299,7 +299,7 @@ def _meta(call: Call, asked: Asked, planned: PlannedRows | None, end: ResultEnd,
         "lens": asked.lens.name,
         "count": end.rows,
         "hasMore": end.has_more,
-        "nextCursor": None if planned is None else planned.next_cursor(end),
+        "nextCursor": None if planned is None else planned.next_cursor(end, by_runner=record.is_by_runner),
     }
     if end.total is not None:
         meta["total"] = end.total
@@ -311,7 +311,7 @@ def _meta(call: Call, asked: Asked, planned: PlannedRows | None, end: ResultEnd,
 
 def _rows_document(page: PageResult, meta: formats.Meta) -> bytes:
     """The answer of a page. Raises LenswayError RUNNER_FAILED when what a runner sent is none."""
-    end = decode_end(page.result)
+    end = decode_end(page.result, by_runner=page.record.is_by_runner)
     closing = formats.json_end(meta(end, page.record))
     body = b"".join((_ROWS_OPENING, *page.chunks, closing))
     if is_of_runner(page.record):

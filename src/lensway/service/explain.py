@@ -10,14 +10,15 @@ from lensway.errors import ErrorCode
 from lensway.fleet import Ask
 from lensway.query.capabilities import Capabilities
 from lensway.query.compile import LIMIT_PARAM, OFFSET_PARAM, compile_shape
-from lensway.query.plan import Plan
+from lensway.query.ordering import assumed
+from lensway.query.plan import Plan, decode_shape
 from lensway.service.desk import Desk
 from lensway.service.ring import candidate_document
 
 
 def explain(desk: Desk, lens: Lens, source: Source, plan: Plan, capabilities: Capabilities) -> dict[str, Any]:
     """The statement with its parameters' types (values are not shown), and every candidate with the verdict on it."""
-    compiled = compile_shape(plan.shape, capabilities.dialect)
+    compiled = compile_shape(plan.shape, capabilities.dialect, assumed(decode_shape(plan.shape)))
     return {
         "lens": lens.name,
         "source": source.name,

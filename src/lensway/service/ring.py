@@ -119,7 +119,7 @@ def route_document(record: JobRecord, *, with_runners: bool) -> dict[str, Any]:
     """Where the request was executed."""
     placed = record.placed_at()
     route: dict[str, Any] = {
-        "via": "inline" if placed is None or placed.runner is None else "runner",
+        "via": "runner" if record.is_by_runner else "inline",
         "attempts": max(1, record.executed),
     }
     if with_runners:

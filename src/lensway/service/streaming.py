@@ -134,7 +134,7 @@ class StreamedRows(Response):
     def _end(self) -> tuple[ResultEnd, JobRecord]:
         record = self._handle.record
         assert record is not None, "a job that ended has its record"
-        return decode_end(self._handle.result), record
+        return decode_end(self._handle.result, by_runner=record.is_by_runner), record
 
 
 def _cut(handle: JobHandle, wire: Wire) -> None:

@@ -42,7 +42,8 @@ class DocumentJob:
 async def run_document_job(
     desk: Desk, job: DocumentJob, answer: type[Document], *, request_id: str | None = None
 ) -> Document:
-    """The decoded document. Raises LenswayError with whatever the job's one outcome was; RUNNER_FAILED for another document."""
+    """The decoded document. Raises LenswayError with whatever the job's one outcome was; for another document
+    RUNNER_FAILED, or INTERNAL where no runner made it."""
     bytes_max = limits.TEST_REPORT_BYTES_MAX if job.kind == "test" else limits.TABLES_BYTES_MAX
     request = JobRequest(
         request=RequestId(request_id or new_request_id()),
@@ -66,7 +67,7 @@ async def run_document_job(
     try:
         return msgspec.json.decode(b"".join(page.chunks), type=answer)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise unbelievable("the document") from None
+        raise unbelievable("the document", by_runner=page.record.is_by_runner) from None
 
 
 class ConnectionTests:
@@ -128,7 +129,7 @@ class ConnectionTests:
         try:
             found = _clipped(await run_document_job(self._desk, job, ConnectionReport))
             if [each.stage for each in found.stages] != list(Stage):
-                raise unbelievable("the stages of the test")
+                raise unbelievable("the stages of the test", by_runner=session is not None)
         except LenswayError as error:
             if error.code is ErrorCode.UNAUTHENTICATED:
                 raise  # the key that asked is no more
