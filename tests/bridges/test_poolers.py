@@ -338,12 +338,12 @@ def test_the_connection_test_names_the_pooler(pool: tuple[str, str], shop: Datab
         caller = Caller(pool[1])
         report = await caller.test("ta", "tb", "leaving")
         assert report["ok"], report
-        assert [each["code"] for each in report["warnings"]] == ["transaction_pooling"]
+        assert "transaction_pooling" in {each["code"] for each in report["warnings"]}
         await caller.close()
         direct = Caller(shop.reader_url)
         report = await direct.test("ta", "leaving")
         assert report["ok"]
-        assert report["warnings"] == []
+        assert "transaction_pooling" not in {each["code"] for each in report["warnings"]}
         await direct.close()
 
     asyncio.run(run())

@@ -12,7 +12,6 @@ from typing import Final
 import msgspec
 
 from lensway import limits
-from lensway.dispatch.records import JobRecord
 from lensway.query.result import ResultEnd, unbelievable
 
 
@@ -28,12 +27,6 @@ _ROWS: Final = msgspec.json.Decoder(list[_Row])
 _LINES: Final = msgspec.json.Decoder(_Row)
 _COUNT: Final = msgspec.json.Decoder(_Count)
 _BROKEN: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-
-
-def is_of_runner(record: JobRecord | None) -> bool:
-    """True for rows that were not executed by this process itself."""
-    placed = None if record is None else record.placed_at()
-    return placed is not None and placed.runner is not None
 
 
 def check_page(body: bytes, start: int, stop: int, end: ResultEnd) -> None:

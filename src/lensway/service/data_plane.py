@@ -28,7 +28,7 @@ from lensway.query.planner import PlannedRows, RowsRequest, plan_count, plan_exp
 from lensway.query.result import ResultEnd, RowFormat, decode_end
 from lensway.service import formats
 from lensway.service.answers import Page
-from lensway.service.believing import check_count, check_page, is_of_runner
+from lensway.service.believing import check_count, check_page
 from lensway.service.bounds import bounds_of, default_page_rows
 from lensway.service.compression import compressed_whole
 from lensway.service.desk import Desk
@@ -99,7 +99,7 @@ class DataPlane:
         handle = self._submit(call, asked, plan, RowFormat.JSON)
         page = await call.while_connected(handle.page(), handle.cancel)
         document = b"".join(page.chunks)
-        if is_of_runner(page.record):
+        if page.record.is_by_runner:
             check_count(document)
         return Page(document, ())
 
@@ -314,7 +314,7 @@ def _rows_document(page: PageResult, meta: formats.Meta) -> bytes:
     end = decode_end(page.result, by_runner=page.record.is_by_runner)
     closing = formats.json_end(meta(end, page.record))
     body = b"".join((_ROWS_OPENING, *page.chunks, closing))
-    if is_of_runner(page.record):
+    if page.record.is_by_runner:
         # From the bracket that opens the rows to the one that closes them, which is the first byte of `closing`.
         check_page(body, len(_ROWS_OPENING) - 1, len(body) - len(closing) + 1, end)
     return body

@@ -20,7 +20,7 @@ from lensway.dispatch.shell import JobHandle
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.result import ResultEnd, decode_end
 from lensway.service.answers import Page
-from lensway.service.believing import CheckedLines, is_of_runner
+from lensway.service.believing import CheckedLines
 from lensway.service.compression import Coder, coder_of, compressed_piece
 from lensway.service.wire import WIRE, Wire
 
@@ -103,6 +103,10 @@ class StreamedRows(Response):
                 wire.cut()
             self.on_over("ok" if is_complete else self._cause())
 
+    def _is_by_runner(self) -> bool:
+        record = self._handle.record
+        return record is not None and record.is_by_runner
+
     def _cause(self) -> str:
         failure = None if self._handle.record is None else self._handle.record.failure
         return (ErrorCode.CANCELLED if failure is None else failure.code).value
@@ -121,7 +125,7 @@ class StreamedRows(Response):
         guard: BetweenBoundaries | CheckedLines | None = None
         if self._framing.is_arrow:
             guard = BetweenBoundaries()
-        elif self._framing.is_lines and is_of_runner(self._handle.record):
+        elif self._framing.is_lines and self._is_by_runner():
             guard = CheckedLines()
         async with contextlib.aclosing(self._handle.stream()) as chunks:
             async for chunk in chunks:
