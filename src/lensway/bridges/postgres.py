@@ -37,7 +37,7 @@ from lensway.bridges.postgres_guard import Cut
 from lensway.bridges.postgres_inspection import describe_table, list_tables, run_test
 from lensway.bridges.postgres_pool import PooledConnection
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
-from lensway.bridges.postgres_values import single
+from lensway.bridges.postgres_values import as_digits, single
 from lensway.bridges.postgres_watch import WatchedPool
 from lensway.query.compile import Compiled, compile_shape
 from lensway.query.plan import Plan
@@ -283,6 +283,8 @@ async def _at_once(
     rows = await statement.fetch(*compiled.bind(plan))
     guard.relax()
     pool.rests(connection)
+    if connection.digits and (positions := connection.digits.get(compiled.sql)):
+        rows = as_digits(rows, positions)
     await writer.write(rows)
     if compiled.count_sql is None:
         return _exact(await writer.end(), compiled, statement)
@@ -313,6 +315,8 @@ async def _by_cursor(
             rows = await cursor.fetch(count)
             # While the caller takes them nobody waits for the server: one that rests is then no lost one.
             pool.rests(connection)
+            if positions := connection.digits.get(compiled.sql):
+                rows = as_digits(rows, positions)
             await writer.write(rows)
             pool.waits(connection)
             if writer.has_more or len(rows) < count:

@@ -21,7 +21,7 @@ from lensway.bridges.failures import type_mismatch, unreachable
 from lensway.bridges.postgres_guard import GuardedConnection
 from lensway.bridges.postgres_pulse import Pulse, Wait, watch_socket
 from lensway.bridges.postgres_settings import PostgresSettings
-from lensway.bridges.postgres_values import TEXT_DECODERS, fits
+from lensway.bridges.postgres_values import TEXT_DECODERS, fits, written
 from lensway.errors import LenswayError
 from lensway.query.cache import BoundedCache
 from lensway.query.compile import Compiled
@@ -75,6 +75,8 @@ class PooledConnection:
         self._enums: set[int] = set()
         self._known_types: set[int] = set()
         self._named = 0
+        self.digits: dict[str, tuple[int, ...]] = {}
+        """Columns whose integers are shown as texts, by the statements that have some."""
         self._statements: BoundedCache[str, Any] = BoundedCache(
             entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX
         )
@@ -112,10 +114,24 @@ class PooledConnection:
             self._enums.update(row["oid"] for row in found)
             self._known_types |= unknown
         check_columns(compiled, statement, self._enums)
+        self._note_digits(compiled, sql, statement)
+
+    def _note_digits(self, compiled: Compiled, sql: str, statement: Any) -> None:
+        names = [each.type.name.removesuffix("[]").removeprefix("_") for each in statement.get_attributes()]
+        positions = [
+            position
+            for position, (column, name) in enumerate(zip(compiled.columns, names, strict=True))
+            if written(column.type, name)
+        ]
+        if positions:
+            if len(self.digits) >= _STATEMENTS_MAX:
+                self.forget_statements()
+            self.digits[sql] = tuple(positions)
 
     def forget_statements(self) -> None:
         """Prepare everything again: a table has changed."""
         self._statements = BoundedCache(entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX)
+        self.digits = {}
 
     def timeout_for(self, remaining_seconds: float) -> int | None:
         """The statement timeout that lets the database itself end what begins now by the deadline and at most a second; None

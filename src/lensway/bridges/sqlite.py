@@ -16,8 +16,6 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from lensway import limits
 from lensway.bridges.addresses import confined_path
 from lensway.bridges.contract import (
@@ -37,13 +35,13 @@ from lensway.bridges.failures import (
     query_failed,
     row_too_large,
     timed_out,
-    type_mismatch,
     unreachable,
 )
+from lensway.bridges.sqlite_values import shown_row
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.compile import Compiled, compile_shape
-from lensway.query.fields import FieldType, PlanColumn
-from lensway.query.forms import FUNCTIONS, timestamp
+from lensway.query.fields import FieldType
+from lensway.query.forms import FUNCTIONS
 from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd
 
@@ -70,6 +68,7 @@ _ALLOWED_FUNCTIONS: Final = frozenset(
         "coalesce",
         "zeroblob",
         "replace",
+        "typeof",
     }
 )
 _ALLOWED_PRAGMAS: Final = frozenset({"table_info", "table_list", "table_xinfo"})
@@ -364,100 +363,14 @@ def _fetched(compiled: Compiled, cursor: sqlite3.Cursor) -> tuple[list[tuple[Any
     """The next rows, and whether they are the last ones."""
     rows = []
     size = 0
-    columns = compiled.columns
     for row in cursor:
-        rows.append(tuple(_shown(value, column) for value, column in zip(row, columns, strict=True)))
+        rows.append(shown_row(row, compiled))
         size += sum(len(value) for value in row if isinstance(value, str | bytes))
         if len(rows) == _FETCH_ROWS or size >= limits.ARROW_BATCH_BYTES:
             return rows, False
     return rows, True
 
 
-def _shown(value: Any, column: PlanColumn) -> Any:
-    """A stored value as the lens's type says it; what does not fit is an error that names the field."""
-    if value is None:
-        return None
-    shown = _SHOWN[column.type](value)
-    if shown is None:
-        raise type_mismatch(column.name, column.type.value, f"a value stored as {type(value).__name__}")
-    return shown
-
-
-def _text(value: Any) -> Any:
-    return value if isinstance(value, str) else None
-
-
-def _integer(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) else None
-
-
-def _number(value: Any) -> Any:
-    if not isinstance(value, int | float):
-        return None
-    # A large integer that is no double stays what it is: the next page must begin right behind it.
-    double = float(value)
-    return double if double == value else value
-
-
-def _decimal(value: Any) -> Any:
-    if isinstance(value, float):
-        return repr(value)
-    return str(value) if isinstance(value, int | str) else None
-
-
-def _boolean(value: Any) -> Any:
-    return bool(value) if isinstance(value, int) and value in (0, 1) else None
-
-
-def _formed(form: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def shown(value: Any) -> Any:
-        formed = form(value)
-        return formed if isinstance(formed, str) else None
-
-    return shown
-
-
-def _timestamp(value: Any) -> Any:
-    formed = timestamp(value)
-    if not isinstance(formed, str):
-        return None
-    has_zone = isinstance(value, int | float) or (isinstance(value, str) and _has_zone(value))
-    return formed + "Z" if has_zone else formed
-
-
-def _has_zone(text: str) -> bool:
-    clock = text[10:]
-    return clock.endswith(("Z", "z")) or "+" in clock or "-" in clock
-
-
-def _json(value: Any) -> Any:
-    if not isinstance(value, str):
-        return None
-    try:
-        return msgspec.Raw(msgspec.json.format(value.encode(), indent=-1))
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return None
-
-
-def _bytes(value: Any) -> Any:
-    return value if isinstance(value, bytes) else None
-
-
-_SHOWN: Final[Mapping[FieldType, Callable[[Any], Any]]] = {
-    FieldType.TEXT: _text,
-    FieldType.INTEGER: _integer,
-    FieldType.NUMBER: _number,
-    FieldType.DECIMAL: _decimal,
-    FieldType.BOOLEAN: _boolean,
-    FieldType.DATE: _formed(FUNCTIONS["lensway_date"]),
-    FieldType.TIME: _formed(FUNCTIONS["lensway_time"]),
-    FieldType.TIMESTAMP: _timestamp,
-    FieldType.UUID: _text,
-    FieldType.JSON: _json,
-    FieldType.BYTES: _bytes,
-}
 _AFFINITIES: Final = (
     ("BOOL", FieldType.BOOLEAN),
     ("INT", FieldType.INTEGER),

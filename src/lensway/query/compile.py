@@ -6,6 +6,7 @@ The page fetches one row more than asked, so that the executing side can say whe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, assert_never
 
@@ -18,6 +19,7 @@ from lensway.query import keyset, values
 from lensway.query.cache import BoundedCache
 from lensway.query.dialects import DIALECTS, TABLE_ALIAS, TERMS_MAX, Dialect, ParamSlot, identifier, is_null
 from lensway.query.fields import FieldType, PlanColumn
+from lensway.query.forms import spellings
 from lensway.query.patterns import FOLDING, Transform, bind_text
 from lensway.query.plan import (
     And,
@@ -178,18 +180,18 @@ def _filtered(query: exp.Select, shape: Shape, dialect: Dialect) -> exp.Select:
     return query.where(exp.Paren(this=_condition(shape.where, dialect)), copy=False)
 
 
-def _condition(node: Node, dialect: Dialect) -> exp.Expression:
+def _condition(node: Node, dialect: Dialect, *, is_negated: bool = False) -> exp.Expression:
     match node:
         case And(items):
-            return _joined(exp.And, [_condition(item, dialect) for item in items], empty=True)
+            return _joined(exp.And, [_condition(each, dialect, is_negated=is_negated) for each in items], empty=True)
         case Or(items):
-            return _joined(exp.Or, [_condition(item, dialect) for item in items], empty=False)
+            return _joined(exp.Or, [_condition(each, dialect, is_negated=is_negated) for each in items], empty=False)
         case Not(IsNull(column)):
             return exp.Not(this=is_null(dialect.shown(column)))
         case Not(item):
-            return exp.Not(this=exp.Paren(this=_condition(item, dialect)))
+            return exp.Not(this=exp.Paren(this=_condition(item, dialect, is_negated=True)))
         case Compare():
-            return _comparison(node, dialect)
+            return dialect.guarded(node.column, _comparison(node, dialect), is_negated=is_negated)
         case IsNull(column):
             return is_null(dialect.shown(column))
         case Constant(value):
@@ -203,14 +205,14 @@ def _condition(node: Node, dialect: Dialect) -> exp.Expression:
 def _comparison(node: Compare, dialect: Dialect) -> exp.Expression:
     operator, column = node.operator, node.column
     if operator in (Operator.IN, Operator.NIN):
-        slot = ParamSlot(node.param, column.type, is_array=True, zoned=node.zoned)
+        slot = ParamSlot(node.param, node.bound_as or column.type, is_array=True, zoned=node.zoned, of=column.type)
         return dialect.member(column, slot, negated=operator is Operator.NIN)
     if operator is Operator.LIKE:
         return dialect.like(column, node.param)
     if operator in FOLDING:
         return dialect.pattern(column, node.param, FOLDING[operator])
-    slot = ParamSlot(node.param, column.type, zoned=node.zoned)
-    return _COMPARISONS[operator](this=dialect.compared(column), expression=dialect.value(slot))
+    slot = ParamSlot(node.param, node.bound_as or column.type, zoned=node.zoned, of=column.type)
+    return dialect.comparison(_COMPARISONS[operator], column, slot)
 
 
 def _joined(kind: type[exp.And] | type[exp.Or], items: Sequence[exp.Expression], *, empty: bool) -> exp.Expression:
@@ -237,16 +239,43 @@ def _bound(slot: ParamSlot, plan: Plan, dialect: str) -> object:
         raise _malformed()
     value = plan.params[slot.index]
     if slot.is_array:
+        if slot.transform is Transform.SPELLINGS and isinstance(value, str):
+            value = (value,)
         if not isinstance(value, (list, tuple)) or not all(
             item is None or values.fits(item, slot.type) for item in value
         ):
             raise _malformed()
-        return _json_list(value) if dialect == "sqlite" else list(value)
+        if slot.transform is Transform.SPELLINGS:
+            value = [each for item in value for each in ((None,) if item is None else spellings(str(item)))]
+        if dialect == "sqlite":
+            return _json_list(value)
+        return [_text_or_digits(item) for item in value] if slot.type is FieldType.TEXT else list(value)
     if not values.fits(value, slot.type):
         raise _malformed()
+    if slot.type is FieldType.TEXT and slot.transform is Transform.NONE and dialect == "postgres":
+        return _text_or_digits(value)
     if slot.transform is not Transform.NONE and isinstance(value, str):
         return bind_text(value, slot.transform)
     return value
+
+
+class _Digits(str):
+    """A text that a column of integers, declared as text, can be compared with too: drivers take it for either."""
+
+    __slots__ = ()
+
+    def __int__(self) -> int:
+        return int(str(self))
+
+
+def _text_or_digits(value: object) -> object:
+    if isinstance(value, str) and value[-1:].isdecimal() and _INTEGER.fullmatch(value):
+        return _Digits(value)
+    return value
+
+
+_INTEGER: Final = re.compile(r"[+-]?\d{1,40}", re.ASCII)
+"""Beyond 64 bits the driver says that it is out of range."""
 
 
 def _json_list(items: Sequence[object]) -> str:

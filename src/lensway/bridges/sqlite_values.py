@@ -1,0 +1,112 @@
+"""SQLite's values as callers are shown them. A column may hold anything there: what is not of the lens's type is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from lensway.bridges.failures import wrong_value
+from lensway.query import forms
+from lensway.query.compile import Compiled
+from lensway.query.fields import FieldType
+
+_INT64: Final = range(-(2**63), 2**63)
+
+
+def shown_row(row: Sequence[Any], compiled: Compiled) -> tuple[Any, ...]:
+    """The row as its lens says it. Raises LenswayError SOURCE_QUERY_FAILED naming the field and the row's key."""
+    columns = compiled.columns
+    shown = [None if value is None else _SHOWN[each.type](value) for value, each in zip(row, columns, strict=True)]
+    if None in shown:
+        _refuse_first(row, shown, compiled)
+    return tuple(shown)
+
+
+def _refuse_first(row: Sequence[Any], shown: Sequence[Any], compiled: Compiled) -> None:
+    for value, found, column in zip(row, shown, compiled.columns, strict=True):
+        if value is not None and found is None:
+            raise wrong_value(column.name, column.type.value, _class_of(value), _key_of(row, compiled))
+
+
+def _key_of(row: Sequence[Any], compiled: Compiled) -> dict[str, Any]:
+    """The key values that can be read, of a lens that has a key."""
+    key = {}
+    for position in compiled.key_positions:
+        column = compiled.columns[position]
+        value = row[position]
+        key[column.name] = None if value is None else _SHOWN[column.type](value)
+    return key
+
+
+def _class_of(value: Any) -> str:
+    return {str: "a text", int: "an integer", float: "a real", bytes: "a blob"}[type(value)]
+
+
+def _text(value: Any) -> Any:
+    return value if isinstance(value, str) else None
+
+
+def _integer(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and value in _INT64 else None
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, int | float):
+        return None
+    # A large integer that is no double stays what it is: the next page must begin right behind it.
+    double = float(value)
+    return double if double == value else value
+
+
+def _boolean(value: Any) -> Any:
+    return bool(value) if isinstance(value, int) and value in (0, 1) else None
+
+
+def _timestamp(value: Any) -> Any:
+    formed = forms.timestamp(value)
+    if formed is None:
+        return None
+    has_zone = isinstance(value, int | float) or _has_zone(value)
+    return formed + "Z" if has_zone else formed
+
+
+def _has_zone(text: str) -> bool:
+    clock = text[10:]
+    return clock.endswith(("Z", "z")) or "+" in clock or "-" in clock
+
+
+def _uuid(value: Any) -> Any:
+    # As it is stored: so it is ordered, and the next page begins behind it.
+    return None if forms.uuid(value) is None else value
+
+
+def _json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return None
+    try:
+        return msgspec.Raw(msgspec.json.format(value.encode(), indent=-1))
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+
+
+def _bytes(value: Any) -> Any:
+    return value if isinstance(value, bytes) else None
+
+
+_SHOWN: Final[Mapping[FieldType, Callable[[Any], Any]]] = {
+    FieldType.TEXT: _text,
+    FieldType.INTEGER: _integer,
+    FieldType.NUMBER: _number,
+    FieldType.DECIMAL: forms.decimal_text,
+    FieldType.BOOLEAN: _boolean,
+    FieldType.DATE: forms.date,
+    FieldType.TIME: forms.time,
+    FieldType.TIMESTAMP: _timestamp,
+    FieldType.UUID: _uuid,
+    FieldType.JSON: _json,
+    FieldType.BYTES: _bytes,
+}
