@@ -37,42 +37,18 @@ from lensway.bridges.failures import (
     timed_out,
     unreachable,
 )
-from lensway.bridges.sqlite_values import shown_row
+from lensway.bridges.sqlite_guard import GuardedConnection
+from lensway.bridges.sqlite_reading import Reading, started
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.compile import Compiled, compile_shape
+from lensway.query.compile import compile_shape
 from lensway.query.fields import FieldType
 from lensway.query.forms import FUNCTIONS
 from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd
 
 _DIALECT: Final = "sqlite"
-_FETCH_ROWS: Final = 1_000
-"""Rows read at once; fewer when they are large. Some milliseconds of encoding: the loop serves others in between."""
-_LENGTH_MIN: Final = 2 * limits.MIB
-"""Longest value or row that is always read: what a request can bring, and what the file says of its tables."""
 _STEPS_PER_CHECK: Final = 10_000
 """Virtual-machine steps between looks at the clock; some ten microseconds of work each thousand."""
-_READING: Final = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE})
-_ALLOWED_FUNCTIONS: Final = frozenset(
-    {
-        *FUNCTIONS,
-        "count",
-        "glob",
-        "like",
-        "hex",
-        "json_each",
-        "lower",
-        "upper",
-        "length",
-        "substr",
-        "coalesce",
-        "zeroblob",
-        "replace",
-        "typeof",
-    }
-)
-_ALLOWED_PRAGMAS: Final = frozenset({"table_info", "table_list", "table_xinfo"})
-
 _LOCKED_SECONDS_MAX: Final = limits.CONNECT_TIMEOUT_SECONDS
 _LOCKED_PAUSE_SECONDS: Final = 0.02
 
@@ -121,7 +97,7 @@ class SqliteSource:
         self._threads = concurrent.futures.ThreadPoolExecutor(
             limits.CONNECTIONS_PER_SOURCE_MAX, thread_name_prefix="sqlite"
         )
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[GuardedConnection] = []
         self._is_closed = False
 
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
@@ -129,26 +105,28 @@ class SqliteSource:
         compiled = compile_shape(plan.shape, _DIALECT)
         await load_encoder(execution.format)
         writer = RowWriter(compiled, execution.format, execution.limits, sink, page_rows=plan.limit)
-        values = compiled.bind(plan)
+        reading = Reading(compiled, compiled.bind(plan), execution.limits.row_bytes_max)
         async with self._connection(execution.deadline) as work:
-            bytes_max = execution.limits.row_bytes_max
-            cursor = await work(lambda connection: _started(connection, compiled.sql, values, bytes_max))
-            while True:
-                rows, is_last = await work(lambda _connection: _fetched(compiled, cursor))
-                await self._within(execution.deadline, writer.write(rows))
-                if is_last or writer.has_more:
-                    break
+            try:
+                await work(reading.start)
+                while True:
+                    rows, is_last = await work(reading.next)
+                    await self._within(execution.deadline, writer.write(rows))
+                    if is_last or writer.has_more:
+                        break
+            finally:
+                reading.close()
             total = None
             if compiled.count_sql is not None:
                 count_sql, counted = compiled.count_sql, compiled.bind_count(plan)
-                total = await work(lambda connection: connection.execute(count_sql, counted).fetchone()[0])
+                total = await work(lambda connection: started(connection, count_sql, counted).fetchone()[0])
         end: ResultEnd = await self._within(execution.deadline, writer.end(total))
         return end
 
     async def test(self, lenses: Sequence[Plan], *, deadline: float) -> ConnectionReport:
         """Prove each stage that a file has. Never raises for a failed one."""
         stages = [StageResult(stage=stage, ok=None) for stage in (Stage.DNS, Stage.TCP, Stage.TLS)]
-        checks: list[tuple[Stage, Callable[[sqlite3.Connection], Any]]] = [
+        checks: list[tuple[Stage, Callable[[GuardedConnection], Any]]] = [
             (Stage.LOGIN, lambda connection: connection.execute("SELECT count(*) FROM sqlite_master").fetchone()),
             (Stage.QUERY, lambda connection: connection.execute("SELECT 1").fetchone()),
             (Stage.READ_ONLY, _refuses_writes),
@@ -213,13 +191,13 @@ class SqliteSource:
         connection = self._idle.pop() if self._idle else await self._open(deadline)
         connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_CHECK)
 
-        async def work(do: Callable[[sqlite3.Connection], Result]) -> Result:
+        async def work(do: Callable[[GuardedConnection], Result]) -> Result:
             try:
                 return await self._patiently(deadline, lambda: work_once(do))
             except sqlite3.Error as error:
                 raise _of_sqlite(error, connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)) from None
 
-        async def work_once(do: Callable[[sqlite3.Connection], Result]) -> Result:
+        async def work_once(do: Callable[[GuardedConnection], Result]) -> Result:
             future = loop.run_in_executor(self._threads, do, connection)
             try:
                 result: Result = await self._within(deadline, asyncio.shield(future))
@@ -240,7 +218,7 @@ class SqliteSource:
             else:
                 self._idle.append(connection)
 
-    async def _open(self, deadline: float) -> sqlite3.Connection:
+    async def _open(self, deadline: float) -> GuardedConnection:
         loop = asyncio.get_running_loop()
         try:
             return await self._patiently(deadline, lambda: loop.run_in_executor(self._threads, self._opened))
@@ -265,22 +243,27 @@ class SqliteSource:
         except TimeoutError:
             raise timed_out() from None
 
-    def _opened(self) -> sqlite3.Connection:
+    def _opened(self) -> GuardedConnection:
         # Checked again at every opening: a link may point elsewhere by now. The real path is what is opened.
         path = confined_path(self._path, self._policy)
         if not path.is_file():
             raise unreachable("login", "no_file")
-        connection = sqlite3.connect(_uri(path), uri=True, check_same_thread=False, isolation_level=None, timeout=0.0)
+        connection = sqlite3.connect(
+            _uri(path),
+            uri=True,
+            check_same_thread=False,
+            isolation_level=None,
+            timeout=0.0,
+            factory=GuardedConnection,
+        )
         try:
             connection.execute("PRAGMA query_only = ON")
             for name, function in FUNCTIONS.items():
                 connection.create_function(name, 1, function, deterministic=True)
-            # Its first use declares a virtual table, which to an authorizer looks like a write.
-            connection.execute("SELECT 1 FROM json_each('[1]')").fetchall()
+            connection.guard()
         except sqlite3.Error:
             connection.close()
             raise
-        connection.set_authorizer(_authorize)
         return connection
 
 
@@ -292,17 +275,7 @@ def _uri(path: pathlib.Path) -> str:
     return f"file:{urllib.parse.quote(str(path))}?mode=ro"
 
 
-def _authorize(action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
-    if action in _READING:
-        return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _ALLOWED_FUNCTIONS:
-        return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() in _ALLOWED_PRAGMAS:
-        return sqlite3.SQLITE_OK
-    return sqlite3.SQLITE_DENY
-
-
-def _refuses_writes(connection: sqlite3.Connection) -> None:
+def _refuses_writes(connection: GuardedConnection) -> None:
     try:
         connection.execute("CREATE TABLE lensway_must_not_exist (x)")
     except sqlite3.DatabaseError:
@@ -310,13 +283,13 @@ def _refuses_writes(connection: sqlite3.Connection) -> None:
     raise query_failed("writable", "The file could be written")
 
 
-def _read_lenses(connection: sqlite3.Connection, lenses: Sequence[Plan]) -> None:
+def _read_lenses(connection: GuardedConnection, lenses: Sequence[Plan]) -> None:
     for plan in lenses:
         compiled = compile_shape(plan.shape, _DIALECT)
         try:
-            connection.execute(compiled.sql, compiled.bind(plan)).fetchall()
-        except sqlite3.Error as error:
-            failure = _of_sqlite(error).failure
+            started(connection, compiled.sql, compiled.bind(plan)).fetchall()
+        except (sqlite3.Error, LenswayError) as error:
+            failure = (error if isinstance(error, LenswayError) else _of_sqlite(error)).failure
             raise LenswayError(
                 failure.code,
                 failure.message,
@@ -351,24 +324,6 @@ def _of_sqlite(error: sqlite3.Error, length_max: int = limits.ROW_BYTES_MAX) -> 
 
 
 # --- values -----------------------------------------------------------------------------------------------------------------
-
-
-def _started(connection: sqlite3.Connection, sql: str, values: Sequence[Any], row_bytes_max: int) -> sqlite3.Cursor:
-    # SQLite itself refuses a larger value before it is in memory; what else is read here must fit too.
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(row_bytes_max, _LENGTH_MIN))
-    return connection.execute(sql, values)
-
-
-def _fetched(compiled: Compiled, cursor: sqlite3.Cursor) -> tuple[list[tuple[Any, ...]], bool]:
-    """The next rows, and whether they are the last ones."""
-    rows = []
-    size = 0
-    for row in cursor:
-        rows.append(shown_row(row, compiled))
-        size += sum(len(value) for value in row if isinstance(value, str | bytes))
-        if len(rows) == _FETCH_ROWS or size >= limits.ARROW_BATCH_BYTES:
-            return rows, False
-    return rows, True
 
 
 _AFFINITIES: Final = (

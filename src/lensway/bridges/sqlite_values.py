@@ -7,40 +7,30 @@ from typing import Any, Final
 
 import msgspec
 
-from lensway.bridges.failures import wrong_value
 from lensway.query import forms
 from lensway.query.compile import Compiled
-from lensway.query.fields import FieldType
+from lensway.query.fields import FieldType, PlanColumn
 
 _INT64: Final = range(-(2**63), 2**63)
 
 
-def shown_row(row: Sequence[Any], compiled: Compiled) -> tuple[Any, ...]:
-    """The row as its lens says it. Raises LenswayError SOURCE_QUERY_FAILED naming the field and the row's key."""
-    columns = compiled.columns
-    shown = [None if value is None else _SHOWN[each.type](value) for value, each in zip(row, columns, strict=True)]
-    if None in shown:
-        _refuse_first(row, shown, compiled)
-    return tuple(shown)
+def shown(row: Sequence[Any], columns: Sequence[PlanColumn]) -> list[Any]:
+    """The values as the lens says them; None also for one that is not of its type."""
+    return [None if value is None else _SHOWN[each.type](value) for value, each in zip(row, columns, strict=True)]
 
 
-def _refuse_first(row: Sequence[Any], shown: Sequence[Any], compiled: Compiled) -> None:
-    for value, found, column in zip(row, shown, compiled.columns, strict=True):
-        if value is not None and found is None:
-            raise wrong_value(column.name, column.type.value, _class_of(value), _key_of(row, compiled))
+def key_of(row: Sequence[Any], compiled: Compiled) -> dict[str, Any]:
+    """The values by which the row is ordered: an order ends with the primary key. None for those that cannot be read."""
+    named = {term.column.name for term in compiled.shape.order}
+    return {
+        column.name: None if value is None else _SHOWN[column.type](value)
+        for value, column in zip(row, compiled.columns, strict=True)
+        if column.name in named
+    }
 
 
-def _key_of(row: Sequence[Any], compiled: Compiled) -> dict[str, Any]:
-    """The key values that can be read, of a lens that has a key."""
-    key = {}
-    for position in compiled.key_positions:
-        column = compiled.columns[position]
-        value = row[position]
-        key[column.name] = None if value is None else _SHOWN[column.type](value)
-    return key
-
-
-def _class_of(value: Any) -> str:
+def class_of(value: Any) -> str:
+    """What is stored, in words."""
     return {str: "a text", int: "an integer", float: "a real", bytes: "a blob"}[type(value)]
 
 

@@ -118,7 +118,7 @@ def _compile(shape: Shape, make_dialect: Callable[[], Dialect]) -> Compiled:
             shape=shape,
         )
     columns, positions = _layout(shape)
-    query = exp.select(*dialect.row(columns))
+    query = exp.select(*dialect.row(columns, shape.keys))
     query = _filtered(query.from_(_table(shape), copy=False), shape, dialect)
     if shape.after is not None:
         query = query.where(exp.Paren(this=keyset.behind(shape, dialect)), copy=False)

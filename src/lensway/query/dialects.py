@@ -45,8 +45,9 @@ class Dialect(Protocol):
     def shown(self, column: PlanColumn) -> exp.Expression:
         """The column as it is selected and tested for NULL."""
 
-    def row(self, columns: Sequence[PlanColumn]) -> list[exp.Expression]:
-        """The columns as they are selected together: each as it is shown, under its name."""
+    def row(self, columns: Sequence[PlanColumn], keys: Sequence[PlanColumn]) -> list[exp.Expression]:
+        """The columns as they are selected together: each as it is shown, under its name. ``keys`` are those whose values the
+        next page begins behind."""
 
     def compared(self, column: PlanColumn) -> exp.Expression:
         """The column as it is compared."""
@@ -110,7 +111,7 @@ class _Postgres:
         # Not qualified: PostgreSQL would take t."count" for the function count(t) where there is no such column.
         return _column(column)
 
-    def row(self, columns: Sequence[PlanColumn]) -> list[exp.Expression]:
+    def row(self, columns: Sequence[PlanColumn], keys: Sequence[PlanColumn]) -> list[exp.Expression]:
         return [_named(self.shown(column), column) for column in columns]
 
     def compared(self, column: PlanColumn) -> exp.Expression:
@@ -181,11 +182,11 @@ class _Sqlite:
         # Qualified: SQLite would take "name" for a text where there is no such column.
         return _column(column, qualified=True)
 
-    def row(self, columns: Sequence[PlanColumn]) -> list[exp.Expression]:
+    def row(self, columns: Sequence[PlanColumn], keys: Sequence[PlanColumn]) -> list[exp.Expression]:
         # SQLite bounds each value, and a row of many is all of them. So the first column is there only where all of them
         # together would fit one value too: a blob of so many zeros, which is never made. The library fails where they would
         # not, before it has read the rest. It costs a fifth of stepping over a short row, which is the least of reading it.
-        shown = [self.shown(column) for column in columns]
+        shown = [self._selected(column, keys) for column in columns]
         sizes = [self._size(self.shown(column)) for column in columns if column.type in self._SIZED]
         if len(sizes) > 1:
             shown[0] = exp.Case(ifs=[exp.If(this=_is_not_null(self._together(sizes)), true=shown[0])])
@@ -249,6 +250,14 @@ class _Sqlite:
         self.params.append(ParamSlot(index, FieldType.TEXT, transform=transform))
         like = exp.Like(this=self.shown(column), expression=exp.Placeholder())
         return exp.Escape(this=like, expression=exp.Literal.string("\\"))
+
+    def _selected(self, column: PlanColumn, keys: Sequence[PlanColumn]) -> exp.Expression:
+        shown = self.shown(column)
+        if column.type is not FieldType.BYTES or column in keys:
+            return shown
+        # The bytes of a text, which need not be UTF-8. Not of a key: texts and blobs have different places in an order.
+        stored = exp.Cast(this=shown, to=exp.DataType(this=exp.DataType.Type.BLOB))
+        return exp.Case(ifs=[exp.If(this=self._is_stored(column, "text"), true=stored)], default=self.shown(column))
 
     def _tested(self, column: PlanColumn) -> exp.Expression:
         """The column in a filter: NULL where its value is not of the type, or as it is, and then it needs the guard."""

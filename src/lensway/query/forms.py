@@ -180,6 +180,6 @@ def _decimal(value: Stored) -> decimal.Decimal | None:
             # The shortest spelling, which is what a caller is shown.
             return decimal.Decimal(repr(value))
         case str() if _DECIMAL.fullmatch(value):
-            return _EXACT.create_decimal(value)
+            return _EXACT.create_decimal(value.strip())
         case _:
             return None
