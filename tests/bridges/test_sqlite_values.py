@@ -214,6 +214,17 @@ def test_filters_see_only_values_of_the_type(file: File, type: str) -> None:
     assert file.ids(lens, {"$or": [{"v": some}, {"$not": {"v": some}}, {"v": None}]}) == [*good, len(stored) - 1]
 
 
+@pytest.mark.parametrize("value", ["[1]", "a", 5, b"[]"])
+def test_there_are_no_lists(file: File, value: object) -> None:
+    file.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
+    file.execute("INSERT INTO t VALUES (?, ?)", (1, value), (2, None))
+    fields = {**lens_of("text").fields, "v": Field(name="v", column="v", type=FieldType.TEXT, is_list=True)}
+    lens = LensDefinition(name="values", table="t", fields=fields)
+    with pytest.raises(LenswayError, match="a list of text"):
+        file.rows(lens)
+    assert file.rows(lens, where={"v": {"$exists": False}}) == [{"id": 2, "v": None}]
+
+
 def test_patterns_see_only_texts(file: File) -> None:
     file.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v)")
     file.execute("INSERT INTO t VALUES (?, ?)", (1, "ab"), (2, b"ab"), (3, 1.5), (4, None), (5, "1.5"))

@@ -58,10 +58,10 @@ def type_mismatch(field: str, wanted: str, found: str) -> LenswayError:
 def wrong_value(field: str, wanted: str, found: str, key: Mapping[str, object]) -> LenswayError:
     """A value of a column that is not of the type that its field declares; ``key`` says in which row, as far as it is known."""
     known = {name: _plain(value) for name, value in key.items()}
-    where = f", in the row with {', '.join(f'{name} {value}' for name, value in known.items())}" if known else ""
+    row = f"the row with {', '.join(f'{name} {value}' for name, value in known.items())}" if known else "a row"
     return query_failed(
         "type_mismatch",
-        f"The field '{field}' is declared as {wanted}, and its column holds {found} that is no such value{where}",
+        f"The field '{field}' is declared as {wanted}, and {row} holds {found} that is not of this type",
         hint="Correct the value in the database or the type in the lens, or leave the field out with `select`.",
         field=field,
         **({"key": known} if known else {}),

@@ -9,7 +9,7 @@ from typing import Any, Final
 from lensway import limits
 from lensway.bridges.failures import query_failed, wrong_value
 from lensway.bridges.sqlite_guard import GuardedConnection
-from lensway.bridges.sqlite_values import class_of, key_of, shown
+from lensway.bridges.sqlite_values import class_of, key_of, shows_of
 from lensway.query.compile import Compiled
 from lensway.query.fields import FieldType
 
@@ -25,6 +25,7 @@ class Reading:
 
     def __init__(self, compiled: Compiled, values: Sequence[Any], row_bytes_max: int) -> None:
         self._compiled = compiled
+        self._shows = shows_of(compiled.columns)
         self._values = values
         self._row_bytes_max = row_bytes_max
         self._cursor: sqlite3.Cursor | None = None
@@ -41,10 +42,10 @@ class Reading:
         assert self._cursor is not None, "it was started"
         rows: list[tuple[Any, ...]] = []
         size = 0
-        columns = self._compiled.columns
+        shows = self._shows
         try:
             for row in self._cursor:
-                values = shown(row, columns)
+                values = [None if value is None else show(value) for value, show in zip(row, shows, strict=True)]
                 if None in values:
                     self._check(connection, row, values)
                 rows.append(tuple(values))
@@ -72,11 +73,12 @@ class Reading:
             value = row[position]
             if value is None or values[position] is not None:
                 continue
-            if column.type is FieldType.TEXT and isinstance(value, int) and column.column in self._numbers(connection):
+            is_digits = column.type is FieldType.TEXT and isinstance(value, int) and not column.is_list
+            if is_digits and column.column in self._numbers(connection):
                 values[position] = str(value)
                 continue
-            key = key_of(row, self._compiled)
-            raise wrong_value(column.name, column.type.value, class_of(value), key)
+            wanted = f"a list of {column.type.value}" if column.is_list else column.type.value
+            raise wrong_value(column.name, wanted, class_of(value), key_of(row, self._compiled))
 
     def _numbers(self, connection: GuardedConnection) -> frozenset[str]:
         """The columns that turn a text which is a number into one, as it is compared and stored; others tell 5 from '5'."""

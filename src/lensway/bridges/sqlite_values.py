@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -14,9 +14,13 @@ from lensway.query.fields import FieldType, PlanColumn
 _INT64: Final = range(-(2**63), 2**63)
 
 
-def shown(row: Sequence[Any], columns: Sequence[PlanColumn]) -> list[Any]:
-    """The values as the lens says them; None also for one that is not of its type."""
-    return [None if value is None else _SHOWN[each.type](value) for value, each in zip(row, columns, strict=True)]
+Show: TypeAlias = Callable[[Any], Any]
+"""A stored value as the lens says it; None for one that is not of its type."""
+
+
+def shows_of(columns: Sequence[PlanColumn]) -> list[Show]:
+    """How each column is shown. SQLite has no lists."""
+    return [_nothing if column.is_list else _SHOWN[column.type] for column in columns]
 
 
 def key_of(row: Sequence[Any], compiled: Compiled) -> dict[str, Any]:
@@ -32,6 +36,10 @@ def key_of(row: Sequence[Any], compiled: Compiled) -> dict[str, Any]:
 def class_of(value: Any) -> str:
     """What is stored, in words."""
     return {str: "a text", int: "an integer", float: "a real", bytes: "a blob"}[type(value)]
+
+
+def _nothing(_value: Any) -> Any:
+    return None
 
 
 def _text(value: Any) -> Any:
@@ -87,7 +95,7 @@ def _bytes(value: Any) -> Any:
     return value if isinstance(value, bytes) else None
 
 
-_SHOWN: Final[Mapping[FieldType, Callable[[Any], Any]]] = {
+_SHOWN: Final[Mapping[FieldType, Show]] = {
     FieldType.TEXT: _text,
     FieldType.INTEGER: _integer,
     FieldType.NUMBER: _number,

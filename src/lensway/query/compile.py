@@ -252,10 +252,12 @@ def _bound(slot: ParamSlot, plan: Plan, dialect: str) -> object:
         return [_text_or_digits(item) for item in value] if slot.type is FieldType.TEXT else list(value)
     if not values.fits(value, slot.type):
         raise _malformed()
-    if slot.type is FieldType.TEXT and slot.transform is Transform.NONE and dialect == "postgres":
+    if value.__class__ is not str:
+        return value
+    if slot.transform is not Transform.NONE:
+        return bind_text(str(value), slot.transform)
+    if value[:1] in _BEGINNINGS and dialect == "postgres" and slot.type is FieldType.TEXT:
         return _text_or_digits(value)
-    if slot.transform is not Transform.NONE and isinstance(value, str):
-        return bind_text(value, slot.transform)
     return value
 
 
@@ -269,13 +271,13 @@ class _Digits(str):
 
 
 def _text_or_digits(value: object) -> object:
-    if isinstance(value, str) and value[-1:].isdecimal() and _INTEGER.fullmatch(value):
-        return _Digits(value)
-    return value
+    return _Digits(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
 
 
-_INTEGER: Final = re.compile(r"[+-]?\d{1,40}", re.ASCII)
-"""Beyond 64 bits the driver says that it is out of range."""
+_BEGINNINGS: Final = "+-0123456789"
+"""Most texts are known to be no integer by their first character."""
+_INTEGER: Final = re.compile(r"[+-]?\d{1,20}", re.ASCII)
+"""Longer ones are none of 64 bits, and may be UUIDs."""
 
 
 def _json_list(items: Sequence[object]) -> str:

@@ -19,7 +19,6 @@ from lensway.query.plan import Operator
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
-NUMERIC: Final = frozenset({FieldType.INTEGER, FieldType.NUMBER, FieldType.DECIMAL})
 FLOATS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 """The numbers that JSON has no literals for, as texts."""
 _DOUBLE_INTEGERS_MAX: Final = 2**53

@@ -16,6 +16,10 @@ from lensway.query.plan import PATTERN_OPERATORS, And, Compare, Constant, IsNull
 _OPERATORS: Final = {f"${operator.value}": operator for operator in Operator}
 _EXISTS: Final = "$exists"
 _EVERY_ROW: Final = And(())
+# A tuple: members are compared by identity, where a set would hash an enum.
+_NUMERIC: Final = (FieldType.INTEGER, FieldType.NUMBER, FieldType.DECIMAL)
+_INTEGER: Final = FieldType.INTEGER
+_TEXT: Final = FieldType.TEXT
 _GROUPS: Final = ("$and", "$or", "$not")
 
 
@@ -122,7 +126,7 @@ class _Reader:
             return self._membership(column, operator, value, path)
         if value is None:
             return Constant(None)  # NULL under any other operator is unknown
-        if column.type in numbers.NUMERIC:
+        if column.type is not _TEXT and column.type in _NUMERIC:
             return self._number(operator, column, value, path)
         checked = self._value(value, column.type, path)
         if operator in PATTERN_OPERATORS:
@@ -142,7 +146,7 @@ class _Reader:
             None if item is None else self._value(item, column.type, f"{path}[{number}]")
             for number, item in enumerate(value)
         ]
-        if column.type in numbers.NUMERIC:
+        if column.type in _NUMERIC:
             listed, bound_as = numbers.listed(checked, column.type)
             return Compare(operator, column, self._param(listed), bound_as=bound_as)
         zoned = any(_is_zoned(column, item) for item in checked)
@@ -150,7 +154,9 @@ class _Reader:
 
     def _number(self, operator: Operator, column: PlanColumn, value: object, path: str) -> Node:
         """A comparison of the column with a number that its type may not hold."""
-        if column.type is FieldType.INTEGER:
+        if column.type is _INTEGER:
+            if value.__class__ is int and numbers.INT64_MIN <= value <= numbers.INT64_MAX:
+                return Compare(operator, column, self._param(value))
             whole = self._whole(value, path)
             if whole.is_equal:
                 return Compare(operator, column, self._param(whole.value))
