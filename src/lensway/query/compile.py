@@ -239,17 +239,7 @@ def _bound(slot: ParamSlot, plan: Plan, dialect: str) -> object:
         raise _malformed()
     value = plan.params[slot.index]
     if slot.is_array:
-        if slot.transform is Transform.SPELLINGS and isinstance(value, str):
-            value = (value,)
-        if not isinstance(value, (list, tuple)) or not all(
-            item is None or values.fits(item, slot.type) for item in value
-        ):
-            raise _malformed()
-        if slot.transform is Transform.SPELLINGS:
-            value = [each for item in value for each in ((None,) if item is None else spellings(str(item)))]
-        if dialect == "sqlite":
-            return _json_list(value)
-        return [_text_or_digits(item) for item in value] if slot.type is FieldType.TEXT else list(value)
+        return _bound_list(slot, value, dialect)
     if not values.fits(value, slot.type):
         raise _malformed()
     if value.__class__ is not str:
@@ -259,6 +249,17 @@ def _bound(slot: ParamSlot, plan: Plan, dialect: str) -> object:
     if value[:1] in _BEGINNINGS and dialect == "postgres" and slot.type is FieldType.TEXT:
         return _text_or_digits(value)
     return value
+
+
+def _bound_list(slot: ParamSlot, value: object, dialect: str) -> object:
+    items = (value,) if slot.transform is Transform.SPELLINGS and isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)) or not all(item is None or values.fits(item, slot.type) for item in items):
+        raise _malformed()
+    if slot.transform is Transform.SPELLINGS:
+        items = [each for item in items for each in ((None,) if item is None else spellings(str(item)))]
+    if dialect == "sqlite":
+        return _json_list(items)
+    return [_text_or_digits(item) for item in items] if slot.type is FieldType.TEXT else list(items)
 
 
 class _Digits(str):
