@@ -353,6 +353,19 @@ def test_text_that_is_not_utf8_is_named_by_field_and_row(file: File, type: str) 
     assert [row["v"] for row in file.rows(lens_of("text"), where={"id": {"$ne": 2}})] == ["fine", "é"]
 
 
+def test_a_page_before_such_a_row_can_be_read_and_says_that_more_follows(file: File) -> None:
+    broken(file)
+    file.execute("CREATE TABLE d (id INTEGER PRIMARY KEY, v)")
+    file.execute("INSERT INTO d VALUES (?, ?)", (1, "2024-01-01"), (2, "2024-13-45"))
+    for lens in (lens_of("text"), lens_of("date", table="d")):
+        planned = plan_rows(lens, RowsRequest(limit=1), SQLITE, cursor_key=b"k" * 32, environment="e")
+        data, end = file.run(planned.plan)
+        assert (json.loads(data)["id"], end.rows, end.has_more) == (1, 1, True)
+        request = RowsRequest(limit=1, cursor=planned.next_cursor(end))
+        with pytest.raises(LenswayError, match="id 2"):
+            file.run(plan_rows(lens, request, SQLITE, cursor_key=b"k" * 32, environment="e").plan)
+
+
 def test_text_that_is_not_utf8_can_be_read_as_bytes(file: File) -> None:
     broken(file)
     assert [row["v"] for row in file.rows(lens_of("bytes"))] == ["ZmluZQ==", "/0E=", "w6k="]

@@ -105,7 +105,7 @@ class SqliteSource:
         compiled = compile_shape(plan.shape, _DIALECT)
         await load_encoder(execution.format)
         writer = RowWriter(compiled, execution.format, execution.limits, sink, page_rows=plan.limit)
-        reading = Reading(compiled, compiled.bind(plan), execution.limits.row_bytes_max)
+        reading = Reading(compiled, compiled.bind(plan), execution.limits.row_bytes_max, page_rows=plan.limit)
         async with self._connection(execution.deadline) as work:
             try:
                 await work(reading.start)
