@@ -214,6 +214,14 @@ def test_filters_see_only_values_of_the_type(file: File, type: str) -> None:
     assert file.ids(lens, {"$or": [{"v": some}, {"$not": {"v": some}}, {"v": None}]}) == [*good, len(stored) - 1]
 
 
+def test_a_key_that_is_not_of_its_type_is_named_without_a_row(file: File) -> None:
+    file.execute("CREATE TABLE t (id PRIMARY KEY, v)")
+    file.execute("INSERT INTO t VALUES (?, ?)", ("a", 1))
+    with pytest.raises(LenswayError, match="'id' is declared as integer, and a row holds a text") as caught:
+        file.rows(lens_of("integer"))
+    assert "key" not in caught.value.failure.details
+
+
 @pytest.mark.parametrize("value", ["[1]", "a", 5, b"[]"])
 def test_there_are_no_lists(file: File, value: object) -> None:
     file.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")

@@ -24,13 +24,14 @@ def shows_of(columns: Sequence[PlanColumn]) -> list[Show]:
 
 
 def key_of(row: Sequence[Any], compiled: Compiled) -> dict[str, Any]:
-    """The values by which the row is ordered: an order ends with the primary key. None for those that cannot be read."""
+    """The values by which the row is ordered, as far as they can be read: an order ends with the primary key."""
     named = {term.column.name for term in compiled.shape.order}
-    return {
-        column.name: None if value is None else _SHOWN[column.type](value)
-        for value, column in zip(row, compiled.columns, strict=True)
-        if column.name in named
-    }
+    key = {}
+    for value, column in zip(row, compiled.columns, strict=True):
+        found = None if value is None else _SHOWN[column.type](value)
+        if column.name in named and (value is None or found is not None):
+            key[column.name] = found
+    return key
 
 
 def class_of(value: Any) -> str:
