@@ -14,6 +14,7 @@ from proofs.databases import database, gray
 from proofs.hostile import hostile_runner
 from proofs.jobs import chaos, jobs
 from proofs.kills import kills
+from proofs.numbers import numbers
 from proofs.overloads import overload
 from proofs.poolers import poolers
 from proofs.report import Report
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="proofs", description=__doc__)
     parser.add_argument("names", nargs="*", help="proofs to run; all when none is named")
-    parser.add_argument("--seed", type=int, default=None, help="of the faults of chaos and jobs")
+    parser.add_argument("--seed", type=int, default=None, help="of the faults of chaos and jobs, and of numbers")
     parser.add_argument("--seconds", type=float, default=180.0, help="length of chaos")
     parser.add_argument("--times", type=int, default=None, help="how often each thing is done; for a quick look")
     parser.add_argument("--jobs", type=int, default=100_000, help="requests of jobs")
@@ -84,6 +85,7 @@ def _proofs(options: argparse.Namespace, report: Report) -> dict[str, Callable[[
         "cancels": lambda: cancels(report, timed=times or 200, count=(times or 200) * 50),
         "overload": lambda: overload(report),
         "poolers": lambda: poolers(report, pages=times or 10_000),
+        "numbers": lambda: numbers(report, count=10_000 if times is None else times, seed=options.seed),
         "values": lambda: values(report, rounds=times or 1),
         "walks": lambda: walks(report, count=times or 1_000, seed=options.seed),
         "changes": lambda: changes(report, count=CHANGES if times is None else times * 50, seed=options.seed),

@@ -24,6 +24,8 @@ ORDER_TERMS_MAX: Final = 16
 """Terms of one `orderBy`, before the primary key: a cursor's condition nests once for each."""
 TEXT_VALUE_BYTES_MAX: Final = 64 * KIB
 """One text or bytes value in a request."""
+NUMBER_CHARACTERS_MAX: Final = 1_000
+"""Digits of one number in a request, and of its exponent's value ten times as many: more than any column holds."""
 NAME_CHARACTERS_MAX: Final = 63
 """Names of objects and fields; PostgreSQL's own limit for identifiers."""
 ROWS_PER_PAGE_DEFAULT: Final = 100

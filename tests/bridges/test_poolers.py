@@ -355,7 +355,7 @@ def test_session_pooling_can_be_declared(shop: Database, tmp_path: pathlib.Path)
         caller = Caller(url, pooler="session")
         report = await caller.test("ta")
         assert report["ok"]
-        assert report["warnings"] == []
+        assert "transaction_pooling" not in {each["code"] for each in report["warnings"]}
         for table in ("ta", "leaving", "ta"):
             assert await caller.rows(table)
         assert b"tb-7" in await caller.export("tb", "ndjson")

@@ -7,6 +7,7 @@ from typing import Final
 
 from lensway.errors import ErrorCode, LenswayError
 
+_KEY_CHARACTERS_MAX: Final = 200
 HINTS: Final[Mapping[str, str]] = {
     "unknown_host": "The host name does not resolve from there. Look at the source's host, and at DNS where it is executed.",
     "refused": "Nothing listens at that address and port, or a firewall refuses. Is the database up?",
@@ -65,6 +66,26 @@ def key_not_unique(lens: str, fields: Sequence[str]) -> LenswayError:
         lens=lens,
         fields=list(fields),
     )
+
+
+def wrong_value(field: str, wanted: str, found: str, key: Mapping[str, object]) -> LenswayError:
+    """A value of a column that is not of the type that its field declares; ``key`` says in which row, as far as it is known."""
+    known = {name: _plain(value) for name, value in key.items()}
+    row = f"the row with {', '.join(f'{name} {value}' for name, value in known.items())}" if known else "a row"
+    return query_failed(
+        "type_mismatch",
+        f"The field '{field}' is declared as {wanted}, and {row} holds {found} that is not of this type",
+        hint="Correct the value in the database or the type in the lens, or leave the field out with `select`.",
+        field=field,
+        **({"key": known} if known else {}),
+    )
+
+
+def _plain(value: object) -> object:
+    """A key value as details carry it: short, and nothing that JSON has no form for."""
+    if isinstance(value, str):
+        return value[:_KEY_CHARACTERS_MAX]
+    return value if isinstance(value, bool | int | float) else None
 
 
 def not_representable(field: str, format: str) -> LenswayError:

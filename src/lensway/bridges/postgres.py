@@ -43,7 +43,7 @@ from lensway.bridges.postgres_pool import PooledConnection, is_other_backend
 from lensway.bridges.postgres_relations import Relation, Relations
 from lensway.bridges.postgres_settings import PostgresSettings, read_settings
 from lensway.bridges.postgres_transaction import ReadOnlyTransaction
-from lensway.bridges.postgres_values import single
+from lensway.bridges.postgres_values import as_digits, single
 from lensway.bridges.postgres_watch import WatchedPool
 from lensway.query.compile import Compiled
 from lensway.query.plan import Plan, decode_shape
@@ -344,6 +344,8 @@ async def _at_once(
         return await _changed(pool, connection, compiled, plan, execution, writer)
     guard.relax()
     pool.rests(connection)
+    if connection.digits and (positions := connection.digits.get(compiled.sql)):
+        rows = as_digits(rows, positions)
     await writer.write(rows)
     return _exact(await writer.end(), compiled, statement)
 
@@ -410,7 +412,7 @@ async def _alone(
     found = []
     for sql, values in compiled.statements(plan):
         statement = await connection.guarded(relation, compiled, sql, execution.tag)
-        found.append(await _fetched(connection, statement, values, execution))
+        found.append(await _fetched(connection, statement, sql, values, execution))
         if _is_full(found[-1], plan):
             break
     pool.rests(connection)
@@ -424,14 +426,15 @@ async def _alone(
 
 
 async def _fetched(
-    connection: PooledConnection, statement: Any, values: Sequence[object], execution: Execution
+    connection: PooledConnection, statement: Any, sql: str, values: Sequence[object], execution: Execution
 ) -> Sequence[Any]:
     bounds, guard = execution.limits, connection.driver.guard
     answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
     guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
     rows: Sequence[Any] = await statement.fetch(*values)
     guard.relax()
-    return rows
+    positions = connection.digits.get(sql)
+    return as_digits(rows, positions) if positions else rows
 
 
 def _is_full(rows: Sequence[Any], plan: Plan) -> bool:
@@ -465,7 +468,7 @@ async def _in_transaction(
             if found:
                 await transaction.step(execution.deadline)
             statement = await connection.prepared(compiled, sql, execution.tag, relation=relation)
-            found.append(await _fetched(connection, statement, values, execution))
+            found.append(await _fetched(connection, statement, sql, values, execution))
             if _is_full(found[-1], plan):
                 break
         total = await _total(connection, transaction, compiled, plan, execution)
@@ -493,7 +496,8 @@ async def _by_cursor(
             statement = await connection.prepared(compiled, sql, execution.tag, always_tags=execution.is_export)
             writer.begin_statement()
             cursor = await statement.cursor(*values)
-            await _drained(pool, connection, transaction, cursor, execution, writer)
+            positions = connection.digits.get(sql, ())
+            await _drained(pool, connection, transaction, cursor, execution, writer, positions)
             if writer.has_more:
                 break
         total = await _total(connection, transaction, compiled, plan, execution)
@@ -508,6 +512,7 @@ async def _drained(
     cursor: Any,
     execution: Execution,
     writer: RowWriter,
+    positions: tuple[int, ...],
 ) -> None:
     """Read the cursor to its end, or the page's, and write its rows."""
     driver = connection.driver
@@ -518,7 +523,7 @@ async def _drained(
         rows = await cursor.fetch(count)
         # While the caller takes them nobody waits for the server: one that rests is then no lost one.
         pool.rests(connection)
-        await writer.write(rows)
+        await writer.write(as_digits(rows, positions) if positions else rows)
         pool.waits(connection)
         if writer.has_more or len(rows) < count:
             break

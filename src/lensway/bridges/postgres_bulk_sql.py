@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from lensway.bridges.postgres_values import fits
+from lensway.bridges.postgres_values import fits, written
 from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.result import RowFormat
 
@@ -228,7 +228,8 @@ def _written(value: str, column: BulkColumn) -> str:
 def _json(value: str, column: BulkColumn) -> str:
     match column.declared.type:
         case FieldType.TEXT:
-            return f"to_json({value})::text"
+            # An integer as text is one in quotes.
+            return f"to_json({_written(value, column) if written(column.declared.type, column.type_name) else value})::text"
         case FieldType.INTEGER | FieldType.BOOLEAN:
             return f"{value}::text"
         case FieldType.NUMBER:

@@ -31,6 +31,8 @@ _QUERY: Final = {
         "The database cannot do this with a column of that kind",
         "A pattern on a column with a nondeterministic collation, for one, needs PostgreSQL 18.",
     ),
+    # The driver itself refuses to send a value that its column's type does not have.
+    "22000": ("invalid_value", "A value of the query does not fit the type of its column", None),
     "22P02": ("invalid_value", "A value of the query does not fit the type of its column", None),
     "22003": ("out_of_range", "A value of the query is out of the range of its column's type", None),
     "22007": ("invalid_value", "A date or time of the query does not exist", None),

@@ -24,7 +24,7 @@ from lensway.bridges.postgres_pulse import Pulse, Wait, watch_socket
 from lensway.bridges.postgres_relations import Relation
 from lensway.bridges.postgres_settings import PostgresSettings
 from lensway.bridges.postgres_transaction import ReadOnlyTransaction, begin_sql, end_sql, session_sql, timeout_seconds
-from lensway.bridges.postgres_values import TEXT_DECODERS, fits
+from lensway.bridges.postgres_values import TEXT_DECODERS, fits, written
 from lensway.errors import LenswayError
 from lensway.query.cache import BoundedCache
 from lensway.query.compile import Compiled
@@ -134,6 +134,19 @@ class PooledConnection:
             self._enums.update(row["oid"] for row in found)
             self._known_types |= unknown
         check_columns(compiled, statement, self._enums)
+        self._note_digits(compiled, sql, statement)
+
+    def _note_digits(self, compiled: Compiled, sql: str, statement: Any) -> None:
+        names = [each.type.name.removesuffix("[]").removeprefix("_") for each in statement.get_attributes()]
+        positions = [
+            position
+            for position, (column, name) in enumerate(zip(compiled.columns, names, strict=True))
+            if written(column.type, name)
+        ]
+        if positions:
+            if len(self.digits) >= _STATEMENTS_MAX:
+                self.forget_statements()
+            self.digits[sql] = tuple(positions)
 
     def is_protected(self) -> bool:
         """False when the server has reported that a statement took the session's protection against writes away."""
@@ -144,6 +157,8 @@ class PooledConnection:
         self.judged_at = asyncio.get_running_loop().time()
         self._guarded = _statements()
         self._statements = _statements()
+        self.digits: dict[str, tuple[int, ...]] = {}
+        """Columns whose integers are shown as texts, by the statements that have some."""
 
     def transaction(self, deadline: float, *, is_plain: bool, has_steps: bool = False) -> ReadOnlyTransaction:
         """A block that reads in a transaction and leaves nothing behind. ``is_plain``: nothing of the database's owner runs."""

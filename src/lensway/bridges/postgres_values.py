@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -99,10 +99,11 @@ _PLAIN_TEXTS: Final = frozenset(
     | {"money", "xml", "bit", "varbit", "tsvector", "point", "pg_lsn", "uuid"}
 )
 COLUMN_TYPES: Final[Mapping[FieldType, frozenset[str]]] = {
-    FieldType.TEXT: _PLAIN_TEXTS,
+    # Integers of 64 bits as text or decimals: JavaScript's numbers are doubles, and hold 53.
+    FieldType.TEXT: _PLAIN_TEXTS | _INTEGERS,
     FieldType.INTEGER: _INTEGERS,
     FieldType.NUMBER: frozenset({"float4", "float8"}) | _INTEGERS,
-    FieldType.DECIMAL: frozenset({"numeric"}),
+    FieldType.DECIMAL: frozenset({"numeric"}) | _INTEGERS,
     FieldType.BOOLEAN: frozenset({"bool"}),
     FieldType.DATE: frozenset({"date"}),
     FieldType.TIME: frozenset({"time", "timetz"}),
@@ -111,6 +112,26 @@ COLUMN_TYPES: Final[Mapping[FieldType, frozenset[str]]] = {
     FieldType.JSON: frozenset({"json", "jsonb"}),
     FieldType.BYTES: frozenset({"bytea"}),
 }
+
+
+def written(type: FieldType, name: str) -> bool:
+    """True when values of this column come from the driver as integers and are shown as their digits."""
+    return name in _INTEGERS and type in (FieldType.TEXT, FieldType.DECIMAL)
+
+
+def as_digits(rows: Sequence[Sequence[Any]], positions: Sequence[int]) -> list[list[Any]]:
+    """The rows with the integers at these positions as texts, in lists too."""
+    found = [list(row) for row in rows]
+    for row in found:
+        for position in positions:
+            row[position] = _digits(row[position])
+    return found
+
+
+def _digits(value: Any) -> Any:
+    if value.__class__ is list:
+        return [_digits(each) for each in value]
+    return None if value is None else str(value)
 
 
 def lens_type(name: str) -> FieldType | None:

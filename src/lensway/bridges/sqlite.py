@@ -9,16 +9,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import functools
-import math
 import pathlib
 import sqlite3
 import time
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
-
-import msgspec
 
 from lensway import limits
 from lensway.bridges.addresses import confined_path
@@ -39,45 +35,22 @@ from lensway.bridges.failures import (
     query_failed,
     row_too_large,
     timed_out,
-    type_mismatch,
     unreachable,
 )
 from lensway.bridges.orderings import Orderings
-from lensway.bridges.sqlite_keys import PRAGMAS, key_warnings, table_facts
+from lensway.bridges.sqlite_guard import GuardedConnection
+from lensway.bridges.sqlite_keys import key_warnings, table_facts
+from lensway.bridges.sqlite_reading import Reading, started
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.compile import Compiled, compile_shape
-from lensway.query.fields import FieldType, PlanColumn
-from lensway.query.forms import FUNCTIONS, timestamp
+from lensway.query.fields import FieldType
+from lensway.query.forms import FUNCTIONS
 from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd
 
 _DIALECT: Final = "sqlite"
-_FETCH_ROWS: Final = 1_000
-"""Rows read at once; fewer when they are large. Some milliseconds of encoding: the loop serves others in between."""
-_LENGTH_MIN: Final = 2 * limits.MIB
-"""Longest value or row that is always read: what a request can bring, and what the file says of its tables."""
 _STEPS_PER_CHECK: Final = 10_000
 """Virtual-machine steps between looks at the clock; some ten microseconds of work each thousand."""
-_READING: Final = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE})
-_ALLOWED_FUNCTIONS: Final = frozenset(
-    {
-        *FUNCTIONS,
-        "count",
-        "glob",
-        "like",
-        "hex",
-        "json_each",
-        "lower",
-        "upper",
-        "length",
-        "substr",
-        "coalesce",
-        "zeroblob",
-        "replace",
-        "rank",
-    }
-)
-
 _LOCKED_SECONDS_MAX: Final = limits.CONNECT_TIMEOUT_SECONDS
 _LOCKED_PAUSE_SECONDS: Final = 0.02
 
@@ -127,7 +100,7 @@ class SqliteSource:
             limits.CONNECTIONS_PER_SOURCE_MAX, thread_name_prefix="sqlite"
         )
         self._orderings = Orderings(_DIALECT, seconds=limits.FILE_KEY_FACTS_SECONDS, are_exports_ordered=True)
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[GuardedConnection] = []
         self._is_closed = False
 
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
@@ -140,20 +113,27 @@ class SqliteSource:
         async with self._connection(execution.deadline) as work:
             for sql, values in compiled.statements(plan):
                 writer.begin_statement()
-                start = functools.partial(
-                    _started, sql=sql, values=values, row_bytes_max=execution.limits.row_bytes_max
+                reading = Reading(
+                    compiled,
+                    sql,
+                    values,
+                    execution.limits.row_bytes_max,
+                    page_rows=None if plan.limit is None else plan.limit - writer.rows,
                 )
-                fetch = functools.partial(_fetched, compiled, await work(start))
-                is_last = False
-                while not (is_last or writer.has_more):
-                    rows, is_last = await work(lambda _connection, fetch=fetch: fetch())
-                    await self._within(execution.deadline, writer.write(rows))
+                try:
+                    await work(reading.start)
+                    is_last = False
+                    while not (is_last or writer.has_more):
+                        rows, is_last = await work(reading.next)
+                        await self._within(execution.deadline, writer.write(rows))
+                finally:
+                    reading.close()
                 if writer.has_more:
                     break
             total = None
             if compiled.count_sql is not None:
                 count_sql, counted = compiled.count_sql, compiled.bind_count(plan)
-                total = await work(lambda connection: connection.execute(count_sql, counted).fetchone()[0])
+                total = await work(lambda connection: started(connection, count_sql, counted).fetchone()[0])
         end: ResultEnd = await self._within(execution.deadline, writer.end(total))
         return end
 
@@ -166,7 +146,7 @@ class SqliteSource:
     async def test(self, lenses: Sequence[Plan], *, deadline: float) -> ConnectionReport:
         """Prove each stage that a file has. Never raises for a failed one."""
         stages = [StageResult(stage=stage, ok=None) for stage in (Stage.DNS, Stage.TCP, Stage.TLS)]
-        checks: list[tuple[Stage, Callable[[sqlite3.Connection], Any]]] = [
+        checks: list[tuple[Stage, Callable[[GuardedConnection], Any]]] = [
             (Stage.LOGIN, lambda connection: connection.execute("SELECT count(*) FROM sqlite_master").fetchone()),
             (Stage.QUERY, lambda connection: connection.execute("SELECT 1").fetchone()),
             (Stage.READ_ONLY, _refuses_writes),
@@ -238,13 +218,13 @@ class SqliteSource:
         connection = self._idle.pop() if self._idle else await self._open(deadline)
         connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_CHECK)
 
-        async def work(do: Callable[[sqlite3.Connection], Result]) -> Result:
+        async def work(do: Callable[[GuardedConnection], Result]) -> Result:
             try:
                 return await self._patiently(deadline, lambda: work_once(do))
             except sqlite3.Error as error:
                 raise _of_sqlite(error, connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)) from None
 
-        async def work_once(do: Callable[[sqlite3.Connection], Result]) -> Result:
+        async def work_once(do: Callable[[GuardedConnection], Result]) -> Result:
             future = loop.run_in_executor(self._threads, do, connection)
             try:
                 result: Result = await self._within(deadline, asyncio.shield(future))
@@ -265,7 +245,7 @@ class SqliteSource:
             else:
                 self._idle.append(connection)
 
-    async def _open(self, deadline: float) -> sqlite3.Connection:
+    async def _open(self, deadline: float) -> GuardedConnection:
         loop = asyncio.get_running_loop()
         try:
             return await self._patiently(deadline, lambda: loop.run_in_executor(self._threads, self._opened))
@@ -290,22 +270,27 @@ class SqliteSource:
         except TimeoutError:
             raise timed_out() from None
 
-    def _opened(self) -> sqlite3.Connection:
+    def _opened(self) -> GuardedConnection:
         # Checked again at every opening: a link may point elsewhere by now. The real path is what is opened.
         path = confined_path(self._path, self._policy)
         if not path.is_file():
             raise unreachable("login", "no_file")
-        connection = sqlite3.connect(_uri(path), uri=True, check_same_thread=False, isolation_level=None, timeout=0.0)
+        connection = sqlite3.connect(
+            _uri(path),
+            uri=True,
+            check_same_thread=False,
+            isolation_level=None,
+            timeout=0.0,
+            factory=GuardedConnection,
+        )
         try:
             connection.execute("PRAGMA query_only = ON")
             for name, function in FUNCTIONS.items():
                 connection.create_function(name, 1, function, deterministic=True)
-            # Its first use declares a virtual table, which to an authorizer looks like a write.
-            connection.execute("SELECT 1 FROM json_each('[1]')").fetchall()
+            connection.guard()
         except sqlite3.Error:
             connection.close()
             raise
-        connection.set_authorizer(_authorize)
         return connection
 
 
@@ -317,17 +302,7 @@ def _uri(path: pathlib.Path) -> str:
     return f"file:{urllib.parse.quote(str(path))}?mode=ro"
 
 
-def _authorize(action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
-    if action in _READING:
-        return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _ALLOWED_FUNCTIONS:
-        return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() in PRAGMAS:
-        return sqlite3.SQLITE_OK
-    return sqlite3.SQLITE_DENY
-
-
-def _refuses_writes(connection: sqlite3.Connection) -> None:
+def _refuses_writes(connection: GuardedConnection) -> None:
     try:
         connection.execute("CREATE TABLE lensway_must_not_exist (x)")
     except sqlite3.DatabaseError:
@@ -335,13 +310,13 @@ def _refuses_writes(connection: sqlite3.Connection) -> None:
     raise query_failed("writable", "The file could be written")
 
 
-def _read_lenses(connection: sqlite3.Connection, lenses: Sequence[Plan]) -> None:
+def _read_lenses(connection: GuardedConnection, lenses: Sequence[Plan]) -> None:
     for plan in lenses:
         compiled = compile_shape(plan.shape, _DIALECT)
         try:
-            connection.execute(compiled.sql, compiled.bind(plan)).fetchall()
-        except sqlite3.Error as error:
-            failure = _of_sqlite(error).failure
+            started(connection, compiled.sql, compiled.bind(plan)).fetchall()
+        except (sqlite3.Error, LenswayError) as error:
+            failure = (error if isinstance(error, LenswayError) else _of_sqlite(error)).failure
             raise LenswayError(
                 failure.code,
                 failure.message,
@@ -378,110 +353,6 @@ def _of_sqlite(error: sqlite3.Error, length_max: int = limits.ROW_BYTES_MAX) -> 
 # --- values -----------------------------------------------------------------------------------------------------------------
 
 
-def _started(connection: sqlite3.Connection, sql: str, values: Sequence[Any], row_bytes_max: int) -> sqlite3.Cursor:
-    # SQLite itself refuses a larger value before it is in memory; what else is read here must fit too.
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(row_bytes_max, _LENGTH_MIN))
-    return connection.execute(sql, values)
-
-
-def _fetched(compiled: Compiled, cursor: sqlite3.Cursor) -> tuple[list[tuple[Any, ...]], bool]:
-    """The next rows, and whether they are the last ones."""
-    rows = []
-    size = 0
-    columns = compiled.columns
-    for row in cursor:
-        rows.append(tuple(_shown(value, column) for value, column in zip(row, columns, strict=True)))
-        size += sum(len(value) for value in row if isinstance(value, str | bytes))
-        if len(rows) == _FETCH_ROWS or size >= limits.ARROW_BATCH_BYTES:
-            return rows, False
-    return rows, True
-
-
-def _shown(value: Any, column: PlanColumn) -> Any:
-    """A stored value as the lens's type says it; what does not fit is an error that names the field."""
-    if value is None:
-        return None
-    shown = _SHOWN[column.type](value)
-    if shown is None:
-        raise type_mismatch(column.name, column.type.value, f"a value stored as {type(value).__name__}")
-    return shown
-
-
-def _text(value: Any) -> Any:
-    return value if isinstance(value, str) else None
-
-
-def _integer(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer() and -(2.0**63) <= value < 2.0**63:
-        return int(value)
-    return value if isinstance(value, int) else None
-
-
-def _number(value: Any) -> Any:
-    if not isinstance(value, int | float):
-        return None
-    # A large integer that is no double stays what it is: the next page must begin right behind it.
-    double = float(value)
-    return double if double == value else value
-
-
-def _decimal(value: Any) -> Any:
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
-    return str(value) if isinstance(value, int | str) else None
-
-
-def _boolean(value: Any) -> Any:
-    return bool(value) if isinstance(value, int) and value in (0, 1) else None
-
-
-def _formed(form: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def shown(value: Any) -> Any:
-        formed = form(value)
-        return formed if isinstance(formed, str) else None
-
-    return shown
-
-
-def _timestamp(value: Any) -> Any:
-    formed = timestamp(value)
-    if not isinstance(formed, str):
-        return None
-    has_zone = isinstance(value, int | float) or (isinstance(value, str) and _has_zone(value))
-    return formed + "Z" if has_zone else formed
-
-
-def _has_zone(text: str) -> bool:
-    clock = text[10:]
-    return clock.endswith(("Z", "z")) or "+" in clock or "-" in clock
-
-
-def _json(value: Any) -> Any:
-    if not isinstance(value, str):
-        return None
-    try:
-        return msgspec.Raw(msgspec.json.format(value.encode(), indent=-1))
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return None
-
-
-def _bytes(value: Any) -> Any:
-    return value if isinstance(value, bytes) else None
-
-
-_SHOWN: Final[Mapping[FieldType, Callable[[Any], Any]]] = {
-    FieldType.TEXT: _text,
-    FieldType.INTEGER: _integer,
-    FieldType.NUMBER: _number,
-    FieldType.DECIMAL: _decimal,
-    FieldType.BOOLEAN: _boolean,
-    FieldType.DATE: _formed(FUNCTIONS["lensway_date"]),
-    FieldType.TIME: _formed(FUNCTIONS["lensway_time"]),
-    FieldType.TIMESTAMP: _timestamp,
-    FieldType.UUID: _text,
-    FieldType.JSON: _json,
-    FieldType.BYTES: _bytes,
-}
 _AFFINITIES: Final = (
     ("BOOL", FieldType.BOOLEAN),
     ("INT", FieldType.INTEGER),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 
+from lensway.api import numbers
 from lensway.cli import report, target
 from lensway.client import Client, Page, Stream
 from lensway.errors import ErrorCode, LenswayError
@@ -95,7 +96,7 @@ def options(*, where: str | None, order_by: str | None, select: str | None) -> d
     """The options as the client takes them. Raises LenswayError INVALID_REQUEST for text that is not a JSON object."""
     found: dict[str, Any] = {}
     if where is not None:
-        found["where"] = report.read_json(where.encode(), "--where")
+        found["where"] = report.read_json(where.encode(), "--where", numbers.decode_verbatim)
         if not isinstance(found["where"], dict):
             raise LenswayError(
                 ErrorCode.INVALID_REQUEST,
@@ -127,7 +128,7 @@ def _write_json(pages: Iterator[Page]) -> None:
     count, meta, is_first = 0, None, True
     for page in pages:
         for row in page:
-            write(('{\n  "rows": [\n    ' if is_first else ",\n    ") + msgspec.json.encode(row).decode())
+            write(('{\n  "rows": [\n    ' if is_first else ",\n    ") + numbers.encode(row).decode())
             is_first = False
         count, meta = count + len(page), page.meta
     assert meta is not None, "there is always a first page"

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lensway.api import numbers
 from lensway.errors import CODES, ErrorCode, LenswayError
 from lensway.observe.lines import Lines
 
@@ -30,13 +31,13 @@ def wants_json(json: bool) -> bool:
 
 def write_json(value: object) -> None:
     """The value as indented JSON on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    sys.stdout.write(msgspec.json.format(numbers.encode(value), indent=2).decode() + "\n")
 
 
-def read_json(text: bytes, what: str) -> object:
+def read_json(text: bytes, what: str, decode: Callable[[bytes], object] = msgspec.json.decode) -> object:
     """The decoded JSON. Raises LenswayError INVALID_REQUEST saying what was not JSON."""
     try:
-        return msgspec.json.decode(text)
+        return decode(text)
     except msgspec.DecodeError as error:
         raise LenswayError(ErrorCode.INVALID_REQUEST, f"{what} is not JSON: {error}") from None
 
@@ -117,7 +118,7 @@ def text_of(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(text_of(item) for item in value)
     if isinstance(value, dict):
-        value = msgspec.json.encode(value).decode()
+        value = numbers.encode(value).decode()
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(value))
 
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from lensway import limits
+from lensway.api import numbers
 from lensway.client import exceptions
 from lensway.errors import CODES, ErrorCode, Failure, LenswayError, Retry
 
@@ -121,8 +122,8 @@ class Request:
         limit = self._limit_ms
         remaining_ms = max(1, math.floor(min(remaining_seconds, 1e6) * 1000))
         if isinstance(self.body, Mapping) and limit is not None and remaining_ms < limit and not self.is_stream:
-            return msgspec.json.encode({**self.body, "timeoutMs": remaining_ms})
-        return msgspec.json.encode(self.body)
+            return numbers.encode({**self.body, "timeoutMs": remaining_ms})
+        return numbers.encode(self.body)
 
     def patience_seconds(self, remaining_seconds: float) -> float | None:
         """How long silence may last; None for ever. A stream may sort for its whole time limit before the first row comes."""
@@ -337,7 +338,7 @@ def _target(answer: Answer) -> str:
 def decoded(answer: Answer, type: type[T]) -> T:
     """The JSON answer as this type. Raises UnreachableError when it is not such an answer."""
     try:
-        return msgspec.json.decode(answer.body, type=type)
+        return numbers.decoder_of(type).decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise not_lensway(answer) from None
 

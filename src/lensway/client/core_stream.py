@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from lensway import limits
-from lensway.api import shapes
+from lensway.api import numbers, shapes
 from lensway.client import core_arrow, exceptions
 from lensway.client.arrow import ArrowRows
 from lensway.client.core import Answer, Emit, Lost, Read, Steps, Work
@@ -25,7 +25,7 @@ _TAILS: Final = {
     ARROW: (b"\xff\xff\xff\xff\x00\x00\x00\x00", 8),
     "application/vnd.apache.parquet": (b"PAR1", 12),
 }
-_ROWS: Final = msgspec.json.Decoder(dict[str, Any])
+_ROWS: Final = numbers.decoder_of(dict[str, Any])
 
 
 class _CutError(Exception):

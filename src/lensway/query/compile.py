@@ -6,6 +6,7 @@ The page fetches one row more than asked, so that the executing side can say whe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, assert_never
 
@@ -18,6 +19,7 @@ from lensway.query import cursor, keyset, values
 from lensway.query.cache import BoundedCache
 from lensway.query.dialects import DIALECTS, TABLE_ALIAS, TERMS_MAX, Dialect, ParamSlot, identifier, is_null
 from lensway.query.fields import FieldType, PlanColumn
+from lensway.query.forms import spellings
 from lensway.query.ordering import DECLARED, RANK_COLUMN, Ordering, known, row_id_column
 from lensway.query.patterns import FOLDING, Transform, bind_text
 from lensway.query.plan import (
@@ -178,7 +180,7 @@ def _page(
     is_rest: bool = False,
 ) -> str:
     """The statement for one page; with ``is_rest`` for the rows that the condition of the cursor leaves out."""
-    query = exp.select(*dialect.row(columns))
+    query = exp.select(*dialect.row(columns, shape.keys))
     query = _filtered(query.from_(_table(shape), copy=False), shape, dialect)
     order = list(terms)
     if is_rest:
@@ -265,18 +267,18 @@ def _filtered(query: exp.Select, shape: Shape, dialect: Dialect) -> exp.Select:
     return query.where(exp.Paren(this=_condition(shape.where, dialect)), copy=False)
 
 
-def _condition(node: Node, dialect: Dialect) -> exp.Expression:
+def _condition(node: Node, dialect: Dialect, *, is_negated: bool = False) -> exp.Expression:
     match node:
         case And(items):
-            return _joined(exp.And, [_condition(item, dialect) for item in items], empty=True)
+            return _joined(exp.And, [_condition(each, dialect, is_negated=is_negated) for each in items], empty=True)
         case Or(items):
-            return _joined(exp.Or, [_condition(item, dialect) for item in items], empty=False)
+            return _joined(exp.Or, [_condition(each, dialect, is_negated=is_negated) for each in items], empty=False)
         case Not(IsNull(column)):
             return exp.Not(this=is_null(dialect.shown(column)))
         case Not(item):
-            return exp.Not(this=exp.Paren(this=_condition(item, dialect)))
+            return exp.Not(this=exp.Paren(this=_condition(item, dialect, is_negated=True)))
         case Compare():
-            return _comparison(node, dialect)
+            return dialect.guarded(node.column, _comparison(node, dialect), is_negated=is_negated)
         case IsNull(column):
             return is_null(dialect.shown(column))
         case Constant(value):
@@ -290,14 +292,14 @@ def _condition(node: Node, dialect: Dialect) -> exp.Expression:
 def _comparison(node: Compare, dialect: Dialect) -> exp.Expression:
     operator, column = node.operator, node.column
     if operator in (Operator.IN, Operator.NIN):
-        slot = ParamSlot(node.param, column.type, is_array=True, zoned=node.zoned)
+        slot = ParamSlot(node.param, node.bound_as or column.type, is_array=True, zoned=node.zoned, of=column.type)
         return dialect.member(column, slot, negated=operator is Operator.NIN)
     if operator is Operator.LIKE:
         return dialect.like(column, node.param)
     if operator in FOLDING:
         return dialect.pattern(column, node.param, FOLDING[operator])
-    slot = ParamSlot(node.param, column.type, zoned=node.zoned)
-    return _COMPARISONS[operator](this=dialect.compared(column), expression=dialect.value(slot))
+    slot = ParamSlot(node.param, node.bound_as or column.type, zoned=node.zoned, of=column.type)
+    return dialect.comparison(_COMPARISONS[operator], column, slot)
 
 
 def _joined(kind: type[exp.And] | type[exp.Or], items: Sequence[exp.Expression], *, empty: bool) -> exp.Expression:
@@ -324,15 +326,15 @@ def _bound(slot: ParamSlot, plan: Plan, dialect: str) -> object:
         raise _malformed()
     value = plan.params[slot.index]
     if slot.is_array:
-        if not isinstance(value, (list, tuple)) or not all(
-            item is None or _fits(item, slot, dialect) for item in value
-        ):
-            raise _malformed()
-        return _json_list(value) if dialect == "sqlite" else list(value)
+        return _bound_list(slot, value, dialect)
     if not _fits(value, slot, dialect):
         raise _malformed()
-    if slot.transform is not Transform.NONE and isinstance(value, str):
-        return bind_text(value, slot.transform)
+    if value.__class__ is not str:
+        return value
+    if slot.transform is not Transform.NONE:
+        return bind_text(str(value), slot.transform)
+    if value[:1] in _BEGINNINGS and dialect == "postgres" and slot.type is FieldType.TEXT:
+        return _text_or_digits(value)
     return value
 
 
@@ -349,6 +351,36 @@ def _bound_page(index: int, plan: Plan) -> int:
     if index == _OFFSET_BEFORE_PARAM:
         return offset - skipped
     return skipped if index == _SKIP_PARAM else limit + 1 + skipped
+
+
+def _bound_list(slot: ParamSlot, value: object, dialect: str) -> object:
+    items = (value,) if slot.transform is Transform.SPELLINGS and isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)) or not all(item is None or _fits(item, slot, dialect) for item in items):
+        raise _malformed()
+    if slot.transform is Transform.SPELLINGS:
+        items = [each for item in items for each in ((None,) if item is None else spellings(str(item)))]
+    if dialect == "sqlite":
+        return _json_list(items)
+    return [_text_or_digits(item) for item in items] if slot.type is FieldType.TEXT else list(items)
+
+
+class _Digits(str):
+    """A text that a column of integers, declared as text, can be compared with too: drivers take it for either."""
+
+    __slots__ = ()
+
+    def __int__(self) -> int:
+        return int(str(self))
+
+
+def _text_or_digits(value: object) -> object:
+    return _Digits(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
+
+
+_BEGINNINGS: Final = "+-0123456789"
+"""Most texts are known to be no integer by their first character."""
+_INTEGER: Final = re.compile(r"[+-]?\d{1,20}", re.ASCII)
+"""Longer ones are none of 64 bits, and may be UUIDs."""
 
 
 def _json_list(items: Sequence[object]) -> str:

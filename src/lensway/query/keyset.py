@@ -109,4 +109,4 @@ def _tied(term: _Term, dialect: Dialect) -> exp.Expression:
 def _value(term: _Term, dialect: Dialect) -> exp.Expression:
     order, after, index = term
     type = FieldType.INTEGER if after is After.WHOLE else order.column.type
-    return dialect.value(ParamSlot(index, type, zoned=after is After.ZONED))
+    return dialect.value(ParamSlot(index, type, zoned=after is After.ZONED, of=order.column.type))

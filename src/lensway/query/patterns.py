@@ -20,6 +20,8 @@ class Transform(enum.Enum):
     CONTAINS = "contains"
     STARTS_WITH = "starts_with"
     ENDS_WITH = "ends_with"
+    SPELLINGS = "spellings"
+    """A UUID, or a list of them, as a list in every way that it may be stored as text."""
 
 
 FOLDING: Final[Mapping[Operator, Transform]] = {
@@ -39,7 +41,7 @@ _SPECIAL: Final = "%_\\*?["
 def bind_text(value: str, transform: Transform) -> str:
     """The value as it is bound under its transform. LIKE's escape character is the backslash."""
     match transform:
-        case Transform.NONE:
+        case Transform.NONE | Transform.SPELLINGS:
             return value
         case Transform.LIKE:
             return value.translate(_BACKSLASH)

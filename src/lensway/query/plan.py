@@ -7,6 +7,7 @@ come from the lens, never from a caller; values travel beside it and are always 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Final, TypeAlias, assert_never
 
 import msgspec
@@ -63,12 +64,14 @@ class Compare(msgspec.Struct, frozen=True, array_like=True, tag="compare"):
     """A column against the value at index ``param``: a list of values for IN and NIN.
 
     ``zoned`` is set when the value is a time of day that says its zone, which some databases compare as another type.
+    ``bound_as`` is the type of a number that is not bound as the column's type, because that would round it.
     """
 
     operator: Operator
     column: PlanColumn
     param: int
     zoned: bool = False
+    bound_as: FieldType | None = None
 
 
 class IsNull(msgspec.Struct, frozen=True, array_like=True, tag="null"):
@@ -108,7 +111,7 @@ class After(enum.IntEnum):
     ZONED = 2
     """A time of day that says its zone."""
     WHOLE = 3
-    """A number that is an integer and that a double may not hold: compared as an integer."""
+    """A number or decimal that is an integer of 64 bits: compared as one, which a double may not hold, and by every index."""
 
 
 class Shape(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -232,7 +235,7 @@ def _is_sound(shape: Shape) -> bool:
             case Not(item):
                 pending.append((item, depth + 1))
             case Compare(operator, column, param):
-                if not _is_ordered(column) or (operator in PATTERN_OPERATORS and column.type is not FieldType.TEXT):
+                if not _is_comparison(operator, column, node.bound_as):
                     return False
                 seen.append(param)
             case IsNull() | Constant():
@@ -245,6 +248,16 @@ def _is_sound(shape: Shape) -> bool:
 
 def _is_behind(after: tuple[After, ...], terms: int) -> bool:
     return len(after) == terms or (len(after) == terms + 1 and after[-1] is After.VALUE)
+_BOUND_AS: Final[Mapping[FieldType, tuple[FieldType, ...]]] = {
+    FieldType.NUMBER: (FieldType.INTEGER, FieldType.DECIMAL),
+    FieldType.DECIMAL: (FieldType.INTEGER,),
+}
+
+
+def _is_comparison(operator: Operator, column: PlanColumn, bound_as: FieldType | None) -> bool:
+    if not _is_ordered(column) or (operator in PATTERN_OPERATORS and column.type is not FieldType.TEXT):
+        return False
+    return bound_as is None or bound_as in _BOUND_AS.get(column.type, ())
 
 
 def _is_ordered(column: PlanColumn) -> bool:

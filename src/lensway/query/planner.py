@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -22,6 +23,8 @@ _AROUND_BYTES: Final = 32
 """More than anything in a plan takes beside its value: lengths, the limit and the offset."""
 _SMALL: Final[Mapping[type, int]] = {int: 9, float: 9, bool: 1, type(None): 1}
 """Bytes of values in MessagePack."""
+_INTEGER: Final = re.compile(r"-?\d{1,19}", re.ASCII)
+"""How databases write an integer that may have 64 bits."""
 _DOUBLE_INTEGERS_MAX: Final = 2**53
 """From here on several integers are the same double."""
 
@@ -93,7 +96,11 @@ def plan_rows(
         after = tuple(_after(term, value) for term, value in zip(order, last, strict=False))
         if len(last) > len(order):
             after += (After.VALUE,)
-        params += tuple(value for value in last if value is not None)
+        params += tuple(
+            int(str(value)) if each is After.WHOLE else value
+            for value, each in zip(last, after, strict=True)
+            if each is not After.NULL
+        )
     schema, table = definition.place
     shape = Shape(
         kind=PlanKind.ROWS,
@@ -199,7 +206,12 @@ def _after(term: OrderBy, value: object) -> After:
         return After.NULL
     if term.column.type is FieldType.TIME and values.has_zone(value):
         return After.ZONED
-    is_whole = term.column.type is FieldType.NUMBER and isinstance(value, int) and abs(value) >= _DOUBLE_INTEGERS_MAX
+    if term.column.type is FieldType.DECIMAL:
+        is_whole = isinstance(value, str) and _INTEGER.fullmatch(value) is not None and values.fits_integer(int(value))
+    else:
+        is_whole = (
+            term.column.type is FieldType.NUMBER and isinstance(value, int) and abs(value) >= _DOUBLE_INTEGERS_MAX
+        )
     return After.WHOLE if is_whole else After.VALUE
 
 

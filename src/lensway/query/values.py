@@ -17,12 +17,10 @@ from typing import Final
 
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
+from lensway.query import numbers
 from lensway.query.fields import FieldType
 
 _INT64: Final = range(-(2**63), 2**63)
-_DECIMAL_CHARACTERS_MAX: Final = 1_000
-# ASCII throughout: \d alone takes the digits of every script, which databases do not.
-_DECIMAL: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _DAY: Final = r"(?P<year>\d{4,7})-(?P<month>\d\d)-(?P<day>\d\d)"
 _CLOCK: Final = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)(?:\.(?P<fraction>\d{1,6}))?"
 _ZONE: Final = r"(?P<zone>[Zz]|[+-](?P<zone_hour>\d\d):(?P<zone_minute>\d\d))?"
@@ -30,7 +28,6 @@ _DATE: Final = re.compile(rf"{_DAY}(?P<era> BC)?", re.ASCII)
 _TIME: Final = re.compile(rf"{_CLOCK}{_ZONE}", re.ASCII)
 _TIMESTAMP: Final = re.compile(rf"{_DAY}(?:[Tt ]{_CLOCK})?{_ZONE}(?P<era> BC)?", re.ASCII)
 _UUID: Final = re.compile(r"([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})")
-_FLOATS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _INFINITE_DAYS: Final = frozenset({"infinity", "-infinity"})
 # PostgreSQL's ranges, the widest of any bridge.
 _DATE_YEAR_MAX: Final = 5_874_896
@@ -51,10 +48,15 @@ def check(value: object, type: FieldType, path: str) -> object:
     """
     try:
         return _CHECKS[type](value)
-    except WrongValueError as error:
-        raise LenswayError(
-            ErrorCode.INVALID_REQUEST, f"{path}: expected {error}, got {_kind(value)}", details={"path": path}
-        ) from None
+    except (WrongValueError, numbers.NotANumberError) as error:
+        raise unfit(value, str(error), path) from None
+
+
+def unfit(value: object, expected: str, path: str) -> LenswayError:
+    """The error for a value that its field cannot be compared with."""
+    return LenswayError(
+        ErrorCode.INVALID_REQUEST, f"{path}: expected {expected}, got {_kind(value)}", details={"path": path}
+    )
 
 
 def fits(value: object, type: FieldType) -> bool:
@@ -77,6 +79,11 @@ def fits(value: object, type: FieldType) -> bool:
             return isinstance(value, str)
 
 
+def fits_integer(value: int) -> bool:
+    """Whether the integer has 64 bits."""
+    return value in _INT64
+
+
 def is_special(value: object, type: FieldType) -> bool:
     """Whether this checked value is one that only some databases know: not a number, an infinite decimal or day, a year
     before 1 or after 9999, a time of day with a zone. Infinite floats are known everywhere."""
@@ -84,7 +91,7 @@ def is_special(value: object, type: FieldType) -> bool:
         case FieldType.NUMBER:
             return isinstance(value, float) and math.isnan(value)
         case FieldType.DECIMAL:
-            return value in _FLOATS
+            return value in numbers.FLOATS
         case FieldType.DATE | FieldType.TIMESTAMP:
             return isinstance(value, str) and (value in _INFINITE_DAYS or value[4] != "-" or value.endswith(" BC"))
         case FieldType.TIME:
@@ -101,9 +108,10 @@ def has_zone(value: object) -> bool:
 def _kind(value: object) -> str:
     if value is None:
         return "null"
-    names = {bool: "a boolean", int: "an integer", float: "a number", str: "a text", list: "a list", dict: "an object"}
+    names = {bool: "a boolean", int: "an integer", float: "a number", decimal.Decimal: "a number"}
+    names |= {str: "a text", list: "a list", dict: "an object"}
     return names.get(type(value), "something else") + (
-        " that does not fit" if isinstance(value, (str, int, float)) else ""
+        " that does not fit" if isinstance(value, (str, int, float, decimal.Decimal)) else ""
     )
 
 
@@ -122,38 +130,18 @@ def _text(value: object) -> str:
 
 
 def _integer(value: object) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise WrongValueError("an integer")
-    if value not in _INT64:
+    whole = numbers.among_integers(value)
+    if not whole.is_equal:
         raise WrongValueError("an integer of 64 bits")
-    return value
+    return whole.value
 
 
-def _number(value: object) -> float:
-    if isinstance(value, str) and value in _FLOATS:
-        return _FLOATS[value]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise WrongValueError('a number, "NaN", "Infinity" or "-Infinity"')
-    try:
-        return float(value)
-    except OverflowError:
-        raise WrongValueError("a number that a double can hold") from None
+def _number(value: object) -> object:
+    return numbers.number(value)
 
 
 def _decimal(value: object) -> str:
-    if isinstance(value, str) and value in _FLOATS:
-        return value
-    expected = "a decimal as text or number"
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise WrongValueError(expected)
-    if isinstance(value, int) and value.bit_length() > 4 * _DECIMAL_CHARACTERS_MAX:
-        raise WrongValueError(expected)  # Python itself refuses to write some of these
-    text = str(value)
-    if len(text) > _DECIMAL_CHARACTERS_MAX or not _DECIMAL.fullmatch(text):
-        raise WrongValueError(expected)
-    return format(decimal.Decimal(text), "f") if "e" in text or "E" in text else text
+    return numbers.decimal_text(value)
 
 
 def _boolean(value: object) -> bool:

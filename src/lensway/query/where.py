@@ -8,7 +8,7 @@ from typing import Final
 
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query import patterns, values
+from lensway.query import numbers, patterns, values
 from lensway.query.capabilities import Capabilities
 from lensway.query.fields import Field, FieldType, LensDefinition, PlanColumn
 from lensway.query.plan import PATTERN_OPERATORS, And, Compare, Constant, IsNull, Node, Not, Operator, Or
@@ -16,6 +16,10 @@ from lensway.query.plan import PATTERN_OPERATORS, And, Compare, Constant, IsNull
 _OPERATORS: Final = {f"${operator.value}": operator for operator in Operator}
 _EXISTS: Final = "$exists"
 _EVERY_ROW: Final = And(())
+# A tuple: members are compared by identity, where a set would hash an enum.
+_NUMERIC: Final = (FieldType.INTEGER, FieldType.NUMBER, FieldType.DECIMAL)
+_INTEGER: Final = FieldType.INTEGER
+_TEXT: Final = FieldType.TEXT
 _GROUPS: Final = ("$and", "$or", "$not")
 
 
@@ -122,6 +126,8 @@ class _Reader:
             return self._membership(column, operator, value, path)
         if value is None:
             return Constant(None)  # NULL under any other operator is unknown
+        if column.type is not _TEXT and column.type in _NUMERIC:
+            return self._number(operator, column, value, path)
         checked = self._value(value, column.type, path)
         if operator in PATTERN_OPERATORS:
             self._check_pattern(checked, path)
@@ -130,16 +136,54 @@ class _Reader:
     def _membership(self, column: PlanColumn, operator: Operator, value: object, path: str) -> Node:
         if not isinstance(value, list):
             raise _invalid(path, "expected a list of values")
+        if not value:
+            return Constant(operator is Operator.NIN)
         if len(value) > limits.IN_VALUES_MAX:
             raise _invalid(path, f"{len(value):,} values; {limits.IN_VALUES_MAX:,} is the limit")
+        if column.type is FieldType.INTEGER:
+            return self._integers(column, operator, value, path)
         checked = [
             None if item is None else self._value(item, column.type, f"{path}[{number}]")
             for number, item in enumerate(value)
         ]
-        if not checked:
-            return Constant(operator is Operator.NIN)
+        if column.type in _NUMERIC:
+            listed, bound_as = numbers.listed(checked, column.type)
+            return Compare(operator, column, self._param(listed), bound_as=bound_as)
         zoned = any(_is_zoned(column, item) for item in checked)
         return Compare(operator, column, self._param(checked), zoned)
+
+    def _number(self, operator: Operator, column: PlanColumn, value: object, path: str) -> Node:
+        """A comparison of the column with a number that its type may not hold."""
+        if column.type is _INTEGER:
+            if value.__class__ is int and numbers.INT64_MIN <= value <= numbers.INT64_MAX:
+                return Compare(operator, column, self._param(value))
+            whole = self._whole(value, path)
+            if whole.is_equal:
+                return Compare(operator, column, self._param(whole.value))
+            operator, bound = numbers.without_equal(operator, whole)
+            return Compare(operator, column, self._param(bound))
+        checked = self._value(value, column.type, path)
+        if column.type is FieldType.NUMBER:
+            return Compare(operator, column, self._param(checked), bound_as=numbers.form_of_number(checked))
+        integer = numbers.whole_of(str(checked))
+        if integer is None:
+            return Compare(operator, column, self._param(checked))
+        return Compare(operator, column, self._param(integer), bound_as=FieldType.INTEGER)
+
+    def _integers(self, column: PlanColumn, operator: Operator, items: list[object], path: str) -> Node:
+        """Membership in those of the numbers that are integers: the others equal none."""
+        wholes = [None if item is None else self._whole(item, f"{path}[{at}]") for at, item in enumerate(items)]
+        listed = [None if each is None else each.value for each in wholes if each is None or each.is_equal]
+        if listed:
+            return Compare(operator, column, self._param(listed))
+        operator, bound = numbers.without_equal(operator, numbers.Whole(0, is_equal=False))
+        return Compare(operator, column, self._param(bound))
+
+    def _whole(self, value: object, path: str) -> numbers.Whole:
+        try:
+            return numbers.among_integers(value)
+        except numbers.NotANumberError as error:
+            raise values.unfit(value, str(error), path) from None
 
     def _value(self, value: object, type: FieldType, path: str) -> object:
         checked = values.check(value, type, path)

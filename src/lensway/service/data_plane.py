@@ -10,6 +10,7 @@ import msgspec
 from starlette.responses import Response
 
 from lensway import limits
+from lensway.api import numbers
 from lensway.api.negotiation import EXPORT_MEDIA, PAGE_MEDIA
 from lensway.auth import decisions
 from lensway.auth.gate import KeyGate
@@ -75,7 +76,7 @@ class DataPlane:
     async def query(self, call: Call) -> Response:
         """A page of rows: as JSON when it is complete, in other formats, and beyond what may be held, as it comes."""
         wanted = formats.wanted(call.header(b"accept"), call.header(b"accept-encoding"), PAGE_MEDIA)
-        asked = self._asked(call, await call.body(), _QUERY_KEYS)
+        asked = self._asked(call, await call.body(numbers.decode_request), _QUERY_KEYS)
         planned = self._plan(call, asked)
         meta = functools.partial(_meta, call, asked, planned)
         if wanted.row_format is not RowFormat.JSON:
@@ -94,7 +95,7 @@ class DataPlane:
 
     async def count(self, call: Call) -> Response:
         """How many rows match."""
-        asked = self._asked(call, await call.body(), _COUNT_KEYS)
+        asked = self._asked(call, await call.body(numbers.decode_request), _COUNT_KEYS)
         plan = plan_count(asked.lens.definition, asked.body.get("where"), asked.capabilities)
         handle = self._submit(call, asked, plan, RowFormat.JSON)
         page = await call.while_connected(handle.page(), handle.cancel)
@@ -106,7 +107,7 @@ class DataPlane:
     async def export(self, call: Call) -> Response:
         """Every matching row, streamed. Failures before the first row are answered, later ones cut the stream."""
         wanted = formats.wanted(call.header(b"accept"), call.header(b"accept-encoding"), EXPORT_MEDIA)
-        asked = self._asked(call, await call.body(), _EXPORT_KEYS)
+        asked = self._asked(call, await call.body(numbers.decode_request), _EXPORT_KEYS)
         request = RowsRequest(
             where=asked.body.get("where"), order_by=asked.body.get("orderBy"), select=asked.body.get("select")
         )
@@ -115,7 +116,7 @@ class DataPlane:
 
     async def explain(self, call: Call) -> Response:
         """What would run and where."""
-        asked = self._asked(call, await call.body(), _QUERY_KEYS)
+        asked = self._asked(call, await call.body(numbers.decode_request), _QUERY_KEYS)
         planned = self._plan(call, asked)
         document = explain(self._desk, asked.lens, asked.source, planned.plan, asked.capabilities)
         if call.is_public:

@@ -111,7 +111,7 @@ class Call:
             raise invalid(name, f"must be a whole number from 1 to {maximum:,}")
         return int(value)
 
-    async def body(self) -> Any:
+    async def body(self, decode: Callable[[bytes], Any] = msgspec.json.decode) -> Any:
         """The decoded JSON body. Raises LenswayError INVALID_REQUEST, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE."""
         coding = self.header(b"content-encoding") or "identity"
         if coding.strip().lower() != "identity":
@@ -136,7 +136,14 @@ class Call:
                 ErrorCode.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON", hint="Send Content-Type: application/json."
             )
         try:
-            return msgspec.json.decode(data)
+            return decode(data)
+        except msgspec.ValidationError:
+            # Nothing else is asked of untyped JSON.
+            raise LenswayError(
+                ErrorCode.INVALID_REQUEST,
+                "The body holds a number with too many digits",
+                hint=f"A number has at most {limits.NUMBER_CHARACTERS_MAX:,} digits.",
+            ) from None
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             where = str(error) if isinstance(error, msgspec.DecodeError) else "nested too deeply or not UTF-8"
             raise LenswayError(ErrorCode.INVALID_REQUEST, f"The body is not JSON: {where}") from None
