@@ -142,6 +142,25 @@ async def check_postgres(owner: asyncpg.Connection, walker: Walker, definition: 
             assert wrong(walk, ranked, 2) is None, (definition.table, direction, format)
 
 
+def test_a_key_that_was_unique_a_moment_ago_loses_no_row(database: Database) -> None:
+    async def run() -> None:
+        await database.execute(
+            "CREATE TABLE t (id int, c int PRIMARY KEY)",
+            "INSERT INTO t SELECT i, i FROM generate_series(1, 9) i",
+            "GRANT SELECT ON t TO PUBLIC",
+        )
+        walker = Walker("postgres", {"url": database.reader_url})
+        definition = lens("t", key=["c"], id="integer", c="integer")
+        try:
+            assert (await walker.walk(definition, None, 4)).ids == list(range(1, 10))
+            await database.execute("ALTER TABLE t DROP CONSTRAINT t_pkey", "INSERT INTO t VALUES (10, 4)")
+            assert (await walker.walk(definition, None, 4)).failure == "key_not_unique"
+        finally:
+            await walker.close()
+
+    asyncio.run(run())
+
+
 def test_large_pages_and_ends_between_two_fetches_of_postgres(database: Database) -> None:
     async def run() -> None:
         await database.execute(
