@@ -80,7 +80,7 @@ def _has_zone(text: str) -> bool:
 
 def _uuid(value: Any) -> Any:
     # As it is stored: so it is ordered, and the next page begins behind it.
-    return None if forms.uuid(value) is None else value
+    return value if forms.is_uuid(value) else None
 
 
 def _json(value: Any) -> Any:

@@ -95,15 +95,16 @@ def finite_decimal_key(value: Stored) -> str | None:
 
 def decimal_text(value: Stored) -> str | None:
     """The decimal as callers are shown it: as it is spelled, or the shortest spelling of a float."""
-    match value:
-        case float() if math.isfinite(value):
-            return repr(value)
-        case int():
-            return str(value)
-        case str() if _DECIMAL.fullmatch(value):
-            return value.strip()
-        case _:
-            return None
+    if isinstance(value, str):
+        return value.strip() if _DECIMAL.fullmatch(value) else None
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else None
+    return str(value) if isinstance(value, int) else None
+
+
+def is_uuid(value: Stored) -> bool:
+    """Whether this is a UUID in some spelling."""
+    return isinstance(value, str) and _UUID.fullmatch(value) is not None
 
 
 def uuid(value: Stored) -> str | None:
