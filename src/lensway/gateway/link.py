@@ -124,7 +124,7 @@ class Link:
         self._outbox = Outbox()
         self._decoder = Decoder()
         self._allowance = Allowance(clock.monotonic(), per_second=limits.FRAMES_PER_SECOND, burst=limits.FRAMES_BURST)
-        self._turn = 0
+        self._unpaid = 0
         self._flooding_since: float | None = None
         self._pushes = Allowance(clock.monotonic(), per_second=limits.PUSHES_PER_SECOND, burst=limits.PUSHES_BURST)
         self._sealed: SealedSources = {}
@@ -180,12 +180,15 @@ class Link:
         try:
             while self._over_cause is None:
                 message: bytes = await self._transport.recv()
-                paid = len(message) // limits.FRAME_FREE_BYTES
                 count = self._take(message)
+                self._unpaid += (count or 1) - len(message) // limits.FRAME_FREE_BYTES
                 while self._decoder.has_more and self._over_cause is None:
-                    await self._pay(count - paid)
-                    paid, count = 0, self._take(b"")
-                await self._pay(max(count, 1) - paid)
+                    await self._pay()
+                    count = self._take(b"")
+                    self._unpaid += count
+                # Not after each message: most are an answer or two, and were paid for by an offer.
+                if not -limits.FRAMES_BURST < self._unpaid < limits.FRAMES_AT_ONCE_MAX:
+                    await self._pay()
         except ProtocolError as error:
             _log.warning("runner broke the protocol", runner=self.runner.name, cause=error.cause)
             self._say(Finish(error.reason, error.cause))
@@ -198,15 +201,12 @@ class Link:
                 break
         return self._decoder.parsed
 
-    async def _pay(self, count: int) -> None:
+    async def _pay(self) -> None:
         """Give other links their turn, and do not read on while the runner has sent more than it may."""
-        if count <= 0:
-            self._allowance.earn(-count)
-            return
+        count, self._unpaid = self._unpaid, 0
         self._allowance.per_second = (
             limits.FRAMES_PER_SECOND + limits.FRAMES_PER_ATTEMPT_SECOND * self._session.open_attempts
         )
-        self._turn += count
         pause = self._allowance.spend(count, self._clock.monotonic())
         if not pause:
             self._flooding_since = None
@@ -217,11 +217,7 @@ class Link:
         while pause > 0 and self._over_cause is None:
             await asyncio.sleep(min(pause, limits.PAUSE_SECONDS_MAX))
             pause -= limits.PAUSE_SECONDS_MAX
-            self._turn = 0
-        if self._turn >= limits.FRAMES_AT_ONCE_MAX:
-            # Messages that have arrived already are read without waiting.
-            self._turn = 0
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # messages that have arrived already are read without waiting
 
     async def _write(self) -> None:
         while True:
@@ -449,7 +445,7 @@ class Link:
         spec: AssignedSource | None = None
         if order.request.unassigned:
             spec = self._sets.spec_of(self.runner, order.request.source, self._public_key)
-        self._allowance.earn(limits.FRAMES_PER_OFFER)
+        self._unpaid = max(self._unpaid - limits.FRAMES_PER_OFFER, -limits.FRAMES_BURST)
         if not self._give(offer_frame(order, spec)):
             self._tell(lambda session: Refused(session, order.job, order.attempt, RefusalKind.UNWRITTEN))
 

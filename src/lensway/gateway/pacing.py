@@ -36,6 +36,14 @@ class FrameCounter:
         self._skip = 0
         self._begun = b""
 
+    def is_one_message(self, data: bytes) -> bool:
+        """True for exactly one whole, small message between two frames."""
+        size = len(data)
+        if self._skip or self._begun or size < 8 or data[0] != _FINAL_BINARY:
+            return False
+        length = data[1] - 0x80  # a client's frame is masked
+        return size == 6 + length if length < 126 else length == 126 and size == 8 + (data[2] << 8 | data[3])
+
     def count(self, data: bytes, frames_max: int) -> tuple[int, int]:
         """The bytes that complete up to ``frames_max`` more headers with their payloads, as far as they are here; and how many
         of these frames are no whole message: pings, pongs and fragments."""
@@ -108,6 +116,8 @@ class PacedConnection(ServerConnection):
             self._held += data  # had been read already when reading was paused
         elif self.protocol.state is State.CONNECTING:
             self._shake_hands(data)
+        elif self._counter.is_one_message(data):
+            super().data_received(data)  # as nearly always
         else:
             self._pass_on(data)
 

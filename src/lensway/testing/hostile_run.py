@@ -260,6 +260,7 @@ def _play(
         outcome.played[played.act] += 1
         outcome.ended[f"{played.act}: {played.ended}"] += 1
         outcome.sent_mib += played.bytes / 2**20
+    program.stdout.close()
     code = program.wait(30)
     over.set()
     sampler.join(5)
