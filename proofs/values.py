@@ -41,7 +41,7 @@ def values(report: Report, *, rounds: int = 1) -> None:
         let_pass(directory)
         with PostgresCluster(directory / "cluster") as cluster:
             database = asyncio.run(_filled(cluster))
-            with Deployment(directory) as deployment:
+            with Deployment(directory, serve_options=("--source-dir", name)) as deployment:
                 lenses, runner = _set_up(deployment, database, _file(directory))
                 found = _asked(deployment, runner, lenses * rounds)
     report.none("answers but `row_too_large`", len(found.others), found.count)

@@ -75,6 +75,18 @@ def test_refusals_name_who_was_refused_what(deployment: Deployment) -> None:
     }
 
 
+def test_a_key_where_a_name_belongs_is_not_kept(deployment: Deployment) -> None:
+    viewer = made(deployment, kind="ak", role="viewer")
+    for client in (deployment.client(viewer["key"]), deployment.client()):
+        for path in (f"/v1/keys/{viewer['key']}", f"/v1/lenses/{viewer['key']}", f"/v1/sources/{viewer['key']}"):
+            assert client.delete(path).status_code in (403, 404)
+    found = deployment.client().get("/v1/audit", params={"limit": 1000})
+    assert viewer["key"] not in found.text
+    assert {"delete_key", "key.delete"} <= {
+        entry["action"] for entry in found.json()["entries"] if entry["object"] == "ak_…"
+    }
+
+
 def test_changes_that_are_refused_or_change_nothing_merge_too(deployment: Deployment) -> None:
     client = deployment.client()
     for _ in range(100):

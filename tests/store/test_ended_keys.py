@@ -226,6 +226,20 @@ def test_an_expired_first_key_is_named_and_does_not_make_another_one(tmp_path: p
     asyncio.run(run())
 
 
+def test_a_first_key_that_administers_one_environment_only_is_named(tmp_path: pathlib.Path) -> None:
+    async def run() -> None:
+        store, clock = opened(tmp_path / "s.db"), SystemClock()
+        given = tokens.check_admin_key("ak_" + "n" * 32)
+        await add(store, "ak_keeper")
+        await add(store, given.reveal(), environment=store.current().environments()[0].id)
+        assert await first_admin_key(store, given, clock) is None
+        assert "no instance-wide admin key" in admin_key_notice(store.current(), given, clock)
+        assert admin_key_notice(store.current(), None, clock) is None
+        store.close()
+
+    asyncio.run(run())
+
+
 def recover(directory: pathlib.Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "lensway.cli.main", "keys", "recover", "--data-dir", str(directory)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +11,17 @@ from lensway.catalog.ports import AuditEntry
 from lensway.clock import Clock
 from lensway.ids import EnvironmentId
 
+_KEY = re.compile(r"(ak|sk|pk|rk)_[A-Za-z0-9_-]{32,512}")
 SIGN_IN = "session.create"
 SIGN_OUT = "session.delete"
 AUTHENTICATE = "authenticate"
 RUNNER_CONNECT = "runner.connect"
 RUNNER_DISCONNECT = "runner.disconnect"
+
+
+def without_keys(text: str) -> str:
+    """The text for a record: a key that a caller put where a name belongs is shortened to its kind."""
+    return _KEY.sub(r"\1_…", text)
 
 
 def access_entry(
@@ -35,7 +42,7 @@ def access_entry(
         environment=environment,
         actor=actor,
         action=action,
-        object=object,
+        object=without_keys(object),
         address=address,
         outcome=outcome,
         request_id=request_id,

@@ -95,4 +95,4 @@ class CatalogStore(SnapshotSource, ChangeFeed, Protocol):
         """Keep when keys were last used, in one transaction; keys that are gone meanwhile are left out."""
 
 
-__all__ = ["AnyRecord", "AuditEntry", "CatalogStore", "ChangeFeed", "Decide", "SnapshotSource"]
+__all__ = ["AnyRecord", "AuditEntry", "AuditRow", "CatalogStore", "ChangeFeed", "Decide", "SnapshotSource"]

@@ -10,6 +10,7 @@ import msgspec
 
 from lensway import limits
 from lensway.auth.caller import Caller
+from lensway.auth.events import without_keys
 from lensway.catalog.ports import AuditEntry, CatalogStore
 from lensway.catalog.records import Change
 from lensway.catalog.snapshot import Snapshot
@@ -129,7 +130,7 @@ class Desk:
             environment=None if is_instance_wide else caller.environment.id,
             actor=caller.identity.actor,
             action=action,
-            object=object,
+            object=without_keys(object),
             address=caller.address,
             outcome=outcome,
             request_id=caller.request_id,

@@ -237,6 +237,8 @@ def admin_key_notice(snapshot: Snapshot, given: Secret | None, clock: Clock) -> 
             )
         if key is not None and rules.has_expired(key, at=at):
             return f"LENSWAY_ADMIN_KEY holds a key that expired at {key.expires_at}. Set a new one; {otherwise}."
+        if key is not None and not rules.can_administer(key, at=at):
+            return f"LENSWAY_ADMIN_KEY holds the key {key.name!r}, which is no instance-wide admin key. Set one; {otherwise}."
     return f"No valid admin key is left: {remedy}." if is_locked else None
 
 
