@@ -46,10 +46,20 @@ STALL_GRACE_SECONDS: Final = 1.0
 """A connection is dropped so much later than its job is cancelled, so that the record says what really happened."""
 HTTP_CONNECTIONS_MAX: Final = 4_096
 """Connections of callers; one more is answered `overloaded`. With what each may leave unread that is bounded memory."""
-HTTP_HEAD_BYTES_MAX: Final = 64 * KIB
-"""Request line and headers; larger is `payload_too_large`."""
+HTTP_HEAD_BYTES_MAX: Final = 32 * KIB
+"""Request line and headers; larger is `payload_too_large`. nginx takes as much by default."""
+HTTP_HEADERS_MAX: Final = 128
+"""Headers of a request; more are `payload_too_large`. In memory a header of five bytes takes thirty times as much."""
+HTTP_READ_BYTES_MAX: Final = 16 * KIB
+"""Read from a caller at once. Requests sent ahead of their turn wait in one such piece, and then reading pauses."""
+HTTP_AHEAD_PER_TURN_MAX: Final = 8
+"""Requests sent ahead that are started in one turn of the event loop: about a millisecond for all callers who do so together."""
+HTTP_PIECES_PER_TURN_MAX: Final = 64
+"""Pieces of what was sent ahead that are parsed in one turn; a caller may send blank lines only, each of which is a piece."""
 CALLER_LOOK_SECONDS: Final = 0.1
 """So often the kernel is asked whether a caller is gone that is not read, because it has sent its next request already."""
+CALLER_IDLE_LOOK_SECONDS: Final = 1.0
+"""The same where only the connection itself would be kept, and no query."""
 PATHS_REMEMBERED_MAX: Final = 1_000
 """Paths of requests whose routes are found at once."""
 PATHS_REMEMBERED_BYTES_MAX: Final = 256 * KIB
@@ -59,7 +69,10 @@ HTTP_IDLE_SECONDS: Final = 75
 """A kept connection that asks nothing is closed then: later than the 60 s of common load balancers and pools, so that they close
 first. A request that meets a close on its way is an error that the caller sees."""
 HTTP_UNWRITTEN_BYTES_MAX: Final = 64 * KIB
-"""What an HTTP connection buffers for a caller that does not read, before whoever writes has to wait; one chunk comes on top."""
+"""A page up to this size is written at once and no longer counted as held, whether its caller reads or not."""
+HTTP_WRITE_PAUSE_BYTES: Final = 16 * KIB
+"""What an HTTP connection buffers for a caller that does not read, before the writer has to wait; one chunk comes on top. Until
+the caller has read most of it, no request that it sent ahead is started."""
 HTTP_UNSENT_BYTES_MAX: Final = 128 * KIB
 """What the kernel takes from us and cannot send yet, per connection; its own default is up to 4 MiB."""
 COMPRESS_INLINE_BYTES_MAX: Final = 16 * KIB

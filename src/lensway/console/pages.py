@@ -13,7 +13,6 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route, Router
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lensway.auth import decisions, session
@@ -22,6 +21,7 @@ from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
 from lensway.catalog.ports import SnapshotSource
 from lensway.clock import Clock
+from lensway.console.files import file_routes
 from lensway.console.ports import EventSource, RunnerUse, SourceUse
 from lensway.errors import CODES, ErrorCode, LenswayError
 from lensway.ids import KeyId, new_request_id
@@ -122,7 +122,7 @@ class Console:
             Route("/assign", self._signed_in(self._assign), methods=["POST"]),
             Route("/test", self._signed_in(self._test), methods=["POST"]),
             Route("/events", self._signed_in(self._events)),
-            Mount("/static", StaticFiles(directory=_HERE / "static")),
+            *file_routes(_HERE / "static", _HEADERS),
         ]
         return [Mount("/console", app=_Identified(Router(pages))), Route("/console", _Identified(self._to_runners))]
 
