@@ -297,7 +297,14 @@ COMPILED_SHAPES_BYTES_MAX: Final = 2 * MIB
 
 # --- access ---------------------------------------------------------------------------------------------------------------
 FAILED_LOGINS_PER_MINUTE_MAX: Final = 60
-"""Per address; beyond it `rate_limited`."""
+"""Failures per address, or per /64 of IPv6; beyond it they are `rate_limited`. A good key never is."""
+FAILED_LOGINS_BLOCKS_MAX: Final = 10_000
+"""Addresses whose failures are counted at once, the latest ones: some 2 MiB."""
+KEY_CHARACTERS_MAX: Final = 1_024
+"""Hashed of what is sent as a key: more than any key has, so that a long header costs no more than a wrong key."""
+PROXY_WARNING_REQUESTS: Final = 50
+"""Requests in a row with forwarding headers from one address that is not trusted: then the log says so, once for each address."""
+PROXY_WARNINGS_MAX: Final = 3
 KEY_REQUESTS_PER_MINUTE_MAX: Final = 10_000_000
 """Highest `requestsPerMinute` that a key may be given."""
 KEY_CONCURRENT_REQUESTS_MAX: Final = 10_000

@@ -139,24 +139,29 @@ class Console:
 
     async def _login(self, request: Request) -> Response:
         address = self._address(request)
-        now = self._clock.monotonic()
         if not _is_same_origin(request):
             return self._page("login.html", status=403, title="Sign in", error="This form was sent from another site.")
         try:
-            self._limiter.check(address, now)
             form = await _form(request)
             identity = decisions.authenticate(self._snapshots.current(), f"Bearer {form.get('key', '').strip()}")
             decisions.require_read(identity)
-        except LenswayError as error:
-            # Only wrong keys count: waiting is over when it is over, however often somebody asks meanwhile.
-            if error.code is ErrorCode.UNAUTHENTICATED:
-                self._limiter.failed(address, now)
+        except LenswayError as refusal:
+            error = self._counted(refusal, address)
             text = f"{error}. {error.failure.hint or ''}"
             return self._page("login.html", status=CODES[error.code].status, title="Sign in", error=text)
         response = RedirectResponse("/console/runners", 303, _HEADERS)
         value = session.sign_session(self._key, identity, self._clock.wall().timestamp())
         self._set_cookie(response, _COOKIE, value)
         return response
+
+    def _counted(self, refusal: LenswayError, address: str) -> LenswayError:
+        """The refusal; a wrong key is counted, and after too many the answer is to wait."""
+        if refusal.code is ErrorCode.UNAUTHENTICATED:
+            try:
+                self._limiter.failed(address, self._clock.monotonic())
+            except LenswayError as too_many:
+                return too_many
+        return refusal
 
     async def _logout(self, visit: _Visit) -> Response:
         response = RedirectResponse("/console/login", 303, _HEADERS)

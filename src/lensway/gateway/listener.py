@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 
 from lensway import limits
 from lensway.auth import exposure, tokens
-from lensway.auth.address import Network, address_of
+from lensway.auth.address import HIDDEN_HINT, Network, ProxyWatch, address_of
 from lensway.auth.decisions import authenticate_runner
 from lensway.catalog.ports import AuditEntry, CatalogStore
 from lensway.catalog.records import Change, Runner
@@ -41,11 +41,8 @@ PATH: Final = "/connect"
 class FailureLimiter(Protocol):
     """Counts failed attempts per address."""
 
-    def check(self, address: str, now: float) -> None:
-        """Raises LenswayError RATE_LIMITED when this address has failed too often."""
-
     def failed(self, address: str, now: float) -> None:
-        """Count one failure."""
+        """Count one failure. Raises LenswayError RATE_LIMITED when this address has failed too often."""
 
 
 class _Pending:
@@ -92,6 +89,7 @@ class Listener:
     ) -> None:
         self._store = store
         self._trusted = trusted_proxies
+        self._proxies = ProxyWatch(trusted_proxies)
         self._dispatch = dispatch
         self._clock = clock
         self._sets = AssignmentSets(store, clock)
@@ -165,7 +163,10 @@ class Listener:
     def _address(self, connection: ServerConnection, request: Request) -> str:
         remote = connection.remote_address
         forwarded = request.headers.get_all("X-Forwarded-For")
-        return address_of(str(remote[0]) if remote else "", forwarded, self._trusted)
+        peer = str(remote[0]) if remote else ""
+        if forwarded and self._proxies.is_watching and self._proxies.is_hidden(peer):
+            _log.warning("runners dial through a proxy that is not trusted", address=peer, hint=HIDDEN_HINT)
+        return address_of(peer, forwarded, self._trusted)
 
     async def _note_exposed(self, request: Request, address: str) -> None:
         query = request.path.partition("?")[2]
@@ -197,8 +198,6 @@ class Listener:
             )
         if "Origin" in request.headers:
             raise LenswayError(ErrorCode.FORBIDDEN, "upgrades from web pages are refused")
-        now = self._clock.monotonic()
-        self._limiter.check(address, now)
         if len(self._links) >= limits.SESSIONS_MAX:
             raise LenswayError(ErrorCode.OVERLOADED, "too many connections", retry_after_seconds=10.0)
         try:
@@ -210,8 +209,9 @@ class Listener:
             if scheme.lower() != "bearer":
                 raise LenswayError(ErrorCode.UNAUTHENTICATED, "no bearer token")
             runner = authenticate_runner(self._store.current(), token.strip(), self._clock.wall().isoformat())
-        except LenswayError:
-            self._limiter.failed(address, now)
+        except LenswayError as error:
+            if error.code is ErrorCode.UNAUTHENTICATED:
+                self._limiter.failed(address, self._clock.monotonic())
             raise
         return runner, tokens.hash_token(token.strip())
 

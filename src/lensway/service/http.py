@@ -17,7 +17,7 @@ from lensway import limits
 from lensway.api.envelope import error_body
 from lensway.api.routes import Access, Param, Route
 from lensway.auth import decisions, exposure
-from lensway.auth.address import Network, address_of
+from lensway.auth.address import HIDDEN_HINT, Network, ProxyWatch, address_of
 from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
 from lensway.catalog.names import invalid, nearest
@@ -44,6 +44,7 @@ _REQUIRE: Final[Mapping[Access, Callable[[decisions.Identity], None]]] = {
 }
 _OK: Final = "ok"
 _REQUEST_ID: Final = b"x-request-id"
+_FORWARDED: Final = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})
 _SMALL_LENGTH_DIGITS: Final = len(str(limits.REQUEST_BODY_BYTES_MAX)) - 1
 _TRUE: Final = frozenset({"true", "1", "yes", ""})
 _FALSE: Final = frozenset({"false", "0", "no"})
@@ -210,6 +211,7 @@ class Endpoint:
         self._clock = clock
         self._note = note
         self._trusted = trusted_proxies
+        self._proxies = ProxyWatch(trusted_proxies)
         self._tracer = tracer
 
     def of(self, route: Route, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -217,6 +219,8 @@ class Endpoint:
 
         async def endpoint(request: Request, trace: RequestTrace | None = None) -> Response:
             call = Call(request, route, new_request_id(), self._address(request), trace)
+            if self._proxies.is_watching:
+                self._look_at_proxy(call)
             code = _OK
             try:
                 if request.scope["query_string"]:
@@ -310,8 +314,6 @@ class Endpoint:
         _check_params(call.request, call.route.params)
 
     def _authenticate(self, call: Call) -> Caller:
-        now = self._clock.monotonic()
-        self._limiter.check(call.address, now)
         snapshot = self._snapshots.current()
         authorization, wanted = call.headers.get(b"authorization", b""), call.header(b"x-environment")
         known = call.wire.memory
@@ -319,13 +321,21 @@ class Endpoint:
             try:
                 identity = decisions.authenticate(snapshot, authorization.decode("latin-1"))
             except LenswayError:
-                self._limiter.failed(call.address, now)
+                self._limiter.failed(call.address, self._clock.monotonic())
                 raise
             environment = decisions.choose_environment(snapshot, identity, wanted)
             known = call.wire.memory = _Known(snapshot.revision, authorization, wanted, identity, environment)
         return Caller(
             identity=known.identity, environment=known.environment, request_id=call.request_id, address=call.address
         )
+
+    def _look_at_proxy(self, call: Call) -> None:
+        if _FORWARDED.isdisjoint(call.headers):
+            return
+        client = call.request.scope.get("client")
+        peer: str = client[0] if client else ""
+        if self._proxies.is_hidden(peer):
+            _log.warning("requests come from a proxy that is not trusted", address=peer, hint=HIDDEN_HINT)
 
     def _address(self, request: Request) -> str:
         client = request.scope.get("client")
