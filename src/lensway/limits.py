@@ -26,6 +26,10 @@ TEXT_VALUE_BYTES_MAX: Final = 64 * KIB
 """One text or bytes value in a request."""
 NAME_CHARACTERS_MAX: Final = 63
 """Names of objects and fields; PostgreSQL's own limit for identifiers."""
+SUGGESTION_NAMES_MAX: Final = 4_000
+"""Names that are looked at for one that was meant, when an unknown one was asked for: about 2 ms."""
+SUGGESTION_CANDIDATES_MAX: Final = 32
+"""Names compared in full with the unknown one: those that share most of its beginning or end."""
 ROWS_PER_PAGE_DEFAULT: Final = 100
 ROWS_PER_PAGE_MAX: Final = 10_000
 """Above it 400, never a clamp."""

@@ -10,7 +10,10 @@ from lensway.limits import PROXY_WARNING_REQUESTS, PROXY_WARNINGS_MAX
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-HIDDEN_HINT: Final = "Wrong keys of all its callers count together. If it is your proxy, start the server with --trusted-proxies ADDRESS/32."
+HIDDEN_HINT: Final = (
+    "Wrong keys of all its callers count together. If it is your proxy, start the server with --trusted-proxies"
+    " and its address."
+)
 
 
 def address_of(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:

@@ -20,7 +20,7 @@ from lensway.auth import decisions, exposure
 from lensway.auth.address import HIDDEN_HINT, Network, ProxyWatch, address_of
 from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
-from lensway.catalog.names import invalid, nearest
+from lensway.catalog.names import invalid
 from lensway.catalog.ports import AuditEntry, SnapshotSource
 from lensway.catalog.records import Environment
 from lensway.catalog.snapshot import Snapshot
@@ -29,6 +29,7 @@ from lensway.errors import CODES, ErrorCode, Failure, LenswayError
 from lensway.ids import new_request_id
 from lensway.observe.metrics import Metrics
 from lensway.observe.trace import Tracer
+from lensway.query.suggestions import nearest
 from lensway.service import tracing
 from lensway.service.streaming import StreamedRows
 from lensway.service.tracing import RequestTrace
