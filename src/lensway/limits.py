@@ -338,7 +338,13 @@ AUDIT_DETAILS_BYTES_MAX: Final = 16 * KIB
 """Details of one audit entry; longer ones are left out and marked so, a push of thousands of objects for example."""
 NAMES_SHOWN_MAX: Final = 5
 """Names listed in one message; the rest is counted."""
-EVENT_SUBSCRIBERS_MAX: Final = 200
+EVENT_SUBSCRIBERS_MAX: Final = 1_000
+"""Watchers of events on one node; each may have the whole backlog queued, some 10 KiB."""
+EVENT_SUBSCRIBERS_PER_ENVIRONMENT_MAX: Final = 100
+EVENT_SUBSCRIBERS_PER_KEY_MAX: Final = 50
+"""Half of an environment's: one key, a Console that many people have open or a script gone wild, leaves room for the others."""
+EVENT_SUBSCRIBERS_RESERVED: Final = 4
+"""Watchers that each environment has room for even when others have taken all the rest."""
 EVENT_BACKLOG_MAX: Final = 1_000
 TEST_TIMEOUT_SECONDS: Final = 15.0
 
@@ -375,6 +381,7 @@ assert ASSIGNMENT_PARTS_MAX * ASSIGNMENT_PART_BYTES_MAX < CONTROL_QUEUE_BYTES_MA
 assert CONFIG_BYTES_MAX * 16 // 9 < ASSIGNMENT_PART_BYTES_MAX
 assert ACCEPT_DELAY_SECONDS * 20 <= OFFER_TIMEOUT_SECONDS
 assert PAGE_BYTES_MAX <= PAGE_BYTES_TOTAL_MAX
+assert EVENT_SUBSCRIBERS_RESERVED < EVENT_SUBSCRIBERS_PER_KEY_MAX < EVENT_SUBSCRIBERS_PER_ENVIRONMENT_MAX
 assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX <= FETCH_BYTES_MAX
 assert QUEUE_WAIT_STANDING_SECONDS < QUEUE_WAIT_SECONDS_MAX
 assert 2 * RECONNECT_REFUSED_SECONDS < REVIVAL_SECONDS_MAX

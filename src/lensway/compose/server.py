@@ -300,7 +300,7 @@ class _Watch:
 
     def stream(self, caller: Caller) -> AsyncIterator[bytes]:
         """Server-sent events of the caller's environment, for as long as its key is good."""
-        watch = self._hub.watch(caller.environment.id)
+        watch = self._hub.watch(caller.environment.id, caller.identity.key)
         return event_stream(watch, lambda: self._store.current().key(caller.identity.key) is not None)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import hmac
 import pathlib
 import urllib.parse
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import jinja2
@@ -273,9 +273,10 @@ class Console:
         return self._page("test.html", source=source, results=answer["results"])
 
     async def _events(self, visit: _Visit) -> Response:
-        return StreamingResponse(
-            self._uses.events.stream(visit.caller), media_type="text/event-stream", headers=_HEADERS
-        )
+        stream = self._uses.events.stream(visit.caller)
+        # The first line is taken here, so that a refusal is an answer and not a cut stream.
+        first = await anext(stream)
+        return StreamingResponse(_chained(first, stream), media_type="text/event-stream", headers=_HEADERS)
 
     def _state(self, visit: _Visit) -> dict[str, Any]:
         return {
@@ -286,6 +287,12 @@ class Console:
     def _page(self, template: str, *, status: int = 200, **values: Any) -> Response:
         html = self._templates.get_template(template).render(**values)
         return Response(html, status, _HEADERS, "text/html")
+
+
+async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
 
 
 def _is_same_origin(request: Request) -> bool:

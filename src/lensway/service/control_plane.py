@@ -206,8 +206,8 @@ class ControlPlane:
         last = call.request.headers.get("last-event-id")
         if last is not None and not (last.isascii() and last.isdecimal() and len(last) < 16):
             raise invalid("Last-Event-ID", "must be the id of an event")
-        watch = self._desk.hub.watch(call.by.environment.id, after=None if last is None else int(last))
         key = call.by.identity.key
+        watch = self._desk.hub.watch(call.by.environment.id, key, after=None if last is None else int(last))
         stream = event_stream(watch, lambda: self._desk.snapshot().key(key) is not None)
         # The first line is taken here, so that a refusal is an answer and not a cut stream.
         first = await anext(stream)
