@@ -64,6 +64,8 @@ CALLER_LOOK_SECONDS: Final = 0.1
 """So often the kernel is asked whether a caller is gone that is not read, because it has sent its next request already."""
 CALLER_IDLE_LOOK_SECONDS: Final = 1.0
 """The same where only the connection itself would be kept, and no query."""
+HSTS_SECONDS: Final = 31_536_000
+"""A year: so long browsers use TLS only, once they have seen an answer over it."""
 PATHS_REMEMBERED_MAX: Final = 1_000
 """Paths of requests whose routes are found at once."""
 PATHS_REMEMBERED_BYTES_MAX: Final = 256 * KIB

@@ -486,9 +486,10 @@ class Connection(HttpToolsProtocol):
         body = msgspec.json.encode(error_body(Failure(code=code, message=message), request_id))
         head = (
             f"HTTP/1.1 {facts.status} {http.HTTPStatus(facts.status).phrase}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nX-Request-Id: {request_id}\r\nConnection: close\r\n\r\n"
+            f"Content-Length: {len(body)}\r\nX-Request-Id: {request_id}\r\nConnection: close\r\nCache-Control: no-store\r\n"
         )
-        self.transport.write(head.encode() + body)
+        own = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
+        self.transport.write(head.encode() + own + b"\r\n" + body)
         self.close_soon()
 
     def _watch(self, waiting_bytes: int) -> None:

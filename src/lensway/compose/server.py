@@ -27,7 +27,7 @@ from lensway.catalog.snapshot import Snapshot
 from lensway.clock import SystemClock
 from lensway.compose.environment import calm_collector
 from lensway.compose.http_connection import Connection
-from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error
+from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error, security_headers
 from lensway.compose.statuses import Statuses
 from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
@@ -237,6 +237,7 @@ class Server:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                headers=security_headers(is_tls=settings.public_url.startswith("https://")),
                 # Who asks is decided by --trusted-proxies alone; the library would believe anybody on this machine.
                 proxy_headers=False,
                 date_header=True,

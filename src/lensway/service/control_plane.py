@@ -211,9 +211,7 @@ class ControlPlane:
         stream = event_stream(watch, lambda: self._desk.snapshot().key(key) is not None)
         # The first line is taken here, so that a refusal is an answer and not a cut stream.
         first = await anext(stream)
-        return StreamingResponse(
-            _chained(first, stream), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
+        return StreamingResponse(_chained(first, stream), media_type="text/event-stream")
 
 
 async def event_stream(watch: AsyncIterator[HubEvent], is_welcome: Callable[[], bool]) -> AsyncIterator[bytes]:

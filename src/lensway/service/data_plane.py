@@ -115,6 +115,8 @@ class DataPlane:
         planned = self._plan(call, asked)
         document = explain(self._desk, asked.lens, asked.source, planned.plan, asked.capabilities)
         if call.is_public:
+            # Everybody who looks at the page has the key: no names of tables, columns, sources and runners.
+            document |= {"source": None, "bridge": None, "statement": None, "parameters": []}
             document["route"] = {"via": document["route"]["via"], "runner": None, "candidates": []}
         return json_response(document)
 

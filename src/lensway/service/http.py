@@ -45,6 +45,7 @@ _REQUIRE: Final[Mapping[Access, Callable[[decisions.Identity], None]]] = {
 }
 _OK: Final = "ok"
 _REQUEST_ID: Final = b"x-request-id"
+_NO_STORE: Final = (b"cache-control", b"no-store")
 _FORWARDED: Final = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})
 _SMALL_LENGTH_DIGITS: Final = len(str(limits.REQUEST_BODY_BYTES_MAX)) - 1
 _TRUE: Final = frozenset({"true", "1", "yes", ""})
@@ -248,7 +249,7 @@ class Endpoint:
                 )
                 code = failure.code.value
                 response = self.failure(failure, call.request_id)
-            response.raw_headers.append((_REQUEST_ID, call.request_id.encode()))
+            response.raw_headers += (_NO_STORE, (_REQUEST_ID, call.request_id.encode()))
             over = self._metrics.request if trace is None else trace.answered(call.request_id, response.status_code)
             if isinstance(response, StreamedRows):
                 response.on_over = over
@@ -291,7 +292,7 @@ class Endpoint:
             )
         self._metrics.request(failure.code.value)
         response = self.failure(failure, request_id)
-        response.raw_headers.append((_REQUEST_ID, request_id.encode()))
+        response.raw_headers += (_NO_STORE, (_REQUEST_ID, request_id.encode()))
         if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
