@@ -50,6 +50,12 @@ STALL_GRACE_SECONDS: Final = 1.0
 """A connection is dropped so much later than its job is cancelled, so that the record says what really happened."""
 HTTP_CONNECTIONS_MAX: Final = 4_096
 """Connections of callers; one more is answered `overloaded`. With what each may leave unread that is bounded memory."""
+HTTP_STRANGERS_MAX: Final = 3_072
+"""Of these, connections on which no good key was shown yet; then the oldest of the address with the most is dropped."""
+HTTP_STRANGERS_PER_ADDRESS_MAX: Final = 1_024
+"""The same of one address or /64 of IPv6: many people may share one."""
+HTTP_PATIENCE_SECONDS: Final = 1.0
+"""Time that a stranger has for its request before one from the same crowded address may take its place."""
 HTTP_HEAD_BYTES_MAX: Final = 32 * KIB
 """Request line and headers; larger is `payload_too_large`. nginx takes as much by default."""
 HTTP_HEADERS_MAX: Final = 128
@@ -140,9 +146,21 @@ HOLD_BACK_BYTES: Final = 256 * KIB
 HOLD_BACK_SECONDS: Final = 0.050
 NODE_CREDIT_BYTES_MAX: Final = 256 * MIB
 """Sum of all windows of one node; beyond it `overloaded`."""
+BACKLOG: Final = 1_024
+"""Connections that the kernel completes before they are accepted: of thousands of runners that come back in a second, those
+that find it full ask again after one and three seconds."""
 HANDSHAKE_TIMEOUT_SECONDS: Final = 5.0
 """From the TCP connection to a complete `hello`."""
-HANDSHAKES_PENDING_MAX: Final = 200
+HANDSHAKES_PENDING_MAX: Final = 1_024
+"""Connections to the gateway without a good token, TLS handshakes among them; then the oldest of the address with the most is
+dropped. Thousands of runners that come back at once stand in the kernel's backlog meanwhile."""
+HANDSHAKE_PATIENCE_SECONDS: Final = 2.5
+"""Time that such a connection has before one from the same crowded address may take its place."""
+LINKS_SILENT_PER_RUNNER_MAX: Final = 32
+"""Links of one runner without a `hello`: as many as it may have sessions, so that all its instances can come back at once."""
+REFUSALS_FIRST_SECONDS: Final = 1.0
+REFUSALS_LOG_SECONDS: Final = 60.0
+"""Refused connections are counted in one line of the log for each listener and so many seconds."""
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
 FAREWELL_SECONDS: Final = 0.5
 """The last word and the closing of a link take at most so long, then it is cut: a revoked runner is gone within a second."""
@@ -383,6 +401,8 @@ assert ASSIGNMENT_PARTS_MAX * ASSIGNMENT_PART_BYTES_MAX < CONTROL_QUEUE_BYTES_MA
 assert CONFIG_BYTES_MAX * 16 // 9 < ASSIGNMENT_PART_BYTES_MAX
 assert ACCEPT_DELAY_SECONDS * 20 <= OFFER_TIMEOUT_SECONDS
 assert PAGE_BYTES_MAX <= PAGE_BYTES_TOTAL_MAX
+assert HTTP_STRANGERS_PER_ADDRESS_MAX < HTTP_STRANGERS_MAX < HTTP_CONNECTIONS_MAX
+assert HANDSHAKE_PATIENCE_SECONDS < HANDSHAKE_TIMEOUT_SECONDS
 assert EVENT_SUBSCRIBERS_RESERVED < EVENT_SUBSCRIBERS_PER_KEY_MAX < EVENT_SUBSCRIBERS_PER_ENVIRONMENT_MAX
 assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX <= FETCH_BYTES_MAX
 assert QUEUE_WAIT_STANDING_SECONDS < QUEUE_WAIT_SECONDS_MAX

@@ -12,10 +12,11 @@ import contextlib
 import functools
 import http
 import socket
+import ssl
 import struct
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import httptools
@@ -24,6 +25,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from lensway import limits
 from lensway.api.envelope import error_body
+from lensway.auth.address import Network
+from lensway.auth.shares import Shares
+from lensway.compose.doors import TlsDoor
 from lensway.compose.http_reading import Flow, Reading, Turns
 from lensway.errors import CODES, ErrorCode, Failure
 from lensway.ids import new_request_id
@@ -61,6 +65,7 @@ class _Wire:
     @memory.setter
     def memory(self, value: object) -> None:
         self._connection.memory = value
+        self._connection.know()
 
     def when_gone(self, call: Callable[[], None] | None) -> None:
         """Call this once, as soon as the caller is gone."""
@@ -178,6 +183,18 @@ def _end(cycle: RequestResponseCycle) -> None:
     cycle.on_response()
 
 
+def http_shares(trusted: Sequence[Network] = (), note: Callable[[str], None] = lambda _what: None) -> Shares:
+    """The room for connections of callers."""
+    return Shares(
+        in_all_max=limits.HTTP_CONNECTIONS_MAX,
+        strangers_max=limits.HTTP_STRANGERS_MAX,
+        per_address_max=limits.HTTP_STRANGERS_PER_ADDRESS_MAX,
+        patience_seconds=limits.HTTP_PATIENCE_SECONDS,
+        trusted=trusted,
+        note=note,
+    )
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's connection with bounded buffers, a wire for each response, and an end for callers that do not read."""
 
@@ -186,11 +203,13 @@ class Connection(HttpToolsProtocol):
         *args: Any,
         stall_seconds: float = limits.STALL_TIMEOUT_SECONDS,
         turns: Turns | None = None,
+        shares: Shares | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._stall_seconds = stall_seconds
         self._turns = turns or Turns()
+        self._shares = shares or http_shares()
         self._watching: asyncio.TimerHandle | None = None
         self._waiting_for_request: asyncio.TimerHandle | None = None
         self._asking_since: float | None = None
@@ -209,11 +228,23 @@ class Connection(HttpToolsProtocol):
         self.memory: object = None
 
     @classmethod
-    def stalling_after(cls, seconds: float) -> Callable[..., asyncio.BaseProtocol]:
-        """A maker of connections that share turns, read in small pieces and are dropped when the caller takes nothing for so
-        long."""
-        turns = Turns()
-        return lambda *args, **options: Reading(cls(*args, stall_seconds=seconds, turns=turns, **options))
+    def stalling_after(
+        cls, seconds: float, *, shares: Shares | None = None, tls: ssl.SSLContext | None = None
+    ) -> Callable[..., asyncio.BaseProtocol]:
+        """A maker of connections that share turns and room, read in small pieces and are dropped when the caller takes nothing
+        for so long."""
+        turns, room = Turns(), shares or http_shares()
+
+        def make(*args: Any, **options: Any) -> asyncio.BaseProtocol:
+            connection = cls(*args, stall_seconds=seconds, turns=turns, shares=room, **options)
+            reading = Reading(connection)
+            return reading if tls is None else TlsDoor(reading, connection, room, tls)
+
+        return make
+
+    def know(self) -> None:
+        """The caller has shown a good key: its connection is dropped for no stranger's."""
+        self._shares.know(self)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Bound what waits for a caller that does not read, here and in the kernel; refuse one caller too many."""
@@ -223,7 +254,7 @@ class Connection(HttpToolsProtocol):
         self._set_option("TCP_NOTSENT_LOWAT", limits.HTTP_UNSENT_BYTES_MAX)
         self._asking_since = self.loop.time()
         self._look_at_caller()
-        if len(self.connections) > limits.HTTP_CONNECTIONS_MAX:
+        if not self._shares.enter(self, self.client[0] if self.client else "", self._asking_since, self.abort):
             self._refuse(ErrorCode.OVERLOADED, "This server has as many connections as it takes")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -237,6 +268,7 @@ class Connection(HttpToolsProtocol):
             self._at_work.disconnected = True
             self._at_work.message_event.set()
         super().connection_lost(exc)
+        self._shares.leave(self)
         self._is_lost = True
         self._ahead = b""
         self.pipeline.clear()

@@ -25,8 +25,9 @@ from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.work import ExecutionLibrary
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import SystemClock
+from lensway.compose.doors import TlsDoor
 from lensway.compose.environment import calm_collector
-from lensway.compose.http_connection import Connection
+from lensway.compose.http_connection import Connection, http_shares
 from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error, security_headers
 from lensway.compose.statuses import Statuses
 from lensway.compose.tracing import tracer_of
@@ -38,6 +39,7 @@ from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.listener import Listener
 from lensway.observe.metrics import JobTimes, Metrics
+from lensway.observe.refusals import Refusals
 from lensway.observe.trace import Tracer
 from lensway.query.result import decode_end
 from lensway.service.app import Operations, build_app
@@ -176,6 +178,7 @@ class Server:
             dispatcher,
             clock,
             transport_of=WebSocketTransport,
+            door_of=TlsDoor,
             limiter=FailureLimiter(),
             trusted_proxies=settings.trusted_proxies,
             push_is_lost=lambda: settings.is_losing_pushes,
@@ -225,15 +228,17 @@ class Server:
         tls: ssl.SSLContext | None,
         minted: Secret | None,
     ) -> None:
-        settings = self._settings
+        settings, refusals = self._settings, Refusals("http")
         http = HttpServer(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
                 host=settings.http_host,
                 port=settings.http_port,
-                ssl_certfile=settings.tls_cert,
-                ssl_keyfile=settings.tls_key,
-                http=Connection.stalling_after(settings.stall_seconds + limits.STALL_GRACE_SECONDS),  # type: ignore[arg-type]
+                http=Connection.stalling_after(  # type: ignore[arg-type]
+                    settings.stall_seconds + limits.STALL_GRACE_SECONDS,
+                    shares=http_shares(settings.trusted_proxies, refusals.note),
+                    tls=tls,
+                ),
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -119,7 +119,8 @@ class Link:
         self._clock = clock
         self._address = address
         self._push_is_lost = push_is_lost
-        self._session = GatewaySession(clock.monotonic())
+        self.since = clock.monotonic()
+        self._session = GatewaySession(self.since)
         self._outbox = Outbox()
         self._decoder = Decoder()
         self._loop = asyncio.get_running_loop()

@@ -22,6 +22,7 @@ from lensway import limits
 from lensway.auth import exposure, tokens
 from lensway.auth.address import HIDDEN_HINT, Network, ProxyWatch, address_of
 from lensway.auth.decisions import authenticate_runner
+from lensway.auth.shares import Shares
 from lensway.catalog.ports import AuditEntry, CatalogStore
 from lensway.catalog.records import Change, Runner
 from lensway.catalog.snapshot import Snapshot
@@ -29,6 +30,8 @@ from lensway.clock import Clock
 from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.link import Dispatch, Link
 from lensway.gateway.sets import AssignmentSets
+from lensway.ids import RunnerId
+from lensway.observe.refusals import Refusals
 from lensway.protocol.frames import CloseReason
 from lensway.protocol.transport import Transport
 from lensway.protocol.version import SUBPROTOCOL
@@ -45,31 +48,25 @@ class FailureLimiter(Protocol):
         """Count one failure. Raises LenswayError RATE_LIMITED when this address has failed too often."""
 
 
-class _Pending:
-    """Connections that have not upgraded yet: bounded, so that half-open ones cannot use everything up."""
-
-    def __init__(self) -> None:
-        self.connections: set[ServerConnection] = set()
-
-    def connection(self, *args: Any, **options: Any) -> ServerConnection:
-        """What the server makes for every TCP connection."""
-        return _Counted(self, *args, **options)
+Door = Callable[[asyncio.BaseProtocol, object, Shares, ssl.SSLContext], asyncio.BaseProtocol]
+"""Shakes hands for a connection."""
 
 
 class _Counted(ServerConnection):
-    def __init__(self, pending: _Pending, *args: Any, **options: Any) -> None:
+    """A connection that has a place among the strangers until its token was found good."""
+
+    def __init__(self, shares: Shares, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._pending = pending
+        self._shares = shares
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if len(self._pending.connections) >= limits.HANDSHAKES_PENDING_MAX:
+        peer = transport.get_extra_info("peername")
+        if not self._shares.enter(self, str(peer[0]) if peer else "", self.loop.time(), self.transport.abort):
             self.transport.abort()
-            return
-        self._pending.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._pending.connections.discard(self)
+        self._shares.leave(self)
         super().connection_lost(exc)
 
 
@@ -83,6 +80,7 @@ class Listener:
         clock: Clock,
         *,
         transport_of: Callable[[Any], Transport],
+        door_of: Door,
         limiter: FailureLimiter,
         trusted_proxies: Sequence[Network] = (),
         push_is_lost: Callable[[], bool] = lambda: False,
@@ -97,7 +95,16 @@ class Listener:
         self._limiter = limiter
         self._push_is_lost = push_is_lost
         self._links: set[Link] = set()
-        self._pending = _Pending()
+        self._door_of = door_of
+        self._refusals = Refusals("gateway")
+        self._shares = Shares(
+            in_all_max=limits.SESSIONS_MAX + limits.HANDSHAKES_PENDING_MAX,
+            strangers_max=limits.HANDSHAKES_PENDING_MAX,
+            per_address_max=limits.HANDSHAKES_PENDING_MAX,
+            patience_seconds=limits.HANDSHAKE_PATIENCE_SECONDS,
+            note=self._refusals.note,
+        )
+        self._silent: dict[RunnerId, dict[ServerConnection, Link]] = {}
         self._server: Server | None = None
         self._forget = store.subscribe(self._on_change)
 
@@ -108,6 +115,11 @@ class Listener:
 
     async def start(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> Sequence[tuple[str, int]]:
         """Listen; the addresses that are bound. Raises OSError when the port is in use."""
+
+        def connection(*args: Any, **options: Any) -> Any:
+            made = _Counted(self._shares, *args, **options)
+            return made if tls is None else self._door_of(made, made, self._shares, tls)
+
         self._server = await serve(
             self._serve,
             host,
@@ -121,8 +133,8 @@ class Listener:
             open_timeout=limits.HANDSHAKE_TIMEOUT_SECONDS,
             close_timeout=limits.CLOSE_TIMEOUT_SECONDS,
             server_header=None,
-            create_connection=self._pending.connection,  # type: ignore[arg-type]  # a maker will do
-            ssl=tls,
+            create_connection=connection,  # type: ignore[arg-type]  # a maker will do
+            backlog=limits.BACKLOG,
         )
         return [sock.getsockname()[:2] for sock in self._server.sockets]
 
@@ -139,22 +151,24 @@ class Listener:
         if self._server is not None:
             self._server.close(close_connections=True)
             await self._server.wait_closed()
+        self._refusals.close()
 
     # --- one connection -----------------------------------------------------------------------------------------------------
 
     async def _check_upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
-        self._pending.connections.discard(connection)
         address = self._address(connection, request)
         await self._note_exposed(request, address)
         try:
             runner, token_hash = self._admit(request, address)
         except LenswayError as error:
             status = _STATUS.get(error.code, http.HTTPStatus.BAD_REQUEST)
-            _log.info("upgrade refused", address=address, code=error.code.value, reason=str(error))
+            self._refusals.note(error.code.value)
+            _log.debug("upgrade refused", address=address, code=error.code.value, reason=str(error))
             response = connection.respond(status, f"{error.code.value}: {error}\n")
             if error.failure.retry_after_seconds:
                 response.headers["Retry-After"] = str(int(error.failure.retry_after_seconds) + 1)
             return response
+        self._shares.know(connection)
         connection.lensway_runner = runner  # type: ignore[attr-defined]  # the library offers no slot for what a check found
         connection.lensway_token_hash = token_hash  # type: ignore[attr-defined]
         connection.lensway_address = address  # type: ignore[attr-defined]
@@ -213,7 +227,24 @@ class Listener:
             if error.code is ErrorCode.UNAUTHENTICATED:
                 self._limiter.failed(address, self._clock.monotonic())
             raise
+        self._check_silent(runner)
         return runner, tokens.hash_token(token.strip())
+
+    def _check_silent(self, runner: Runner) -> None:
+        """Make room among the links of a runner that have not said hello. Raises LenswayError OVERLOADED when there is none."""
+        silent = self._silent.get(runner.id, {})
+        for connection in [each for each, link in silent.items() if link.session_id is not None]:
+            del silent[connection]
+        if len(silent) < limits.LINKS_SILENT_PER_RUNNER_MAX:
+            return
+        oldest = next(iter(silent))
+        if self._clock.monotonic() - silent[oldest].since >= limits.HTTP_PATIENCE_SECONDS:
+            self._refusals.note("evicted")
+            oldest.transport.abort()
+            return
+        raise LenswayError(
+            ErrorCode.OVERLOADED, "too many connections of this runner have not said hello", retry_after_seconds=5.0
+        )
 
     async def _serve(self, connection: ServerConnection) -> None:
         if connection.subprotocol != SUBPROTOCOL:
@@ -230,6 +261,8 @@ class Listener:
             push_is_lost=self._push_is_lost,
         )
         self._links.add(link)
+        self._silent.setdefault(link.runner.id, {})[connection] = link
+        runner = link.runner.id
         try:
             # The catalog may have moved between the check and now.
             link.adopt(self._store.current().runner_by_id(link.runner.id))
@@ -238,6 +271,10 @@ class Listener:
             raise
         finally:
             self._links.discard(link)
+            if (silent := self._silent.get(runner)) is not None:
+                silent.pop(connection, None)
+                if not silent:
+                    del self._silent[runner]
 
     def _on_change(self, snapshot: Snapshot, changes: Sequence[Change]) -> None:
         for link in list(self._links):
