@@ -151,7 +151,7 @@ BACKLOG: Final = 1_024
 that find it full ask again after one and three seconds."""
 HANDSHAKE_TIMEOUT_SECONDS: Final = 5.0
 """From the TCP connection to a complete `hello`."""
-HANDSHAKES_PENDING_MAX: Final = 1_024
+HANDSHAKES_PENDING_MAX: Final = 512
 """Connections to the gateway without a good token, TLS handshakes among them; then the oldest of the address with the most is
 dropped. Thousands of runners that come back at once stand in the kernel's backlog meanwhile."""
 HANDSHAKE_PATIENCE_SECONDS: Final = 2.5

@@ -36,7 +36,7 @@ class Reading(asyncio.BufferedProtocol):
         """Pass it on."""
         self._connection.connection_lost(exc)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def get_buffer(self, _size: int) -> memoryview:
         """Where the next bytes go."""
         return _BUFFER
 

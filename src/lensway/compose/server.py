@@ -186,8 +186,7 @@ class Server:
         store.subscribe(lambda _snapshot, _changes: dispatcher.catalog_changed())
         desk = Desk(store=store, dispatcher=dispatcher, hub=hub, clock=clock, gateway_url=settings.gateway_url)
         _watch(metrics, store, dispatcher)
-        operations = Operations(desk, metrics)
-        use = _use_cases(desk, library)
+        operations, use = Operations(desk, metrics), _use_cases(desk, library)
         endpoint = Endpoint(
             snapshots=store,
             limiter=FailureLimiter(),
