@@ -28,6 +28,10 @@ NUMBER_CHARACTERS_MAX: Final = 1_000
 """Digits of one number in a request, and of its exponent's value ten times as many: more than any column holds."""
 NAME_CHARACTERS_MAX: Final = 63
 """Names of objects and fields; PostgreSQL's own limit for identifiers."""
+SUGGESTION_NAMES_MAX: Final = 4_000
+"""Names that are looked at for one that was meant, when an unknown one was asked for: about 2 ms."""
+SUGGESTION_CANDIDATES_MAX: Final = 32
+"""Names compared in full with the unknown one: those that share most of its beginning or end."""
 ROWS_PER_PAGE_DEFAULT: Final = 100
 ROWS_PER_PAGE_MAX: Final = 10_000
 """Above it 400, never a clamp."""
@@ -57,10 +61,28 @@ HTTP_CONNECTIONS_MAX: Final = 4_096
 """Connections of callers; one more is answered `overloaded`. With what each may leave unread that is bounded memory."""
 HTTP_BACKLOG: Final = 2_048
 """Connections that the kernel completes before this process accepts them; it has its own limit below, as a rule."""
-HTTP_HEAD_BYTES_MAX: Final = 64 * KIB
-"""Request line and headers; larger is `payload_too_large`."""
+HTTP_STRANGERS_MAX: Final = 3_072
+"""Of these, connections on which no good key was shown yet; then the oldest of the address with the most is dropped."""
+HTTP_STRANGERS_PER_ADDRESS_MAX: Final = 1_024
+"""The same of one address or /64 of IPv6: many people may share one."""
+HTTP_PATIENCE_SECONDS: Final = 1.0
+"""Time that a stranger has for its request before one from the same crowded address may take its place."""
+HTTP_HEAD_BYTES_MAX: Final = 32 * KIB
+"""Request line and headers; larger is `payload_too_large`. nginx takes as much by default."""
+HTTP_HEADERS_MAX: Final = 128
+"""Headers of a request; more are `payload_too_large`. In memory a header of five bytes takes thirty times as much."""
+HTTP_READ_BYTES_MAX: Final = 16 * KIB
+"""Read from a caller at once. Requests sent ahead of their turn wait in one such piece, and then reading pauses."""
+HTTP_AHEAD_PER_TURN_MAX: Final = 8
+"""Requests sent ahead that are started in one turn of the event loop: about a millisecond for all callers who do so together."""
+HTTP_PIECES_PER_TURN_MAX: Final = 64
+"""Pieces of what was sent ahead that are parsed in one turn; a caller may send blank lines only, each of which is a piece."""
 CALLER_LOOK_SECONDS: Final = 0.1
 """So often the kernel is asked whether a caller is gone that is not read, because it has sent its next request already."""
+CALLER_IDLE_LOOK_SECONDS: Final = 1.0
+"""The same where only the connection itself would be kept, and no query."""
+HSTS_SECONDS: Final = 31_536_000
+"""A year: so long browsers use TLS only, once they have seen an answer over it."""
 PATHS_REMEMBERED_MAX: Final = 1_000
 """Paths of requests whose routes are found at once."""
 PATHS_REMEMBERED_BYTES_MAX: Final = 256 * KIB
@@ -70,7 +92,10 @@ HTTP_IDLE_SECONDS: Final = 75
 """A kept connection that asks nothing is closed then: later than the 60 s of common load balancers and pools, so that they close
 first. A request that meets a close on its way is an error that the caller sees."""
 HTTP_UNWRITTEN_BYTES_MAX: Final = 64 * KIB
-"""What an HTTP connection buffers for a caller that does not read, before whoever writes has to wait; one chunk comes on top."""
+"""A page up to this size is written at once and no longer counted as held, whether its caller reads or not."""
+HTTP_WRITE_PAUSE_BYTES: Final = 16 * KIB
+"""What an HTTP connection buffers for a caller that does not read, before the writer has to wait; one chunk comes on top. Until
+the caller has read most of it, no request that it sent ahead is started."""
 HTTP_UNSENT_BYTES_MAX: Final = 128 * KIB
 """What the kernel takes from us and cannot send yet, per connection; its own default is up to 4 MiB."""
 COMPRESS_INLINE_BYTES_MAX: Final = 16 * KIB
@@ -195,9 +220,21 @@ HOLD_BACK_BYTES: Final = 256 * KIB
 HOLD_BACK_SECONDS: Final = 0.050
 NODE_CREDIT_BYTES_MAX: Final = 256 * MIB
 """Sum of all windows of one node; beyond it `overloaded`."""
+BACKLOG: Final = 1_024
+"""Connections that the kernel completes before they are accepted: of thousands of runners that come back in a second, those
+that find it full ask again after one and three seconds."""
 HANDSHAKE_TIMEOUT_SECONDS: Final = 5.0
 """From the TCP connection to a complete `hello`."""
-HANDSHAKES_PENDING_MAX: Final = 200
+HANDSHAKES_PENDING_MAX: Final = 512
+"""Connections to the gateway without a good token, TLS handshakes among them; then the oldest of the address with the most is
+dropped. Thousands of runners that come back at once stand in the kernel's backlog meanwhile."""
+HANDSHAKE_PATIENCE_SECONDS: Final = 2.5
+"""Time that such a connection has before one from the same crowded address may take its place."""
+LINKS_SILENT_PER_RUNNER_MAX: Final = 32
+"""Links of one runner without a `hello`: as many as it may have sessions, so that all its instances can come back at once."""
+REFUSALS_FIRST_SECONDS: Final = 1.0
+REFUSALS_LOG_SECONDS: Final = 60.0
+"""Refused connections are counted in one line of the log for each listener and so many seconds."""
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
 FAREWELL_SECONDS: Final = 0.5
 """The last word and the closing of a link take at most so long, then it is cut: a revoked runner is gone within a second."""
@@ -388,7 +425,14 @@ COMPILED_SHAPES_BYTES_MAX: Final = 2 * MIB
 
 # --- access ---------------------------------------------------------------------------------------------------------------
 FAILED_LOGINS_PER_MINUTE_MAX: Final = 60
-"""Per address; beyond it `rate_limited`."""
+"""Failures per address, or per /64 of IPv6; beyond it they are `rate_limited`. A good key never is."""
+FAILED_LOGINS_BLOCKS_MAX: Final = 10_000
+"""Addresses whose failures are counted at once, the latest ones: some 2 MiB."""
+KEY_CHARACTERS_MAX: Final = 1_024
+"""Hashed of what is sent as a key: more than any key has, so that a long header costs no more than a wrong key."""
+PROXY_WARNING_REQUESTS: Final = 50
+"""Requests in a row with forwarding headers from one address that is not trusted: then the log says so, once for each address."""
+PROXY_WARNINGS_MAX: Final = 3
 KEY_REQUESTS_PER_MINUTE_MAX: Final = 10_000_000
 """Highest `requestsPerMinute` that a key may be given."""
 KEY_CONCURRENT_REQUESTS_MAX: Final = 10_000
@@ -435,7 +479,13 @@ AUDIT_DETAILS_BYTES_MAX: Final = 16 * KIB
 """Details of one audit entry; longer ones are left out and marked so, a push of thousands of objects for example."""
 NAMES_SHOWN_MAX: Final = 5
 """Names listed in one message; the rest is counted."""
-EVENT_SUBSCRIBERS_MAX: Final = 200
+EVENT_SUBSCRIBERS_MAX: Final = 1_000
+"""Watchers of events on one node; each may have the whole backlog queued, some 10 KiB."""
+EVENT_SUBSCRIBERS_PER_ENVIRONMENT_MAX: Final = 100
+EVENT_SUBSCRIBERS_PER_KEY_MAX: Final = 50
+"""Half of an environment's: one key, a Console that many people have open or a script gone wild, leaves room for the others."""
+EVENT_SUBSCRIBERS_RESERVED: Final = 4
+"""Watchers that each environment has room for even when others have taken all the rest."""
 EVENT_BACKLOG_MAX: Final = 1_000
 TEST_TIMEOUT_SECONDS: Final = 15.0
 
@@ -480,6 +530,9 @@ assert TEST_REPORT_BYTES_MAX <= TABLES_BYTES_MAX <= PAGE_BYTES_MAX
 assert SEALED_REUSE_SECONDS <= CREDENTIAL_SEAL_SECONDS / 2
 assert ACCEPT_DELAY_SECONDS * 20 <= OFFER_TIMEOUT_SECONDS
 assert PAGE_BYTES_MAX <= PAGE_BYTES_TOTAL_MAX
+assert HTTP_STRANGERS_PER_ADDRESS_MAX < HTTP_STRANGERS_MAX < HTTP_CONNECTIONS_MAX
+assert HANDSHAKE_PATIENCE_SECONDS < HANDSHAKE_TIMEOUT_SECONDS
+assert EVENT_SUBSCRIBERS_RESERVED < EVENT_SUBSCRIBERS_PER_KEY_MAX < EVENT_SUBSCRIBERS_PER_ENVIRONMENT_MAX
 assert ROW_BYTES_DEFAULT <= ROW_BYTES_MAX <= FETCH_BYTES_MAX
 assert QUEUE_WAIT_STANDING_SECONDS < QUEUE_WAIT_SECONDS_MAX
 assert 2 * RECONNECT_REFUSED_SECONDS < REVIVAL_SECONDS_MAX

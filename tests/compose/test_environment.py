@@ -43,3 +43,16 @@ def arenas(**environment: str) -> int:
 def test_many_threads_use_two_arenas_unless_the_operator_wants_others() -> None:
     assert arenas() == 2
     assert arenas(MALLOC_ARENA_MAX="5") > 2
+
+
+_DUMPABLE = """
+import ctypes
+from lensway.compose.environment import forbid_dumps
+forbid_dumps()
+print(ctypes.CDLL(None).prctl(3))
+"""
+
+
+def test_memory_is_never_dumped() -> None:
+    ran = subprocess.run([sys.executable, "-c", _DUMPABLE], capture_output=True, text=True, check=True)
+    assert ran.stdout == "0\n"

@@ -19,7 +19,6 @@ ABSENT = (
     "polars",
     "prometheus_client",
     "pyarrow",
-    "python_multipart",
     "sqlalchemy",
     "sqlglot",
     "starlette",

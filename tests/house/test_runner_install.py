@@ -16,7 +16,6 @@ SERVER_ONLY = (
     "sqlalchemy",
     "starlette",
     "uvicorn",
-    "python_multipart",
 )
 _PROGRAM = """
 import sys

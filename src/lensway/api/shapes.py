@@ -116,12 +116,12 @@ class ExplainRoute(Answer, frozen=True, kw_only=True):
 
 
 class ExplainAnswer(Answer, frozen=True, kw_only=True):
-    """What would run and where; nothing ran."""
+    """What would run and where; nothing ran. A publishable key gets neither source nor statement."""
 
     lens: str
-    source: str
-    bridge: str
-    statement: str
+    source: str | None
+    bridge: str | None
+    statement: str | None
     parameters: list[str]
     route: ExplainRoute
 

@@ -160,7 +160,7 @@ def require_lens(snapshot: Snapshot, identity: Identity, environment: Environmen
         return lens
     if identity.kind is KeyKind.ADMIN and lens is not None:
         raise _forbidden("viewers read the control plane, not rows")
-    known = [each.name for each in snapshot.lenses(environment.id) if may_query(identity, each)]
+    known = (each.name for each in snapshot.lenses(environment.id) if may_query(identity, each))
     raise not_found("lens", name, known)
 
 

@@ -27,8 +27,8 @@ class KeyGate:
         self._uses: OrderedDict[KeyId, _Use] = OrderedDict()
         self._keys_max = keys_max
 
-    def enter(self, key: KeyId, limits: KeyLimits, now: float) -> None:
-        """Count a request; every one that enters must leave. Raises LenswayError RATE_LIMITED, and then it did not enter."""
+    def count(self, key: KeyId, limits: KeyLimits, now: float) -> None:
+        """Count a request, whatever becomes of it. Raises LenswayError RATE_LIMITED, and then it is not counted."""
         rate = limits.requests_per_minute
         full = float(rate or 0)
         use = self._uses.get(key)
@@ -44,6 +44,16 @@ class KeyGate:
             if use.tokens < 1.0:
                 raise _limited("requestsPerMinute", rate, (1.0 - use.tokens) * 60.0 / rate)
             use.tokens -= 1.0
+
+    def enter(self, key: KeyId, limits: KeyLimits, now: float) -> None:
+        """A request that was counted begins its work; every one that enters must leave. Raises LenswayError RATE_LIMITED, and
+        then it did not enter."""
+        use = self._uses.get(key)
+        if use is None:
+            # It was idle since it was counted, and forgotten.
+            use = self._uses[key] = _Use(0, 0.0, now)
+        if limits.concurrent_requests is not None and use.running >= limits.concurrent_requests:
+            raise _limited("concurrentRequests", limits.concurrent_requests, _BUSY_RETRY_SECONDS)
         use.running += 1
 
     def leave(self, key: KeyId) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from lensway.auth.secret import Secret
 from lensway.errors import ErrorCode, LenswayError
+from lensway.limits import KEY_CHARACTERS_MAX
 
 KINDS: Final = ("ak", "sk", "pk", "rk")
 _SHAPE: Final = re.compile(r"(ak|sk|pk|rk)_[A-Za-z0-9_-]{32,512}")
@@ -23,7 +24,7 @@ def mint(kind: str) -> Secret:
 
 def hash_token(text: str) -> bytes:
     """What is stored of a key, 32 bytes."""
-    return hashlib.sha256(text.encode()).digest()
+    return hashlib.sha256(text[:KEY_CHARACTERS_MAX].encode()).digest()
 
 
 def kind_of(text: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import os
 import pathlib
 import re
@@ -17,6 +16,7 @@ from typing import Final
 from lensway import limits
 from lensway.bridges.addresses import is_loopback
 from lensway.bridges.failures import invalid_setting
+from lensway.query.suggestions import nearest
 
 FIELDS: Final = (
     "host",
@@ -161,8 +161,8 @@ def read_settings(config: Mapping[str, object]) -> PostgresSettings:
     values = {} if url is None else _of_url(url)
     for key, value in fields.items():
         if key not in FIELDS:
-            near = difflib.get_close_matches(key, ("url", *FIELDS), n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known: url, {', '.join(FIELDS)}."
+            near = nearest(str(key), ("url", *FIELDS))
+            hint = f"Did you mean {near!r}?" if near else f"Known: url, {', '.join(FIELDS)}."
             raise invalid_setting(str(key)[:63], "unknown setting of a postgres source", hint=hint)
         values[key] = _text(key, value)
     host = values.get("host") or "localhost"

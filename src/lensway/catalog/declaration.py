@@ -20,7 +20,7 @@ from lensway.catalog.definitions import (
     read_source,
     source_document,
 )
-from lensway.catalog.names import check_name, conflict, invalid, nearest, shown
+from lensway.catalog.names import check_name, conflict, invalid, shown
 from lensway.catalog.reading import Section, described, joined, mapping
 from lensway.catalog.records import Change, Lens, Record, Runner, Source
 from lensway.catalog.rules.lenses import delete_lens, put_lens
@@ -29,6 +29,7 @@ from lensway.catalog.rules.runners import assign, unassign
 from lensway.catalog.rules.sources import create_source, delete_source, patch_source
 from lensway.catalog.snapshot import Snapshot
 from lensway.ids import EnvironmentId, LensId, SourceId
+from lensway.query.suggestions import nearest
 
 
 class Declaration(Record, frozen=True, kw_only=True):

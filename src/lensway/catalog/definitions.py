@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from lensway.catalog.names import check_field_name, check_name, clipped, invalid, nearest, shown
+from lensway.catalog.names import check_field_name, check_name, clipped, invalid, shown
 from lensway.catalog.reading import Section, described, joined, mapping
 from lensway.catalog.records import (
     Credentials,
@@ -37,6 +37,7 @@ from lensway.limits import (
     ROW_BYTES_MAX,
 )
 from lensway.query.fields import Field, FieldType, LensDefinition
+from lensway.query.suggestions import nearest
 
 PLACEHOLDER: Final = "${"
 """Only the command line expands ``${VAR}``; where it reaches the server somebody forgot to."""

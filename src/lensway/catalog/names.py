@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from lensway.errors import ErrorCode, LenswayError
 from lensway.limits import NAME_CHARACTERS_MAX, NAMES_SHOWN_MAX
+from lensway.query.suggestions import nearest
 
 _OBJECT_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*", re.ASCII)
 _FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -17,7 +17,6 @@ _RESERVED_OBJECTS: Final = frozenset({"inline", "none", "null", "all"})
 """``inline`` is a place, the others read as absence or as everything, in commands, answers and events."""
 _RESERVED_FIELDS: Final = frozenset({"__proto__", "constructor", "prototype"})
 """Keys that do harm in JavaScript callers that merge objects."""
-_SUGGESTION_RATIO: Final = 0.6
 _LISTED_BY: Final[Mapping[str, str]] = {
     "environment": "environments list",
     "key": "keys list",
@@ -61,14 +60,7 @@ def check_field_name(name: object, *, path: str) -> str:
     return name
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, or None."""
-    by_fold = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word.lower()[: 2 * NAME_CHARACTERS_MAX], by_fold, n=1, cutoff=_SUGGESTION_RATIO)
-    return by_fold[found[0]] if found else None
-
-
-def not_found(kind: str, name: str, known: Collection[str] = ()) -> LenswayError:
+def not_found(kind: str, name: str, known: Iterable[str] = ()) -> LenswayError:
     """The error for an object that does not exist in this environment; ``known`` are the names to suggest from."""
     meant = nearest(name, known)
     return LenswayError(

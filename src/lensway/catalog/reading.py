@@ -6,7 +6,8 @@ import enum
 from collections.abc import Mapping
 from typing import TypeVar
 
-from lensway.catalog.names import clipped, invalid, nearest, shown
+from lensway.catalog.names import clipped, invalid, shown
+from lensway.query.suggestions import nearest
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 

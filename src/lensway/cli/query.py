@@ -78,7 +78,8 @@ def explain(
     if report.wants_json(to.json):
         report.write_json(found)
         return
-    report.write_line(f"{found.statement}\n")
+    if found.statement is not None:
+        report.write_line(f"{found.statement}\n")
     for number, parameter in enumerate(found.parameters, start=1):
         report.write_line(f"  ${number}  {parameter}")
     route = found.route

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 
 from lensway import limits
 from lensway.cli import report
-from lensway.compose.environment import scrub_environment, share_arenas
+from lensway.compose.environment import forbid_dumps, scrub_environment, share_arenas
 from lensway.errors import ErrorCode, LenswayError
 from lensway.observe import log
 from lensway.runner.settings import RunnerSettings, read_settings
@@ -40,6 +40,7 @@ def start(
     environment = dict(os.environ)
     settings = read_settings(environment, insecure=insecure)
     scrub_environment()
+    forbid_dumps()
     share_arenas()
     main = run_runner(settings, environment, report.announcer(), drain_seconds=drain_seconds)
     try:

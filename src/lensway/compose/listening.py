@@ -60,6 +60,14 @@ def port_error(host: str, port: int, option: str, error: OSError) -> LenswayErro
     )
 
 
+def security_headers(*, is_tls: bool) -> list[tuple[str, str]]:
+    """What every response says to browsers: its type is what it says, and, where callers use TLS, that they always should."""
+    headers = [("x-content-type-options", "nosniff")]
+    if is_tls:
+        headers.append(("strict-transport-security", f"max-age={limits.HSTS_SECONDS}"))
+    return headers
+
+
 class MetricsListener:
     """`/metrics` without a key, on an address of its own: whoever reaches it may read it."""
 

@@ -26,9 +26,10 @@ from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.work import ExecutionLibrary
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import Clock, SystemClock
+from lensway.compose.doors import TlsDoor
 from lensway.compose.environment import calm_collector
-from lensway.compose.http_connection import Connection
-from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error
+from lensway.compose.http_connection import Connection, http_shares
+from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error, security_headers
 from lensway.compose.statuses import Statuses
 from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
@@ -39,6 +40,7 @@ from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.listener import Listener
 from lensway.observe.metrics import JobTimes, Metrics
+from lensway.observe.refusals import Refusals
 from lensway.observe.trace import Tracer
 from lensway.query.result import decode_end
 from lensway.service.app import Operations, build_app
@@ -203,6 +205,7 @@ class Server:
             dispatcher,
             clock,
             transport_of=WebSocketTransport,
+            door_of=TlsDoor,
             limiter=FailureLimiter(),
             trusted_proxies=settings.trusted_proxies,
             push_is_lost=lambda: settings.is_losing_pushes,
@@ -220,8 +223,7 @@ class Server:
             gateway_url=settings.gateway_url,
         )
         _watch(metrics, store, dispatcher)
-        operations = Operations(desk, metrics)
-        use = _use_cases(desk, library, store.verify_audit)
+        operations, use = Operations(desk, metrics), _use_cases(desk, library, store.verify_audit)
         endpoint = self._endpoint(desk, metrics)
         console = self._console(use, desk, master)
         data_plane = DataPlane(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
@@ -274,18 +276,21 @@ class Server:
         tls: ssl.SSLContext | None,
         minted: Secret | None,
     ) -> None:
-        settings = self._settings
+        settings, refusals = self._settings, Refusals("http")
         http = HttpServer(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
                 host=settings.http_host,
                 port=settings.http_port,
-                ssl_certfile=settings.tls_cert,
-                ssl_keyfile=settings.tls_key,
-                http=Connection.stalling_after(settings.stall_seconds + limits.STALL_GRACE_SECONDS),  # type: ignore[arg-type]
+                http=Connection.stalling_after(  # type: ignore[arg-type]
+                    settings.stall_seconds + limits.STALL_GRACE_SECONDS,
+                    shares=http_shares(settings.trusted_proxies, refusals.note),
+                    tls=tls,
+                ),
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                headers=security_headers(is_tls=settings.public_url.startswith("https://")),
                 # Who asks is decided by --trusted-proxies alone; the library would believe anybody on this machine.
                 proxy_headers=False,
                 date_header=True,
@@ -361,7 +366,8 @@ class _Watch:
 
     def stream(self, caller: Caller) -> AsyncIterator[bytes]:
         """Server-sent events of the caller's environment, for as long as its key is good."""
-        return event_stream(self._hub.watch(caller.environment.id), self._endings, caller)
+        watch = self._hub.watch(caller.environment.id, caller.identity.key)
+        return event_stream(watch, self._endings, caller)
 
 
 def _use_cases(desk: Desk, library: ExecutionLibrary, verify: Verify) -> UseCases:

@@ -6,14 +6,13 @@ import dataclasses
 import hmac
 import pathlib
 import urllib.parse
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import jinja2
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route, Router
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lensway.auth import decisions, events, session
@@ -24,6 +23,7 @@ from lensway.catalog import rules
 from lensway.catalog.moments import moment_text
 from lensway.catalog.ports import AuditEntry, SnapshotSource
 from lensway.clock import Clock
+from lensway.console.files import file_routes
 from lensway.console.ports import EventSource, RunnerUse, SourceUse
 from lensway.errors import CODES, ErrorCode, LenswayError
 from lensway.ids import KeyId, new_request_id
@@ -34,7 +34,6 @@ _ENVIRONMENT_COOKIE: Final = "lensway_environment"
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
@@ -128,7 +127,7 @@ class Console:
             Route("/assign", self._signed_in(self._assign), methods=["POST"]),
             Route("/test", self._signed_in(self._test), methods=["POST"]),
             Route("/events", self._signed_in(self._events)),
-            Mount("/static", StaticFiles(directory=_HERE / "static")),
+            *file_routes(_HERE / "static", _HEADERS),
         ]
         return [Mount("/console", app=_Identified(Router(pages))), Route("/console", _Identified(self._to_runners))]
 
@@ -145,20 +144,16 @@ class Console:
 
     async def _login(self, request: Request) -> Response:
         address = self._address(request)
-        now = self._clock.monotonic()
         if not _is_same_origin(request):
             return self._page("login.html", status=403, title="Sign in", error="This form was sent from another site.")
         try:
-            self._limiter.check(address, now)
             form = await _form(request)
             identity = decisions.authenticate(
                 self._snapshots.current(), f"Bearer {form.get('key', '').strip()}", at=self._now_text()
             )
             decisions.require_read(identity)
-        except LenswayError as error:
-            # Only wrong keys count: waiting is over when it is over, however often somebody asks meanwhile.
-            if error.code is ErrorCode.UNAUTHENTICATED:
-                self._limiter.failed(address, now)
+        except LenswayError as refusal:
+            error = self._counted(refusal, address)
             self._note_sign_in(request, error.code.value, None)
             text = f"{error}. {error.failure.hint or ''}"
             return self._page("login.html", status=CODES[error.code].status, title="Sign in", error=text)
@@ -182,6 +177,14 @@ class Console:
             request_id=request.scope[_REQUEST_ID],
         )
         self._note(entry)
+    def _counted(self, refusal: LenswayError, address: str) -> LenswayError:
+        """The refusal; a wrong key is counted, and after too many the answer is to wait."""
+        if refusal.code is ErrorCode.UNAUTHENTICATED:
+            try:
+                self._limiter.failed(address, self._clock.monotonic())
+            except LenswayError as too_many:
+                return too_many
+        return refusal
 
     async def _logout(self, visit: _Visit) -> Response:
         self._note_sign_in(visit.request, "ok", visit.caller.identity, events.SIGN_OUT)
@@ -300,9 +303,10 @@ class Console:
         return self._page("test.html", source=source, results=answer["results"])
 
     async def _events(self, visit: _Visit) -> Response:
-        return StreamingResponse(
-            self._uses.events.stream(visit.caller), media_type="text/event-stream", headers=_HEADERS
-        )
+        stream = self._uses.events.stream(visit.caller)
+        # The first line is taken here, so that a refusal is an answer and not a cut stream.
+        first = await anext(stream)
+        return StreamingResponse(_chained(first, stream), media_type="text/event-stream", headers=_HEADERS)
 
     def _state(self, visit: _Visit) -> dict[str, Any]:
         return {
@@ -313,6 +317,12 @@ class Console:
     def _page(self, template: str, *, status: int = 200, **values: Any) -> Response:
         html = self._templates.get_template(template).render(**values)
         return Response(html, status, _HEADERS, "text/html")
+
+
+async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
 
 
 def _is_same_origin(request: Request) -> bool:

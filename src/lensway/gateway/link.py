@@ -120,7 +120,8 @@ class Link:
         self._clock = clock
         self._address = address
         self._push_is_lost = push_is_lost
-        self._session = GatewaySession(clock.monotonic())
+        self.since = clock.monotonic()
+        self._session = GatewaySession(self.since)
         self._outbox = Outbox()
         self._decoder = Decoder()
         self._allowance = Allowance(clock.monotonic(), per_second=limits.FRAMES_PER_SECOND, burst=limits.FRAMES_BURST)

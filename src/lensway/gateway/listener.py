@@ -21,8 +21,9 @@ from websockets.typing import Subprotocol
 
 from lensway import limits
 from lensway.auth import events, exposure, tokens
-from lensway.auth.address import Network, address_of
+from lensway.auth.address import HIDDEN_HINT, Network, ProxyWatch, address_of
 from lensway.auth.decisions import authenticate_runner
+from lensway.auth.shares import Shares
 from lensway.catalog.ports import AuditEntry, CatalogStore
 from lensway.catalog.records import Change, Runner
 from lensway.catalog.snapshot import Snapshot
@@ -31,6 +32,8 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.link import Dispatch, Link
 from lensway.gateway.pacing import PacedConnection
 from lensway.gateway.sets import AssignmentSets
+from lensway.ids import RunnerId
+from lensway.observe.refusals import Refusals
 from lensway.protocol.frames import CloseReason
 from lensway.protocol.transport import Transport
 from lensway.protocol.version import REFUSAL_HEADER, SUBPROTOCOL
@@ -43,38 +46,29 @@ PATH: Final = "/connect"
 class FailureLimiter(Protocol):
     """Counts failed attempts per address."""
 
-    def check(self, address: str, now: float) -> None:
-        """Raises LenswayError RATE_LIMITED when this address has failed too often."""
-
     def failed(self, address: str, now: float) -> None:
-        """Count one failure."""
+        """Count one failure. Raises LenswayError RATE_LIMITED when this address has failed too often."""
 
 
-class _Pending:
-    """Connections that have not upgraded yet: bounded, so that half-open ones cannot use everything up."""
-
-    def __init__(self) -> None:
-        self.connections: set[ServerConnection] = set()
-
-    def connection(self, *args: Any, **options: Any) -> ServerConnection:
-        """What the server makes for every TCP connection."""
-        return _Counted(self, *args, **options)
+Door = Callable[[asyncio.BaseProtocol, object, Shares, ssl.SSLContext], asyncio.BaseProtocol]
+"""Shakes hands for a connection."""
 
 
 class _Counted(PacedConnection):
-    def __init__(self, pending: _Pending, *args: Any, **options: Any) -> None:
+    """A connection that has a place among the strangers until its token was found good."""
+
+    def __init__(self, shares: Shares, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._pending = pending
+        self._shares = shares
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if len(self._pending.connections) >= limits.HANDSHAKES_PENDING_MAX:
+        peer = transport.get_extra_info("peername")
+        if not self._shares.enter(self, str(peer[0]) if peer else "", self.loop.time(), self.transport.abort):
             self.transport.abort()
-            return
-        self._pending.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._pending.connections.discard(self)
+        self._shares.leave(self)
         super().connection_lost(exc)
 
 
@@ -88,6 +82,7 @@ class Listener:
         clock: Clock,
         *,
         transport_of: Callable[[Any], Transport],
+        door_of: Door,
         limiter: FailureLimiter,
         trusted_proxies: Sequence[Network] = (),
         push_is_lost: Callable[[], bool] = lambda: False,
@@ -96,6 +91,7 @@ class Listener:
         self._store = store
         self._note = note
         self._trusted = trusted_proxies
+        self._proxies = ProxyWatch(trusted_proxies)
         self._dispatch = dispatch
         self._clock = clock
         self._sets = AssignmentSets(store, clock)
@@ -103,7 +99,16 @@ class Listener:
         self._limiter = limiter
         self._push_is_lost = push_is_lost
         self._links: set[Link] = set()
-        self._pending = _Pending()
+        self._door_of = door_of
+        self._refusals = Refusals("gateway")
+        self._shares = Shares(
+            in_all_max=limits.SESSIONS_MAX + limits.HANDSHAKES_PENDING_MAX,
+            strangers_max=limits.HANDSHAKES_PENDING_MAX,
+            per_address_max=limits.HANDSHAKES_PENDING_MAX,
+            patience_seconds=limits.HANDSHAKE_PATIENCE_SECONDS,
+            note=self._refusals.note,
+        )
+        self._silent: dict[RunnerId, dict[ServerConnection, Link]] = {}
         self._server: Server | None = None
         self._forget = store.subscribe(self._on_change)
 
@@ -114,6 +119,11 @@ class Listener:
 
     async def start(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
         """Listen on this socket, which is bound. Raises OSError when the address is in use after all."""
+
+        def connection(*args: Any, **options: Any) -> Any:
+            made = _Counted(self._shares, *args, **options)
+            return made if tls is None else self._door_of(made, made, self._shares, tls)
+
         self._server = await serve(
             self._serve,
             sock=sock,
@@ -126,8 +136,8 @@ class Listener:
             open_timeout=limits.HANDSHAKE_TIMEOUT_SECONDS,
             close_timeout=limits.CLOSE_TIMEOUT_SECONDS,
             server_header=None,
-            create_connection=self._pending.connection,  # type: ignore[arg-type]  # a maker will do
-            ssl=tls,
+            create_connection=connection,  # type: ignore[arg-type]  # a maker will do
+            backlog=limits.BACKLOG,
         )
 
     async def drain(self, after_ms: int) -> None:
@@ -143,18 +153,19 @@ class Listener:
         if self._server is not None:
             self._server.close(close_connections=True)
             await self._server.wait_closed()
+        self._refusals.close()
 
     # --- one connection -----------------------------------------------------------------------------------------------------
 
     async def _check_upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
-        self._pending.connections.discard(connection)
         address = self._address(connection, request)
         self._note_exposed(request, address)
         try:
             runner, token_hash = self._admit(request, address)
         except LenswayError as error:
             status = _STATUS.get(error.code, http.HTTPStatus.BAD_REQUEST)
-            _log.info("upgrade refused", address=address, code=error.code.value, reason=str(error))
+            self._refusals.note(error.code.value)
+            _log.debug("upgrade refused", address=address, code=error.code.value, reason=str(error))
             if error.code in _REFUSALS:
                 self._note(
                     events.access_entry(self._clock, events.RUNNER_CONNECT, outcome=error.code.value, address=address)
@@ -164,6 +175,7 @@ class Listener:
             if error.failure.retry_after_seconds:
                 response.headers["Retry-After"] = str(int(error.failure.retry_after_seconds) + 1)
             return response
+        self._shares.know(connection)
         connection.lensway_runner = runner  # type: ignore[attr-defined]  # the library offers no slot for what a check found
         connection.lensway_token_hash = token_hash  # type: ignore[attr-defined]
         connection.lensway_address = address  # type: ignore[attr-defined]
@@ -172,7 +184,10 @@ class Listener:
     def _address(self, connection: ServerConnection, request: Request) -> str:
         remote = connection.remote_address
         forwarded = request.headers.get_all("X-Forwarded-For")
-        return address_of(str(remote[0]) if remote else "", forwarded, self._trusted)
+        peer = str(remote[0]) if remote else ""
+        if forwarded and self._proxies.is_watching and self._proxies.is_hidden(peer):
+            _log.warning("runners dial through a proxy that is not trusted", address=peer, hint=HIDDEN_HINT)
+        return address_of(peer, forwarded, self._trusted)
 
     def _note_exposed(self, request: Request, address: str) -> None:
         query = request.path.partition("?")[2]
@@ -204,8 +219,6 @@ class Listener:
             )
         if "Origin" in request.headers:
             raise LenswayError(ErrorCode.FORBIDDEN, "upgrades from web pages are refused")
-        now = self._clock.monotonic()
-        self._limiter.check(address, now)
         if len(self._links) >= limits.SESSIONS_MAX:
             raise LenswayError(ErrorCode.OVERLOADED, "too many connections", retry_after_seconds=10.0)
         try:
@@ -217,10 +230,28 @@ class Listener:
             if scheme.lower() != "bearer":
                 raise LenswayError(ErrorCode.UNAUTHENTICATED, "no bearer token")
             runner = authenticate_runner(self._store.current(), token.strip(), self._clock.wall().isoformat())
-        except LenswayError:
-            self._limiter.failed(address, now)
+        except LenswayError as error:
+            if error.code is ErrorCode.UNAUTHENTICATED:
+                self._limiter.failed(address, self._clock.monotonic())
             raise
+        self._check_silent(runner)
         return runner, tokens.hash_token(token.strip())
+
+    def _check_silent(self, runner: Runner) -> None:
+        """Make room among the links of a runner that have not said hello. Raises LenswayError OVERLOADED when there is none."""
+        silent = self._silent.get(runner.id, {})
+        for connection in [each for each, link in silent.items() if link.session_id is not None]:
+            del silent[connection]
+        if len(silent) < limits.LINKS_SILENT_PER_RUNNER_MAX:
+            return
+        oldest = next(iter(silent))
+        if self._clock.monotonic() - silent[oldest].since >= limits.HTTP_PATIENCE_SECONDS:
+            self._refusals.note("evicted")
+            oldest.transport.abort()
+            return
+        raise LenswayError(
+            ErrorCode.OVERLOADED, "too many connections of this runner have not said hello", retry_after_seconds=5.0
+        )
 
     async def _serve(self, connection: ServerConnection) -> None:
         if connection.subprotocol != SUBPROTOCOL:
@@ -237,6 +268,8 @@ class Listener:
             push_is_lost=self._push_is_lost,
         )
         self._links.add(link)
+        self._silent.setdefault(link.runner.id, {})[connection] = link
+        runner = link.runner.id
         try:
             # The catalog may have moved between the check and now.
             link.adopt(self._store.current().runner_by_id(link.runner.id))
@@ -245,6 +278,10 @@ class Listener:
             raise
         finally:
             self._links.discard(link)
+            if (silent := self._silent.get(runner)) is not None:
+                silent.pop(connection, None)
+                if not silent:
+                    del self._silent[runner]
 
     def _on_change(self, snapshot: Snapshot, changes: Sequence[Change]) -> None:
         for link in list(self._links):

@@ -54,6 +54,7 @@ class Metrics:
             "lensway_job_accept_seconds", "From that offer to its acceptance; with a quick query it comes with the end."
         )
         self._first_row = self._histogram("lensway_job_first_row_seconds", "From submission to the first rows.")
+        self._runner_states: Callable[[], Iterable[tuple[str, str, bool]]] = tuple
         self._phases: dict[tuple[str, ...], tuple[list[float], ...]] = {}
 
     def request(self, code: str) -> None:
@@ -97,15 +98,18 @@ class Metrics:
 
     def watch_runners(self, states: Callable[[], Iterable[tuple[str, str, bool]]]) -> None:
         """Give `lensway_runner_up` from now on: (environment, runner, is up) of every runner, asked at every scrape."""
+        self._runner_states = states
         self._registry.register(_Runners(states))
 
     def watch_gauge(self, name: str, help: str, value: Callable[[], float]) -> None:
         """Give a gauge that is asked at every scrape."""
         self._registry.register(_Gauge(name, help, value))
 
-    def text(self) -> bytes:
-        """The exposition."""
-        return generate_latest(self._registry)
+    def text(self, *, environment: str | None = None) -> bytes:
+        """The exposition; for an environment only what belongs to it, because sums over the server tell of the others."""
+        if environment is None:
+            return generate_latest(self._registry)
+        return generate_latest(_Runners(lambda: (each for each in self._runner_states() if each[0] == environment)))
 
 
 class _Counter(Collector):

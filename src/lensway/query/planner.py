@@ -17,6 +17,7 @@ from lensway.query.capabilities import Capabilities
 from lensway.query.fields import Field, FieldType, LensDefinition, PlanColumn
 from lensway.query.plan import After, Constant, OrderBy, Plan, PlanKind, Shape, encode_shape
 from lensway.query.result import ResultEnd, unbelievable
+from lensway.query.suggestions import nearest
 
 _DIRECTIONS: Final = {"asc": False, "desc": True}
 _AROUND_BYTES: Final = 32
@@ -254,7 +255,7 @@ def _term(definition: LensDefinition, item: object, path: str) -> tuple[Field, b
         raise _invalid(path, 'expected {"field": …, "dir": "asc" or "desc"}')
     for key in item:
         if key not in ("field", "dir"):
-            near = wheres.nearest(str(key), ("field", "dir"))
+            near = nearest(str(key), ("field", "dir"))
             raise LenswayError(
                 ErrorCode.INVALID_REQUEST,
                 f"{path}: there is no key {str(key)[:63]!r} here",

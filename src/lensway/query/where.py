@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Final
 
@@ -12,6 +11,7 @@ from lensway.query import numbers, patterns, values
 from lensway.query.capabilities import Capabilities
 from lensway.query.fields import Field, FieldType, LensDefinition, PlanColumn
 from lensway.query.plan import PATTERN_OPERATORS, And, Compare, Constant, IsNull, Node, Not, Operator, Or
+from lensway.query.suggestions import nearest
 
 _OPERATORS: Final = {f"${operator.value}": operator for operator in Operator}
 _EXISTS: Final = "$exists"
@@ -36,12 +36,6 @@ def parse(
     reader = _Reader(definition, capabilities)
     node = reader.group(where, "where", 1)
     return (None if node == _EVERY_ROW else node), tuple(reader.params)
-
-
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The known name that is most like this one, or None."""
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return found[0] if found else None
 
 
 def unknown_field(name: str, definition: LensDefinition, path: str) -> LenswayError:

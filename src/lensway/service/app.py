@@ -46,8 +46,9 @@ class Operations:
         return Response(self._document, media_type="application/json")
 
     async def metrics(self, call: Call) -> Response:
-        """Prometheus metrics."""
-        return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+        """Prometheus metrics: the server's for instance-wide keys, those of its environment for others."""
+        environment = None if call.by.identity.environment is None else call.by.environment.name
+        return Response(self._metrics.text(environment=environment), headers={"Content-Type": CONTENT_TYPE})
 
 
 def build_app(

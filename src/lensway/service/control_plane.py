@@ -219,13 +219,12 @@ class ControlPlane:
         last = call.request.headers.get("last-event-id")
         if last is not None and not (last.isascii() and last.isdecimal() and len(last) < 16):
             raise invalid("Last-Event-ID", "must be the id of an event")
-        watch = self._desk.hub.watch(call.by.environment.id, after=None if last is None else int(last))
+        key, after = call.by.identity.key, None if last is None else int(last)
+        watch = self._desk.hub.watch(call.by.environment.id, key, after=after)
         stream = event_stream(watch, self._desk.endings, call.by)
         # The first line is taken here, so that a refusal is an answer and not a cut stream.
         first = await anext(stream)
-        return StreamingResponse(
-            _chained(first, stream), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
+        return StreamingResponse(_chained(first, stream), media_type="text/event-stream")
 
 
 async def event_stream(watch: AsyncIterator[HubEvent], endings: KeyEndings, caller: Caller) -> AsyncIterator[bytes]:

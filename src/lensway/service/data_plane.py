@@ -14,7 +14,7 @@ from lensway.api import numbers
 from lensway.api.negotiation import EXPORT_MEDIA, PAGE_MEDIA
 from lensway.auth import decisions
 from lensway.auth.gate import KeyGate
-from lensway.catalog.names import invalid, nearest, not_found
+from lensway.catalog.names import invalid, not_found
 from lensway.catalog.reading import mapping
 from lensway.catalog.records import Lens, RetryMode, Source
 from lensway.dispatch.events import JobRequest, Release
@@ -27,6 +27,7 @@ from lensway.query.fields import Field, FieldType
 from lensway.query.plan import PATTERN_OPERATORS, Operator, Plan
 from lensway.query.planner import PlannedRows, RowsRequest, plan_count, plan_export, plan_rows
 from lensway.query.result import ResultEnd, RowFormat, decode_end
+from lensway.query.suggestions import nearest
 from lensway.service import formats
 from lensway.service.answers import Page
 from lensway.service.believing import check_count, check_page
@@ -75,6 +76,7 @@ class DataPlane:
 
     async def query(self, call: Call) -> Response:
         """A page of rows: as JSON when it is complete, in other formats, and beyond what may be held, as it comes."""
+        self._count(call)
         wanted = formats.wanted(call.header(b"accept"), call.header(b"accept-encoding"), PAGE_MEDIA)
         asked = self._asked(call, await call.body(numbers.decode_request), _QUERY_KEYS)
         planned = self._plan(call, asked)
@@ -95,6 +97,7 @@ class DataPlane:
 
     async def count(self, call: Call) -> Response:
         """How many rows match."""
+        self._count(call)
         asked = self._asked(call, await call.body(numbers.decode_request), _COUNT_KEYS)
         plan = plan_count(asked.lens.definition, asked.body.get("where"), asked.capabilities)
         handle = self._submit(call, asked, plan, RowFormat.JSON)
@@ -106,6 +109,7 @@ class DataPlane:
 
     async def export(self, call: Call) -> Response:
         """Every matching row, streamed. Failures before the first row are answered, later ones cut the stream."""
+        self._count(call)
         wanted = formats.wanted(call.header(b"accept"), call.header(b"accept-encoding"), EXPORT_MEDIA)
         asked = self._asked(call, await call.body(numbers.decode_request), _EXPORT_KEYS)
         request = RowsRequest(
@@ -116,10 +120,13 @@ class DataPlane:
 
     async def explain(self, call: Call) -> Response:
         """What would run and where."""
+        self._count(call)
         asked = self._asked(call, await call.body(numbers.decode_request), _QUERY_KEYS)
         planned = self._plan(call, asked)
         document = explain(self._desk, asked.lens, asked.source, planned.plan, asked.capabilities)
         if call.is_public:
+            # Everybody who looks at the page has the key: no names of tables, columns, sources and runners.
+            document |= {"source": None, "bridge": None, "statement": None, "parameters": []}
             document["route"] = {"via": document["route"]["via"], "runner": None, "candidates": []}
         return json_response(document)
 
@@ -165,6 +172,12 @@ class DataPlane:
         if entry is None or entry.environment != caller.environment.id or not (is_own or is_admin):
             raise not_found("request", call.path("id"))
         return entry
+
+    def _count(self, call: Call) -> None:
+        """Count a request against its key before any work, so that failing is no way around its limits."""
+        identity = call.by.identity
+        if identity.limits.counts_requests:
+            self._gate.count(identity.key, identity.limits, self._desk.clock.monotonic())
 
     # --- parts ------------------------------------------------------------------------------------------------------------------
 

@@ -18,11 +18,11 @@ from lensway import limits
 from lensway.api.envelope import error_body
 from lensway.api.routes import Access, Param, Route
 from lensway.auth import decisions, events, exposure
-from lensway.auth.address import Network, address_of
+from lensway.auth.address import HIDDEN_HINT, Network, ProxyWatch, address_of
 from lensway.auth.caller import Caller
 from lensway.auth.limiter import FailureLimiter
 from lensway.catalog.moments import moment_text
-from lensway.catalog.names import invalid, nearest
+from lensway.catalog.names import invalid
 from lensway.catalog.ports import AuditEntry, SnapshotSource
 from lensway.catalog.records import Environment
 from lensway.catalog.snapshot import Snapshot
@@ -31,6 +31,7 @@ from lensway.errors import CODES, ErrorCode, Failure, LenswayError
 from lensway.ids import new_request_id
 from lensway.observe.metrics import Metrics
 from lensway.observe.trace import Tracer
+from lensway.query.suggestions import nearest
 from lensway.service import tracing
 from lensway.service.endings import KeyEndings
 from lensway.service.streaming import StreamedRows
@@ -49,6 +50,8 @@ _REQUIRE: Final[Mapping[Access, Callable[[decisions.Identity], None]]] = {
 _REFUSALS: Final = frozenset({ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED})
 _OK: Final = "ok"
 _REQUEST_ID: Final = b"x-request-id"
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_FORWARDED: Final = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})
 _SMALL_LENGTH_DIGITS: Final = len(str(limits.REQUEST_BODY_BYTES_MAX)) - 1
 _TRUE: Final = frozenset({"true", "1", "yes", ""})
 _FALSE: Final = frozenset({"false", "0", "no"})
@@ -234,6 +237,7 @@ class Endpoint:
         self._endings = endings
         self._note = note
         self._trusted = trusted_proxies
+        self._proxies = ProxyWatch(trusted_proxies)
         self._tracer = tracer
 
     def of(self, route: Route, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -241,6 +245,8 @@ class Endpoint:
 
         async def endpoint(request: Request, trace: RequestTrace | None = None) -> Response:
             call = Call(request, route, new_request_id(), self._address(request), self._endings, trace)
+            if self._proxies.is_watching:
+                self._look_at_proxy(call)
             code = _OK
             try:
                 if request.scope["query_string"]:
@@ -269,7 +275,7 @@ class Endpoint:
                 )
                 code = failure.code.value
                 response = self.failure(failure, call.request_id)
-            response.raw_headers.append((_REQUEST_ID, call.request_id.encode()))
+            response.raw_headers += (_NO_STORE, (_REQUEST_ID, call.request_id.encode()))
             over = self._metrics.request if trace is None else trace.answered(call.request_id, response.status_code)
             if isinstance(response, StreamedRows):
                 response.on_over = over
@@ -312,7 +318,7 @@ class Endpoint:
             )
         self._metrics.request(failure.code.value)
         response = self.failure(failure, request_id)
-        response.raw_headers.append((_REQUEST_ID, request_id.encode()))
+        response.raw_headers += (_NO_STORE, (_REQUEST_ID, request_id.encode()))
         if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
@@ -362,8 +368,6 @@ class Endpoint:
         self._note(entry)
 
     def _authenticate(self, call: Call) -> Caller:
-        now = self._clock.monotonic()
-        self._limiter.check(call.address, now)
         snapshot = self._snapshots.current()
         authorization, wanted = call.headers.get(b"authorization", b""), call.header(b"x-environment")
         known, epoch = call.wire.memory, self._endings.epoch
@@ -372,7 +376,7 @@ class Endpoint:
                 at = moment_text(self._clock.wall())
                 identity = decisions.authenticate(snapshot, authorization.decode("latin-1"), at=at)
             except LenswayError:
-                self._limiter.failed(call.address, now)
+                self._limiter.failed(call.address, self._clock.monotonic())
                 raise
             environment = decisions.choose_environment(snapshot, identity, wanted)
             known = call.wire.memory = _Known(snapshot.revision, epoch, authorization, wanted, identity, environment)
@@ -380,6 +384,14 @@ class Endpoint:
         return Caller(
             identity=known.identity, environment=known.environment, request_id=call.request_id, address=call.address
         )
+
+    def _look_at_proxy(self, call: Call) -> None:
+        if _FORWARDED.isdisjoint(call.headers):
+            return
+        client = call.request.scope.get("client")
+        peer: str = client[0] if client else ""
+        if self._proxies.is_hidden(peer):
+            _log.warning("requests come from a proxy that is not trusted", address=peer, hint=HIDDEN_HINT)
 
     def _address(self, request: Request) -> str:
         client = request.scope.get("client")

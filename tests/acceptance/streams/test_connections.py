@@ -68,7 +68,9 @@ def few_files() -> Iterator[None]:
 
 
 def test_one_caller_too_many_is_told_so(tmp_path: pathlib.Path, few_files: None) -> None:
-    with Deployment(tmp_path) as deployment, contextlib.ExitStack() as stack:
+    # Those of a proxy are no strangers, of which an address has a smaller share.
+    proxy = ("--trusted-proxies", "127.0.0.1/32")
+    with Deployment(tmp_path, serve_options=proxy) as deployment, contextlib.ExitStack() as stack:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         for _ in range(HTTP_CONNECTIONS_MAX):

@@ -1,0 +1,49 @@
+"""Streams of events have shares, so that one key takes them from nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import httpx2
+import pytest
+
+from lensway import limits
+from lensway.testing.deployment import Deployment
+
+pytestmark = pytest.mark.acceptance
+
+
+def opened(stack: contextlib.ExitStack, port: int, key: str, path: str = "/v1/events", header: str = "") -> int:
+    """The status of a stream that stays open with the stack."""
+    caller = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+    caller.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{header}\r\n".encode())
+    return int(caller.recv(65536).split()[1])
+
+
+def test_a_viewer_with_hundreds_of_streams_takes_none_from_others(tmp_path) -> None:
+    with Deployment(tmp_path) as deployment, contextlib.ExitStack() as streams:
+        admin, port = deployment.client(), deployment.http_port
+        assert admin.post("/v1/environments", json={"name": "other"}).status_code == 201
+        there = deployment.client(environment="other")
+
+        def viewer(name: str) -> str:
+            return there.post("/v1/keys", json={"kind": "ak", "name": name, "role": "viewer"}).json()["key"]
+
+        first, second, third = viewer("a"), viewer("b"), viewer("c")
+        share = limits.EVENT_SUBSCRIBERS_PER_KEY_MAX
+        with contextlib.ExitStack() as hostile:
+            answers = [opened(hostile, port, first) for _ in range(share + 50)]
+            assert answers == [200] * share + [503] * 50
+            assert opened(streams, port, second) == 200, "another key of the same environment"
+            answers = [opened(hostile, port, second) for _ in range(share)]
+            assert answers == [200] * (share - 1) + [503]
+            assert opened(streams, port, third) == 503, "the environment's share is taken"
+            assert opened(streams, port, deployment.admin_key) == 200, "other environments have theirs"
+
+            with httpx2.Client(base_url=deployment.url, trust_env=False) as browser:
+                assert browser.post("/console/login", data={"key": first}).status_code == 303
+                cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+            answer = opened(streams, port, "", "/console/events", f"Cookie: {cookie}\r\n")
+            assert answer == 503, "the Console says so too"
+        assert "Traceback" not in deployment.emitted()
