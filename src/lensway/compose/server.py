@@ -9,7 +9,7 @@ import os
 import pathlib
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -17,7 +17,6 @@ import uvicorn
 
 from lensway import limits
 from lensway.auth.address import Network
-from lensway.auth.caller import Caller
 from lensway.auth.derive import derive
 from lensway.auth.limiter import FailureLimiter
 from lensway.auth.secret import Secret
@@ -41,9 +40,10 @@ from lensway.observe.metrics import JobTimes, Metrics
 from lensway.observe.trace import Tracer
 from lensway.query.result import decode_end
 from lensway.service.app import Operations, build_app
-from lensway.service.control_plane import ControlPlane, UseCases, event_stream
+from lensway.service.control_plane import ControlPlane, UseCases
 from lensway.service.data_plane import DataPlane
 from lensway.service.desk import Desk
+from lensway.service.fleet_pages import FleetPages
 from lensway.service.http import Endpoint
 from lensway.service.hub import EventHub
 from lensway.service.inline import InlineExecutor
@@ -195,7 +195,7 @@ class Server:
             tracer=self._tracer,
         )
         console = Console(
-            Uses(runners=use.runners, sources=use.sources, events=_Watch(hub, store)),
+            Uses(fleet=FleetPages(desk), runners=use.runners, sources=use.sources),
             snapshots=store,
             clock=clock,
             signing_key=derive(master, "session"),
@@ -289,19 +289,6 @@ class Server:
         self._announce(f"  data      {settings.data_dir}")
         if minted is not None:
             self._announce(f"  admin key {minted.reveal()}   (shown once)")
-
-
-class _Watch:
-    """What happens, for pages."""
-
-    def __init__(self, hub: EventHub, store: SqliteStore) -> None:
-        self._hub = hub
-        self._store = store
-
-    def stream(self, caller: Caller) -> AsyncIterator[bytes]:
-        """Server-sent events of the caller's environment, for as long as its key is good."""
-        watch = self._hub.watch(caller.environment.id)
-        return event_stream(watch, lambda: self._store.current().key(caller.identity.key) is not None)
 
 
 def _use_cases(desk: Desk, library: ExecutionLibrary) -> UseCases:

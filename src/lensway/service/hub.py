@@ -51,6 +51,11 @@ class EventHub:
                     queue.get_nowait()
                 queue.put_nowait(None)
 
+    @property
+    def sequence(self) -> int:
+        """The number of the newest event; the same number again means that nothing happened."""
+        return self._sequence
+
     async def watch(self, environment: EnvironmentId, *, after: int | None = None) -> AsyncIterator[HubEvent]:
         """The events of an environment from now on, or behind sequence ``after`` as far as the backlog goes.
 

@@ -39,11 +39,11 @@ class Runners:
         warnings = warnings_now(snapshot, environment=environment, fleet=self._desk.fleet)
         documents = [self._document(snapshot, runner) for runner in snapshot.runners(environment)]
         for document in documents:
+            names = {source["name"] for source in document["sources"]}
             document["warnings"] = [
                 warning_document(one)
                 for one in warnings
-                if one.runner == document["name"]
-                or (one.runner is None and one.source in {source["name"] for source in document["sources"]})
+                if one.runner == document["name"] or (one.runner is None and one.source in names)
             ]
         return {"runners": documents}
 
