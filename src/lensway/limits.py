@@ -308,6 +308,8 @@ CONSOLE_STREAMS_MAX: Final = 500
 """Open pages of one node; beyond it a page polls."""
 CONSOLE_ROWS_MAX: Final = 40
 """Rows on one page of a list: the first view stays below 3,000 elements."""
+CONSOLE_ROWS_KEPT_MAX: Final = 1_000
+"""Rendered rows kept, some 5 KiB each: a change of one runner renders one row."""
 CONSOLE_CHIPS_MAX: Final = 5
 """Sources shown in the row of a runner before it is opened."""
 CONSOLE_CHIPS_OPEN_MAX: Final = 200

@@ -116,6 +116,23 @@ def test_r13_the_row_of_a_runner_names_each_bad_pattern_once_with_all_its_source
     expect(row.locator(".chip")).to_have_count(6)
 
 
+def test_a_drained_runner_is_neither_green_nor_offline_and_is_resumed_in_place(page: Page, stage) -> None:
+    stage.runner("alpha")
+    stage.assign("alpha")
+    sign_in(page, stage.deployment, path=f"/console/e/default/runners?q={stage.source}")
+    row = row_of(page, stage.name("alpha"))
+    expect(row.locator(".chip.good")).to_contain_text(stage.source)
+    stage.client.post(f"/v1/runners/{stage.name('alpha')}/drain")
+    expect(row.locator(".state").first).to_have_text("draining")
+    expect(row.locator(".state").first).to_have_attribute("data-icon", "‖")
+    expect(row.locator(".chip.good")).to_have_count(0)
+    expect(row.locator("summary").first).to_contain_text("runner draining")
+    expect(row).not_to_contain_text("runner offline")
+    row.get_by_role("button", name="Resume").click()
+    expect(row.locator(".state").first).to_have_text("healthy")
+    assert stage.status_of("alpha")["status"] == "healthy"
+
+
 def form_token(page: httpx2.Response) -> str:
     """The token that a page's script sends with each form."""
     return json.loads(html.unescape(re.search(r'data-live="([^"]+)"', page.text)[1]))["token"]

@@ -8,12 +8,15 @@ import gzip
 import hashlib
 import json
 import pathlib
+import threading
 import urllib.parse
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, Final
 
 import jinja2
 import markupsafe
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -79,7 +82,6 @@ class Templates:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters["query"] = lambda values: urllib.parse.urlencode(values)
         self._environment.filters["segment"] = lambda text: urllib.parse.quote(str(text), safe="")
         self._environment.filters["moment"] = lambda text: str(text)[:19].replace("T", " ")
 
@@ -94,6 +96,7 @@ class Fragments:
     def __init__(self, fleet: FleetUse, templates: Templates, clock: Clock) -> None:
         self._fleet = fleet
         self._templates = templates
+        self._rows = _Rows(templates)
         self._clock = clock
         self._kept: OrderedDict[View, _Kept] = OrderedDict()
         self._locks: dict[View, asyncio.Lock] = {}
@@ -127,8 +130,12 @@ class Fragments:
     def _fragment(self, view: View, found: dict[str, Any]) -> Fragment:
         if view.kind == "runners":
             rows = [views.runner_row(each, view.query) for each in found["runners"]]
+            for row in rows:
+                row["toggle"] = link_to(view, opened=row["toggle"])
         else:
             rows = [views.source_row(each) for each in found["sources"]]
+        for row in rows:
+            row["html"] = self._rows.html(view, row)
         text = self._templates.render(
             f"{view.kind}_rows.html",
             view=view,
@@ -144,6 +151,32 @@ class Fragments:
             packed=gzip.compress(html, _GZIP_LEVEL),
             problems=found["problems"],
         )
+
+
+class _Rows:
+    """Rendered rows by their content: a change of one runner renders one row. Threads share it."""
+
+    def __init__(self, templates: Templates) -> None:
+        self._templates = templates
+        self._kept: OrderedDict[tuple[str, bool, bytes], markupsafe.Markup] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def html(self, view: View, row: Mapping[str, Any]) -> markupsafe.Markup:
+        """The row as it stands in the list."""
+        key = view.kind, view.may_operate, msgspec.json.encode(row)
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None:
+                self._kept.move_to_end(key)
+                return kept
+        noun = view.kind.removesuffix("s")
+        text = self._templates.render(f"{noun}_row.html", may_operate=view.may_operate, **{noun: row})
+        html = markupsafe.Markup(text)  # noqa: S704 - rendered by a template that escapes
+        with self._lock:
+            self._kept[key] = html
+            while len(self._kept) > limits.CONSOLE_ROWS_KEPT_MAX:
+                self._kept.popitem(last=False)
+        return html
 
 
 def link_to(view: View, **changed: Any) -> str:
