@@ -183,6 +183,8 @@ NODE_STALL_SECONDS: Final = 0.1
 """A timer of this node that is so late says that the node itself stood still; nobody else is blamed for silence then."""
 NODE_STALL_GRACE_SECONDS: Final = 0.25
 """What peers said meanwhile is read within this time after a stall."""
+RUNNER_RETURN_SECONDS: Final = 120.0
+"""A runner that is back so soon after the server's start is shown as it was since before the restart."""
 RUNNER_HISTORY_ENTRIES_MAX: Final = 10_000
 """Runners whose last session is remembered after it was lost."""
 SIGHTINGS_PER_WRITE_MAX: Final = 200
@@ -300,8 +302,8 @@ CONSOLE_PUSH_SECONDS: Final = 1.0
 """Least time between two renderings of one view: a busy fleet is pushed once a second."""
 CONSOLE_STANDING_SECONDS: Final = 4.0
 """Longest time that a page shows numbers which change without an event, such as the jobs of a runner."""
-CONSOLE_SLICE_SECONDS: Final = 0.002
-"""Longest turn of the loop for a page's facts; queries run in between."""
+CONSOLE_SLICE_SECONDS: Final = 0.001
+"""Longest turn of the loop for a page's facts. It rests as long after each, so that queries pass."""
 CONSOLE_VIEWS_MAX: Final = 64
 """Rendered views kept. Ten tabs on the same list are one view."""
 CONSOLE_STREAMS_MAX: Final = 500

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 
-from lensway.testing.deployment import wait_until
+from lensway.testing.deployment import Deployment, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -63,3 +65,29 @@ def test_r9_the_test_names_the_reason_when_no_assigned_runner_is_there(stage) ->
     drained = results_of(stage)[stage.name("alpha")]
     assert reason(drained) == "draining"
     assert "resume" in drained["stages"][0]["hint"]
+
+
+def test_the_time_of_a_state_survives_a_restart_of_the_server(tmp_path) -> None:
+    with Deployment(tmp_path) as deployment:
+        client = deployment.client()
+        for name in ("stays", "leaves"):
+            deployment.start_runner(deployment.create_runner(name))
+        deployment.runners[1].stop()
+
+        def states() -> dict[str, tuple[str, datetime.datetime]]:
+            found = client.get("/v1/runners").json()["runners"]
+            moments = {each["name"]: datetime.datetime.fromisoformat(each["since"]) for each in found}
+            return {each["name"]: (each["status"], moments[each["name"]]) for each in found}
+
+        def are_settled() -> bool:
+            return {state for state, _ in states().values()} == {"healthy", "offline"}
+
+        wait_until(are_settled, seconds=10, what="one runner to be healthy and one to be offline")
+        before = states()
+        for end in (lambda server: server.stop(), lambda server: server.kill()):
+            end(deployment.server)
+            deployment.start_server()
+            wait_until(are_settled, seconds=30, what="the runner to be back")
+            for name, (state, since) in states().items():
+                assert (name, state) == (name, before[name][0])
+                assert abs((since - before[name][1]).total_seconds()) < 0.5, name

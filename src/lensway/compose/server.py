@@ -27,7 +27,7 @@ from lensway.clock import SystemClock
 from lensway.compose.environment import calm_collector
 from lensway.compose.http_connection import Connection
 from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error
-from lensway.compose.statuses import Statuses
+from lensway.compose.statuses import CONNECTED, Statuses
 from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console, Uses
@@ -208,7 +208,7 @@ class Server:
         if scraped is not None:
             scraped.start()
         try:
-            await self._listen(app, listener, dispatcher, executor, operations, hub, tls, minted)
+            await self._listen(app, listener, dispatcher, executor, operations, hub, statuses, tls, minted)
         finally:
             if scraped is not None:
                 await scraped.close()
@@ -222,6 +222,7 @@ class Server:
         executor: InlineExecutor,
         operations: Operations,
         hub: EventHub,
+        statuses: Statuses,
         tls: ssl.SSLContext | None,
         minted: Secret | None,
     ) -> None:
@@ -269,6 +270,7 @@ class Server:
         http.should_exit = True
         hub.close()
         await asyncio.wait({serving})
+        statuses.stop()
         await listener.drain(limits.COME_BACK_MS)
         await dispatcher.stop(limits.CANCEL_SECONDS)
         await listener.close()
@@ -307,9 +309,12 @@ def _use_cases(desk: Desk, library: ExecutionLibrary) -> UseCases:
 
 async def _recall_sightings(store: SqliteStore, dispatcher: Dispatcher, clock: SystemClock) -> None:
     for runner, (at, cause) in (await store.sightings()).items():
-        ago = (clock.wall() - datetime.datetime.fromisoformat(at)).total_seconds()
-        # One that was connected when this server ended has no loss on record; its end is that of the server.
-        dispatcher.fleet.recall(runner, clock.monotonic() - ago, "server_stopped" if cause == "connected" else cause)
+        now = clock.monotonic()
+        then = now - (clock.wall() - datetime.datetime.fromisoformat(at)).total_seconds()
+        if cause == CONNECTED:
+            dispatcher.fleet.recall_connected(runner, then, now)
+        else:
+            dispatcher.fleet.recall(runner, then, cause)
 
 
 _STOPPED: Final = "stopped:"

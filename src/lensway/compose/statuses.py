@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+from typing import Final
 
 import structlog
 
@@ -17,6 +19,8 @@ from lensway.service.hub import EventHub
 from lensway.store.sqlite import Sighting, SqliteStore
 
 _log = structlog.get_logger("lensway.server")
+CONNECTED: Final = "connected"
+"""The cause in the sighting of a runner that has not been lost since."""
 
 
 class Statuses:
@@ -31,6 +35,7 @@ class Statuses:
         self._health: dict[SessionId, dict[SourceId, tuple[str, str]]] = {}
         self._unwritten: dict[RunnerId, Sighting] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
     def look_at(self, fleet: Fleet) -> None:
         """Where the sessions are; before the first of them opens."""
@@ -47,10 +52,14 @@ class Statuses:
         if status.state == "lost":
             self._known.pop(status.session, None)
             self._health.pop(status.session, None)
-            self._remember(runner, status.cause)
+            # What ends with this server goes on with the next one.
+            if not self._is_stopping:
+                self._remember(runner, status.cause)
         elif status.session not in self._known:
             self._known[status.session] = status.state
-            self._remember(runner, "connected")
+            session = None if self._fleet is None else self._fleet.sessions.get(status.session)
+            ago = 0.0 if session is None else self._clock.monotonic() - session.since
+            self._remember(runner, CONNECTED, seconds_ago=ago)
 
     def _compare_health(self, id: SessionId, runner: Runner) -> None:
         session = None if self._fleet is None else self._fleet.sessions.get(id)
@@ -64,9 +73,14 @@ class Statuses:
                 data = {"runner": runner.name, "source": found.name, "health": health, "cause": cause}
                 self._hub.publish(runner.environment, "health", data | {"instance": session.facts.instance})
 
-    def _remember(self, runner: Runner, cause: str) -> None:
+    def stop(self) -> None:
+        """The server is about to let go of every session: from now on no loss is news."""
+        self._is_stopping = True
+
+    def _remember(self, runner: Runner, cause: str, *, seconds_ago: float = 0.0) -> None:
         # Thousands of runners that come back within seconds are a few writes, and none that a change has to wait behind.
-        at = self._clock.wall().isoformat(timespec="milliseconds")
+        moment = self._clock.wall() - datetime.timedelta(seconds=seconds_ago)
+        at = moment.isoformat(timespec="milliseconds")
         self._unwritten[runner.id] = Sighting(runner, at, cause)
         if self._writer is None:
             self._writer = asyncio.create_task(self._write(), name="note sightings")

@@ -83,7 +83,7 @@ class Changes:
         coming = self._fleet.consequences(visit.caller, runner, sources, is_assigning=is_adding)
         if form.one("confirm") != "yes":
             failed = await self._try_out(visit, runner, sources) if is_adding else []
-            if failed or coming["warnings"]:
+            if failed or coming["causes"]:
                 return self._question(runner, sources, is_adding, coming, failed)
         for source in sources:
             if is_adding:
@@ -126,7 +126,7 @@ class Changes:
             runner=runner,
             sources=sources,
             is_adding=is_adding,
-            warnings=views.causes_of(coming["warnings"], ""),
+            warnings=views.causes_of(coming["causes"], ""),
             moves=coming["moves"],
             lenses=coming["lenses"],
             failed=failed,

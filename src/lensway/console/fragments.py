@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 import pathlib
+import re
 import threading
 import urllib.parse
 from collections import OrderedDict
@@ -36,6 +37,7 @@ HEADERS: Final = {
 }
 _GZIP_LEVEL: Final = 3
 _GZIP_BYTES_MIN: Final = 1_024
+_BACKTICKS: Final = re.compile("`([^`]*)`")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Templates:
             lstrip_blocks=True,
         )
         self._environment.filters["segment"] = lambda text: urllib.parse.quote(str(text), safe="")
+        self._environment.filters["codes"] = _codes
         self._environment.filters["moment"] = lambda text: str(text)[:19].replace("T", " ")
 
     def render(self, template: str, **values: Any) -> str:
@@ -214,6 +217,11 @@ def embedded(fragment: Fragment) -> markupsafe.Markup:
 def script_data(values: dict[str, Any]) -> str:
     """Values for a script, to stand in an attribute."""
     return json.dumps(values, separators=(",", ":"))
+
+
+def _codes(text: object) -> markupsafe.Markup:
+    """A text with what stands in backticks set as code."""
+    return markupsafe.Markup(_BACKTICKS.sub(r"<code>\1</code>", str(markupsafe.escape(text))))  # noqa: S704 - escaped here
 
 
 def _takes_gzip(request: Request) -> bool:

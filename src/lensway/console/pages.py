@@ -233,6 +233,7 @@ class Console:
             "version": fragment.version,
             "query": visit.request.url.query,
             "token": visit.form_token,
+            "wall": round(self._clock.wall().timestamp() * 1000),
         }
         html = self._templates.render(
             f"{kind}.html",

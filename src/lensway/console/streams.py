@@ -114,7 +114,7 @@ class Feeds:
             while not feed.is_over and is_welcome():
                 now = self._clock.monotonic()
                 if now - feed.rendered_at < limits.CONSOLE_STANDING_SECONDS + limits.CONSOLE_BEAT_SECONDS:
-                    yield _beat(feed, now)
+                    yield _beat(feed, now, round(self._clock.wall().timestamp() * 1000))
                 await feed.next(limits.CONSOLE_BEAT_SECONDS)
         finally:
             self._streams -= 1
@@ -139,8 +139,8 @@ class Feeds:
         await _ended(found[1])
 
 
-def _beat(feed: Feed, now: float) -> bytes:
-    data = {"version": feed.version, "problems": feed.problems, "at": round(now * 1000), "boot": _BOOT}
+def _beat(feed: Feed, now: float, wall: int) -> bytes:
+    data = {"version": feed.version, "problems": feed.problems, "at": round(now * 1000), "wall": wall, "boot": _BOOT}
     return b"event: beat\ndata: %s\n\n" % msgspec.json.encode(data)
 
 

@@ -129,7 +129,7 @@ def runner_row(document: Mapping[str, Any], query: ListQuery) -> dict[str, Any]:
         "chips_total": len(chips),
         "is_open": is_open,
         "toggle": _toggled(query, document["id"]),
-        "warnings": causes_of(document["warnings"], state),
+        "warnings": causes_of(document["causes"], state),
         "created_at": document["createdAt"],
     }
 
@@ -155,23 +155,19 @@ def source_row(document: Mapping[str, Any]) -> dict[str, Any]:
         "places": places[: limits.CONSOLE_CHIPS_MAX],
         "places_hidden": max(0, len(places) - limits.CONSOLE_CHIPS_MAX),
         "lenses": document["lenses"],
-        "warnings": causes_of(document["warnings"], "", subject="runner"),
+        "warnings": causes_of(document["causes"], ""),
     }
 
 
-def causes_of(warnings: Iterable[Mapping[str, Any]], state: str, *, subject: str = "source") -> list[dict[str, Any]]:
+def causes_of(causes: Iterable[Mapping[str, Any]], state: str) -> list[dict[str, Any]]:
     """Warnings by their cause: one line for two hundred sources behind one runner that is away.
 
-    A drained runner is one cause of its own, with its own remedy: it is not offline, an operator resumes it.
+    A drained runner is a cause of its own, with its own remedy: it is not offline, an operator resumes it.
     """
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for warning in warnings:
-        groups.setdefault(warning["code"], []).append(warning)
-    return [_group(code, members, state, subject) for code, members in groups.items()]
+    return [_cause_line(cause["code"], cause["names"], cause["message"], state) for cause in causes]
 
 
-def _group(code: str, members: Sequence[Mapping[str, Any]], state: str, subject: str) -> dict[str, Any]:
-    names = sorted({member[subject] for member in members if member.get(subject)})
+def _cause_line(code: str, names: Sequence[str], message: str, state: str) -> dict[str, Any]:
     word = _CODE_WORDS.get(code, code.replace("_", " "))
     if code == "runner_offline" and state in ("draining", "revoked"):
         word = f"runner {state}"
@@ -183,8 +179,7 @@ def _group(code: str, members: Sequence[Mapping[str, Any]], state: str, subject:
         "is_note": code in _NOTES,
         "count": len(names),
         "names": f"{shown} and {more} more" if more > 0 else shown,
-        "message": members[0]["message"] if len(members) == 1 else "",
-        "all": names[: limits.CONSOLE_CHIPS_OPEN_MAX],
+        "message": message,
     }
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from lensway import limits
@@ -22,10 +23,11 @@ from lensway.catalog.warnings import WarningCode, sorted_warnings, warnings_of_c
 from lensway.clock import Clock
 from lensway.fleet import RunnerState, RunnerStatus
 from lensway.ids import EnvironmentId, RunnerId
-from lensway.service.desk import Desk, warning_document
+from lensway.service.desk import Desk
 from lensway.service.fleet_view import runner_document, status_of
 from lensway.service.sources import source_answer
 
+_NUMBERS: Final = re.compile("([0-9]+)")
 _SOUND: Final = (RunnerState.HEALTHY, RunnerState.CONNECTING)
 Record = TypeVar("Record")
 
@@ -85,7 +87,9 @@ class FleetPages:
         standing = await self._standing(caller.environment.id)
         snapshot = standing.snapshot
         matching: list[Runner] = []
-        everyone = sorted(snapshot.runners(caller.environment.id), key=lambda each: (each.network or "", each.name))
+        everyone = sorted(
+            snapshot.runners(caller.environment.id), key=lambda each: (each.network or "", _natural(each.name))
+        )
         for runner in everyone:
             if query.only_problems and not _is_problem(snapshot, standing, runner):
                 continue
@@ -97,7 +101,7 @@ class FleetPages:
             document = runner_document(snapshot, runner, self._desk.dispatcher, self._desk.clock)
             names = {source["name"] for source in document["sources"]}
             found = [*standing.of_runner.get(runner.name, ()), *_unnamed(standing, names)]
-            document["warnings"] = [warning_document(one) for one in sorted_warnings(found)]
+            document["causes"] = _causes(sorted_warnings(found), lambda warning: warning.source)
             documents.append(document)
             await pace.give_way()
         states: dict[str, int] = {}
@@ -119,7 +123,7 @@ class FleetPages:
         snapshot = standing.snapshot
         everything = snapshot.sources(caller.environment.id)
         matching: list[Source] = []
-        for source in sorted(everything, key=lambda each: each.name):
+        for source in sorted(everything, key=lambda each: _natural(each.name)):
             if query.only_problems and not standing.of_source.get(source.name):
                 continue
             runners = map(snapshot.runner_by_id, snapshot.runners_of(source.environment, source.id))
@@ -129,8 +133,7 @@ class FleetPages:
         documents = []
         for source in _page_of(matching, query):
             document = source_answer(snapshot, source)
-            warnings = standing.of_source.get(source.name, ())
-            document["warnings"] = [warning_document(one) for one in warnings]
+            document["causes"] = _causes(standing.of_source.get(source.name, ()), lambda warning: warning.runner)
             document["states"] = {
                 runner.name: standing.statuses[runner.id].state.value
                 for runner in map(snapshot.runner_by_id, snapshot.runners_of(source.environment, source.id))
@@ -176,12 +179,12 @@ class FleetPages:
         coming = warnings_of_change(before, after, changes, environment=environment, fleet=fleet)
         found = [rules.require_source(before, environment, source) for source in sources]
         lenses = [lens.name for source in found for lens in before.lenses_of(environment, source.id)]
-        new = [warning_document(one) for one in coming if one not in standing]
+        new = _causes([one for one in coming if one not in standing], lambda warning: warning.source)
         moves = [
             {"source": source.name, "before": _places(before, source), "after": _places(after, source)}
             for source in found
         ]
-        return {"warnings": new, "lenses": lenses, "moves": moves}
+        return {"causes": new, "lenses": lenses, "moves": moves}
 
     async def _standing(self, environment: EnvironmentId) -> _Standing:
         async with self._locks[environment]:
@@ -234,7 +237,7 @@ class _Pace:
 
     async def give_way(self) -> None:
         if self._clock.monotonic() - self._since >= limits.CONSOLE_SLICE_SECONDS:
-            await asyncio.sleep(0)
+            await asyncio.sleep(limits.CONSOLE_SLICE_SECONDS)
             self._since = self._clock.monotonic()
 
 
@@ -244,9 +247,31 @@ def _places(snapshot: Snapshot, source: Source) -> Sequence[str]:
     return sorted(runner.name for runner in runners if runner is not None)
 
 
+def _causes(
+    warnings: Iterable[CatalogWarning], subject: Callable[[CatalogWarning], str | None]
+) -> list[dict[str, Any]]:
+    """The warnings by code: how many and on what; one alone with its message."""
+    groups: dict[str, list[CatalogWarning]] = {}
+    for warning in warnings:
+        groups.setdefault(warning.code.value, []).append(warning)
+    return [
+        {
+            "code": code,
+            "names": sorted({name for one in members if (name := subject(one)) is not None}),
+            "message": members[0].message if len(members) == 1 else "",
+        }
+        for code, members in groups.items()
+    ]
+
+
 def _page_of(records: Sequence[Record], query: PageQuery) -> Sequence[Record]:
     start = (query.page - 1) * query.size
     return records[start : start + query.size]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts fra-2 before fra-10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in _NUMBERS.split(name)]
 
 
 def _has_text(text: str, candidates: Iterable[str]) -> bool:

@@ -141,9 +141,12 @@ class ConnectionTests:
         except LenswayError as error:
             if session is None and error.code in (ErrorCode.SOURCE_REQUIRES_RUNNER, ErrorCode.NO_RUNNERS_ONLINE):
                 raise
-            is_gone = session is not None and error.code is ErrorCode.NO_RUNNERS_ONLINE
-            why = session.shown_state if session is not None and is_gone else _class_of(error)
-            return _failed_at_runner(why, error.failure.hint or str(error))
+            if session is not None and error.code is ErrorCode.NO_RUNNERS_ONLINE:
+                state, name = session.shown_state, session.facts.runner_name
+                return _failed_at_runner(
+                    state, f"Runner '{name}' is {state} and took no test. Look at it and at its log."
+                )
+            return _failed_at_runner(_class_of(error), error.failure.hint or str(error))
         document: dict[str, Any] = msgspec.to_builtins(found)
         # What failed cannot be ok, whatever the report says of itself.
         is_ok = found.ok and all(each.ok is not False for each in found.stages)

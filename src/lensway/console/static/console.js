@@ -25,8 +25,11 @@ function span(ms) {
 
 function ages() {
   for (const time of document.querySelectorAll("time[data-ago]")) {
-    const text = `${span(Date.now() - Date.parse(time.dateTime))} ago`;
-    const shown = time.closest(".condition") ? `for ${text.slice(0, -4)}` : text;
+    const isState = time.closest(".condition");
+    // Whether an old state still lasts is not known.
+    if (isState && !live.isFresh) continue;
+    const text = span(live.wallNow - Date.parse(time.dateTime));
+    const shown = isState ? `for ${text}` : `${text} ago`;
     if (time.textContent !== shown) time.textContent = shown;
   }
 }

@@ -15,7 +15,7 @@ export class Live {
     this.state = "starting";
     this.notice = this.reason = "";
     this.confirmedAt = performance.getEntriesByType("navigation")[0]?.requestStart ?? 0;
-    this.heardAt = this.askedAt = this.confirmedAt;
+    this.heardAt = this.askedAt = this.wallAt = this.confirmedAt;
     this.isAsking = this.isAgain = this.hasStream = false;
     this.source = null;
     this.releaseSlot = null;
@@ -31,6 +31,8 @@ export class Live {
   }
 
   get isFresh() { return this.state === "live"; }
+  /** The server's own time of day: the clock of this machine may be off. */
+  get wallNow() { return this.wall + performance.now() - this.wallAt; }
   get age() { return performance.now() - this.confirmedAt; }
 
   /** Show another part of the list; resolves once it is there. */
@@ -164,6 +166,7 @@ export class Live {
       least = Math.min(least, difference);
       this.heardAt = now;
       this.problems = beat.problems;
+      Object.assign(this, { wall: beat.wall, wallAt: now - (difference - least) });
       if (beat.version === this.version) this.confirm(now - (difference - least));
       else if (beat.version) this.refresh();
     });
