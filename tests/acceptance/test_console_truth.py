@@ -243,6 +243,22 @@ def test_a_deleted_key_signs_the_page_out_and_it_stops_asking(browser: Browser, 
     context.close()
 
 
+def test_a_page_of_an_earlier_session_does_not_go_on_under_another_key(page: Page, deployment: Deployment) -> None:
+    made = deployment.client().post("/v1/keys", json={"kind": "ak", "name": "other", "role": "viewer"}).json()
+    other = page.context.new_page()
+    other.goto(f"{deployment.url}/console/login")
+    other.get_by_label("Admin key").fill(made["key"])
+    other.get_by_role("button", name="Sign in").click()
+    is_live(other)
+    expect(row_of(other, "alpha").get_by_role("button")).to_have_count(0)
+    new_runner(deployment, "newcomer").kill()
+    expect(page.locator("#link")).to_have_text(re.compile("^not this session"), timeout=6000)
+    expect(row_of(page, "alpha").get_by_role("button", name="Remove one")).to_be_disabled()
+    page.get_by_role("link", name="Load it again").click()
+    is_live(page)
+    expect(page.locator(".who")).to_contain_text("viewer")
+
+
 def test_eight_tabs_of_one_browser_are_all_live(context: BrowserContext, page: Page, deployment: Deployment) -> None:
     pages = [page, *(context.new_page() for _ in range(7))]
     for each in pages[1:]:
@@ -253,17 +269,22 @@ def test_eight_tabs_of_one_browser_are_all_live(context: BrowserContext, page: P
         is_live(each)
 
 
-def test_a_hidden_page_closes_its_stream_and_catches_up(page: Page, deployment: Deployment) -> None:
-    streams: list[str] = []
-    page.on("request", lambda request: streams.append(request.url) if "/stream" in request.url else None)
-    page.evaluate(
-        "Object.defineProperty(document, 'hidden', { configurable: true, get: () => true });"
-        "document.dispatchEvent(new Event('visibilitychange'))"
-    )
+def test_a_hidden_page_closes_its_stream_and_catches_up(context: BrowserContext, deployment: Deployment) -> None:
+    page = context.new_page()
+    with page.expect_request("**/stream"):
+        sign_in(page, deployment, path=HERE)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/stream")):
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', { configurable: true, get: () => true });"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
     is_stale(page, seconds=8)
-    page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    assert "stream" not in asked
+    with page.expect_request("**/stream"):
+        page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
     is_live(page)
-    assert len(streams) == 1
 
 
 # --- links and states --------------------------------------------------------------------------------------------------------

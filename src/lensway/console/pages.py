@@ -213,6 +213,8 @@ class Console:
             visit = None
             try:
                 visit = self._sessions.visit(request, identity)
+                if is_part and not self._sessions.is_same_session(visit):
+                    return Response("Another session has begun in this browser", 409, HEADERS, "text/plain")
                 if request.method == "POST" and not self._sessions.is_ours(visit):
                     text = "This form does not belong to your session; reload the page."
                     return Response(text, 403, HEADERS, "text/plain")

@@ -116,6 +116,11 @@ class Sessions:
         peer = request.client.host if request.client else ""
         return address_of(peer, request.headers.getlist("x-forwarded-for"), self._trusted)
 
+    def is_same_session(self, visit: Visit) -> bool:
+        """False for a page that was loaded under another session than the browser has now: its header shows another key."""
+        sent = visit.request.headers.get("x-form-token")
+        return sent is None or hmac.compare_digest(sent.encode(), visit.form_token.encode())
+
     def is_ours(self, visit: Visit) -> bool:
         """True for a form that this session's own page sent."""
         request = visit.request

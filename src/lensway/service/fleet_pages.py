@@ -28,6 +28,8 @@ from lensway.service.fleet_view import runner_document, status_of
 from lensway.service.sources import source_answer
 
 _NUMBERS: Final = re.compile("([0-9]+)")
+_ADVICE: Final = (WarningCode.SINGLE_RUNNER, WarningCode.REPLICAS_DIFFER, WarningCode.GOES_INLINE)
+"""What may go wrong, as against what is wrong."""
 _SOUND: Final = (RunnerState.HEALTHY, RunnerState.CONNECTING)
 Record = TypeVar("Record")
 
@@ -124,7 +126,7 @@ class FleetPages:
         everything = snapshot.sources(caller.environment.id)
         matching: list[Source] = []
         for source in sorted(everything, key=lambda each: _natural(each.name)):
-            if query.only_problems and not standing.of_source.get(source.name):
+            if query.only_problems and not _has_fault(standing.of_source.get(source.name, ())):
                 continue
             runners = map(snapshot.runner_by_id, snapshot.runners_of(source.environment, source.id))
             if _has_text(query.text, (source.name, source.bridge, *(each.name for each in runners if each))):
@@ -299,7 +301,11 @@ def _is_problem(snapshot: Snapshot, standing: _Standing, runner: Runner) -> bool
     state = standing.statuses[runner.id].state
     if state is RunnerState.NEVER_CONNECTED:
         return bool(snapshot.sources_of(runner.environment, runner.id))
-    return state not in _SOUND or bool(standing.of_runner.get(runner.name))
+    return state not in _SOUND or _has_fault(standing.of_runner.get(runner.name, ()))
+
+
+def _has_fault(warnings: Iterable[CatalogWarning]) -> bool:
+    return any(warning.code not in _ADVICE for warning in warnings)
 
 
 def _problems(standing: _Standing, environment: EnvironmentId) -> int:

@@ -13,7 +13,7 @@ let focusedId = "";
 // --- how fresh -----------------------------------------------------------------------------------------------------------------
 
 const WORDS = {
-  starting: "connecting", live: "live", stale: "stale", "signed-out": "signed out", gone: "not available",
+  starting: "connecting", live: "live", stale: "stale", "signed-out": "signed out", gone: "not available", replaced: "not this session",
 };
 
 function span(ms) {
@@ -66,6 +66,10 @@ function said() {
     return ["You are signed out: the session is over, or its key was deleted. ", anchor, " to come back to this page."];
   }
   if (live.state === "gone") return ["This environment does not exist any more, or your key may not visit it."];
+  if (live.state === "replaced") {
+    const anchor = Object.assign(document.createElement("a"), { href: location.href, textContent: "Load it again" });
+    return ["Somebody signed in anew in this browser, so this page belongs to another session. ", anchor, " to go on."];
+  }
   return [`${live.notice || "The server does not answer."} You see an old state. Actions are off until it is up to date again.`];
 }
 

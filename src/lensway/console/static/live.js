@@ -56,13 +56,14 @@ export class Live {
   async ask() {
     const at = this.askedAt = performance.now();
     const query = this.query;
-    const headers = { "X-Requested-With": "console" };
+    const headers = { "X-Requested-With": "console", "X-Form-Token": this.token };
     if (this.version) headers["If-None-Match"] = `"${this.version}"`;
     try {
       const response = await fetch(`${this.base}/${this.kind}/rows${query ? "?" + query : ""}`,
         { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
       if (response.status === 401) return this.end("signed-out");
       if (response.status === 404) return this.end("gone");
+      if (response.status === 409) return this.end("replaced");
       const html = await response.text();
       if (query !== this.query) { this.isAgain = true; return; }
       if (response.status === 200) {
@@ -108,14 +109,14 @@ export class Live {
     this.settle();
   }
 
-  /** There is nothing to wait for: signed out, or no such environment any more. */
+  /** There is nothing to wait for: signed out, signed in as somebody else, or no such environment any more. */
   end(state) {
     this.disconnect();
     this.state = state;
     this.changed();
   }
 
-  get hasEnded() { return this.state === "signed-out" || this.state === "gone"; }
+  get hasEnded() { return ["signed-out", "gone", "replaced"].includes(this.state); }
 
   settle() {
     const hadEnded = this.hasEnded;
