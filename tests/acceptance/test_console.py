@@ -128,6 +128,11 @@ def test_a_drained_runner_is_neither_green_nor_offline_and_is_resumed_in_place(p
     expect(row.locator(".chip.good")).to_have_count(0)
     expect(row.locator("summary").first).to_contain_text("runner draining")
     expect(row).not_to_contain_text("runner offline")
+    other = page.context.new_page()
+    other.goto(f"{stage.deployment.url}/console/e/default/sources?q={stage.source}")
+    of_source = other.locator(f'[data-source="{stage.source}"].source')
+    expect(of_source.locator("summary")).to_contain_text("runner draining")
+    expect(of_source).not_to_contain_text("runner offline")
     row.get_by_role("button", name="Resume").click()
     expect(row.locator(".state").first).to_have_text("healthy")
     assert stage.status_of("alpha")["status"] == "healthy"

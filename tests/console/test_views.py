@@ -37,10 +37,10 @@ def test_the_way_back_never_leaves_the_console(wanted: str) -> None:
 
 
 def test_two_hundred_warnings_of_one_cause_are_one_line() -> None:
-    cause = {"code": "runner_offline", "names": [f"s{number}" for number in range(200)], "message": ""}
-    (line,) = views.causes_of([cause], "offline")
+    cause = {"code": "runner_offline", "mark": "", "names": [f"s{number}" for number in range(200)], "message": ""}
+    (line,) = views.causes_of([cause])
     assert (line["count"], line["names"]) == (200, "s0, s1, s2 and 197 more")
-    assert views.causes_of([cause], "draining")[0]["word"] == "runner draining"
+    assert views.causes_of([{**cause, "mark": "draining"}])[0]["word"] == "runner draining"
 
 
 def test_every_state_has_an_icon_of_its_own() -> None:

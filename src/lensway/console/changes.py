@@ -126,7 +126,7 @@ class Changes:
             runner=runner,
             sources=sources,
             is_adding=is_adding,
-            warnings=views.causes_of(coming["causes"], ""),
+            warnings=views.causes_of(coming["causes"]),
             moves=coming["moves"],
             lenses=coming["lenses"],
             failed=failed,

@@ -129,7 +129,7 @@ def runner_row(document: Mapping[str, Any], query: ListQuery) -> dict[str, Any]:
         "chips_total": len(chips),
         "is_open": is_open,
         "toggle": _toggled(query, document["id"]),
-        "warnings": causes_of(document["causes"], state),
+        "warnings": causes_of(document["causes"]),
         "created_at": document["createdAt"],
     }
 
@@ -155,22 +155,20 @@ def source_row(document: Mapping[str, Any]) -> dict[str, Any]:
         "places": places[: limits.CONSOLE_CHIPS_MAX],
         "places_hidden": max(0, len(places) - limits.CONSOLE_CHIPS_MAX),
         "lenses": document["lenses"],
-        "warnings": causes_of(document["causes"], ""),
+        "warnings": causes_of(document["causes"]),
     }
 
 
-def causes_of(causes: Iterable[Mapping[str, Any]], state: str) -> list[dict[str, Any]]:
+def causes_of(causes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Warnings by their cause: one line for two hundred sources behind one runner that is away.
 
     A drained runner is a cause of its own, with its own remedy: it is not offline, an operator resumes it.
     """
-    return [_cause_line(cause["code"], cause["names"], cause["message"], state) for cause in causes]
+    return [_cause_line(cause["code"], cause["mark"], cause["names"], cause["message"]) for cause in causes]
 
 
-def _cause_line(code: str, names: Sequence[str], message: str, state: str) -> dict[str, Any]:
-    word = _CODE_WORDS.get(code, code.replace("_", " "))
-    if code == "runner_offline" and state in ("draining", "revoked"):
-        word = f"runner {state}"
+def _cause_line(code: str, mark: str, names: Sequence[str], message: str) -> dict[str, Any]:
+    word = f"runner {mark}" if mark else _CODE_WORDS.get(code, code.replace("_", " "))
     shown = ", ".join(names[:_NAMES_SHOWN])
     more = len(names) - _NAMES_SHOWN
     return {

@@ -103,7 +103,7 @@ class FleetPages:
             document = runner_document(snapshot, runner, self._desk.dispatcher, self._desk.clock)
             names = {source["name"] for source in document["sources"]}
             found = [*standing.of_runner.get(runner.name, ()), *_unnamed(standing, names)]
-            document["causes"] = _causes(sorted_warnings(found), lambda warning: warning.source)
+            document["causes"] = _causes(snapshot, runner.environment, sorted_warnings(found), _of_source)
             documents.append(document)
             await pace.give_way()
         states: dict[str, int] = {}
@@ -135,7 +135,8 @@ class FleetPages:
         documents = []
         for source in _page_of(matching, query):
             document = source_answer(snapshot, source)
-            document["causes"] = _causes(standing.of_source.get(source.name, ()), lambda warning: warning.runner)
+            warnings = standing.of_source.get(source.name, ())
+            document["causes"] = _causes(snapshot, source.environment, warnings, _of_runner)
             document["states"] = {
                 runner.name: standing.statuses[runner.id].state.value
                 for runner in map(snapshot.runner_by_id, snapshot.runners_of(source.environment, source.id))
@@ -181,7 +182,7 @@ class FleetPages:
         coming = warnings_of_change(before, after, changes, environment=environment, fleet=fleet)
         found = [rules.require_source(before, environment, source) for source in sources]
         lenses = [lens.name for source in found for lens in before.lenses_of(environment, source.id)]
-        new = _causes([one for one in coming if one not in standing], lambda warning: warning.source)
+        new = _causes(after, environment, [one for one in coming if one not in standing], _of_source)
         moves = [
             {"source": source.name, "before": _places(before, source), "after": _places(after, source)}
             for source in found
@@ -250,20 +251,47 @@ def _places(snapshot: Snapshot, source: Source) -> Sequence[str]:
 
 
 def _causes(
-    warnings: Iterable[CatalogWarning], subject: Callable[[CatalogWarning], str | None]
+    snapshot: Snapshot,
+    environment: EnvironmentId,
+    warnings: Iterable[CatalogWarning],
+    subject: Callable[[CatalogWarning], str | None],
 ) -> list[dict[str, Any]]:
-    """The warnings by code: how many and on what; one alone with its message."""
-    groups: dict[str, list[CatalogWarning]] = {}
+    """The warnings by code: how many and on what; one alone with its message.
+
+    Runners that were taken out on purpose are a cause of their own, with their own remedy.
+    """
+    groups: dict[tuple[str, str], list[CatalogWarning]] = {}
     for warning in warnings:
-        groups.setdefault(warning.code.value, []).append(warning)
+        groups.setdefault((warning.code.value, _mark(snapshot, environment, warning)), []).append(warning)
     return [
         {
             "code": code,
+            "mark": mark,
             "names": sorted({name for one in members if (name := subject(one)) is not None}),
             "message": members[0].message if len(members) == 1 else "",
         }
-        for code, members in groups.items()
+        for (code, mark), members in groups.items()
     ]
+
+
+def _mark(snapshot: Snapshot, environment: EnvironmentId, warning: CatalogWarning) -> str:
+    """Why a runner is away on purpose: ``draining``, ``revoked``, or nothing."""
+    if warning.code is not WarningCode.RUNNER_OFFLINE or warning.runner is None:
+        return ""
+    runner = snapshot.runner(environment, warning.runner)
+    if runner is None:
+        return ""
+    if runner.is_revoked:
+        return "revoked"
+    return "draining" if runner.is_draining else ""
+
+
+def _of_source(warning: CatalogWarning) -> str | None:
+    return warning.source
+
+
+def _of_runner(warning: CatalogWarning) -> str | None:
+    return warning.runner
 
 
 def _page_of(records: Sequence[Record], query: PageQuery) -> Sequence[Record]:
