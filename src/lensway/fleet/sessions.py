@@ -133,13 +133,13 @@ class Session:
 
     def learn(self, revision: int, source_states: Mapping[SourceId, tuple[str, str]], now: float) -> None:
         """Take over what the runner reported; states not named keep what was said of them before."""
-        is_first = self.revision is None
+        is_settling = self.is_resumed and now - self.opened_at < self.timings.dead_seconds
         self.revision = revision
         for source, said in source_states.items():
             before = self.source_states.get(source)
             if before != said:
                 self.source_states[source] = said
-                goes_on = is_first and self.is_resumed and said[0] == "ready"
+                goes_on = is_settling and before is None and said[0] == "ready"
                 self.source_since[source] = self.since if goes_on else now
                 # The runner has reached the database again by itself: what queries found before is over.
                 if before is not None and before[0] == "unreachable" and said[0] == "ready":
