@@ -100,7 +100,7 @@ class Changes:
         return done()
 
     async def test(self, visit: Visit) -> Response:
-        """Test the connection of a source from wherever it is executed."""
+        """Test the connection of a source from every place that executes it."""
         decisions.require_operate(visit.caller.identity)
         form = await read_form(visit.request)
         source = form.one("source")
@@ -136,7 +136,7 @@ class Changes:
     def _forget(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._trials.discard(task)
         if not task.cancelled():
-            task.exception()  # of a late one nobody asks any more
+            task.exception()  # retrieve it: the dialog of a late trial is answered already
 
     async def _try_out(self, visit: Visit, runner: str, sources: Sequence[str]) -> list[_Trial]:
         """The tests that failed, or did not end in time."""

@@ -146,8 +146,8 @@ class Console:
             return await self._to_sign_in(request)
         names = self._sessions.environments(identity)
         if not names:
-            raise_for = LenswayError(ErrorCode.NOT_FOUND, "This server has no environment that this key may visit")
-            return await self._failure(request, raise_for, None)
+            error = LenswayError(ErrorCode.NOT_FOUND, "This server has no environment that this key may visit")
+            return await self._failure(request, error, None)
         name = decisions.DEFAULT_ENVIRONMENT if decisions.DEFAULT_ENVIRONMENT in names else names[0]
         return RedirectResponse(f"/console/e/{urllib.parse.quote(name)}/runners", 303, HEADERS)
 
@@ -160,15 +160,15 @@ class Console:
 
     async def _login_page(self, request: Request) -> Response:
         wanted = request.query_params.get("next")
-        target = safe_next(wanted or "")
+        target, again = safe_next(wanted or ""), ""
         if wanted is not None:
             if self._sessions.identity(request) is not None:
                 return RedirectResponse(target, 303, HEADERS)
             if may_lack_cookie(request) and "again" not in request.query_params:
-                # The browser keeps a strict cookie back on a link from another site. It sends it on a step of our own.
+                # A browser withholds a strict cookie when another site's link led here. It sends the cookie when this page
+                # loads itself again.
                 again = "/console/login?" + urllib.parse.urlencode({"next": target, "again": "1"})
-                return await page_response(request, self._templates.render("step.html", again=again))
-        return await self._login_form(request, target)
+        return await self._login_form(request, target, again=again)
 
     async def _login(self, request: Request) -> Response:
         address = self._sessions.address(request)
@@ -192,8 +192,10 @@ class Console:
         self._sessions.open(response, identity)
         return response
 
-    async def _login_form(self, request: Request, target: str, error: str = "", *, status: int = 200) -> Response:
-        html = self._templates.render("login.html", title="Sign in", error=error, target=target)
+    async def _login_form(
+        self, request: Request, target: str, error: str = "", *, status: int = 200, again: str = ""
+    ) -> Response:
+        html = self._templates.render("login.html", title="Sign in", error=error, target=target, again=again)
         return await page_response(request, html, status=status)
 
     async def _logout(self, visit: Visit) -> Response:
@@ -202,7 +204,7 @@ class Console:
         return response
 
     def _signed_in(self, page: Page, *, is_part: bool = False) -> Endpoint:
-        """A page for whoever has a session; parts of an open page get 401 instead of the sign-in page."""
+        """Require a session. Parts of an open page answer 401 where pages lead to the sign-in page."""
 
         async def endpoint(request: Request) -> Response:
             identity = self._sessions.identity(request)

@@ -172,17 +172,6 @@ class Runners:
             self._publish_assignment(caller, name, source, "unassigned")
         return self._set_answer(caller, name, changed)
 
-    def preview(self, caller: Caller, name: str, source: str, *, is_assigning: bool) -> Sequence[dict[str, Any]]:
-        """The warnings that a change would give, without making it. Raises LenswayError NOT_FOUND."""
-        environment = caller.environment.id
-
-        def rule(snapshot: Snapshot) -> Sequence[Change]:
-            if is_assigning:
-                return rules.assign(snapshot, environment, name, [source], at=self._desk.now_text())
-            return rules.unassign(snapshot, environment, name, [source])
-
-        return [warning_document(warning) for warning in self._desk.preview(caller, rule)]
-
     async def _verify(self, caller: Caller, name: str, source: str) -> None:
         snapshot = self._desk.snapshot()
         runner = rules.require_runner(snapshot, caller.environment.id, name)

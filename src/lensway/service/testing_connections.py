@@ -102,7 +102,7 @@ class ConnectionTests:
     async def _from_runner(
         self, snapshot: Snapshot, source: Source, payload: bytes, runner: Runner
     ) -> list[dict[str, Any]]:
-        """One result per instance of a runner; one that says why when there is nobody to test from."""
+        """One result per instance of a runner; a failed one with the reason when it cannot test."""
         is_out = runner.is_revoked or runner.is_draining
         sessions = [] if is_out else list(self._desk.dispatcher.fleet.sessions_of(runner.id))
         if not sessions:

@@ -68,7 +68,7 @@ function said() {
   if (live.state === "gone") return ["This environment does not exist any more, or your key may not visit it."];
   if (live.state === "replaced") {
     const anchor = Object.assign(document.createElement("a"), { href: location.href, textContent: "Load it again" });
-    return ["Somebody signed in anew in this browser, so this page belongs to another session. ", anchor, " to go on."];
+    return ["Another session has begun in this browser. This page belongs to the earlier one. ", anchor, " to go on."];
   }
   return [`${live.notice || "The server does not answer."} You see an old state. Actions are off until it is up to date again.`];
 }

@@ -83,7 +83,7 @@ export class Live {
       morphStyle: "innerHTML",
       ignoreActiveValue: true,
       callbacks: {
-        // Results of tests, tests under way and a field somebody types into belong to this page, not to the server.
+        // Results of tests, tests under way and the field being typed into belong to this page, not to the server.
         beforeNodeMorphed: (old) => !(old.nodeType === 1 && (
           (old.hasAttribute("data-keep") && old.childElementCount > 0) || old.hasAttribute("data-busy") ||
           (old.classList.contains("adder") && old.contains(document.activeElement)))),
@@ -109,7 +109,7 @@ export class Live {
     this.settle();
   }
 
-  /** There is nothing to wait for: signed out, signed in as somebody else, or no such environment any more. */
+  /** There is nothing to wait for: signed out, another session in this browser, or the environment is gone. */
   end(state) {
     this.disconnect();
     this.state = state;
