@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.lensway-env
 
 .DEFAULT_GOAL := help
-.PHONY: help env check test test-deps demo bench prove mutants chaos dist lock format
+.PHONY: help env check test test-deps demo bench prove mutants chaos screenshots dist lock format
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ mutants: test-deps ## plant known bugs and look which test notices each; ARGS pi
 
 chaos: test-deps ## the chaos run for a few minutes, with its verdict
 	@$(BIN)/python -m proofs chaos $(ARGS)
+
+screenshots: test-deps ## the Console's pages in every state; ARGS is the folder, a temporary one by default
+	@$(BIN)/python -m tools.screenshots $(ARGS)
 
 dist: $(STAMP) ## wheel and sdist in dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist .

@@ -294,6 +294,8 @@ NODE_STALL_SECONDS: Final = 0.1
 """A timer of this node that is so late says that the node itself stood still; nobody else is blamed for silence then."""
 NODE_STALL_GRACE_SECONDS: Final = 0.25
 """What peers said meanwhile is read within this time after a stall."""
+RUNNER_RETURN_SECONDS: Final = 120.0
+"""A runner that is back so soon after the server's start is shown as it was since before the restart."""
 RUNNER_HISTORY_ENTRIES_MAX: Final = 10_000
 """Runners whose last session is remembered after it was lost."""
 SIGHTINGS_PER_WRITE_MAX: Final = 200
@@ -459,6 +461,30 @@ KEY_EXPIRY_SLACK_SECONDS: Final = 0.005
 KEY_EXPIRY_LOOK_SECONDS: Final = 30.0
 """Longest sleep before the next expiry of a key: the wall clock may be set forward meanwhile."""
 CONSOLE_SESSION_SECONDS: Final = 12 * 3600
+CONSOLE_BEAT_SECONDS: Final = 2.0
+"""Between two signs of life to an open page; it calls itself stale when it misses two."""
+CONSOLE_PUSH_SECONDS: Final = 1.0
+"""Least time between two renderings of one view: a busy fleet is pushed once a second."""
+CONSOLE_STANDING_SECONDS: Final = 4.0
+"""Longest time that a page shows numbers which change without an event, such as the jobs of a runner."""
+CONSOLE_SLICE_SECONDS: Final = 0.001
+"""Longest turn of the loop for a page's facts. It rests as long after each, so that queries pass."""
+CONSOLE_VIEWS_MAX: Final = 64
+"""Rendered views kept. Ten tabs on the same list are one view."""
+CONSOLE_STREAMS_MAX: Final = 500
+"""Open pages of one node; beyond it a page polls."""
+CONSOLE_ROWS_MAX: Final = 40
+"""Rows on one page of a list: the first view stays below 3,000 elements."""
+CONSOLE_ROWS_KEPT_MAX: Final = 1_000
+"""Rendered rows kept, some 5 KiB each: a change of one runner renders one row."""
+CONSOLE_CHIPS_MAX: Final = 5
+"""Sources shown in the row of a runner before it is opened."""
+CONSOLE_CHIPS_OPEN_MAX: Final = 200
+"""Sources shown in the row of a runner that is opened."""
+CONSOLE_CHOICES_MAX: Final = 50
+"""Names that the field for adding a source offers at once."""
+CONSOLE_TRIAL_SECONDS: Final = 3.0
+"""Longest connection test before a click on Assign switches."""
 TOKEN_OVERLAP_SECONDS: Final = 24 * 3600
 """After a rotation the previous token of a runner is good for so long: time to bring the new one to every instance."""
 TOKENS_PER_RUNNER_MAX: Final = 2

@@ -147,7 +147,8 @@ def test_names_that_a_runner_makes_up_drive_no_terminal_and_no_page(stage, hosti
         assert "\x07" not in listed.stdout
         assert "\x1b" not in stage.deployment.cli("runners", "list").stdout
         with httpx2.Client(base_url=stage.deployment.url, trust_env=False, follow_redirects=True) as browser:
-            page = browser.post("/console/login", data={"key": stage.deployment.admin_key})
+            wanted = {"key": stage.deployment.admin_key, "next": f"/console/e/default/runners?q={stage.source}"}
+            page = browser.post("/console/login", data=wanted)
             assert stage.name("alpha") in page.text
             assert "<script>alert" not in page.text
             assert "&lt;script&gt;alert" in page.text, "it is shown as the text that it is"

@@ -86,7 +86,7 @@ def test_i9_secrets_appear_nowhere(orders, canary, tmp_path: pathlib.Path) -> No
             call("GET", "/v1/lenses", headers={"Authorization": f"Bearer {wrong}"})
         page = deployment.client()
         page.post("/console/login", data={"key": deployment.admin_key})
-        answers.append(page.get("/console/runners").content)
+        answers.append(page.get("/console/e/default/runners").content)
         runner.stop()
         deployment.server.stop()
         files = {

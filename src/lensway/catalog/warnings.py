@@ -74,10 +74,24 @@ def warnings_of_change(
 
 def warnings_now(snapshot: Snapshot, *, environment: EnvironmentId, fleet: FleetView) -> tuple[Warning, ...]:
     """Everything that is wrong at present in an environment, worst first."""
+    steps = warnings_stepwise(snapshot, environment=environment, fleet=fleet)
+    return sorted_warnings(warning for found in steps for warning in found)
+
+
+def warnings_stepwise(
+    snapshot: Snapshot, *, environment: EnvironmentId, fleet: FleetView
+) -> Iterator[Sequence[Warning]]:
+    """The warnings of one source or runner at a time, so that a caller with a large fleet can do other work in between."""
     view, differing = _View(snapshot, environment, fleet), _Replicas(snapshot, environment)
-    found = [warning for source in snapshot.sources(environment) for warning in view.of_source(source)]
-    found += [warning for runner in snapshot.runners(environment) for warning in differing.of_runner(runner)]
-    return tuple(sorted(found, key=_severity))
+    for source in snapshot.sources(environment):
+        yield tuple(view.of_source(source))
+    for runner in snapshot.runners(environment):
+        yield tuple(differing.of_runner(runner))
+
+
+def sorted_warnings(warnings: Iterable[Warning]) -> tuple[Warning, ...]:
+    """Worst first."""
+    return tuple(sorted(warnings, key=_severity))
 
 
 _ORDER = {
@@ -135,6 +149,7 @@ class _View:
         self._snapshot = snapshot
         self._environment = environment
         self._fleet = fleet
+        self._live_instances: dict[RunnerId, Sequence[InstanceView]] = {}
 
     def goes_inline(self, source: Source) -> Warning:
         """The source lost its last assignment."""
@@ -213,7 +228,11 @@ class _View:
     def _live(self, runner: Runner) -> Sequence[InstanceView]:
         if runner.is_revoked or runner.is_draining:
             return ()
-        return [instance for instance in self._fleet.instances(runner.id) if instance.is_live]
+        # A runner may serve thousands of sources; its instances are looked at once.
+        if runner.id not in self._live_instances:
+            found = [instance for instance in self._fleet.instances(runner.id) if instance.is_live]
+            self._live_instances[runner.id] = found
+        return self._live_instances[runner.id]
 
     def _absence(self, runner: Runner) -> str:
         if runner.is_revoked:

@@ -10,7 +10,7 @@ import pathlib
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -18,7 +18,6 @@ import uvicorn
 
 from lensway import limits
 from lensway.auth.address import Network
-from lensway.auth.caller import Caller
 from lensway.auth.derive import derive
 from lensway.auth.limiter import FailureLimiter
 from lensway.auth.secret import Secret
@@ -30,7 +29,7 @@ from lensway.compose.doors import TlsDoor
 from lensway.compose.environment import calm_collector
 from lensway.compose.http_connection import Connection, http_shares
 from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error, security_headers
-from lensway.compose.statuses import Statuses
+from lensway.compose.statuses import CONNECTED, Statuses
 from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console, Uses
@@ -45,10 +44,11 @@ from lensway.observe.trace import Tracer
 from lensway.query.result import decode_end
 from lensway.service.app import Operations, build_app
 from lensway.service.audit import Audit, AuditRetention, Verify
-from lensway.service.control_plane import ControlPlane, UseCases, event_stream
+from lensway.service.control_plane import ControlPlane, UseCases
 from lensway.service.data_plane import DataPlane
 from lensway.service.desk import Desk
 from lensway.service.endings import KeyEndings
+from lensway.service.fleet_pages import FleetPages
 from lensway.service.http import Endpoint
 from lensway.service.hub import EventHub
 from lensway.service.inline import InlineExecutor
@@ -235,7 +235,7 @@ class Server:
         retention = AuditRetention(desk, settings.audit_days)
         retention.start()
         try:
-            await self._listen(app, listener, dispatcher, executor, operations, hub, tls, minted)
+            await self._listen(app, listener, dispatcher, executor, operations, hub, statuses, tls, minted)
         finally:
             for part in (scraped, retention, statuses, endings, tally):
                 if part is not None:
@@ -255,7 +255,7 @@ class Server:
 
     def _console(self, use: UseCases, desk: Desk, master: bytes) -> Console:
         return Console(
-            Uses(runners=use.runners, sources=use.sources, events=_Watch(desk.hub, desk.endings)),
+            Uses(fleet=FleetPages(desk), runners=use.runners, sources=use.sources),
             snapshots=desk.store,
             clock=desk.clock,
             signing_key=derive(master, "session"),
@@ -273,6 +273,7 @@ class Server:
         executor: InlineExecutor,
         operations: Operations,
         hub: EventHub,
+        statuses: Statuses,
         tls: ssl.SSLContext | None,
         minted: Secret | None,
     ) -> None:
@@ -318,6 +319,7 @@ class Server:
         http.should_exit = True
         hub.close()
         await asyncio.wait({serving})
+        statuses.stop()
         await listener.drain(limits.COME_BACK_MS)
         await dispatcher.stop(limits.CANCEL_SECONDS)
         await listener.close()
@@ -357,19 +359,6 @@ class Server:
             self._announce(f"  admin key {minted.reveal()}   (shown once)")
 
 
-class _Watch:
-    """What happens, for pages."""
-
-    def __init__(self, hub: EventHub, endings: KeyEndings) -> None:
-        self._hub = hub
-        self._endings = endings
-
-    def stream(self, caller: Caller) -> AsyncIterator[bytes]:
-        """Server-sent events of the caller's environment, for as long as its key is good."""
-        watch = self._hub.watch(caller.environment.id, caller.identity.key)
-        return event_stream(watch, self._endings, caller)
-
-
 def _use_cases(desk: Desk, library: ExecutionLibrary, verify: Verify) -> UseCases:
     tests = ConnectionTests(desk)
     sources = Sources(desk, tests, library.check)
@@ -391,10 +380,13 @@ async def recall_sightings(store: SqliteStore, dispatcher: Dispatcher, clock: Cl
     or in the future. Queries wait for runners after a restart because of the restart.
     """
     for runner, (at, cause) in (await store.sightings()).items():
+        now = clock.monotonic()
         ago = (clock.wall() - datetime.datetime.fromisoformat(at)).total_seconds()
-        ago = max(ago, limits.LAST_SESSION_GRACE_SECONDS)
-        # One that was connected when this server ended has no loss on record; its end is that of the server.
-        dispatcher.fleet.recall(runner, clock.monotonic() - ago, "server_stopped" if cause == "connected" else cause)
+        then = now - max(ago, limits.LAST_SESSION_GRACE_SECONDS)
+        if cause == CONNECTED:
+            dispatcher.fleet.recall_connected(runner, then, now)
+        else:
+            dispatcher.fleet.recall(runner, then, cause)
 
 
 _STOPPED: Final = "stopped:"

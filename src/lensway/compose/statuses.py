@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+from typing import Final
 
 import structlog
 
@@ -20,6 +22,8 @@ from lensway.service.tally import Note
 from lensway.store.sqlite import Sighting, SqliteStore
 
 _log = structlog.get_logger("lensway.server")
+CONNECTED: Final = "connected"
+"""The cause in the sighting of a runner that has not been lost since."""
 
 
 class _Watched:
@@ -49,6 +53,7 @@ class Statuses:
         self._telling: asyncio.TimerHandle | None = None
         self._unwritten: dict[RunnerId, Sighting] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
     def look_at(self, fleet: Fleet) -> None:
         """Where the sessions are; before the first of them opens."""
@@ -63,13 +68,17 @@ class Statuses:
             return
         if status.state == "lost":
             self._publish(runner, status)
-            self._remember(runner, status.cause)
+            # What ends with this server goes on with the next one.
+            if not self._is_stopping:
+                self._remember(runner, status.cause)
             self._note_session(runner, events.RUNNER_DISCONNECT, status)
             return
         watched = self._watched.get(status.session)
         if watched is None:
             watched = self._watched[status.session] = _Watched(runner, self._clock.monotonic())
-            self._remember(runner, "connected")
+            session = None if self._fleet is None else self._fleet.sessions.get(status.session)
+            ago = 0.0 if session is None else self._clock.monotonic() - session.since
+            self._remember(runner, CONNECTED, seconds_ago=ago)
             self._note_session(runner, events.RUNNER_CONNECT, status)
         watched.runner = runner
         watched.late = status
@@ -130,9 +139,14 @@ class Statuses:
         )
         self._note(entry)
 
-    def _remember(self, runner: Runner, cause: str) -> None:
+    def stop(self) -> None:
+        """The server is about to let go of every session: from now on no loss is news."""
+        self._is_stopping = True
+
+    def _remember(self, runner: Runner, cause: str, *, seconds_ago: float = 0.0) -> None:
         # Thousands of runners that come back within seconds are a few writes, and none that a change has to wait behind.
-        at = self._clock.wall().isoformat(timespec="milliseconds")
+        moment = self._clock.wall() - datetime.timedelta(seconds=seconds_ago)
+        at = moment.isoformat(timespec="milliseconds")
         self._unwritten[runner.id] = Sighting(runner, at, cause)
         if self._writer is None:
             self._writer = asyncio.create_task(self._write(), name="note sightings")

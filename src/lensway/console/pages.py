@@ -1,67 +1,58 @@
-"""The pages: sign in, runners, sources. Everything that changes something carries the form token of its session."""
+"""The addresses of the Console. The environment stands in each of them, so a page can act nowhere else."""
 
 from __future__ import annotations
 
 import dataclasses
-import hmac
 import pathlib
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-import jinja2
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lensway.auth import decisions, events, session
-from lensway.auth.address import Network, address_of
-from lensway.auth.caller import Caller
+from lensway.auth import decisions, events
+from lensway.auth.address import Network
 from lensway.auth.limiter import FailureLimiter
-from lensway.catalog import rules
 from lensway.catalog.moments import moment_text
 from lensway.catalog.ports import AuditEntry, SnapshotSource
 from lensway.clock import Clock
+from lensway.console import views
+from lensway.console.changes import Changes, read_form
 from lensway.console.files import file_routes
-from lensway.console.ports import EventSource, RunnerUse, SourceUse
+from lensway.console.fragments import (
+    HEADERS,
+    Fragments,
+    Templates,
+    View,
+    embedded,
+    fragment_response,
+    page_response,
+    script_data,
+)
+from lensway.console.ports import FleetUse, RunnerUse, SourceUse
+from lensway.console.sessions import REQUEST_ID, Sessions, Visit, is_same_origin, may_lack_cookie, path_of, safe_next
+from lensway.console.streams import Feeds
 from lensway.errors import CODES, ErrorCode, LenswayError
 from lensway.ids import KeyId, new_request_id
 
-_HERE: Final = pathlib.Path(__file__).parent
-_COOKIE: Final = "lensway_session"
-_ENVIRONMENT_COOKIE: Final = "lensway_environment"
-_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-_REQUEST_ID: Final = "lensway.request_id"
-_FORM_BYTES_MAX: Final = 16 * 1024
+_STATIC: Final = pathlib.Path(__file__).parent / "static"
+_LISTS: Final = ("runners", "sources")
+_STREAM_HEADERS: Final = {**HEADERS, "X-Accel-Buffering": "no"}
+
+Page = Callable[[Visit], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Uses:
     """The use cases behind the pages."""
 
+    fleet: FleetUse
     runners: RunnerUse
     sources: SourceUse
-    events: EventSource
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Visit:
-    """A signed-in request."""
-
-    request: Request
-    caller: Caller
-    form_token: str
-
-    @property
-    def may_operate(self) -> bool:
-        role = self.caller.identity.role
-        return role is not None and role.value in ("admin", "operator")
 
 
 class _Identified:
@@ -78,7 +69,7 @@ class _Identified:
                 message["headers"] = [*message["headers"], (b"x-request-id", id.encode())]
             await send(message)
 
-        await self._app({**scope, _REQUEST_ID: id}, receive, identified)
+        await self._app({**scope, REQUEST_ID: id}, receive, identified)
 
 
 class Console:
@@ -96,70 +87,117 @@ class Console:
         on_use: Callable[[KeyId], None] = lambda _key: None,
         note: Callable[[AuditEntry], None] = lambda _entry: None,
     ) -> None:
-        self._uses = uses
-        self._on_use = on_use
         self._note = note
         self._snapshots = snapshots
         self._clock = clock
-        self._key = signing_key
-        self._is_secure = is_secure
-        self._trusted = trusted_proxies
         self._limiter = FailureLimiter()
-        self._templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_HERE / "templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
+        self._templates = Templates()
+        self._sessions = Sessions(
+            snapshots,
+            clock,
+            signing_key=signing_key,
+            is_secure=is_secure,
+            trusted_proxies=trusted_proxies,
+            on_use=on_use,
         )
+        self._fragments = Fragments(uses.fleet, self._templates, clock)
+        self._feeds = Feeds(self._fragments, uses.fleet, clock)
+        self._changes = Changes(uses.fleet, uses.runners, uses.sources, self._templates, clock)
 
     def routes(self) -> list[BaseRoute]:
         """What to mount."""
         pages: list[BaseRoute] = [
             Route("/", self._home),
+            Route("/runners", self._home),
             Route("/login", self._login_page, methods=["GET"]),
             Route("/login", self._login, methods=["POST"]),
             Route("/logout", self._signed_in(self._logout), methods=["POST"]),
-            Route("/environment", self._signed_in(self._choose_environment), methods=["POST"]),
-            Route("/runners", self._signed_in(self._runners)),
-            Route("/runners/rows", self._signed_in(self._runner_rows)),
-            Route("/preview", self._signed_in(self._preview)),
-            Route("/assign", self._signed_in(self._assign), methods=["POST"]),
-            Route("/test", self._signed_in(self._test), methods=["POST"]),
-            Route("/events", self._signed_in(self._events)),
-            *file_routes(_HERE / "static", _HEADERS),
+            Route("/e/{environment}", self._signed_in(self._environment_home)),
+            Route("/e/{environment}/", self._signed_in(self._environment_home)),
+            *(route for kind in _LISTS for route in self._list_routes(kind)),
+            Route("/e/{environment}/choices", self._signed_in(self._changes.choices)),
+            Route("/e/{environment}/assign", self._signed_in(self._changes.assign), methods=["POST"]),
+            Route("/e/{environment}/test", self._signed_in(self._changes.test), methods=["POST"]),
+            Route("/e/{environment}/resume", self._signed_in(self._changes.resume), methods=["POST"]),
+            *file_routes(_STATIC, HEADERS),
         ]
-        return [Mount("/console", app=_Identified(Router(pages))), Route("/console", _Identified(self._to_runners))]
+        return [Mount("/console", app=_Identified(Router(pages))), Route("/console", _Identified(self._to_home))]
+
+    def _list_routes(self, kind: str) -> list[BaseRoute]:
+        """A list as a page, as rows for a page that is open, and as beats that say when to fetch them."""
+
+        async def page(visit: Visit) -> Response:
+            return await self._list_page(visit, kind)
+
+        async def rows(visit: Visit) -> Response:
+            return fragment_response(visit.request, await self._fragments.newest(_view(visit, kind)))
+
+        async def stream(visit: Visit) -> Response:
+            self._feeds.check_room()
+            beats = self._feeds.beats(_view(visit, kind), lambda: self._sessions.is_still_good(visit))
+            return StreamingResponse(beats, media_type="text/event-stream", headers=_STREAM_HEADERS)
+
+        path = f"/e/{{environment}}/{kind}"
+        return [
+            Route(path, self._signed_in(page)),
+            Route(f"{path}/rows", self._signed_in(rows, is_part=True)),
+            Route(f"{path}/stream", self._signed_in(stream, is_part=True)),
+        ]
 
     # --- signing in -----------------------------------------------------------------------------------------------------------
 
-    async def _home(self, request: Request) -> Response:
-        return RedirectResponse("/console/runners", 303, _HEADERS)
+    async def _to_home(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await RedirectResponse("/console/", 303, HEADERS)(scope, receive, send)
 
-    async def _to_runners(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await RedirectResponse("/console/runners", 303, _HEADERS)(scope, receive, send)
+    async def _home(self, request: Request) -> Response:
+        identity = self._sessions.identity(request)
+        if identity is None:
+            return await self._to_sign_in(request)
+        names = self._sessions.environments(identity)
+        if not names:
+            error = LenswayError(ErrorCode.NOT_FOUND, "This server has no environment that this key may visit")
+            return await self._failure(request, error, None)
+        name = decisions.DEFAULT_ENVIRONMENT if decisions.DEFAULT_ENVIRONMENT in names else names[0]
+        return RedirectResponse(f"/console/e/{urllib.parse.quote(name)}/runners", 303, HEADERS)
+
+    async def _environment_home(self, visit: Visit) -> Response:
+        return RedirectResponse(f"/console/e/{urllib.parse.quote(visit.environment)}/runners", 303, HEADERS)
+
+    async def _to_sign_in(self, request: Request) -> Response:
+        wanted = safe_next(path_of(request)) if request.method == "GET" else "/console/"
+        return RedirectResponse("/console/login?" + urllib.parse.urlencode({"next": wanted}), 303, HEADERS)
 
     async def _login_page(self, request: Request) -> Response:
-        return self._page("login.html", title="Sign in", error="")
+        wanted = request.query_params.get("next")
+        target, again = safe_next(wanted or ""), ""
+        if wanted is not None:
+            if self._sessions.identity(request) is not None:
+                return RedirectResponse(target, 303, HEADERS)
+            if may_lack_cookie(request) and "again" not in request.query_params:
+                # A browser withholds a strict cookie when another site's link led here. It sends the cookie when this page
+                # loads itself again.
+                again = "/console/login?" + urllib.parse.urlencode({"next": target, "again": "1"})
+        return await self._login_form(request, target, again=again)
 
     async def _login(self, request: Request) -> Response:
-        address = self._address(request)
-        if not _is_same_origin(request):
-            return self._page("login.html", status=403, title="Sign in", error="This form was sent from another site.")
+        address = self._sessions.address(request)
+        if not is_same_origin(request):
+            return await self._login_form(request, "/console/", "This form was sent from another site.", status=403)
+        target = "/console/"
         try:
-            form = await _form(request)
-            identity = decisions.authenticate(
-                self._snapshots.current(), f"Bearer {form.get('key', '').strip()}", at=self._now_text()
-            )
+            form = await read_form(request)
+            target = safe_next(form.one("next"))
+            authorization = f"Bearer {form.one('key').strip()}"
+            at = moment_text(self._clock.wall())
+            identity = decisions.authenticate(self._snapshots.current(), authorization, at=at)
             decisions.require_read(identity)
         except LenswayError as refusal:
             error = self._counted(refusal, address)
             self._note_sign_in(request, error.code.value, None)
             text = f"{error}. {error.failure.hint or ''}"
-            return self._page("login.html", status=CODES[error.code].status, title="Sign in", error=text)
-        response = RedirectResponse("/console/runners", 303, _HEADERS)
-        value = session.sign_session(self._key, identity, self._clock.wall().timestamp())
-        self._set_cookie(response, _COOKIE, value)
+            return await self._login_form(request, target, text, status=CODES[error.code].status)
+        response = RedirectResponse(target, 303, HEADERS)
+        self._sessions.open(response, identity)
         self._note_sign_in(request, "ok", identity)
         return response
 
@@ -170,13 +208,14 @@ class Console:
             self._clock,
             action,
             outcome=outcome,
-            address=self._address(request),
-            actor="somebody" if identity is None else identity.actor,
+            address=self._sessions.address(request),
+            actor="unknown" if identity is None else identity.actor,
             environment=None if identity is None else identity.environment,
             object="" if identity is None else identity.key,
-            request_id=request.scope[_REQUEST_ID],
+            request_id=request.scope[REQUEST_ID],
         )
         self._note(entry)
+
     def _counted(self, refusal: LenswayError, address: str) -> LenswayError:
         """The refusal; a wrong key is counted, and after too many the answer is to wait."""
         if refusal.code is ErrorCode.UNAUTHENTICATED:
@@ -186,162 +225,94 @@ class Console:
                 return too_many
         return refusal
 
-    async def _logout(self, visit: _Visit) -> Response:
+    async def _login_form(
+        self, request: Request, target: str, error: str = "", *, status: int = 200, again: str = ""
+    ) -> Response:
+        html = self._templates.render("login.html", title="Sign in", error=error, target=target, again=again)
+        return await page_response(request, html, status=status)
+
+    async def _logout(self, visit: Visit) -> Response:
         self._note_sign_in(visit.request, "ok", visit.caller.identity, events.SIGN_OUT)
-        response = RedirectResponse("/console/login", 303, _HEADERS)
-        response.delete_cookie(_COOKIE, path="/console")
+        response = RedirectResponse("/console/login", 303, HEADERS)
+        self._sessions.close(response)
         return response
 
-    async def _choose_environment(self, visit: _Visit) -> Response:
-        form = await _form(visit.request)
-        response = RedirectResponse("/console/runners", 303, _HEADERS)
-        self._set_cookie(response, _ENVIRONMENT_COOKIE, urllib.parse.quote(form.get("environment", "")))
-        return response
-
-    def _address(self, request: Request) -> str:
-        peer = request.client.host if request.client else ""
-        return address_of(peer, request.headers.getlist("x-forwarded-for"), self._trusted)
-
-    def _set_cookie(self, response: Response, name: str, value: str) -> None:
-        response.set_cookie(name, value, path="/console", httponly=True, samesite="strict", secure=self._is_secure)
-
-    def _signed_in(self, page: Callable[[_Visit], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """A page for whoever has a session; its key and role are looked up again every time."""
+    def _signed_in(self, page: Page, *, is_part: bool = False) -> Endpoint:
+        """Require a session. Parts of an open page answer 401 where pages lead to the sign-in page."""
 
         async def endpoint(request: Request) -> Response:
-            visit = self._visit(request)
-            if visit is None:
-                if request.headers.get("x-requested-with") == "console":
-                    return Response("Signed out", 401, _HEADERS, "text/plain")
-                return RedirectResponse("/console/login", 303, _HEADERS)
-            if request.method == "POST" and not self._is_ours(visit):
-                return Response(
-                    "This form does not belong to your session; reload the page.", 403, _HEADERS, "text/plain"
-                )
+            identity = self._sessions.identity(request)
+            if identity is None:
+                if is_part or request.headers.get("x-requested-with") == "console":
+                    return Response("Signed out", 401, HEADERS, "text/plain")
+                return await self._to_sign_in(request)
+            visit = None
             try:
+                visit = self._sessions.visit(request, identity)
+                if is_part and not self._sessions.is_same_session(visit):
+                    return Response("Another session has begun in this browser", 409, HEADERS, "text/plain")
+                if request.method == "POST" and not self._sessions.is_ours(visit):
+                    text = "This form does not belong to your session; reload the page."
+                    return Response(text, 403, HEADERS, "text/plain")
                 return await page(visit)
             except LenswayError as error:
                 if error.code is ErrorCode.FORBIDDEN:
-                    self._note_sign_in(request, error.code.value, visit.caller.identity, request.url.path)
-                html = self._templates.get_template("error.html").render(failure=error.failure)
-                return Response(html, CODES[error.code].status, _HEADERS, "text/html")
+                    self._note_sign_in(request, error.code.value, identity, request.url.path)
+                return await self._failure(request, error, visit, is_part=is_part)
 
         return endpoint
 
-    def _visit(self, request: Request) -> _Visit | None:
-        cookie = request.cookies.get(_COOKIE, "")
-        claims = session.read_session(self._key, cookie, self._clock.wall().timestamp())
-        snapshot = self._snapshots.current()
-        key = None if claims is None else snapshot.key(KeyId(claims.key))
-        if key is None or claims is None or rules.has_expired(key, at=self._now_text()):
-            return None
-        self._on_use(key.id)
-        identity = decisions.identity_of(key)
-        if identity.role is None or identity.role.value != claims.role:
-            return None
-        wanted = urllib.parse.unquote(request.cookies.get(_ENVIRONMENT_COOKIE, "")) or None
-        try:
-            environment = decisions.choose_environment(snapshot, identity, wanted)
-        except LenswayError:
-            environment = decisions.choose_environment(snapshot, identity, None)
-        caller = Caller(
-            identity=identity,
-            environment=environment,
-            request_id=request.scope[_REQUEST_ID],
-            address=self._address(request),
-        )
-        return _Visit(request, caller, session.form_token(self._key, cookie))
-
-    def _now_text(self) -> str:
-        return moment_text(self._clock.wall())
-
-    def _is_ours(self, visit: _Visit) -> bool:
-        sent = visit.request.headers.get("x-form-token") or visit.request.query_params.get("form_token", "")
-        return hmac.compare_digest(sent.encode(), visit.form_token.encode()) and _is_same_origin(visit.request)
-
     # --- pages ------------------------------------------------------------------------------------------------------------------
 
-    async def _runners(self, visit: _Visit) -> Response:
-        snapshot = self._snapshots.current()
+    async def _list_page(self, visit: Visit, kind: str) -> Response:
+        view = _view(visit, kind)
+        fragment = await self._fragments.newest(view)
+        live = {
+            "base": view.base,
+            "kind": kind,
+            "version": fragment.version,
+            "query": visit.request.url.query,
+            "token": visit.form_token,
+            "wall": round(self._clock.wall().timestamp() * 1000),
+        }
+        html = self._templates.render(
+            f"{kind}.html",
+            title=kind.capitalize(),
+            kind=kind,
+            rows_html=embedded(fragment),
+            query=view.query,
+            problems=fragment.problems,
+            live=script_data(live),
+            now=self._clock.wall().isoformat(timespec="seconds"),
+            **self._header(visit),
+        )
+        return await page_response(visit.request, html)
+
+    def _header(self, visit: Visit) -> dict[str, Any]:
         identity = visit.caller.identity
-        environments = snapshot.environments() if identity.environment is None else (visit.caller.environment,)
-        return self._page(
-            "runners.html",
-            title="Runners",
-            visit=visit,
-            environments=[each.name for each in environments],
-            **self._state(visit),
-        )
-
-    async def _runner_rows(self, visit: _Visit) -> Response:
-        return self._page("rows.html", visit=visit, **self._state(visit))
-
-    async def _preview(self, visit: _Visit) -> Response:
-        query = visit.request.query_params
-        is_assigning = query.get("action") != "remove"
-        runner, source = query.get("runner", ""), query.get("source", "")
-        warnings = self._uses.runners.preview(visit.caller, runner, source, is_assigning=is_assigning)
-        return self._page(
-            "preview.html", runner=runner, source=source, is_assigning=is_assigning, warnings=list(warnings)
-        )
-
-    async def _assign(self, visit: _Visit) -> Response:
-        decisions.require_operate(visit.caller.identity)
-        form = await _form(visit.request)
-        runner, source = form.get("runner", ""), form.get("source", "")
-        if form.get("action") == "remove":
-            await self._uses.runners.unassign(visit.caller, runner, source)
-        else:
-            await self._uses.runners.assign(visit.caller, runner, source)
-        return await self._runner_rows(visit)
-
-    async def _test(self, visit: _Visit) -> Response:
-        decisions.require_operate(visit.caller.identity)
-        form = await _form(visit.request)
-        source = form.get("source", "")
-        answer = await self._uses.sources.test(visit.caller, source, runner=form.get("runner") or None)
-        return self._page("test.html", source=source, results=answer["results"])
-
-    async def _events(self, visit: _Visit) -> Response:
-        stream = self._uses.events.stream(visit.caller)
-        # The first line is taken here, so that a refusal is an answer and not a cut stream.
-        first = await anext(stream)
-        return StreamingResponse(_chained(first, stream), media_type="text/event-stream", headers=_HEADERS)
-
-    def _state(self, visit: _Visit) -> dict[str, Any]:
         return {
-            "runners": self._uses.runners.list(visit.caller)["runners"],
-            "sources": self._uses.sources.list(visit.caller)["sources"],
+            "visit": visit,
+            "base": f"/console/e/{urllib.parse.quote(visit.environment)}",
+            "environments": self._sessions.environments(identity),
+            "hue": views.hue_of,
         }
 
-    def _page(self, template: str, *, status: int = 200, **values: Any) -> Response:
-        html = self._templates.get_template(template).render(**values)
-        return Response(html, status, _HEADERS, "text/html")
+    async def _failure(
+        self, request: Request, error: LenswayError, visit: Visit | None, *, is_part: bool = False
+    ) -> Response:
+        status = CODES[error.code].status
+        if is_part or request.headers.get("x-requested-with") == "console" or request.method == "POST":
+            html = self._templates.render("error.html", failure=error.failure)
+            return Response(html, status, HEADERS, "text/html")
+        html = self._templates.render("failure.html", title="Not possible", failure=error.failure)
+        return await page_response(request, html, status=status)
 
 
-async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk
-
-
-def _is_same_origin(request: Request) -> bool:
-    """False when a browser says that another site sent this."""
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = request.headers.get("origin")
-    return origin is None or urllib.parse.urlsplit(origin).netloc == request.headers.get("host")
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """A small form. Raises LenswayError PAYLOAD_TOO_LARGE."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _FORM_BYTES_MAX:
-            raise LenswayError(ErrorCode.PAYLOAD_TOO_LARGE, "The form is too large")
-    try:
-        return dict(urllib.parse.parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=20))
-    except (UnicodeDecodeError, ValueError):
-        raise LenswayError(ErrorCode.INVALID_REQUEST, "The form cannot be read") from None
+def _view(visit: Visit, kind: str) -> View:
+    return View(
+        kind=kind,
+        caller=visit.caller,
+        environment=visit.environment,
+        may_operate=visit.may_operate,
+        query=views.read_query(visit.request.query_params),
+    )

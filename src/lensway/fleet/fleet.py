@@ -51,6 +51,7 @@ class Fleet:
         self.sessions: dict[SessionId, Session] = {}
         self._by_runner: dict[RunnerId, dict[SessionId, Session]] = {}
         self._losses: dict[RunnerId, Loss] = {}
+        self._connected: dict[RunnerId, tuple[float, float]] = {}
         self._due: list[tuple[float, SessionId]] = []
         self._rounded = (0.0, 0.0)
         self._turn = 0
@@ -63,7 +64,8 @@ class Fleet:
 
     def open(self, facts: SessionFacts, now: float) -> Session:
         """A new session. The caller has ended older ones of the same instance (see `superseded_by`)."""
-        session = Session(facts, now)
+        at, until = self._connected.pop(facts.runner, (now, now))
+        session = Session(facts, now, since=at if now < until else None)
         assert facts.session not in self.sessions, "session ids are never used twice"
         self.sessions[facts.session] = session
         self._by_runner.setdefault(facts.runner, {})[facts.session] = session
@@ -157,6 +159,12 @@ class Fleet:
         """What an earlier process of this node knew: when and why the runner's last session ended."""
         if runner not in self._by_runner:
             self._losses.setdefault(runner, Loss(at, cause))
+
+    def recall_connected(self, runner: RunnerId, at: float, now: float) -> None:
+        """An earlier process of this node ended while the runner was connected, since ``at``: it goes on if it is back soon."""
+        self.recall(runner, now, "server_stopped")
+        if runner not in self._by_runner:
+            self._connected[runner] = (at, now + limits.RUNNER_RETURN_SECONDS)
 
     # --- questions --------------------------------------------------------------------------------------------------------
 

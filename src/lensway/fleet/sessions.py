@@ -72,6 +72,7 @@ class Session:
         "drain_is_ordered",
         "drain_is_reported",
         "facts",
+        "is_resumed",
         "last_alive",
         "load",
         "marked_at",
@@ -84,13 +85,14 @@ class Session:
         "timings",
     )
 
-    def __init__(self, facts: SessionFacts, now: float) -> None:
+    def __init__(self, facts: SessionFacts, now: float, *, since: float | None = None) -> None:
         self.facts = facts
         self.timings = facts.timings
         self.state = SessionState.LIVE
         self.opened_at = now
-        self.marked_at = now
-        self.since = now
+        # One that goes on where an earlier process of this node ended is as it was since before.
+        self.is_resumed = since is not None
+        self.since = self.marked_at = now if since is None else since
         self.cause = "connected"
         self.last_alive = now
         self.load = Load(facts.capacity)
@@ -133,13 +135,15 @@ class Session:
         self, revision: int, source_states: Mapping[SourceId, tuple[str, str]], now: float
     ) -> tuple[SourceId, ...]:
         """Take over what the runner reported; states not named keep what was said of them before. The sources with news."""
+        is_settling = self.is_resumed and now - self.opened_at < self.timings.dead_seconds
         self.revision = revision
         changed = []
         for source, said in source_states.items():
             before = self.source_states.get(source)
             if before != said:
                 self.source_states[source] = said
-                self.source_since[source] = now
+                goes_on = is_settling and before is None and said[0] == "ready"
+                self.source_since[source] = self.since if goes_on else now
                 changed.append(source)
                 # The runner has reached the database again by itself: what queries found before is over.
                 if before is not None and before[0] == "unreachable" and said[0] == "ready":

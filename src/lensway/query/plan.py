@@ -248,6 +248,8 @@ def _is_sound(shape: Shape) -> bool:
 
 def _is_behind(after: tuple[After, ...], terms: int) -> bool:
     return len(after) == terms or (len(after) == terms + 1 and after[-1] is After.VALUE)
+
+
 _BOUND_AS: Final[Mapping[FieldType, tuple[FieldType, ...]]] = {
     FieldType.NUMBER: (FieldType.INTEGER, FieldType.DECIMAL),
     FieldType.DECIMAL: (FieldType.INTEGER,),

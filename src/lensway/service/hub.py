@@ -49,6 +49,11 @@ class EventHub:
                     queue.get_nowait()
                 queue.put_nowait(None)
 
+    @property
+    def sequence(self) -> int:
+        """The number of the newest event; the same number again means that nothing happened."""
+        return self._sequence
+
     async def watch(
         self, environment: EnvironmentId, key: KeyId, *, after: int | None = None
     ) -> AsyncIterator[HubEvent]:

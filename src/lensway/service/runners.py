@@ -39,11 +39,11 @@ class Runners:
         warnings = warnings_now(snapshot, environment=environment, fleet=self._desk.fleet)
         documents = [self._document(snapshot, runner) for runner in snapshot.runners(environment)]
         for document in documents:
+            names = {source["name"] for source in document["sources"]}
             document["warnings"] = [
                 warning_document(one)
                 for one in warnings
-                if one.runner == document["name"]
-                or (one.runner is None and one.source in {source["name"] for source in document["sources"]})
+                if one.runner == document["name"] or (one.runner is None and one.source in names)
             ]
         return {"runners": documents}
 
@@ -171,17 +171,6 @@ class Runners:
         if changed.changes:
             self._publish_assignment(caller, name, source, "unassigned")
         return self._set_answer(caller, name, changed)
-
-    def preview(self, caller: Caller, name: str, source: str, *, is_assigning: bool) -> Sequence[dict[str, Any]]:
-        """The warnings that a change would give, without making it. Raises LenswayError NOT_FOUND."""
-        environment = caller.environment.id
-
-        def rule(snapshot: Snapshot) -> Sequence[Change]:
-            if is_assigning:
-                return rules.assign(snapshot, environment, name, [source], at=self._desk.now_text())
-            return rules.unassign(snapshot, environment, name, [source])
-
-        return [warning_document(warning) for warning in self._desk.preview(caller, rule)]
 
     async def _verify(self, caller: Caller, name: str, source: str) -> None:
         snapshot = self._desk.snapshot()

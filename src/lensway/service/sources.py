@@ -98,7 +98,7 @@ class Sources:
         self._desk.hub.publish(caller.environment.id, "source", {"source": name, "change": "deleted"})
 
     async def test(self, caller: Caller, name: str, *, runner: str | None = None) -> dict[str, Any]:
-        """Test the connection. Raises LenswayError NOT_FOUND, NO_RUNNERS_ONLINE, SOURCE_REQUIRES_RUNNER."""
+        """Test the connection. Raises LenswayError NOT_FOUND, SOURCE_REQUIRES_RUNNER."""
         snapshot = self._desk.snapshot()
         source = rules.require_source(snapshot, caller.environment.id, name)
         by = None if runner is None else rules.require_runner(snapshot, caller.environment.id, runner)

@@ -13,6 +13,7 @@ from lensway.auth.caller import Caller
 from lensway.bridges.contract import ConnectionReport, Stage
 from lensway.bridges.work import encode_probes
 from lensway.catalog.records import Runner, Source
+from lensway.catalog.snapshot import Snapshot
 from lensway.dispatch.events import JobRequest, Release
 from lensway.errors import ErrorCode, LenswayError
 from lensway.fleet import Session
@@ -20,6 +21,7 @@ from lensway.ids import RequestId, RunnerId, SessionId, new_request_id
 from lensway.query.planner import plan_probe
 from lensway.query.result import RowFormat, unbelievable
 from lensway.service.desk import Desk
+from lensway.service.fleet_view import status_of
 
 Document = TypeVar("Document")
 _WARNING_KEYS: Final = frozenset({"code", "message", "hint"})
@@ -77,11 +79,11 @@ class ConnectionTests:
         self._desk = desk
 
     async def test(self, caller: Caller, source: Source, *, runner: Runner | None = None) -> list[dict[str, Any]]:
-        """One result per live instance of the assigned runners (or of ``runner``, assigned or not); one with runner None when
-        the service executes the source itself.
+        """One result per connected instance of the assigned runners (or of ``runner``, assigned or not), and a failed one for
+        each of them that has no instance, drains or is revoked; one with runner None when the service executes the source itself.
 
         Raises:
-            LenswayError: NO_RUNNERS_ONLINE, SOURCE_REQUIRES_RUNNER.
+            LenswayError: SOURCE_REQUIRES_RUNNER.
         """
         self._desk.endings.require_good(caller)
         snapshot = self._desk.snapshot()
@@ -94,20 +96,40 @@ class ConnectionTests:
             result = await self._one(caller, source, payload, None)
             results = [{"runner": None, **result}]
         else:
-            runners = (runner.id,) if runner is not None else assigned
-            sessions = [session for each in runners for session in self._desk.dispatcher.fleet.sessions_of(each)]
-            if not sessions:
-                await self._raise_absent(caller, source, payload, runner)
-            tests = (self._one(caller, source, payload, session, assigned=assigned) for session in sessions)
-            found = await asyncio.gather(*tests)
-            results = [
-                {**result, "runner": session.facts.runner_name, "instance": session.facts.instance}
-                for session, result in zip(sessions, found, strict=True)
-            ]
+            ids = (runner.id,) if runner is not None else assigned
+            runners = [found for found in map(snapshot.runner_by_id, ids) if found is not None]
+            tests = (self._from_runner(caller, snapshot, source, payload, each) for each in runners)
+            results = [result for found in await asyncio.gather(*tests) for result in found]
         ok = all(result["ok"] for result in results)
         data = {"source": source.name, "ok": ok, "by": caller.identity.actor, "results": results}
         self._desk.hub.publish(environment, "test", data)
         return results
+
+    async def _from_runner(
+        self, caller: Caller, snapshot: Snapshot, source: Source, payload: bytes, runner: Runner
+    ) -> list[dict[str, Any]]:
+        """One result per instance of a runner; a failed one with the reason when it cannot test."""
+        is_out = runner.is_revoked or runner.is_draining
+        sessions = [] if is_out else list(self._desk.dispatcher.fleet.sessions_of(runner.id))
+        if not sessions:
+            return [{**self._absent(snapshot, runner), "runner": runner.name}]
+        assigned = snapshot.runners_of(source.environment, source.id)
+        found = await asyncio.gather(
+            *(self._one(caller, source, payload, each, assigned=assigned) for each in sessions)
+        )
+        return [
+            {**result, "runner": runner.name, "instance": session.facts.instance}
+            for session, result in zip(sessions, found, strict=True)
+        ]
+
+    def _absent(self, snapshot: Snapshot, runner: Runner) -> dict[str, Any]:
+        status = status_of(snapshot, runner, self._desk.dispatcher, self._desk.clock.monotonic())
+        state = status.state.value
+        words = state.replace("_", " ")
+        why = words if status.cause.replace("_", " ") == words else f"{words} ({status.cause.replace('_', ' ')})"
+        verb = "has " if state == "never_connected" else "is "
+        said = f"Runner '{runner.name}' {verb}{why}"
+        return _failed_at_runner(state, f"{said}. {status.hint}".rstrip())
 
     async def _one(
         self,
@@ -135,24 +157,22 @@ class ConnectionTests:
                 raise  # the key that asked is no more
             if session is None and error.code in (ErrorCode.SOURCE_REQUIRES_RUNNER, ErrorCode.NO_RUNNERS_ONLINE):
                 raise
-            hint = error.failure.hint
-            stage = {"stage": "runner", "ok": False, "ms": 0.0, "error": _class_of(error)}
-            return {
-                "ok": False,
-                "stages": [stage | ({"hint": hint} if hint else {"hint": str(error)}), *_skipped()],
-                "warnings": [],
-            }
+            if session is not None and error.code is ErrorCode.NO_RUNNERS_ONLINE:
+                state, name = session.shown_state, session.facts.runner_name
+                return _failed_at_runner(
+                    state, f"Runner '{name}' is {state} and took no test. Look at it and at its log."
+                )
+            return _failed_at_runner(_class_of(error), error.failure.hint or str(error))
         document: dict[str, Any] = msgspec.to_builtins(found)
         # What failed cannot be ok, whatever the report says of itself.
         is_ok = found.ok and all(each.ok is not False for each in found.stages)
         return {**document, "ok": is_ok, "warnings": document.get("warnings", [])}
 
-    async def _raise_absent(self, caller: Caller, source: Source, payload: bytes, runner: Runner | None) -> None:
-        """Nobody is there: dispatch itself says who, since when, and what to do."""
-        job = DocumentJob(kind="test", source=source, payload=payload, owner=caller.identity.key)
-        if runner is not None:
-            job = dataclasses.replace(job, runner=runner.id, unassigned=True)
-        await run_document_job(self._desk, job, ConnectionReport)
+
+def _failed_at_runner(error: str, hint: str) -> dict[str, Any]:
+    """A result whose test never reached the database."""
+    stage = {"stage": "runner", "ok": False, "ms": 0.0, "error": error, "hint": hint}
+    return {"ok": False, "stages": [stage, *_skipped()], "warnings": []}
 
 
 def _clipped(report: ConnectionReport) -> ConnectionReport:

@@ -1,0 +1,186 @@
+"""What a click changes: assignments that are tried before they switch, connection tests, the end of a drain."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lensway import limits
+from lensway.auth import decisions
+from lensway.clock import Clock
+from lensway.console import views
+from lensway.console.fragments import HEADERS, Templates
+from lensway.console.ports import FleetUse, RunnerUse, SourceUse
+from lensway.console.sessions import Visit
+from lensway.errors import ErrorCode, LenswayError
+
+_FORM_BYTES_MAX: Final = 16 * 1024
+_FORM_FIELDS_MAX: Final = 60
+_STAGE_WORDS: Final = {"dns": "DNS", "tcp": "TCP", "tls": "TLS"}
+
+
+class Form:
+    """The fields of a small form; a field may come more than once."""
+
+    def __init__(self, fields: Mapping[str, Sequence[str]]) -> None:
+        self._fields = fields
+
+    def one(self, name: str) -> str:
+        """The field's first value, empty when it is absent."""
+        return next(iter(self._fields.get(name, ())), "")
+
+    def all(self, name: str) -> list[str]:
+        """Every value of the field, each once."""
+        return list(dict.fromkeys(self._fields.get(name, ())))
+
+
+async def read_form(request: Request) -> Form:
+    """The form in the body. Raises LenswayError PAYLOAD_TOO_LARGE, INVALID_REQUEST."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > _FORM_BYTES_MAX:
+            raise LenswayError(ErrorCode.PAYLOAD_TOO_LARGE, "The form is too large")
+    try:
+        return Form(urllib.parse.parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_FORM_FIELDS_MAX))
+    except (UnicodeDecodeError, ValueError):
+        raise LenswayError(ErrorCode.INVALID_REQUEST, "The form cannot be read") from None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Trial:
+    """What a connection test before an assignment said: the source, and why it failed."""
+
+    source: str
+    why: str
+
+
+class Changes:
+    """The endpoints that change something. Every one of them acts in the environment of its address."""
+
+    def __init__(
+        self, fleet: FleetUse, runners: RunnerUse, sources: SourceUse, templates: Templates, clock: Clock
+    ) -> None:
+        self._fleet = fleet
+        self._runners = runners
+        self._sources = sources
+        self._templates = templates
+        self._clock = clock
+        self._trials: set[asyncio.Task[dict[str, Any]]] = set()
+
+    async def assign(self, visit: Visit) -> Response:
+        """Add sources to a runner or remove them. Unconfirmed, a change with new warnings or a failed test asks first."""
+        decisions.require_operate(visit.caller.identity)
+        form = await read_form(visit.request)
+        runner, sources = form.one("runner"), form.all("source") or [""]
+        is_adding = form.one("action") != "remove"
+        coming = self._fleet.consequences(visit.caller, runner, sources, is_assigning=is_adding)
+        if form.one("confirm") != "yes":
+            failed = await self._try_out(visit, runner, sources) if is_adding else []
+            if failed or coming["causes"]:
+                return self._question(runner, sources, is_adding, coming, failed)
+        for source in sources:
+            if is_adding:
+                await self._runners.assign(visit.caller, runner, source)
+            else:
+                await self._runners.unassign(visit.caller, runner, source)
+        return done()
+
+    async def resume(self, visit: Visit) -> Response:
+        """End a drain."""
+        decisions.require_operate(visit.caller.identity)
+        form = await read_form(visit.request)
+        await self._runners.resume(visit.caller, form.one("runner"))
+        return done()
+
+    async def test(self, visit: Visit) -> Response:
+        """Test the connection of a source from every place that executes it."""
+        decisions.require_operate(visit.caller.identity)
+        form = await read_form(visit.request)
+        source = form.one("source")
+        answer = await self._sources.test(visit.caller, source, runner=form.one("runner") or None)
+        html = self._templates.render(
+            "test.html", source=source, results=answer["results"], at=self._clock.wall().isoformat(timespec="seconds")
+        )
+        return Response(html, 200, HEADERS, "text/html")
+
+    async def choices(self, visit: Visit) -> Response:
+        """The sources that a runner may be given, by part of their names."""
+        values = visit.request.query_params
+        found = self._fleet.free_sources(
+            visit.caller, values.get("runner", ""), values.get("q", ""), limit=limits.CONSOLE_CHOICES_MAX
+        )
+        return Response(self._templates.render("choices.html", **found), 200, HEADERS, "text/html")
+
+    def _question(
+        self, runner: str, sources: Sequence[str], is_adding: bool, coming: Mapping[str, Any], failed: Sequence[_Trial]
+    ) -> Response:
+        html = self._templates.render(
+            "question.html",
+            runner=runner,
+            sources=sources,
+            is_adding=is_adding,
+            warnings=views.causes_of(coming["causes"]),
+            moves=coming["moves"],
+            lenses=coming["lenses"],
+            failed=failed,
+        )
+        return Response(html, 200, {**HEADERS, "X-Lensway-Outcome": "ask"}, "text/html")
+
+    def _forget(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self._trials.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieve it: the dialog of a late trial is answered already
+
+    async def _try_out(self, visit: Visit, runner: str, sources: Sequence[str]) -> list[_Trial]:
+        """The tests that failed, or did not end in time."""
+        tasks = [
+            asyncio.create_task(self._sources.test(visit.caller, source, runner=runner), name="trial of a connection")
+            for source in sources
+        ]
+        self._trials.update(tasks)
+        for task in tasks:
+            task.add_done_callback(self._forget)
+        # One that takes longer ends by itself: it has a deadline of its own, and its result is an event.
+        await asyncio.wait(tasks, timeout=limits.CONSOLE_TRIAL_SECONDS)
+        found = []
+        for source, task in zip(sources, tasks, strict=True):
+            why = _why_failed(task)
+            if why:
+                found.append(_Trial(source, why))
+        return found
+
+
+def done() -> Response:
+    """The change is made; the page shows it by itself."""
+    return Response("", 200, {**HEADERS, "X-Lensway-Outcome": "done"}, "text/html")
+
+
+def _why_failed(task: asyncio.Task[dict[str, Any]]) -> str:
+    """Why a trial failed; empty when it passed."""
+    if not task.done():
+        return f"no answer within {limits.CONSOLE_TRIAL_SECONDS:.0f} s"
+    error = task.exception()
+    if isinstance(error, LenswayError):
+        return f"{error}. {error.failure.hint or ''}".rstrip()
+    if error is not None:
+        raise error
+    for result in task.result()["results"]:
+        for stage in result["stages"]:
+            if stage["ok"] is False:
+                return _stage_failure(stage)
+    return ""
+
+
+def _stage_failure(stage: Mapping[str, Any]) -> str:
+    name, error, hint = stage["stage"], str(stage.get("error") or "failed").replace("_", " "), stage.get("hint")
+    if name == "runner":
+        return str(hint or error)
+    word = _STAGE_WORDS.get(name, name.replace("_", " "))
+    return f"{word}: {error}" + (f". {hint}" if hint else "")
