@@ -125,7 +125,7 @@ def test_sessions_of_runners(deployment: Deployment) -> None:
     )
     assert wrong.wait() == 1
     refused = entries(deployment, lambda entry: entry["action"] == "runner.connect" and entry["outcome"] != "ok")
-    assert {(entry["actor"], entry["outcome"]) for entry in refused} == {("somebody", "unauthenticated")}
+    assert {(entry["actor"], entry["outcome"]) for entry in refused} == {("unknown", "unauthenticated")}
 
 
 def test_i10_the_trace_is_for_those_whom_it_concerns(deployment: Deployment) -> None:

@@ -30,7 +30,7 @@ def access_entry(
     *,
     outcome: str,
     address: str,
-    actor: str = "somebody",
+    actor: str = "unknown",
     environment: EnvironmentId | None = None,
     object: str = "",
     request_id: str = "",

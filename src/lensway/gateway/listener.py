@@ -197,7 +197,7 @@ class Listener:
                 AuditEntry(
                     at=self._clock.wall().isoformat(timespec="milliseconds"),
                     environment=exposed.environment,
-                    actor="somebody",
+                    actor="unknown",
                     action=exposure.ACTION,
                     object=exposed.object,
                     address=address,

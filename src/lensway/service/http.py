@@ -265,23 +265,9 @@ class Endpoint:
                     self._note_refusal(call, error)
                 response = self.failure(error.failure, call.request_id, is_public=call.is_public)
             except Exception as error:  # noqa: BLE001 - the boundary of one request: its defect is answered and logged, not spread
-                _log.exception(
-                    "request failed by a defect", request=call.request_id, route=route.name, error=type(error).__name__
-                )
-                failure = Failure(
-                    code=ErrorCode.INTERNAL,
-                    message="Lensway failed to answer this request",
-                    hint=f"The log has it under {call.request_id}.",
-                )
-                code = failure.code.value
-                response = self.failure(failure, call.request_id)
-            response.raw_headers += (_NO_STORE, (_REQUEST_ID, call.request_id.encode()))
-            over = self._metrics.request if trace is None else trace.answered(call.request_id, response.status_code)
-            if isinstance(response, StreamedRows):
-                response.on_over = over
-            else:
-                over(code)
-            return response
+                code = ErrorCode.INTERNAL.value
+                response = self._defect(call, error)
+            return self._answered(call, response, code)
 
         tracer = self._tracer
         if tracer is None or route.access is Access.OPEN:
@@ -292,6 +278,28 @@ class Endpoint:
             return await endpoint(request, trace)
 
         return traced
+
+    def _defect(self, call: Call, error: Exception) -> Response:
+        _log.exception(
+            "request failed by a defect", request=call.request_id, route=call.route.name, error=type(error).__name__
+        )
+        failure = Failure(
+            code=ErrorCode.INTERNAL,
+            message="Lensway failed to answer this request",
+            hint=f"The log has it under {call.request_id}.",
+        )
+        return self.failure(failure, call.request_id)
+
+    def _answered(self, call: Call, response: Response, code: str) -> Response:
+        """The response with what every one carries. Its outcome is counted now, or when its stream is over."""
+        response.raw_headers += (_NO_STORE, (_REQUEST_ID, call.request_id.encode()))
+        trace = call.trace
+        over = self._metrics.request if trace is None else trace.answered(call.request_id, response.status_code)
+        if isinstance(response, StreamedRows):
+            response.on_over = over
+        else:
+            over(code)
+        return response
 
     def failure(self, failure: Failure, request_id: str, *, is_public: bool = False) -> Response:
         """A failure as a response."""
@@ -330,7 +338,7 @@ class Endpoint:
                 AuditEntry(
                     at=self._clock.wall().isoformat(timespec="milliseconds"),
                     environment=exposed.environment,
-                    actor="somebody",
+                    actor="unknown",
                     action=exposure.ACTION,
                     object=exposed.object,
                     address=call.address,

@@ -24,7 +24,7 @@ _log = structlog.get_logger("lensway.audit")
 Note = Callable[[AuditEntry], None]
 """Where entries go that need not be written in the transaction of a change."""
 
-SOMEBODY: Final = "somebody"
+UNKNOWN: Final = "unknown"
 """The actor before authentication."""
 OTHERS: Final = "others"
 _OK: Final = frozenset({"ok", "unchanged"})
@@ -135,7 +135,7 @@ def _key(entry: AuditEntry) -> tuple[object, ...]:
 def _different_max(entry: AuditEntry) -> int:
     """How many different entries may be under way before this one is counted with others: those that strangers can invent
     leave room for those of keys and runners that exist."""
-    is_known = entry.actor not in (SOMEBODY, OTHERS) and entry.outcome in _OK
+    is_known = entry.actor not in (UNKNOWN, OTHERS) and entry.outcome in _OK
     return limits.AUDIT_DIFFERENT_KNOWN_MAX if is_known else limits.AUDIT_DIFFERENT_MAX
 
 
