@@ -9,10 +9,10 @@ import time
 
 import asyncpg
 
-from lensway.testing.chaos_callers import KINDS, Callers
-from lensway.testing.chaos_history import Call
-from lensway.testing.chaos_site import DATABASE, SOURCE, Site
-from lensway.testing.chaos_statements import StatementLog
+from lensway.testing.chaos.callers import KINDS, Callers
+from lensway.testing.chaos.history import Call
+from lensway.testing.chaos.site import DATABASE, SOURCE, Site
+from lensway.testing.chaos.statements import StatementLog
 from proofs.jobs import stage
 from proofs.report import Report, percentile
 

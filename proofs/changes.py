@@ -7,12 +7,12 @@ import threading
 import time
 from collections import Counter
 
-from lensway.testing.chaos_callers import KINDS
-from lensway.testing.chaos_checker import is_explained
-from lensway.testing.chaos_history import INLINE, History
-from lensway.testing.chaos_nemesis import Nemesis, fault
-from lensway.testing.chaos_run import run_chaos
-from lensway.testing.chaos_site import SOURCE, Site
+from lensway.testing.chaos.callers import KINDS
+from lensway.testing.chaos.checker import is_explained
+from lensway.testing.chaos.history import INLINE, History
+from lensway.testing.chaos.nemesis import Nemesis, fault
+from lensway.testing.chaos.run import run_chaos
+from lensway.testing.chaos.site import SOURCE, Site
 from lensway.testing.deployment import wait_until
 from proofs.jobs import stage, tell
 from proofs.report import Report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from lensway.testing.chaos_proxy import Faults
+from lensway.testing.chaos.proxy import Faults
 from lensway.testing.deployment import wait_until
 from proofs.jobs import stage
 from proofs.load import Load, milliseconds

@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lensway.testing.chaos_checker import ALLOWED
-from lensway.testing.chaos_namespace import why_unavailable
-from lensway.testing.chaos_run import Outcome, run_chaos
-from lensway.testing.chaos_site import Site
+from lensway.testing.chaos.checker import ALLOWED
+from lensway.testing.chaos.namespace import why_unavailable
+from lensway.testing.chaos.run import Outcome, run_chaos
+from lensway.testing.chaos.site import Site
 from proofs.report import Report
 
 JOBS = 100_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from lensway.testing.chaos_callers import TRICKLE_ROWS, Kind
+from lensway.testing.chaos.callers import TRICKLE_ROWS, Kind
 from lensway.testing.deployment import wait_until
 from proofs.jobs import stage
 from proofs.load import Load, milliseconds

@@ -12,9 +12,9 @@ from typing import Self
 
 import msgspec
 
-from lensway.testing.chaos_callers import KINDS, ROWS, Kind, judge
-from lensway.testing.chaos_http import Answer, LeanCaller
-from lensway.testing.chaos_site import Site
+from lensway.testing.chaos.callers import KINDS, ROWS, Kind, judge
+from lensway.testing.chaos.http import Answer, LeanCaller
+from lensway.testing.chaos.site import Site
 
 POINT, PAGE, SLOW = KINDS[:3]
 _RETRY_SECONDS = 20.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from lensway.testing.chaos_site import SOURCE
+from lensway.testing.chaos.site import SOURCE
 from lensway.testing.deployment import wait_until
 from proofs.jobs import stage
 from proofs.load import PAGE, SLOW, Load, milliseconds

@@ -6,8 +6,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from lensway.testing.chaos_proxy import Way
-from lensway.testing.chaos_site import Site
+from lensway.testing.chaos.proxy import Way
+from lensway.testing.chaos.site import Site
 from lensway.testing.deployment import wait_until
 from proofs.jobs import stage
 from proofs.load import SLOW, Load, milliseconds

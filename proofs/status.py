@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from lensway.testing.chaos_site import Site
+from lensway.testing.chaos.site import Site
 from lensway.testing.deployment import wait_until
 from proofs.jobs import stage
 from proofs.load import Load

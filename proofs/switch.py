@@ -7,7 +7,7 @@ import time
 import httpx2
 
 from lensway import limits
-from lensway.testing.chaos_site import SOURCE, Site
+from lensway.testing.chaos.site import SOURCE, Site
 from lensway.testing.deployment import wait_until
 from proofs.jobs import stage
 from proofs.report import Report, percentile

@@ -27,11 +27,11 @@ class Planted:
     caught_by: tuple[str, ...] = (SIMULATION,)
 
 
-_STATE: Final = "src/lensway/dispatch/core_state.py"
-_ATTEMPTS: Final = "src/lensway/dispatch/core_attempts.py"
-_ROUTING: Final = "src/lensway/dispatch/core_routing.py"
-_SESSIONS: Final = "src/lensway/dispatch/core_sessions.py"
-_CORE: Final = "src/lensway/dispatch/core.py"
+_STATE: Final = "src/lensway/dispatch/core/state.py"
+_ATTEMPTS: Final = "src/lensway/dispatch/core/attempts.py"
+_ROUTING: Final = "src/lensway/dispatch/core/routing.py"
+_SESSIONS: Final = "src/lensway/dispatch/core/sessions.py"
+_CORE: Final = "src/lensway/dispatch/core/core.py"
 _FLEET: Final = "src/lensway/fleet/fleet.py"
 _LOAD: Final = "src/lensway/fleet/load.py"
 _GATEWAY: Final = "src/lensway/protocol/gateway_session.py"
@@ -122,7 +122,7 @@ PLANTED: Final = (
     ),
     Planted(
         "a page is released before its end",
-        "src/lensway/dispatch/core_jobs.py",
+        "src/lensway/dispatch/core/jobs.py",
         "return self.request.release is Release.AT_END",
         "return False",
         (MACHINE, SIMULATION),
@@ -262,7 +262,7 @@ PLANTED: Final = (
     # --- liveness ---------------------------------------------------------------------------------------------------------
     Planted(
         "rows make a deaf session live",
-        "src/lensway/dispatch/core_sessions.py",
+        "src/lensway/dispatch/core/sessions.py",
         "self._state.fleet.heard(session, now)",
         "self._state.fleet.alive(session, now)",
         (FAILOVER,),
@@ -398,7 +398,7 @@ PLANTED: Final = (
     ),
     Planted(
         "the driver's text is passed on",
-        "src/lensway/bridges/postgres_errors.py",
+        "src/lensway/bridges/postgres/errors.py",
         '            return of_state(error.sqlstate or "")',
         "            raise LenswayError(ErrorCode.SOURCE_QUERY_FAILED, str(error)) from None",
         ("tests/bridges/test_bridges.py",),

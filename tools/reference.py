@@ -11,9 +11,9 @@ from typing import Final
 
 from lensway import limits
 from lensway.api.routes import ROUTES
-from lensway.bridges.failures import HINTS
+from lensway.bridges.kit.failures import HINTS
 from lensway.catalog.warnings import WarningCode
-from lensway.dispatch.core_jobs import ATTEMPT_TABLE, JOB_TABLE
+from lensway.dispatch.core.jobs import ATTEMPT_TABLE, JOB_TABLE
 from lensway.errors import CODES, Retry
 from lensway.fleet import SESSION_TABLE, RunnerState
 from tools import client_reference, commands, exceptions, type_table

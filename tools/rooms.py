@@ -15,18 +15,21 @@ SOURCE: Final = pathlib.Path("src/lensway")
 LAYERS: Final[tuple[tuple[str, ...], ...]] = (
     ("cli",),
     ("compose",),
-    ("service", "gateway", "runner", "console"),
+    ("service", "console", "gateway", "runner"),
+    ("usecases", "inline", "peers"),
     ("client", "store", "dispatch"),
     ("auth", "fleet"),
     ("catalog", "bridges"),
-    ("query", "protocol", "api", "observe"),
+    ("dialects",),
+    ("query", "protocol", "observe"),
+    ("api",),
     ("ids",),
-    ("errors", "clock", "limits"),
+    ("kinds", "errors", "clock", "limits"),
 )
 ASIDE: Final = frozenset({"testing"})
 """May import every room; no room imports it."""
 
-PURE: Final = ("protocol", "query", "api", "catalog", "fleet", "dispatch/core", "client/core")
+PURE: Final = ("protocol", "query", "dialects", "kinds", "api", "catalog", "fleet", "dispatch/core", "client/core")
 """Path prefixes below the package that hold neither waiting nor time nor chance nor I/O."""
 IMPURE_IMPORTS: Final = frozenset(
     {
@@ -58,12 +61,12 @@ DRIVERS: Final[dict[str, tuple[str, ...]]] = {
     "asyncpg": ("bridges/postgres", "testing/"),
     "adbc_driver_manager": ("bridges/postgres",),
     "adbc_driver_postgresql": ("bridges/postgres",),
-    "pyarrow": ("bridges/arrow", "bridges/postgres", "client/arrow"),
+    "pyarrow": ("bridges/encoding/", "bridges/postgres", "client/arrow"),
     "sqlite3": ("bridges/sqlite", "testing/", "store/"),
     "sqlalchemy": ("store/",),
     "alembic": ("store/",),
     "starlette": ("service/", "console/", "compose/", "testing/"),
-    "uvicorn": ("compose/", "testing/"),
+    "uvicorn": ("service/", "console/", "compose/", "testing/"),
     "jinja2": ("console/",),
     "websockets": ("gateway/", "runner/", "compose/", "testing/"),
     "httpx2": ("client/", "testing/"),
@@ -71,7 +74,7 @@ DRIVERS: Final[dict[str, tuple[str, ...]]] = {
     "pandas": ("client/arrow",),
     "polars": ("client/arrow",),
     "prometheus_client": ("observe/",),
-    "sqlglot": ("query/",),
+    "sqlglot": ("dialects/",),
     "joserfc": ("auth/", "store/"),
 }
 """Which paths below the package may import a library that belongs to one room."""

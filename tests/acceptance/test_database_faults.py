@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from lensway.testing.chaos_proxy import ChaosProxy
+from lensway.testing.chaos.proxy import ChaosProxy
 from lensway.testing.deployment import paused, wait_until
 from lensway.testing.postgres import Database
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from lensway.testing.chaos_proxy import NONE, ChaosProxy, Faults, Way
+from lensway.testing.chaos.proxy import NONE, ChaosProxy, Faults, Way
 from lensway.testing.deployment import wait_until
 
 pytestmark = pytest.mark.acceptance

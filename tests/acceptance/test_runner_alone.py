@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from lensway.bridges.work import encode_probes
+from lensway.bridges.library import encode_probes
 from lensway.protocol.frames import (
     AssignedSource,
     AssignmentInForce,

@@ -10,7 +10,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from lensway.testing.chaos_proxy import ChaosProxy, Faults
+from lensway.testing.chaos.proxy import ChaosProxy, Faults
 from lensway.testing.deployment import wait_until
 
 pytestmark = pytest.mark.acceptance

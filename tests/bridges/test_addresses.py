@@ -7,9 +7,9 @@ import pathlib
 
 import pytest
 
-from lensway.bridges.addresses import check_host, is_loopback, resolve
 from lensway.bridges.contract import AddressPolicy, Execution, TableDescription, TableSummary
-from lensway.bridges.work import _perform
+from lensway.bridges.kit.addresses import check_host, is_loopback, resolve
+from lensway.bridges.library import _perform
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.result import ResultLimits, RowFormat
 from lensway.runner.policy import read_policy

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensway.bridges.addresses import check_host, confined_path, resolve
 from lensway.bridges.contract import AddressPolicy, Execution
-from lensway.bridges.postgres_settings import read_settings
-from lensway.bridges.work import ExecutionLibrary, encode_probes
+from lensway.bridges.kit.addresses import check_host, confined_path, resolve
+from lensway.bridges.library import ExecutionLibrary, encode_probes
+from lensway.bridges.postgres.settings import read_settings
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition

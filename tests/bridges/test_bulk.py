@@ -17,7 +17,7 @@ import pytest
 
 from lensway import limits
 from lensway.bridges.contract import AddressPolicy, Execution
-from lensway.bridges.work import ExecutionLibrary
+from lensway.bridges.library import ExecutionLibrary
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition

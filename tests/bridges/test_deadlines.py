@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lensway.bridges.deadlines import Deadlines
+from lensway.bridges.kit.deadlines import Deadlines
 
 
 async def late(deadlines: Deadlines, seconds: float, ended: list[str] | None = None) -> float:

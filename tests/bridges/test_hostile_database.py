@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from lensway.bridges.contract import AddressPolicy, Execution
-from lensway.bridges.work import ExecutionLibrary, encode_probes
+from lensway.bridges.library import ExecutionLibrary, encode_probes
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lensway.bridges.contract import AddressPolicy
-from lensway.bridges.work import ExecutionLibrary
+from lensway.bridges.library import ExecutionLibrary
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import FieldType, LensDefinition
 from lensway.query.plan import Plan

@@ -8,8 +8,9 @@ import sqlite3
 import asyncpg
 import pytest
 
-from lensway.bridges import postgres_keys, sqlite_keys
-from lensway.bridges.orderings import Orderings
+from lensway.bridges.kit.orderings import Orderings
+from lensway.bridges.postgres import keys as postgres_keys
+from lensway.bridges.sqlite import keys as sqlite_keys
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import FieldType
 from lensway.query.ordering import DECLARED, Ordering, TableFacts, judge

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from lensway.bridges.contract import AddressPolicy, Execution
-from lensway.bridges.postgres import PostgresBridge, PostgresSource
+from lensway.bridges.postgres.bridge import PostgresBridge, PostgresSource
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from lensway.bridges import loading
+from lensway.bridges.kit import loading
 
 _GATE = "lensway_test_gate"
 _MODULE = "lensway_test_slow_module"
@@ -58,7 +58,7 @@ def test_what_is_not_installed_is_an_import_error() -> None:
 _LOADED = """
 import asyncio, pathlib
 from lensway.bridges import loading
-for module in ("lensway.bridges.arrow_encode", "lensway.bridges.postgres_bulk"):
+for module in ("lensway.bridges.encoding.arrow", "lensway.bridges.postgres.bulk.source"):
     asyncio.run(loading.load(module, packages=loading.ARROW_PACKAGES))
 read = {path.resolve() for package in loading.ARROW_PACKAGES for path in loading.libraries_of(package)}
 mapped = {pathlib.Path(line.split()[-1]).resolve() for line in open("/proc/self/maps") if "/pyarrow" in line or "/adbc" in line}

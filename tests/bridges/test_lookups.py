@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from lensway import limits
-from lensway.bridges.addresses import resolve
 from lensway.bridges.contract import AddressPolicy
-from lensway.bridges.lookups import Lookups
+from lensway.bridges.kit.addresses import resolve
+from lensway.bridges.kit.lookups import Lookups
 from lensway.errors import LenswayError
 
 

@@ -14,9 +14,9 @@ import asyncpg
 import pytest
 
 from lensway.bridges.contract import AddressPolicy, Execution
-from lensway.bridges.postgres import PostgresBridge
-from lensway.bridges.postgres_settings import read_settings
-from lensway.bridges.work import ExecutionLibrary, encode_probes
+from lensway.bridges.library import ExecutionLibrary, encode_probes
+from lensway.bridges.postgres.bridge import PostgresBridge
+from lensway.bridges.postgres.settings import read_settings
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition

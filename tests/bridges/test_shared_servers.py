@@ -9,7 +9,7 @@ import asyncpg
 
 from lensway import limits
 from lensway.bridges.contract import Execution
-from lensway.bridges.work import ExecutionLibrary
+from lensway.bridges.library import ExecutionLibrary
 from lensway.query.result import ResultLimits, RowFormat
 from lensway.testing.postgres import Database
 from tests.bridges.test_bulk import Sink, ask, within

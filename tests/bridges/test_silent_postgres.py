@@ -15,19 +15,20 @@ from typing import Self
 import pytest
 
 from lensway import limits
-from lensway.bridges import lookups, postgres_errors
 from lensway.bridges.contract import AddressPolicy, Execution
-from lensway.bridges.lookups import Lookups
-from lensway.bridges.postgres_pool import connect
-from lensway.bridges.postgres_settings import read_settings
-from lensway.bridges.postgres_watch import WatchedPool
-from lensway.bridges.work import ExecutionLibrary
+from lensway.bridges.kit import lookups
+from lensway.bridges.kit.lookups import Lookups
+from lensway.bridges.library import ExecutionLibrary
+from lensway.bridges.postgres import errors as postgres_errors
+from lensway.bridges.postgres.pool import connect
+from lensway.bridges.postgres.settings import read_settings
+from lensway.bridges.postgres.watch import WatchedPool
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.planner import RowsRequest, plan_export, plan_rows
 from lensway.query.result import ResultLimits, RowFormat
-from lensway.testing.chaos_proxy import ChaosProxy
+from lensway.testing.chaos.proxy import ChaosProxy
 from lensway.testing.deployment import wait_until
 from lensway.testing.postgres import Database
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lensway.bridges.contract import AddressPolicy, Execution
-from lensway.bridges.work import ExecutionLibrary
+from lensway.bridges.library import ExecutionLibrary
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
@@ -275,8 +275,8 @@ def test_a_uuid_is_found_however_it_is_spelled_and_by_its_index(file: File) -> N
 def test_an_index_still_serves_filters(file: File) -> None:
     file.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, s TEXT, u TEXT, f REAL)")
     file.execute("CREATE INDEX by_n ON t (n); CREATE INDEX by_s ON t (s); CREATE INDEX by_u ON t (u)")
-    from lensway.query.compile import compile_shape
-    from lensway.query.forms import FUNCTIONS
+    from lensway.dialects.compile import compile_shape
+    from lensway.dialects.sqlite_functions import FUNCTIONS
 
     types = {"id": "integer", "n": "integer", "s": "text", "u": "uuid"}
     fields = {name: Field(name=name, column=name, type=FieldType(type)) for name, type in types.items()}
@@ -428,7 +428,7 @@ def test_views_with_functions_and_virtual_tables_are_read(file: File, name: str)
 
 
 async def test_of(file: File, lens: LensDefinition) -> dict[str, Any]:
-    from lensway.bridges.sqlite import SqliteBridge
+    from lensway.bridges.sqlite.bridge import SqliteBridge
 
     source = await SqliteBridge().open({"path": str(file.path)}, policy=AddressPolicy())
     try:

@@ -10,14 +10,14 @@ import urllib.parse
 import pytest
 
 from lensway.bridges.contract import AddressPolicy, Execution
-from lensway.bridges.postgres_settings import read_settings
-from lensway.bridges.work import ExecutionLibrary
+from lensway.bridges.library import ExecutionLibrary
+from lensway.bridges.postgres.settings import read_settings
 from lensway.errors import LenswayError
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.planner import RowsRequest, plan_export, plan_rows
 from lensway.query.result import ResultLimits, RowFormat
-from lensway.testing.chaos_statements import StatementLog
+from lensway.testing.chaos.statements import StatementLog
 from lensway.testing.deployment import wait_until
 from lensway.testing.postgres import Database
 

@@ -11,7 +11,7 @@ import tempfile
 import asyncpg
 import pytest
 
-from lensway.bridges.work import ExecutionLibrary
+from lensway.bridges.library import ExecutionLibrary
 from lensway.errors import LenswayError
 from lensway.query.result import RowFormat
 from lensway.testing.postgres import PostgresCluster, write_certificate

@@ -11,9 +11,9 @@ import asyncpg
 import pyarrow as pa
 import pytest
 
+from lensway.dialects.sqlite_functions import FUNCTIONS
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import LensDefinition
-from lensway.query.forms import FUNCTIONS
 from lensway.query.planner import RowsRequest
 from lensway.query.result import RowFormat
 from lensway.testing.postgres import Database

@@ -8,7 +8,7 @@ import sys
 
 _ARENAS = """
 import ctypes, re, threading
-from lensway.compose.environment import share_arenas
+from lensway.compose.process import share_arenas
 share_arenas()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
@@ -47,7 +47,7 @@ def test_many_threads_use_two_arenas_unless_the_operator_wants_others() -> None:
 
 _DUMPABLE = """
 import ctypes
-from lensway.compose.environment import forbid_dumps
+from lensway.compose.process import forbid_dumps
 forbid_dumps()
 print(ctypes.CDLL(None).prctl(3))
 """

@@ -11,12 +11,12 @@ from lensway.catalog import rules
 from lensway.catalog.definitions import read_source
 from lensway.catalog.ports import AuditEntry
 from lensway.clock import SystemClock
-from lensway.compose.statuses import Statuses
-from lensway.dispatch.events import StatusChanged
+from lensway.dispatch.core.events import StatusChanged
 from lensway.fleet import Fleet, SessionFacts
 from lensway.ids import InstanceId, SessionId, new_runner_id, new_source_id
-from lensway.service.hub import EventHub, HubEvent
 from lensway.store.sqlite import SqliteStore
+from lensway.usecases.events import EventHub, HubEvent
+from lensway.usecases.statuses import Statuses
 
 FLAPS = 2_000
 ENTRY = AuditEntry(at="", environment=None, actor="", action="", object="", address="", outcome="ok", request_id="")

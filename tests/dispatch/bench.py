@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lensway.dispatch.core import Core
-from lensway.dispatch.events import (
+from lensway.dispatch.core.core import Core
+from lensway.dispatch.core.events import (
     Accepted,
     AttemptFailed,
     CloseSession,
@@ -29,7 +29,7 @@ from lensway.dispatch.events import (
     Submitted,
     Tick,
 )
-from lensway.dispatch.ports import RunnerRoute, SourceRoute
+from lensway.dispatch.core.ports import RunnerRoute, SourceRoute
 from lensway.errors import ErrorCode, Failure
 from lensway.fleet import SessionFacts
 from lensway.ids import EnvironmentId, InstanceId, JobId, RequestId, RunnerId, SessionId, SourceId

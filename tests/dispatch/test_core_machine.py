@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lensway import limits
-from lensway.dispatch.core import Core
-from lensway.dispatch.events import (
+from lensway.dispatch.core.core import Core
+from lensway.dispatch.core.events import (
     INLINE,
     Abandon,
     Accepted,
@@ -42,7 +42,7 @@ from lensway.dispatch.events import (
     Submitted,
     Tick,
 )
-from lensway.dispatch.ports import RunnerRoute, SourceRoute
+from lensway.dispatch.core.ports import RunnerRoute, SourceRoute
 from lensway.errors import ErrorCode, Failure
 from lensway.fleet import SessionFacts
 from lensway.ids import EnvironmentId, InstanceId, JobId, RequestId, RunnerId, SessionId, SourceId

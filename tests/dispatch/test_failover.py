@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lensway import limits
-from lensway.dispatch.events import (
+from lensway.dispatch.core.events import (
     INLINE,
     CallerGone,
     CancelWanted,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lensway import limits
-from lensway.dispatch.events import Consumed, Deliver, Fail, SendOffer, SessionLost
+from lensway.dispatch.core.events import Consumed, Deliver, Fail, SendOffer, SessionLost
 from lensway.ids import JobId
 from tests.dispatch.bench import Bench
 

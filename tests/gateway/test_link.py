@@ -11,7 +11,7 @@ import pytest
 from lensway import limits
 from lensway.auth.sealing import InstanceKeys
 from lensway.catalog.records import Runner, RunnerToken
-from lensway.dispatch.events import Ended, SessionLost, SessionReported
+from lensway.dispatch.core.events import Ended, SessionLost, SessionReported
 from lensway.fleet import Fleet, SessionFacts
 from lensway.gateway.link import Link
 from lensway.gateway.sets import AssignmentSets
@@ -117,7 +117,7 @@ class ClosingTransport(MemoryTransport):
 
 
 def offer_job(bench: Bench) -> None:
-    from lensway.dispatch.events import JobRequest, Release, SendOffer
+    from lensway.dispatch.core.events import JobRequest, Release, SendOffer
 
     request = JobRequest(
         request=RequestId("1"),

@@ -49,7 +49,7 @@ import asyncio, sqlite3, sys, time
 for name in ("pyarrow", "adbc_driver_postgresql", "adbc_driver_manager"):
     sys.modules[name] = None
 from lensway.bridges.contract import AddressPolicy, Execution
-from lensway.bridges.work import ExecutionLibrary, installed
+from lensway.bridges.library import ExecutionLibrary, installed
 from lensway.errors import LenswayError
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from lensway.dialects.compile import compile_shape
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.compile import compile_shape
 from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.plan import And, Compare, IsNull, Operator, OrderBy, Plan, PlanKind, Shape, encode_shape
 

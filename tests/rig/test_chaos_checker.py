@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from lensway.testing.chaos_checker import CUT, NEVER, POISON, RESTART, check
-from lensway.testing.chaos_history import INLINE, Attempt, Call, Disturbance, History, Request, Statement
+from lensway.testing.chaos.checker import CUT, NEVER, POISON, RESTART, check
+from lensway.testing.chaos.history import INLINE, Attempt, Call, Disturbance, History, Request, Statement
 
 EXECUTORS = {"login_alpha": "alpha", "login_beta": "beta", "login_gamma": "gamma", "login_inline": INLINE}
 

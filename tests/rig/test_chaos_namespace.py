@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lensway.testing.chaos_namespace import Namespace, why_unavailable
+from lensway.testing.chaos.namespace import Namespace, why_unavailable
 
 SENDER = """
 import socket, sys

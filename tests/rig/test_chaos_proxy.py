@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lensway.testing.chaos_proxy import ChaosProxy, Faults, Way
+from lensway.testing.chaos.proxy import ChaosProxy, Faults, Way
 from lensway.testing.deployment import wait_until
 
 

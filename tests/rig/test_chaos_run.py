@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from lensway.testing.chaos_callers import KINDS
-from lensway.testing.chaos_checker import ALLOWED, check
-from lensway.testing.chaos_nemesis import Nemesis
-from lensway.testing.chaos_run import run_chaos
-from lensway.testing.chaos_site import Site
+from lensway.testing.chaos.callers import KINDS
+from lensway.testing.chaos.checker import ALLOWED, check
+from lensway.testing.chaos.nemesis import Nemesis
+from lensway.testing.chaos.run import run_chaos
+from lensway.testing.chaos.site import Site
 from lensway.testing.fixtures import let_pass
 
 pytestmark = pytest.mark.acceptance

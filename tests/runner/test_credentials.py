@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lensway.bridges.postgres_settings import read_settings
+from lensway.bridges.postgres.settings import read_settings
 from lensway.runner.credentials import LocalCredentials, merged
 
 MANAGED = {"url": "postgresql://app:managed@db.example/shop", "sslmode": "disable", "sslrootcert": "/x"}

@@ -7,7 +7,7 @@ import pytest
 from lensway.errors import ErrorCode, LenswayError
 from lensway.limits import ROW_CHECKED_BYTES_MAX
 from lensway.query.result import ResultEnd
-from lensway.service.believing import CheckedLines, check_count, check_page
+from lensway.usecases.believing import CheckedLines, check_count, check_page
 
 OPENING = b'{"rows":['
 ROW = '{"id":1,"text":"ä }] \\" \\u00e9","list":[1,{"x":[]}],"n":null}'.encode()

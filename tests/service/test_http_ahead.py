@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from lensway import limits
-from lensway.compose.http_connection import Connection
+from lensway.service.connection import Connection
 from lensway.service.wire import WIRE
 
 GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from lensway import limits
-from lensway.compose.http_connection import Connection
+from lensway.service.connection import Connection
 from lensway.service.wire import WIRE
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"

@@ -12,7 +12,7 @@ from lensway import limits
 from lensway.clock import SystemClock
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import EnvironmentId, KeyId
-from lensway.service.hub import EventHub, HubEvent
+from lensway.usecases.events import EventHub, HubEvent
 
 
 class Watchers:

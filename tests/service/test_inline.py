@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from lensway.bridges.contract import AddressPolicy
-from lensway.bridges.work import ExecutionLibrary
-from lensway.dispatch.events import INLINE, AttemptFailed, Event, JobRequest, Release, SendCancel, SendOffer
+from lensway.bridges.library import ExecutionLibrary
+from lensway.dispatch.core.events import INLINE, AttemptFailed, Event, JobRequest, Release, SendCancel, SendOffer
 from lensway.errors import ErrorCode
 from lensway.ids import EnvironmentId, JobId, RequestId, SourceId
-from lensway.service.inline import InlineExecutor
+from lensway.inline.executor import InlineExecutor
 from lensway.testing.memory_store import MemoryStore
 
 REQUEST = JobRequest(

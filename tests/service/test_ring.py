@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from lensway.dispatch.records import AttemptRecord, JobRecord
+from lensway.dispatch.core.records import AttemptRecord, JobRecord
 from lensway.errors import ErrorCode, Failure
 from lensway.fleet import CandidateNote
 from lensway.fleet.choice import Verdict
@@ -19,7 +19,7 @@ from lensway.ids import (
     SourceId,
     new_request_id,
 )
-from lensway.service.ring import RequestEntry, RequestRing, request_document
+from lensway.usecases.requests import RequestEntry, RequestRing, request_document
 
 HERE, ELSEWHERE = EnvironmentId("env_here"), EnvironmentId("env_elsewhere")
 

@@ -17,10 +17,10 @@ from lensway.catalog.records import KeyKind
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import new_key_id
-from lensway.service.endings import KeyEndings
-from lensway.service.tally import AuditTally
 from lensway.testing.memory_store import MemoryStore
 from lensway.testing.virtual_time import VirtualLoop, VirtualProcess, run_virtual
+from lensway.usecases.endings import KeyEndings
+from lensway.usecases.tally import AuditTally
 
 
 class FailingStore(MemoryStore):

@@ -10,11 +10,11 @@ from lensway.auth import tokens
 from lensway.catalog import rules
 from lensway.catalog.ports import AuditEntry
 from lensway.clock import SystemClock
-from lensway.compose.statuses import Statuses
-from lensway.dispatch.events import StatusChanged
+from lensway.dispatch.core.events import StatusChanged
 from lensway.ids import SessionId, new_runner_id
-from lensway.service.hub import EventHub
 from lensway.store.sqlite import SqliteStore
+from lensway.usecases.events import EventHub
+from lensway.usecases.statuses import Statuses
 
 RUNNERS = 3 * limits.SIGHTINGS_PER_WRITE_MAX
 ENTRY = AuditEntry(

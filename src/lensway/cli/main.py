@@ -7,7 +7,7 @@ import sys
 from cyclopts import App, Parameter
 
 from lensway.cli import report
-from lensway.compose.environment import leave, open_streams
+from lensway.compose.process import leave, open_streams
 
 app = App(
     name="lensway",

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 
 from lensway import limits
 from lensway.cli import report
-from lensway.compose.environment import forbid_dumps, scrub_environment, share_arenas
+from lensway.compose.process import forbid_dumps, scrub_environment, share_arenas
 from lensway.errors import ErrorCode, LenswayError
 from lensway.observe import log
 from lensway.runner.settings import RunnerSettings, read_settings
@@ -74,7 +74,7 @@ def status(*, json: bool = False) -> None:
 @runner.command
 def doctor(*, insecure: _Insecure = False, json: bool = False) -> None:
     """Say what is in the way, from the settings to the gateway, and what to do about it."""
-    from lensway.bridges.work import installed  # noqa: PLC0415
+    from lensway.bridges.library import installed  # noqa: PLC0415
     from lensway.compose.websocket import WebSocketTransport  # noqa: PLC0415
     from lensway.runner.dial import Dialer  # noqa: PLC0415
     from lensway.runner.doctor import examine  # noqa: PLC0415
@@ -105,7 +105,7 @@ def doctor(*, insecure: _Insecure = False, json: bool = False) -> None:
 def test_source(name: str, *, json: bool = False) -> None:
     """Test a source with local credentials from this machine, under the local policy, without the server."""
     from lensway.bridges.contract import Execution  # noqa: PLC0415
-    from lensway.bridges.work import ExecutionLibrary, encode_probes  # noqa: PLC0415
+    from lensway.bridges.library import ExecutionLibrary, encode_probes  # noqa: PLC0415
     from lensway.query.result import ResultLimits, RowFormat  # noqa: PLC0415
     from lensway.runner.credentials import LocalCredentials, variable_of  # noqa: PLC0415
     from lensway.runner.policy import read_policy  # noqa: PLC0415

@@ -58,7 +58,7 @@ def serve(
 ) -> None:
     """Run the server: HTTP, gateway, Console and store in one process."""
     # Imported here: a client command must not pay for the server.
-    from lensway.compose.environment import forbid_dumps, open_files, scrub_environment, share_arenas  # noqa: PLC0415
+    from lensway.compose.process import forbid_dumps, open_files, scrub_environment, share_arenas  # noqa: PLC0415
     from lensway.compose.server import Server, ServerSettings  # noqa: PLC0415
     from lensway.observe import log  # noqa: PLC0415
 

@@ -14,9 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lensway import limits
-from lensway.compose.http_connection import Connection
 from lensway.errors import ErrorCode, LenswayError
 from lensway.observe.metrics import CONTENT_TYPE, Metrics
+from lensway.service.connection import Connection
 
 
 class HttpServer(uvicorn.Server):

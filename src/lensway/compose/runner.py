@@ -8,9 +8,9 @@ import random
 import signal
 from collections.abc import Callable, Mapping
 
-from lensway.bridges.work import ExecutionLibrary
+from lensway.bridges.library import ExecutionLibrary
 from lensway.clock import SystemClock
-from lensway.compose.environment import calm_collector
+from lensway.compose.process import calm_collector
 from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
 from lensway.errors import LenswayError

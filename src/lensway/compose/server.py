@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
+import functools
 import os
 import pathlib
 import signal
@@ -22,44 +23,44 @@ from lensway.auth.derive import derive
 from lensway.auth.limiter import FailureLimiter
 from lensway.auth.secret import Secret
 from lensway.bridges.contract import AddressPolicy
-from lensway.bridges.work import ExecutionLibrary
+from lensway.bridges.library import ExecutionLibrary
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import Clock, SystemClock
 from lensway.compose.doors import TlsDoor
-from lensway.compose.environment import calm_collector
-from lensway.compose.http_connection import Connection, http_shares
 from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error, security_headers
-from lensway.compose.statuses import CONNECTED, Statuses
+from lensway.compose.process import calm_collector
 from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console, Uses
-from lensway.dispatch.records import JobRecord
+from lensway.dispatch.core.records import JobRecord
 from lensway.dispatch.routes import SnapshotRoutes
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.listener import Listener
+from lensway.inline.executor import InlineExecutor
 from lensway.observe.metrics import JobTimes, Metrics
 from lensway.observe.refusals import Refusals
 from lensway.observe.trace import Tracer
 from lensway.query.result import decode_end
 from lensway.service.app import Operations, build_app
-from lensway.service.audit import Audit, AuditRetention, Verify
+from lensway.service.connection import Connection, http_shares
 from lensway.service.control_plane import ControlPlane, UseCases
 from lensway.service.data_plane import DataPlane
-from lensway.service.desk import Desk
-from lensway.service.endings import KeyEndings
-from lensway.service.fleet_pages import FleetPages
 from lensway.service.http import Endpoint
-from lensway.service.hub import EventHub
-from lensway.service.inline import InlineExecutor
-from lensway.service.ring import RequestRing
-from lensway.service.runners import Runners
-from lensway.service.settings import Declarations, Environments, Keys
-from lensway.service.sources import Lenses, Sources
-from lensway.service.tally import AuditTally
-from lensway.service.testing_connections import ConnectionTests
 from lensway.store.bootstrap import DataDirectory, admin_key_notice, first_admin_key
 from lensway.store.sqlite import SqliteStore
+from lensway.usecases.audit import Audit, AuditRetention, Verify
+from lensway.usecases.connection_tests import ConnectionTests
+from lensway.usecases.desk import Desk
+from lensway.usecases.endings import KeyEndings
+from lensway.usecases.events import EventHub
+from lensway.usecases.fleet_pages import FleetPages
+from lensway.usecases.requests import RequestRing
+from lensway.usecases.runners import Runners
+from lensway.usecases.settings import Declarations, Environments, Keys
+from lensway.usecases.sources import Lenses, Sources
+from lensway.usecases.statuses import CONNECTED, Statuses
+from lensway.usecases.tally import AuditTally
 
 _log = structlog.get_logger("lensway.server")
 
@@ -286,7 +287,7 @@ class Server:
                 http=Connection.stalling_after(  # type: ignore[arg-type]
                     settings.stall_seconds + limits.STALL_GRACE_SECONDS,
                     shares=http_shares(settings.trusted_proxies, refusals.note),
-                    tls=tls,
+                    door=None if tls is None else functools.partial(TlsDoor, tls=tls),
                 ),
                 log_config=None,
                 access_log=False,

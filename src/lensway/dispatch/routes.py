@@ -5,7 +5,7 @@ from __future__ import annotations
 from lensway.catalog.ports import SnapshotSource
 from lensway.catalog.records import Credentials, ExecutionMode, Runner
 from lensway.catalog.snapshot import Snapshot
-from lensway.dispatch.ports import RunnerRoute, SourceRoute
+from lensway.dispatch.core.ports import RunnerRoute, SourceRoute
 from lensway.ids import EnvironmentId, RunnerId, SourceId
 
 

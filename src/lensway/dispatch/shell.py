@@ -14,8 +14,8 @@ from typing import Any, Final, get_args
 import msgspec
 
 from lensway.clock import Clock
-from lensway.dispatch.core import Core
-from lensway.dispatch.events import (
+from lensway.dispatch.core.core import Core
+from lensway.dispatch.core.events import (
     INLINE,
     Abandon,
     CallerGone,
@@ -40,8 +40,8 @@ from lensway.dispatch.events import (
     Submitted,
     Tick,
 )
-from lensway.dispatch.ports import Executor, Routes, RunnerLink
-from lensway.dispatch.records import JobRecord
+from lensway.dispatch.core.ports import Executor, Routes, RunnerLink
+from lensway.dispatch.core.records import JobRecord
 from lensway.dispatch.right_of_way import RightOfWay
 from lensway.errors import LenswayError
 from lensway.fleet import Fleet, SessionFacts

@@ -21,7 +21,7 @@ from lensway.auth import sealing
 from lensway.catalog.records import Runner, RunnerToken
 from lensway.catalog.rules.runners import is_token_good
 from lensway.clock import Clock
-from lensway.dispatch.events import (
+from lensway.dispatch.core.events import (
     Event,
     RefusalKind,
     Refused,
@@ -35,7 +35,7 @@ from lensway.dispatch.events import (
     SessionMarked,
     SessionReported,
 )
-from lensway.dispatch.ports import RunnerLink
+from lensway.dispatch.core.ports import RunnerLink
 from lensway.fleet import Fleet, SessionFacts, Timings
 from lensway.gateway.orders import answer_event, clipped, known_bridges, offer_frame, states_of
 from lensway.gateway.sets import AssignmentSets, SealedSources
@@ -95,7 +95,7 @@ class Dispatch(Protocol):
 
 
 class Link:
-    """Implements `lensway.dispatch.ports.RunnerLink` for one connection of an authenticated runner."""
+    """Implements `lensway.dispatch.core.ports.RunnerLink` for one connection of an authenticated runner."""
 
     def __init__(
         self,

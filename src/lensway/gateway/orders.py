@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final, assert_never
 
 from lensway import limits
-from lensway.dispatch.events import (
+from lensway.dispatch.core.events import (
     Accepted,
     AttemptFailed,
     Ended,

@@ -30,7 +30,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from lensway import limits
-from lensway.bridges import lookups
+from lensway.bridges.kit import lookups
 from lensway.errors import ErrorCode, LenswayError
 from lensway.protocol.transport import Transport
 from lensway.protocol.version import REFUSAL_HEADER, SUBPROTOCOL

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 import msgspec
 
 from lensway import limits
-from lensway.bridges import lookups
+from lensway.bridges.kit import lookups
 from lensway.errors import LenswayError
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dial, DialError

@@ -17,8 +17,8 @@ from typing import Annotated
 
 import msgspec
 
-from lensway.bridges.addresses import is_address_pattern
 from lensway.bridges.contract import AddressPolicy
+from lensway.bridges.kit.addresses import is_address_pattern
 from lensway.errors import ErrorCode, LenswayError
 
 

@@ -18,9 +18,9 @@ from lensway.api.routes import ROUTES, Route
 from lensway.observe.metrics import CONTENT_TYPE, Metrics
 from lensway.service.control_plane import ControlPlane
 from lensway.service.data_plane import DataPlane
-from lensway.service.desk import Desk
 from lensway.service.http import Call, Endpoint, json_response
 from lensway.service.routing import HttpEndpoint, RouteTable
+from lensway.usecases.desk import Desk
 
 
 class Operations:

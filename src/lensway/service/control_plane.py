@@ -12,15 +12,15 @@ from starlette.responses import Response, StreamingResponse
 
 from lensway.auth.caller import Caller
 from lensway.catalog.names import invalid
-from lensway.service.audit import Audit
-from lensway.service.desk import Desk
-from lensway.service.endings import KeyEndings
 from lensway.service.http import Call, json_response
-from lensway.service.hub import HubEvent
-from lensway.service.ring import RequestRing, request_document
-from lensway.service.runners import Runners
-from lensway.service.settings import Declarations, Environments, Keys
-from lensway.service.sources import Lenses, Sources
+from lensway.usecases.audit import Audit
+from lensway.usecases.desk import Desk
+from lensway.usecases.endings import KeyEndings
+from lensway.usecases.events import HubEvent
+from lensway.usecases.requests import RequestRing, request_document
+from lensway.usecases.runners import Runners
+from lensway.usecases.settings import Declarations, Environments, Keys
+from lensway.usecases.sources import Lenses, Sources
 
 _KEEP_ALIVE_SECONDS = 15.0
 _LIST_MAX = 1_000

@@ -17,8 +17,8 @@ from lensway.auth.gate import KeyGate
 from lensway.catalog.names import invalid, not_found
 from lensway.catalog.reading import mapping
 from lensway.catalog.records import Lens, RetryMode, Source
-from lensway.dispatch.events import JobRequest, Release
-from lensway.dispatch.records import JobRecord
+from lensway.dispatch.core.events import JobRequest, Release
+from lensway.dispatch.core.records import JobRecord
 from lensway.dispatch.shell import JobHandle, PageResult
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import RequestId
@@ -30,14 +30,14 @@ from lensway.query.result import ResultEnd, RowFormat, decode_end
 from lensway.query.suggestions import nearest
 from lensway.service import formats
 from lensway.service.answers import Page
-from lensway.service.believing import check_count, check_page
-from lensway.service.bounds import bounds_of, default_page_rows
 from lensway.service.compression import compressed_whole
-from lensway.service.desk import Desk
-from lensway.service.explain import explain
 from lensway.service.http import Call, json_response
-from lensway.service.ring import RequestEntry, RequestRing, request_document, route_document
 from lensway.service.streaming import HeldPage, StreamedRows
+from lensway.usecases.believing import check_count, check_page
+from lensway.usecases.bounds import bounds_of, default_page_rows
+from lensway.usecases.desk import Desk
+from lensway.usecases.explain import explain
+from lensway.usecases.requests import RequestEntry, RequestRing, request_document, route_document
 
 _PAGE_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = ((b"vary", formats.VARY.encode()),)
 _ROWS_OPENING: Final = b'{"rows":['

@@ -10,12 +10,12 @@ import msgspec
 from starlette.requests import Request
 
 from lensway.api.negotiation import ARROW, CSV, JSON, NDJSON, PARQUET, Chosen, choose_coding, choose_media
-from lensway.dispatch.records import JobRecord
+from lensway.dispatch.core.records import JobRecord
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.result import ResultEnd, RowFormat
 from lensway.service.compression import CODINGS
-from lensway.service.ring import route_document
 from lensway.service.streaming import Closing, Framing
+from lensway.usecases.requests import route_document
 
 _FORMATS: Final[Mapping[str, RowFormat]] = {
     JSON: RowFormat.JSON,

@@ -33,11 +33,11 @@ from lensway.observe.metrics import Metrics
 from lensway.observe.trace import Tracer
 from lensway.query.suggestions import nearest
 from lensway.service import tracing
-from lensway.service.endings import KeyEndings
 from lensway.service.streaming import StreamedRows
-from lensway.service.tally import Note
 from lensway.service.tracing import RequestTrace
 from lensway.service.wire import WIRE, Wire
+from lensway.usecases.endings import KeyEndings
+from lensway.usecases.tally import Note
 
 _log = structlog.get_logger("lensway.http")
 

@@ -15,14 +15,14 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from lensway.dispatch.records import JobRecord
+from lensway.dispatch.core.records import JobRecord
 from lensway.dispatch.shell import JobHandle
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.result import ResultEnd, decode_end
 from lensway.service.answers import Page
-from lensway.service.believing import CheckedLines
 from lensway.service.compression import Coder, coder_of, compressed_piece
 from lensway.service.wire import WIRE, Wire
+from lensway.usecases.believing import CheckedLines
 
 _log = structlog.get_logger("lensway.http")
 _ARROW_ALIGNMENT: Final = 8

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from lensway.api.routes import Route
 from lensway.catalog.records import Lens, Source
 from lensway.clock import Clock
-from lensway.dispatch.records import AttemptRecord, JobRecord
+from lensway.dispatch.core.records import AttemptRecord, JobRecord
 from lensway.dispatch.shell import JobHandle
 from lensway.observe.trace import Attribute, Moment, Span, SpanKind, SpanName, TraceContext, Tracer, read_context
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from lensway.bridges.contract import AddressPolicy, Execution
-from lensway.bridges.work import ExecutionLibrary
+from lensway.bridges.library import ExecutionLibrary
 from lensway.errors import LenswayError
 from lensway.query.result import ResultLimits, RowFormat, encode_end
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from lensway.bridges.contract import AddressPolicy, Execution
-from lensway.bridges.work import ExecutionLibrary
+from lensway.bridges.library import ExecutionLibrary
 from lensway.errors import LenswayError
 from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition

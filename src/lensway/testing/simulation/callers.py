@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from lensway import limits
-from lensway.dispatch.events import JobRequest, Release
-from lensway.dispatch.records import JobRecord
+from lensway.dispatch.core.events import JobRequest, Release
+from lensway.dispatch.core.records import JobRecord
 from lensway.dispatch.shell import JobHandle
 from lensway.errors import LenswayError
 from lensway.ids import RequestId, RunnerId

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from lensway.bridges.contract import Execution, RowSink
-from lensway.bridges.failures import query_failed, unreachable
+from lensway.bridges.kit.failures import query_failed, unreachable
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.result import ResultEnd
 

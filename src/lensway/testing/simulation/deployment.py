@@ -15,19 +15,19 @@ from lensway.catalog.ports import AuditEntry
 from lensway.catalog.records import Change, Runner
 from lensway.catalog.rules.runners import is_token_good
 from lensway.catalog.snapshot import Snapshot
-from lensway.dispatch.events import INLINE, JobRequest
+from lensway.dispatch.core.events import INLINE, JobRequest
 from lensway.dispatch.routes import SnapshotRoutes
 from lensway.errors import LenswayError
 from lensway.gateway.link import Link
 from lensway.gateway.sets import AssignmentSets
 from lensway.ids import InstanceId, RunnerId, SessionId, SourceId
+from lensway.inline.executor import InlineExecutor
 from lensway.limits import DEAD_SECONDS, LOOP_STALL_SECONDS
 from lensway.protocol.transport import Transport
 from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import DialError
 from lensway.runner.policy import LocalPolicy
-from lensway.service.inline import InlineExecutor
 from lensway.testing.memory_link import MemoryLink, Mischief
 from lensway.testing.memory_store import MemoryStore
 from lensway.testing.simulation.database import FakeLibrary, Weather

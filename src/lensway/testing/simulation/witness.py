@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from lensway import limits
 from lensway.catalog.records import Runner
 from lensway.clock import Clock
-from lensway.dispatch.core import Core
-from lensway.dispatch.events import (
+from lensway.dispatch.core.core import Core
+from lensway.dispatch.core.events import (
     INLINE,
     Accepted,
     AttemptFailed,
@@ -37,7 +37,7 @@ from lensway.dispatch.events import (
     StatusChanged,
     Submitted,
 )
-from lensway.dispatch.ports import Executor, Routes
+from lensway.dispatch.core.ports import Executor, Routes
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, Failure
 from lensway.fleet import Session, SessionState

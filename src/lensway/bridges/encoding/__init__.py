@@ -1,0 +1,1 @@
+"""How rows become bytes: JSON, NDJSON, CSV and Arrow."""

@@ -1,0 +1,1 @@
+"""What two or more bridges need: addresses, deadlines, failures and loading of drivers."""

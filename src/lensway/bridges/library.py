@@ -1,0 +1,293 @@
+"""The execution library: every kind of job, on any number of sources, the same for the service and for runners.
+
+Sources are told apart by a key that changes when their settings do. Drivers are imported when a source of their kind is used
+first, so that a machine without one serves everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from lensway import limits
+from lensway.bridges.contract import (
+    AddressPolicy,
+    Bridge,
+    ConnectionReport,
+    Execution,
+    OpenSource,
+    RowSink,
+    Stage,
+    StageResult,
+    TableDescription,
+)
+from lensway.errors import ErrorCode, LenswayError
+from lensway.observe.trace import StatementWatch
+from lensway.query.plan import Constant, Plan, decode_shape
+from lensway.query.result import ResultEnd
+
+_BRIDGES: Final[Mapping[str, tuple[str, str]]] = {
+    "postgres": ("lensway.bridges.postgres.bridge", "PostgresBridge"),
+    "sqlite": ("lensway.bridges.sqlite.bridge", "SqliteBridge"),
+}
+_SYSTEMS: Final[Mapping[str, str]] = {"postgres": "postgresql"}
+"""What OpenTelemetry calls a database whose bridge has another name."""
+_PROBES: Final = msgspec.msgpack.Decoder(list[bytes])
+_PROBES_MAX: Final = 200
+"""Lenses that one connection test reads; a source with more has the first ones tested."""
+
+
+def installed() -> dict[str, str]:
+    """The bridges that can be used here, with their drivers' versions."""
+    found = {}
+    for kind in _BRIDGES:
+        bridge = bridge_of(kind)
+        version = None if bridge is None else bridge.driver_version()
+        if version is not None:
+            found[kind] = version
+    return found
+
+
+def bridge_of(kind: str) -> Bridge | None:
+    """The bridge of this kind, or None when its driver is not installed."""
+    if kind not in _BRIDGES:
+        return None
+    module, name = _BRIDGES[kind]
+    try:
+        bridge: Bridge = getattr(importlib.import_module(module), name)()
+    except ImportError:
+        return None
+    return bridge
+
+
+def encode_probes(plans: Sequence[bytes]) -> bytes:
+    """The payload of a test job: one encoded probe plan for each lens."""
+    fitting: list[bytes] = []
+    size = 0
+    for plan in plans[:_PROBES_MAX]:
+        size += len(plan) + 8
+        if size > limits.PLAN_BYTES_MAX:
+            break
+        fitting.append(plan)
+    return msgspec.msgpack.encode(fitting)
+
+
+class _Kept:
+    """One open source and how many jobs are on it."""
+
+    def __init__(self, source: Any) -> None:
+        self.source: OpenSource = source
+        self.users = 0
+        self.is_forgotten = False
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+
+class ExecutionLibrary:
+    """Open sources, by key. Safe for concurrent use on one loop."""
+
+    def __init__(self, policy: AddressPolicy) -> None:
+        self._policy = policy
+        self._kept: dict[Hashable, _Kept] = {}
+        self._opening: dict[Hashable, asyncio.Lock] = {}
+        self._installed = installed()
+
+    def installed(self) -> Mapping[str, str]:
+        """The bridges that can be used here, with their drivers' versions."""
+        return self._installed
+
+    def check(self, bridge: str, config: Mapping[str, object]) -> None:
+        """Refuse settings that cannot work or that the policy forbids. Contacts nothing.
+
+        Raises:
+            LenswayError: INVALID_REQUEST, or FORBIDDEN for an address or path that the policy forbids.
+        """
+        try:
+            _require(bridge).check_config(config, policy=self._policy)
+        except LenswayError as error:
+            if error.failure.details.get("class") == "forbidden_address":
+                raise LenswayError(
+                    ErrorCode.FORBIDDEN,
+                    "The policy here forbids the address or path of this source",
+                    hint=error.failure.hint,
+                    details=error.failure.details,
+                ) from None
+            raise
+
+    async def perform(
+        self,
+        key: Hashable,
+        bridge: str,
+        config: Mapping[str, object],
+        *,
+        kind: str,
+        payload: bytes,
+        execution: Execution,
+        sink: RowSink,
+    ) -> ResultEnd:
+        """Do one job and write what it gives. Cancelling the task ends the statement first.
+
+        Raises:
+            LenswayError: whatever the bridge raises; INVALID_REQUEST for a payload that is none.
+        """
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = await self._open(key, bridge, config)
+        kept.users += 1
+        kept.idle.clear()
+        try:
+            if execution.watch is not None:
+                execution.watch.system = _SYSTEMS.get(bridge, bridge)
+            return await _perform(kept.source, kind, payload, execution, sink)
+        finally:
+            kept.users -= 1
+            if not kept.users:
+                kept.idle.set()
+
+    def open_keys(self) -> tuple[Hashable, ...]:
+        """The keys of what is open."""
+        return tuple(self._kept)
+
+    async def forget(self, key: Hashable) -> None:
+        """Close the connections of this key once what runs on them is over."""
+        kept = self._kept.pop(key, None)
+        self._opening.pop(key, None)
+        if kept is not None:
+            kept.is_forgotten = True
+            await kept.idle.wait()
+            await kept.source.close()
+
+    async def close(self) -> None:
+        """Close everything."""
+        kept, self._kept = list(self._kept.values()), {}
+        for each in kept:
+            await each.source.close()
+
+    async def _open(self, key: Hashable, bridge: str, config: Mapping[str, object]) -> _Kept:
+        kept = self._kept.get(key)
+        if kept is not None:
+            return kept
+        async with self._opening.setdefault(key, asyncio.Lock()):
+            kept = self._kept.get(key)
+            if kept is None:
+                kept = _Kept(await _require(bridge).open(config, policy=self._policy))
+                self._kept[key] = kept
+            return kept
+
+
+def _require(kind: str) -> Bridge:
+    bridge = bridge_of(kind)
+    if bridge is None:
+        raise LenswayError(
+            ErrorCode.SOURCE_UNREACHABLE,
+            f"The bridge '{kind}' is not installed where this source is executed",
+            hint=f"pip install 'lensway[{kind}]' there.",
+            details={"stage": "runner", "class": "no_bridge"},
+        )
+    return bridge
+
+
+async def _perform(source: OpenSource, kind: str, payload: bytes, execution: Execution, sink: RowSink) -> ResultEnd:
+    deadline = execution.deadline
+    match kind:
+        case "rows" | "export":
+            plan = Plan.decode(payload)
+            if execution.watch is not None:
+                return await _watched(execution.watch, source, plan, execution, sink)
+            return await source.run(plan, execution, sink)
+        case "test":
+            return await _document(await _tested(source, _probes(payload), execution), sink)
+        case "tables":
+            found = await source.tables(deadline=deadline)
+            allows = execution.allows_table
+            return await _document([each for each in found if allows is None or allows(each.name)], sink)
+        case "table":
+            return await _document(await _described(source, _name(payload), execution), sink)
+        case "probe":
+            await source.probe(deadline=deadline)
+            return await _document(True, sink)
+        case _:
+            raise LenswayError(ErrorCode.INVALID_REQUEST, "unknown kind of job")
+
+
+async def _described(source: OpenSource, name: str, execution: Execution) -> TableDescription:
+    """One table. One that the policy forbids is refused before the database is asked, so that nobody learns whether it exists."""
+    allows = execution.allows_table
+    names = (name,) if "." in name else (name, f"public.{name}")
+    if allows is None or any(map(allows, names)):
+        found = await source.table(name, deadline=execution.deadline)
+        if allows is None or allows(found.name):
+            return found
+    raise LenswayError(
+        ErrorCode.REFUSED_BY_RUNNER,
+        f"The local policy of the runner does not allow the table '{name[:120]}'",
+        hint="The owner of the runner's network decides which tables its policy file names.",
+    )
+
+
+async def _tested(source: OpenSource, probes: Sequence[Plan], execution: Execution) -> ConnectionReport:
+    """What the test finds. A lens whose table the policy forbids is not read, and fails the last stage as queries would fail."""
+    allows = execution.allows_table
+    shapes = [(decode_shape(plan.shape), plan) for plan in probes]
+    forbidden = [] if allows is None else [shape for shape, _ in shapes if not allows(shape.full_table)]
+    report = await source.test([plan for shape, plan in shapes if shape not in forbidden], deadline=execution.deadline)
+    if not forbidden or not report.ok:
+        return report
+    first = forbidden[0]
+    refused = StageResult(
+        stage=Stage.LENSES,
+        ok=False,
+        error=ErrorCode.REFUSED_BY_RUNNER.value,
+        hint=f"Lens '{first.lens}': the local policy of the runner does not allow the table {first.full_table}.",
+    )
+    return msgspec.structs.replace(report, ok=False, stages=[*report.stages[:-1], refused])
+
+
+async def _watched(
+    watch: StatementWatch, source: OpenSource, plan: Plan, execution: Execution, sink: RowSink
+) -> ResultEnd:
+    watch.table = decode_shape(plan.shape).full_table
+    watch.started_at = time.monotonic()
+    try:
+        end = await source.run(plan, execution, sink)
+        watch.rows = end.rows
+        return end
+    except LenswayError as error:
+        watch.code = error.code.value
+        status = error.failure.details.get("sqlstate")
+        watch.status = status if isinstance(status, str) else None
+        raise
+    except asyncio.CancelledError:
+        watch.code = ErrorCode.CANCELLED.value
+        raise
+    finally:
+        watch.ended_at = time.monotonic()
+
+
+async def _document(value: object, sink: RowSink) -> ResultEnd:
+    data = msgspec.json.encode(value)
+    await sink.write(data)
+    return ResultEnd(rows=1, bytes=len(data))
+
+
+def _probes(payload: bytes) -> list[Plan]:
+    try:
+        encoded = _PROBES.decode(payload)
+    except (msgspec.MsgspecError, ValueError):
+        raise LenswayError(ErrorCode.INVALID_REQUEST, "the payload of the test is malformed") from None
+    plans = [Plan.decode(plan) for plan in encoded]
+    if any(decode_shape(plan.shape).where != Constant(False) for plan in plans):
+        raise LenswayError(ErrorCode.INVALID_REQUEST, "the plans of a test must read no row")
+    return plans
+
+
+def _name(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, "the name of the table is malformed") from None

@@ -1,0 +1,566 @@
+"""PostgreSQL: pages as one statement, long results in pieces, both read-only and under a deadline that the database knows.
+
+A page of a plain table is one round trip: the session is read-only by default, plans are SELECTs, and the statement timeout of
+the session is already right for most requests. Every other page reads in one READ ONLY transaction that is rolled back
+(`postgres_transaction`), as does everything behind a pooler that assigns server connections to transactions. Arrow and most
+exports take the bulk path (`postgres_bulk`), in a process that has it; large pages and all other exports read through a cursor,
+sized by bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import asyncpg
+import msgspec
+
+from lensway import limits
+from lensway.bridges.contract import (
+    AddressPolicy,
+    ConnectionReport,
+    Execution,
+    RowSink,
+    Stage,
+    TableDescription,
+    TableSummary,
+)
+from lensway.bridges.encoding.writer import ARROW_FORMATS, RowWriter
+from lensway.bridges.kit import loading
+from lensway.bridges.kit.addresses import check_host
+from lensway.bridges.kit.deadlines import Deadlines
+from lensway.bridges.kit.failures import limit_exceeded, row_too_large, timed_out
+from lensway.bridges.kit.orderings import Orderings
+from lensway.bridges.postgres import errors
+from lensway.bridges.postgres.bulk.sql import COLUMNS_MAX, TEXT_FORMATS
+from lensway.bridges.postgres.guard import Cut
+from lensway.bridges.postgres.inspection import describe_table, list_tables, run_test
+from lensway.bridges.postgres.keys import table_facts
+from lensway.bridges.postgres.pool import PooledConnection, is_other_backend
+from lensway.bridges.postgres.relations import Relation, Relations
+from lensway.bridges.postgres.settings import PostgresSettings, read_settings
+from lensway.bridges.postgres.transaction import ReadOnlyTransaction
+from lensway.bridges.postgres.values import as_digits, single
+from lensway.bridges.postgres.watch import WatchedPool
+from lensway.dialects.compile import Compiled
+from lensway.query.plan import Plan, decode_shape
+from lensway.query.result import ResultEnd, RowFormat, not_available
+
+_DIALECT: Final = "postgres"
+_SINGLE_STATEMENT_ROWS_MAX: Final = 1_000
+"""Larger pages read through a cursor: all rows of one statement are in memory at once."""
+_SINGLE_STATEMENT_BYTES_MAX: Final = limits.PAGE_BYTES_MAX // 4
+"""As encoded; so on the wire, where it may be four times as much, never more than a page. Larger ones are read again."""
+_FIRST_FETCH_ROWS: Final = 10
+"""Nothing is known of their size yet."""
+_FETCH_ROWS_MAX: Final = 2_000
+"""Some milliseconds of decoding: the loop serves others in between."""
+_FETCH_BYTES: Final = 4 * limits.FETCH_BYTES_TARGET
+
+
+class _TooMuchAtOnceError(Exception):
+    """The answer to a single statement is larger than may be in memory; nothing of it was written."""
+
+
+class PostgresBridge:
+    """Implements `lensway.bridges.contract.Bridge`."""
+
+    kind = "postgres"
+
+    def driver_version(self) -> str | None:
+        """The driver's version."""
+        return f"asyncpg {importlib.metadata.version('asyncpg')}"
+
+    def check_config(self, config: Mapping[str, object], *, policy: AddressPolicy) -> None:
+        """Refuse settings that cannot work or that the policy forbids. Raises LenswayError."""
+        settings = read_settings(config)
+        settings.tls()
+        check_host(settings.host, policy)
+
+    async def open(self, config: Mapping[str, object], *, policy: AddressPolicy) -> PostgresSource:
+        """A source ready for use; connections are made when needed."""
+        return PostgresSource(read_settings(config), policy)
+
+
+class PostgresSource:
+    """Implements `lensway.bridges.contract.OpenSource`."""
+
+    def __init__(self, settings: PostgresSettings, policy: AddressPolicy) -> None:
+        self._settings = settings
+        self._policy = policy
+        relations = Relations()
+        self._queries = WatchedPool(settings, policy, size=limits.CONNECTIONS_PER_SOURCE_MAX, relations=relations)
+        self._exports = WatchedPool(
+            settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX, relations=relations
+        )
+        self._deadlines = Deadlines()
+        self._orderings = Orderings(_DIALECT, seconds=limits.KEY_FACTS_SECONDS, are_exports_ordered=False)
+        self._bulk: Any = None
+        # Exports take either driver, and together no more connections than one of them has.
+        self._export_slots = asyncio.Semaphore(limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
+
+    async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
+        """Execute the plan and write its rows; cancelled or late, the statement is gone from the database first."""
+        try:
+            with self._deadlines.until(execution.deadline):
+                compiled = self._orderings.ready(plan.shape) or await self._looked_up(plan, execution.deadline)
+                if not execution.is_export and execution.format not in ARROW_FORMATS:
+                    return await self._run_page(compiled, plan, execution, sink)
+                if not execution.is_export:
+                    return await self._run(compiled, plan, execution, sink)
+                async with self._export_slots:
+                    return await self._run(compiled, plan, execution, sink)
+        except TimeoutError:
+            raise timed_out() from None
+
+    async def _looked_up(self, plan: Plan, deadline: float) -> Compiled:
+        """The statement for this plan, once the catalog has said what it guarantees of the table."""
+        shape = decode_shape(plan.shape)
+        facts = await self._inspect(lambda driver: table_facts(driver, shape), deadline)
+        return self._orderings.learned(plan.shape, facts)
+
+    async def _run(self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
+        if _is_bulk(compiled, execution) and await self._open_bulk(execution.format):
+            end: ResultEnd = await self._bulk.run(compiled, plan, execution, sink)
+            return end
+        return await self._read(_by_cursor, compiled, plan, execution, sink)
+
+    async def _run_page(self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
+        if (plan.limit or 0) <= _SINGLE_STATEMENT_ROWS_MAX:
+            try:
+                return await self._read(_at_once, compiled, plan, execution, sink)
+            except _TooMuchAtOnceError:
+                pass
+        return await self._read(_by_cursor, compiled, plan, execution, sink)
+
+    async def _read(
+        self, read: _Reading, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink
+    ) -> ResultEnd:
+        """Read it on a pooled connection, a second time on a fresh one when the first was stale. Raises _TooMuchAtOnceError."""
+        pool = self._exports if execution.is_export else self._queries
+        for is_last_try in (False, True):
+            connection: PooledConnection | None = None
+            bounds, is_offset = execution.limits, bool(plan.offset)
+            writer = RowWriter(compiled, execution.format, bounds, sink, page_rows=plan.limit, is_offset=is_offset)
+            try:
+                connection = None if is_last_try else pool.take_idle()
+                if connection is None:
+                    connection = await pool.acquire(fresh=is_last_try)
+                try:
+                    end = await read(pool, connection, compiled, plan, execution, writer)
+                except BaseException as error:
+                    await self._give_back(pool, connection, error)
+                    raise
+                pool.release(connection)
+                return end
+            except errors.DRIVER_ERRORS as error:
+                if isinstance(error, TimeoutError):
+                    raise
+                if connection is not None and (cut := connection.driver.guard.cut):
+                    raise _too_large(cut, execution, in_pieces=read is _by_cursor) from None
+                can_repeat = errors.is_broken_connection(error) or errors.is_stale_statement(error)
+                if is_last_try or writer.rows or not can_repeat:
+                    raise errors.of_query(error) from None
+        raise AssertionError("the second try returns or raises")
+
+    async def _open_bulk(self, format: RowFormat) -> bool:
+        """Whether the bulk path is there. Raises LenswayError NOT_ACCEPTABLE where it is not and nothing else has the format."""
+        if self._bulk is None:
+            try:
+                module = await loading.load("lensway.bridges.postgres.bulk.source", packages=loading.ARROW_PACKAGES)
+            except ImportError:
+                if format in ARROW_FORMATS:
+                    raise not_available(format.value) from None
+                return False
+            if self._bulk is None:
+                self._bulk = module.BulkSource(self._settings, self._policy)
+        return True
+
+    async def _give_back(self, pool: WatchedPool, connection: PooledConnection, error: BaseException) -> None:
+        """Use the connection again if the server has answered with this error, unless it says otherwise; else close it."""
+        is_clean = False
+        if isinstance(error, asyncpg.PostgresError):
+            is_cancelled = error.sqlstate == "57014"
+            is_clean = not (errors.is_broken_connection(error) or connection.driver.is_in_transaction() or is_cancelled)
+            if errors.is_stale_statement(error):
+                connection.forget_statements()
+                self._orderings.forget()
+            if isinstance(error, asyncpg.InvalidSQLStatementNameError) and await is_other_backend(connection):
+                self._queries.found_pooler()
+                self._exports.found_pooler()
+                is_clean = False
+        if is_clean:
+            connection.driver.guard.relax()
+            pool.release(connection)
+        else:
+            await pool.discard(connection)
+
+    async def test(self, lenses: Sequence[Plan], *, deadline: float) -> ConnectionReport:
+        """Prove each stage. Never raises for a failed one."""
+        report = await run_test(self._settings, self._policy, lenses, deadline=deadline)
+        if any(each.stage is Stage.LOGIN and each.ok for each in report.stages):
+            for pool in (self._queries, self._exports, self._bulk):
+                if pool is not None:
+                    pool.answered()
+        return report
+
+    async def probe(self, *, deadline: float) -> None:
+        """One round trip: on an idle connection of the pool, which grows old all the same, or on one that is closed again.
+
+        Raises:
+            LenswayError: SOURCE_UNREACHABLE.
+        """
+        pool = self._queries
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                if (connection := pool.take_idle()) is not None:
+                    since = connection.idle_since
+                    try:
+                        await _ping(connection.driver)
+                    except BaseException as error:
+                        await pool.discard(connection)
+                        if not isinstance(error, errors.DRIVER_ERRORS) or isinstance(error, TimeoutError):
+                            raise
+                        # A connection that is broken says nothing of the server.
+                    else:
+                        pool.untouched(connection, since)
+                        return
+                await pool.server.pace()
+                connection = await pool.acquire()
+                try:
+                    await _ping(connection.driver)
+                finally:
+                    await pool.discard(connection)
+        except TimeoutError:
+            raise timed_out() from None
+        except errors.DRIVER_ERRORS as error:
+            raise errors.of_query(error) from None
+
+    async def tables(self, *, deadline: float) -> Sequence[TableSummary]:
+        """Every table and view that this login can read."""
+        found: Sequence[TableSummary] = await self._inspect(list_tables, deadline)
+        return found
+
+    async def table(self, name: str, *, deadline: float) -> TableDescription:
+        """One table's columns. Raises LenswayError NOT_FOUND."""
+        found: TableDescription = await self._inspect(lambda driver: describe_table(driver, name), deadline)
+        return found
+
+    async def _inspect(self, look: Any, deadline: float) -> Any:
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                for is_last_try in (False, True):
+                    connection = await self._queries.acquire(fresh=is_last_try)
+                    is_clean = False
+                    try:
+                        found = await _looked(connection, look, deadline)
+                        is_clean = True
+                        return found
+                    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError) as error:
+                        if is_last_try or isinstance(error, TimeoutError) or not errors.is_broken_connection(error):
+                            raise errors.of_query(error) from None
+                    finally:
+                        if is_clean:
+                            self._queries.release(connection)
+                        else:
+                            await self._queries.discard(connection)
+        except TimeoutError:
+            raise timed_out() from None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._deadlines.close()
+        await self._queries.close()
+        await self._exports.close()
+        if self._bulk is not None:
+            await self._bulk.close()
+
+
+def _is_bulk(compiled: Compiled, execution: Execution) -> bool:
+    """Arrow comes from the driver that has it; of texts only long ones, in the forms that it can make."""
+    if execution.format in ARROW_FORMATS:
+        return True
+    output = compiled.columns[: compiled.output_count]
+    return (
+        execution.is_export
+        and not compiled.shape.has_limit  # a page says the key of its last row, which lines made by the database hide
+        and execution.format in TEXT_FORMATS
+        and len(output) <= COLUMNS_MAX
+        and not any(column.is_list for column in output)
+    )
+
+
+async def _ping(driver: Any) -> None:
+    await driver.execute("SELECT 1")
+
+
+async def _looked(connection: PooledConnection, look: Any, deadline: float) -> Any:
+    if connection.is_shared:
+        async with connection.transaction(deadline, is_plain=True):
+            return await look(connection.driver)
+    if (seconds := connection.timeout_for(deadline - time.monotonic())) is not None:
+        await connection.limit_time(seconds)
+    return await look(connection.driver)
+
+
+class _Reading(Protocol):
+    """One way to read a result on a connection, from which nobody else reads meanwhile."""
+
+    async def __call__(
+        self,
+        pool: WatchedPool,
+        connection: PooledConnection,
+        compiled: Compiled,
+        plan: Plan,
+        execution: Execution,
+        writer: RowWriter,
+        /,
+    ) -> ResultEnd: ...
+
+
+async def _at_once(
+    pool: WatchedPool,
+    connection: PooledConnection,
+    compiled: Compiled,
+    plan: Plan,
+    execution: Execution,
+    writer: RowWriter,
+) -> ResultEnd:
+    """The page of a plain table whose statement is prepared; everything else is for `_judged`."""
+    statement = connection.known(compiled.sql)
+    if statement is None or compiled.count_sql is not None or compiled.rest_sql is not None:
+        return await _judged(pool, connection, compiled, plan, execution, writer)
+    if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
+        await connection.limit_time(seconds)
+    bounds, guard = execution.limits, connection.driver.guard
+    answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
+    guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
+    try:
+        rows = await statement.fetch(*compiled.bind(plan))
+    except asyncpg.InvalidArgumentForWidthBucketFunctionError:
+        return await _changed(pool, connection, compiled, plan, execution, writer)
+    guard.relax()
+    pool.rests(connection)
+    if connection.digits and (positions := connection.digits.get(compiled.sql)):
+        rows = as_digits(rows, positions)
+    await writer.write(rows)
+    return _exact(await writer.end(), compiled, statement)
+
+
+async def _judged(
+    pool: WatchedPool,
+    connection: PooledConnection,
+    compiled: Compiled,
+    plan: Plan,
+    execution: Execution,
+    writer: RowWriter,
+) -> ResultEnd:
+    """The page in the form that its table needs."""
+    relation = await _plain(pool, connection, compiled, execution.deadline)
+    if relation is None:
+        return await _in_transaction(pool, connection, compiled, plan, execution, writer, None)
+    try:
+        if connection.is_shared:
+            return await _in_transaction(pool, connection, compiled, plan, execution, writer, relation)
+        return await _alone(pool, connection, compiled, plan, execution, writer, relation)
+    except asyncpg.InvalidArgumentForWidthBucketFunctionError:
+        if writer.rows:
+            raise
+        return await _changed(pool, connection, compiled, plan, execution, writer)
+
+
+async def _changed(
+    pool: WatchedPool,
+    connection: PooledConnection,
+    compiled: Compiled,
+    plan: Plan,
+    execution: Execution,
+    writer: RowWriter,
+) -> ResultEnd:
+    """The guard says that it is another table than the one that was judged."""
+    connection.forget_statements()
+    pool.relations.forget(compiled)
+    return await _in_transaction(pool, connection, compiled, plan, execution, writer, None)
+
+
+async def _plain(
+    pool: WatchedPool, connection: PooledConnection, compiled: Compiled, deadline: float
+) -> Relation | None:
+    """The plain table that the statement reads; None when it is anything else."""
+    if not connection.is_shared or pool.relations.is_known(compiled):
+        return await pool.relations.plain(connection.driver, compiled)
+    async with connection.transaction(deadline, is_plain=True):
+        return await pool.relations.plain(connection.driver, compiled)
+
+
+async def _alone(
+    pool: WatchedPool,
+    connection: PooledConnection,
+    compiled: Compiled,
+    plan: Plan,
+    execution: Execution,
+    writer: RowWriter,
+    relation: Relation,
+) -> ResultEnd:
+    """The page of a plain table: statements without a transaction around them."""
+    if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
+        await connection.limit_time(seconds)
+    statement: Any = None
+    found = []
+    for sql, values in compiled.statements(plan):
+        statement = await connection.guarded(relation, compiled, sql, execution.tag)
+        found.append(await _fetched(connection, statement, sql, values, execution))
+        if _is_full(found[-1], plan):
+            break
+    pool.rests(connection)
+    await _written(found, writer)
+    if compiled.count_sql is None:
+        return _exact(await writer.end(), compiled, statement)
+    pool.waits(connection)
+    counting = await connection.guarded(relation, compiled, compiled.count_sql, execution.tag)
+    total: int = await counting.fetchval(*compiled.bind_count(plan))
+    return _exact(await writer.end(total), compiled, statement)
+
+
+async def _fetched(
+    connection: PooledConnection, statement: Any, sql: str, values: Sequence[object], execution: Execution
+) -> Sequence[Any]:
+    bounds, guard = execution.limits, connection.driver.guard
+    answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
+    guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
+    rows: Sequence[Any] = await statement.fetch(*values)
+    guard.relax()
+    positions = connection.digits.get(sql)
+    return as_digits(rows, positions) if positions else rows
+
+
+def _is_full(rows: Sequence[Any], plan: Plan) -> bool:
+    """True when no further statement of the page is needed."""
+    return plan.limit is None or len(rows) > plan.limit
+
+
+async def _written(found: Sequence[Sequence[Any]], writer: RowWriter) -> None:
+    # Not before the last statement: where all that it gives is too much, the page is read again from its start.
+    for rows in found:
+        writer.begin_statement()
+        await writer.write(rows)
+
+
+async def _in_transaction(
+    pool: WatchedPool,
+    connection: PooledConnection,
+    compiled: Compiled,
+    plan: Plan,
+    execution: Execution,
+    writer: RowWriter,
+    relation: Relation | None,
+) -> ResultEnd:
+    """The page of anything, in a transaction that leaves nothing behind. ``relation``: a plain table, which saves steps."""
+    has_steps = compiled.count_sql is not None or compiled.rest_sql is not None
+    is_plain = relation is not None
+    statement: Any = None
+    found: list[Sequence[Any]] = []
+    async with connection.transaction(execution.deadline, is_plain=is_plain, has_steps=has_steps) as transaction:
+        for sql, values in compiled.statements(plan):
+            if found:
+                await transaction.step(execution.deadline)
+            statement = await connection.prepared(compiled, sql, execution.tag, relation=relation)
+            found.append(await _fetched(connection, statement, sql, values, execution))
+            if _is_full(found[-1], plan):
+                break
+        total = await _total(connection, transaction, compiled, plan, execution)
+    pool.rests(connection)
+    await _written(found, writer)
+    return _exact(await writer.end(total), compiled, statement)
+
+
+async def _by_cursor(
+    pool: WatchedPool,
+    connection: PooledConnection,
+    compiled: Compiled,
+    plan: Plan,
+    execution: Execution,
+    writer: RowWriter,
+) -> ResultEnd:
+    driver = connection.driver
+    has_steps = compiled.count_sql is not None or compiled.rest_sql is not None
+    statement: Any = None
+    async with connection.transaction(execution.deadline, is_plain=False, has_steps=has_steps) as transaction:
+        # A statement of its own for each export: its tag makes the database's log a witness of what was executed.
+        for sql, values in compiled.statements(plan):
+            if statement is not None:
+                await transaction.step(execution.deadline)
+            statement = await connection.prepared(compiled, sql, execution.tag, always_tags=execution.is_export)
+            writer.begin_statement()
+            cursor = await statement.cursor(*values)
+            positions = connection.digits.get(sql, ())
+            await _drained(pool, connection, transaction, cursor, execution, writer, positions)
+            if writer.has_more:
+                break
+        total = await _total(connection, transaction, compiled, plan, execution)
+    driver.guard.relax()
+    return _exact(await writer.end(total), compiled, statement)
+
+
+async def _drained(
+    pool: WatchedPool,
+    connection: PooledConnection,
+    transaction: ReadOnlyTransaction,
+    cursor: Any,
+    execution: Execution,
+    writer: RowWriter,
+    positions: tuple[int, ...],
+) -> None:
+    """Read the cursor to its end, or the page's, and write its rows."""
+    driver = connection.driver
+    count = _FIRST_FETCH_ROWS
+    row_bytes_max = execution.limits.row_bytes_max
+    while True:
+        driver.guard.expect(row_bytes_max=row_bytes_max, answer_bytes_max=limits.FETCH_BYTES_MAX)
+        rows = await cursor.fetch(count)
+        # While the caller takes them nobody waits for the server: one that rests is then no lost one.
+        pool.rests(connection)
+        await writer.write(as_digits(rows, positions) if positions else rows)
+        pool.waits(connection)
+        if writer.has_more or len(rows) < count:
+            break
+        count = max(1, min(_FETCH_ROWS_MAX, _FETCH_BYTES * writer.rows // max(1, writer.bytes)))
+        # The timeout counts for each fetch; what is set must never reach beyond the deadline by more than a second.
+        await transaction.lower(execution.deadline)
+
+
+def _exact(end: ResultEnd, compiled: Compiled, statement: Any) -> ResultEnd:
+    """The end mark whose key says of each ``float4`` the number that it is, not the one that rows show."""
+    if end.last_key is None or not compiled.has_number_key:
+        return end
+    attributes = statement.get_attributes()
+    names = [attributes[position].type.name for position in compiled.key_positions]
+    key = tuple(
+        single(value) if name == "float4" and isinstance(value, float) else value
+        for value, name in zip(end.last_key, names, strict=True)
+    )
+    return msgspec.structs.replace(end, last_key=key)
+
+
+def _too_large(cut: Cut, execution: Execution, *, in_pieces: bool) -> Exception:
+    if cut is Cut.ROW:
+        return row_too_large(execution.limits.row_bytes_max)
+    if not in_pieces and execution.limits.bytes_max > _SINGLE_STATEMENT_BYTES_MAX:
+        return _TooMuchAtOnceError()
+    if in_pieces:
+        return limit_exceeded("bytes in rows that are read at once", limits.FETCH_BYTES_MAX)
+    return limit_exceeded("bytes", execution.limits.bytes_max)
+
+
+async def _total(
+    connection: PooledConnection, transaction: ReadOnlyTransaction, compiled: Compiled, plan: Plan, execution: Execution
+) -> int | None:
+    if compiled.count_sql is None:
+        return None
+    await transaction.step(execution.deadline)
+    statement = await connection.prepared(compiled, compiled.count_sql)
+    found: int = await statement.fetchval(*compiled.bind_count(plan))
+    return found

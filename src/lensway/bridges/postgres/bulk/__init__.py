@@ -1,0 +1,1 @@
+"""The bulk path of PostgreSQL: large results as the server's own binary or text copy."""

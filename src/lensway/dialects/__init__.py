@@ -1,0 +1,1 @@
+"""SQL: compilation of plans, and one module per dialect."""

@@ -1,0 +1,1 @@
+"""The decisions of dispatch: pure, events in, instructions out."""

@@ -1,0 +1,1 @@
+"""Chaos: faults on real processes, and the verdict."""

@@ -1,0 +1,1 @@
+"""What can be done to a deployment, without HTTP: a caller and typed values in, typed values out."""

@@ -1,0 +1,354 @@
+"""The fleet a page at a time: what lists of runners and sources show, without HTTP and without holding up the loop.
+
+The work is proportional to what a page shows, plus one pass over the environment for states and warnings. That pass is kept
+until something happens, and gives way to queries every few milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+from lensway import limits
+from lensway.auth.caller import Caller
+from lensway.catalog import rules
+from lensway.catalog.records import Change, Runner, Source
+from lensway.catalog.snapshot import Snapshot
+from lensway.catalog.warnings import Warning as CatalogWarning
+from lensway.catalog.warnings import WarningCode, sorted_warnings, warnings_of_change, warnings_stepwise
+from lensway.clock import Clock
+from lensway.fleet import RunnerState, RunnerStatus
+from lensway.ids import EnvironmentId, RunnerId
+from lensway.usecases.desk import Desk
+from lensway.usecases.fleet_view import runner_document, status_of
+from lensway.usecases.sources import source_answer
+
+_NUMBERS: Final = re.compile("([0-9]+)")
+_ADVICE: Final = (WarningCode.SINGLE_RUNNER, WarningCode.REPLICAS_DIFFER, WarningCode.GOES_INLINE)
+"""What may go wrong, as against what is wrong."""
+_SOUND: Final = (RunnerState.HEALTHY, RunnerState.CONNECTING)
+Record = TypeVar("Record")
+
+
+class PageQuery(Protocol):
+    """What to list: part of a name, only problems, which page of how many rows."""
+
+    @property
+    def text(self) -> str:
+        """Part of a name or state; empty for all."""
+
+    @property
+    def only_problems(self) -> bool:
+        """Leave out what is as it should be."""
+
+    @property
+    def page(self) -> int:
+        """The number of the page, from 1."""
+
+    @property
+    def size(self) -> int:
+        """The rows of a page."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Standing:
+    """The states and warnings of one environment, and the moment that they belong to."""
+
+    snapshot: Snapshot
+    sequence: int
+    taken_at: float
+    statuses: Mapping[RunnerId, RunnerStatus]
+    of_runner: Mapping[str, Sequence[CatalogWarning]]
+    of_source: Mapping[str, Sequence[CatalogWarning]]
+
+
+class FleetPages:
+    """Pages of runners and sources of one environment, with their warnings."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._standings: dict[EnvironmentId, _Standing] = {}
+        self._locks: defaultdict[EnvironmentId, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def mark(self) -> tuple[int, int]:
+        """A value that differs as soon as the catalog changed or something happened."""
+        return self._desk.snapshot().revision, self._desk.hub.sequence
+
+    async def changes(self, caller: Caller) -> AsyncIterator[None]:
+        """One item for each thing that happens in the caller's environment. Raises LenswayError OVERLOADED."""
+        async for _ in self._desk.hub.watch(caller.environment.id, caller.identity.key):
+            yield None
+
+    async def runners(self, caller: Caller, query: PageQuery) -> dict[str, Any]:
+        """One page of runners with counts by state; each with its sources, instances and warnings."""
+        pace = _Pace(self._desk.clock)
+        standing = await self._standing(caller.environment.id)
+        snapshot = standing.snapshot
+        matching: list[Runner] = []
+        everyone = sorted(
+            snapshot.runners(caller.environment.id), key=lambda each: (each.network or "", _natural(each.name))
+        )
+        for runner in everyone:
+            if query.only_problems and not _is_problem(snapshot, standing, runner):
+                continue
+            if _has_text(query.text, _texts_of(snapshot, standing, runner)):
+                matching.append(runner)
+            await pace.give_way()
+        documents = []
+        for runner in _page_of(matching, query):
+            document = runner_document(snapshot, runner, self._desk.dispatcher, self._desk.clock)
+            names = {source["name"] for source in document["sources"]}
+            found = [*standing.of_runner.get(runner.name, ()), *_unnamed(standing, names)]
+            document["causes"] = _causes(snapshot, runner.environment, sorted_warnings(found), _of_source)
+            documents.append(document)
+            await pace.give_way()
+        states: dict[str, int] = {}
+        for status in standing.statuses.values():
+            states[status.state.value] = states.get(status.state.value, 0) + 1
+        return {
+            "runners": documents,
+            "total": len(everyone),
+            "matching": len(matching),
+            "states": states,
+            "problems": _problems(standing, caller.environment.id),
+            "sources": len(snapshot.sources(caller.environment.id)),
+        }
+
+    async def sources(self, caller: Caller, query: PageQuery) -> dict[str, Any]:
+        """One page of sources, each with where it is executed and its warnings."""
+        pace = _Pace(self._desk.clock)
+        standing = await self._standing(caller.environment.id)
+        snapshot = standing.snapshot
+        everything = snapshot.sources(caller.environment.id)
+        matching: list[Source] = []
+        for source in sorted(everything, key=lambda each: _natural(each.name)):
+            if query.only_problems and not _has_fault(standing.of_source.get(source.name, ())):
+                continue
+            runners = map(snapshot.runner_by_id, snapshot.runners_of(source.environment, source.id))
+            if _has_text(query.text, (source.name, source.bridge, *(each.name for each in runners if each))):
+                matching.append(source)
+            await pace.give_way()
+        documents = []
+        for source in _page_of(matching, query):
+            document = source_answer(snapshot, source)
+            warnings = standing.of_source.get(source.name, ())
+            document["causes"] = _causes(snapshot, source.environment, warnings, _of_runner)
+            document["states"] = {
+                runner.name: standing.statuses[runner.id].state.value
+                for runner in map(snapshot.runner_by_id, snapshot.runners_of(source.environment, source.id))
+                if runner is not None and runner.id in standing.statuses
+            }
+            documents.append(document)
+            await pace.give_way()
+        return {
+            "sources": documents,
+            "total": len(everything),
+            "matching": len(matching),
+            "problems": _problems(standing, caller.environment.id),
+        }
+
+    def free_sources(self, caller: Caller, runner: str, text: str, *, limit: int) -> dict[str, Any]:
+        """Sources that the runner does not serve yet, by part of their names. Raises LenswayError NOT_FOUND."""
+        snapshot = self._desk.snapshot()
+        found = rules.require_runner(snapshot, caller.environment.id, runner)
+        taken = {source.id for source in snapshot.sources_of(found.environment, found.id)}
+        names = sorted(
+            source.name
+            for source in snapshot.sources(caller.environment.id)
+            if source.id not in taken and _has_text(text, (source.name,))
+        )
+        return {"runner": found.name, "names": names[:limit], "more": max(0, len(names) - limit)}
+
+    def consequences(
+        self, caller: Caller, runner: str, sources: Sequence[str], *, is_assigning: bool
+    ) -> dict[str, Any]:
+        """The warnings that a change would add, and the lenses of its sources. Raises LenswayError NOT_FOUND."""
+        environment = caller.environment.id
+
+        def rule(snapshot: Snapshot) -> Sequence[Change]:
+            if is_assigning:
+                return rules.assign(snapshot, environment, runner, sources, at=self._desk.now_text())
+            return rules.unassign(snapshot, environment, runner, sources)
+
+        before = self._desk.snapshot()
+        changes = rule(before)
+        after = before.after(changes, revision=before.revision + 1)
+        fleet = self._desk.fleet
+        standing = warnings_of_change(before, before, changes, environment=environment, fleet=fleet)
+        coming = warnings_of_change(before, after, changes, environment=environment, fleet=fleet)
+        found = [rules.require_source(before, environment, source) for source in sources]
+        lenses = [lens.name for source in found for lens in before.lenses_of(environment, source.id)]
+        new = _causes(after, environment, [one for one in coming if one not in standing], _of_source)
+        moves = [
+            {"source": source.name, "before": _places(before, source), "after": _places(after, source)}
+            for source in found
+        ]
+        return {"causes": new, "lenses": lenses, "moves": moves}
+
+    async def _standing(self, environment: EnvironmentId) -> _Standing:
+        async with self._locks[environment]:
+            kept = self._standings.get(environment)
+            desk, now = self._desk, self._desk.clock.monotonic()
+            if (
+                kept is not None
+                and kept.snapshot is desk.snapshot()
+                and kept.sequence == desk.hub.sequence
+                and now - kept.taken_at < limits.CONSOLE_STANDING_SECONDS
+            ):
+                return kept
+            self._standings[environment] = found = await self._take(environment, now)
+            return found
+
+    async def _take(self, environment: EnvironmentId, now: float) -> _Standing:
+        pace = _Pace(self._desk.clock)
+        snapshot, sequence = self._desk.snapshot(), self._desk.hub.sequence
+        statuses: dict[RunnerId, RunnerStatus] = {}
+        for runner in snapshot.runners(environment):
+            statuses[runner.id] = status_of(snapshot, runner, self._desk.dispatcher, now)
+            await pace.give_way()
+        warnings: list[CatalogWarning] = []
+        for found in warnings_stepwise(snapshot, environment=environment, fleet=self._desk.fleet):
+            warnings += found
+            await pace.give_way()
+        of_runner: defaultdict[str, list[CatalogWarning]] = defaultdict(list)
+        of_source: defaultdict[str, list[CatalogWarning]] = defaultdict(list)
+        for warning in sorted_warnings(warnings):
+            if warning.runner is not None:
+                of_runner[warning.runner].append(warning)
+            if warning.source is not None:
+                of_source[warning.source].append(warning)
+        return _Standing(
+            snapshot=snapshot,
+            sequence=sequence,
+            taken_at=now,
+            statuses=statuses,
+            of_runner=of_runner,
+            of_source=of_source,
+        )
+
+
+class _Pace:
+    """Gives way to the loop's other work after each slice of time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since = clock.monotonic()
+
+    async def give_way(self) -> None:
+        if self._clock.monotonic() - self._since >= limits.CONSOLE_SLICE_SECONDS:
+            await asyncio.sleep(limits.CONSOLE_SLICE_SECONDS)
+            self._since = self._clock.monotonic()
+
+
+def _places(snapshot: Snapshot, source: Source) -> Sequence[str]:
+    """The names of the runners that execute a source; none for the service itself."""
+    runners = map(snapshot.runner_by_id, snapshot.runners_of(source.environment, source.id))
+    return sorted(runner.name for runner in runners if runner is not None)
+
+
+def _causes(
+    snapshot: Snapshot,
+    environment: EnvironmentId,
+    warnings: Iterable[CatalogWarning],
+    subject: Callable[[CatalogWarning], str | None],
+) -> list[dict[str, Any]]:
+    """The warnings by code: how many and on what; one alone with its message.
+
+    Runners that were taken out on purpose are a cause of their own, with their own remedy.
+    """
+    groups: dict[tuple[str, str], list[CatalogWarning]] = {}
+    for warning in warnings:
+        groups.setdefault((warning.code.value, _mark(snapshot, environment, warning)), []).append(warning)
+    return [
+        {
+            "code": code,
+            "mark": mark,
+            "names": sorted({name for one in members if (name := subject(one)) is not None}),
+            "message": members[0].message if len(members) == 1 else "",
+        }
+        for (code, mark), members in groups.items()
+    ]
+
+
+def _mark(snapshot: Snapshot, environment: EnvironmentId, warning: CatalogWarning) -> str:
+    """Why a runner is away on purpose: ``draining``, ``revoked``, or nothing."""
+    if warning.code is not WarningCode.RUNNER_OFFLINE or warning.runner is None:
+        return ""
+    runner = snapshot.runner(environment, warning.runner)
+    if runner is None:
+        return ""
+    if runner.is_revoked:
+        return "revoked"
+    return "draining" if runner.is_draining else ""
+
+
+def _of_source(warning: CatalogWarning) -> str | None:
+    return warning.source
+
+
+def _of_runner(warning: CatalogWarning) -> str | None:
+    return warning.runner
+
+
+def _page_of(records: Sequence[Record], query: PageQuery) -> Sequence[Record]:
+    start = (query.page - 1) * query.size
+    return records[start : start + query.size]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts fra-2 before fra-10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in _NUMBERS.split(name)]
+
+
+def _has_text(text: str, candidates: Iterable[str]) -> bool:
+    wanted = text.casefold()
+    return not wanted or any(wanted in each.casefold() for each in candidates)
+
+
+def _texts_of(snapshot: Snapshot, standing: _Standing, runner: Runner) -> Iterable[str]:
+    yield runner.name
+    yield runner.network or ""
+    yield standing.statuses[runner.id].state.value.replace("_", " ")
+    for source in snapshot.sources_of(runner.environment, runner.id):
+        yield source.name
+
+
+def _unnamed(standing: _Standing, sources: Iterable[str]) -> Iterable[CatalogWarning]:
+    """The warnings of these sources that name no runner."""
+    for name in sources:
+        for warning in standing.of_source.get(name, ()):
+            if warning.runner is None:
+                yield warning
+
+
+def _is_problem(snapshot: Snapshot, standing: _Standing, runner: Runner) -> bool:
+    state = standing.statuses[runner.id].state
+    if state is RunnerState.NEVER_CONNECTED:
+        return bool(snapshot.sources_of(runner.environment, runner.id))
+    return state not in _SOUND or _has_fault(standing.of_runner.get(runner.name, ()))
+
+
+def _has_fault(warnings: Iterable[CatalogWarning]) -> bool:
+    return any(warning.code not in _ADVICE for warning in warnings)
+
+
+def _problems(standing: _Standing, environment: EnvironmentId) -> int:
+    """Causes, not symptoms: runners that are not as they should be, and sources that no runner serves."""
+    snapshot = standing.snapshot
+    runners = sum(
+        standing.statuses[runner.id].state not in _SOUND
+        and (
+            standing.statuses[runner.id].state is not RunnerState.NEVER_CONNECTED
+            or bool(snapshot.sources_of(environment, runner.id))
+        )
+        for runner in snapshot.runners(environment)
+    )
+    dark = sum(
+        any(warning.code is WarningCode.NO_LIVE_RUNNER_LEFT for warning in warnings)
+        for warnings in standing.of_source.values()
+    )
+    return runners + dark

@@ -1,0 +1,157 @@
+"""What became of recent requests: a bounded ring in memory."""
+
+from __future__ import annotations
+
+import datetime
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from lensway import limits
+from lensway.dispatch.core.records import AttemptRecord, JobRecord
+from lensway.errors import Failure
+from lensway.fleet import CandidateNote
+from lensway.ids import EnvironmentId, KeyId, RequestId, new_request_id
+
+
+class RequestEntry(msgspec.Struct, kw_only=True, array_like=True, gc=False):
+    """One request: who asked for what, and the record of its job once that is over."""
+
+    id: str
+    environment: EnvironmentId
+    key: KeyId
+    kind: str
+    lens: str
+    source: str
+    at: datetime.datetime
+    record: JobRecord | None = None
+
+
+class RequestRing:
+    """The latest requests, by id.
+
+    What is over is kept as bytes: a dozen objects for each of thousands of requests would make every new request take, and give
+    back, memory that no cache has seen for a long time, which cost more than anything else that a short query does here.
+    """
+
+    def __init__(self, entries_max: int = limits.REQUEST_RING_ENTRIES) -> None:
+        self._running: dict[str, RequestEntry] = {}
+        self._over: deque[bytes] = deque(maxlen=entries_max)
+
+    def add(self, entry: RequestEntry) -> None:
+        """Remember a request whose job begins."""
+        self._running[entry.id] = entry
+
+    def over(self, record: JobRecord) -> None:
+        """The job of a request has its outcome; what was over first is forgotten when there are too many. Does nothing for a
+        job that is no request's."""
+        entry = self._running.pop(record.request, None)
+        if entry is not None:
+            entry.record = record
+            if record.failure is not None:
+                # Only what is shown of it: its details are what a runner says, and need not fit into these bytes.
+                entry.record = msgspec.structs.replace(record, failure=Failure(code=record.failure.code, message=""))
+            self._over.append(entry.id.encode() + _ENCODER.encode(entry))
+
+    def get(self, id: str) -> RequestEntry | None:
+        """The request of this id."""
+        if (entry := self._running.get(id)) is not None:
+            return entry
+        wanted = id.encode(errors="replace")
+        if len(wanted) != _ID_BYTES:
+            return None
+        for packed in reversed(self._over):
+            if packed.startswith(wanted) and (entry := _unpacked(packed)).id == id:
+                return entry
+        return None
+
+    def newest(self, environment: EnvironmentId) -> Iterator[RequestEntry]:
+        """The requests of an environment: those that run, newest first, then those that are over, latest end first."""
+        yield from (entry for entry in reversed(self._running.values()) if entry.environment == environment)
+        wanted = environment.encode()
+        for packed in reversed(self._over):
+            if wanted in packed and (entry := _unpacked(packed)).environment == environment:
+                yield entry
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(RequestEntry)
+_ID_BYTES: Final = len(new_request_id())
+
+
+def _unpacked(packed: bytes) -> RequestEntry:
+    return _DECODER.decode(memoryview(packed)[_ID_BYTES:])
+
+
+def request_document(
+    entry: RequestEntry, running: Mapping[RequestId, JobRecord], *, with_runners: bool = True
+) -> dict[str, Any]:
+    """A request as the API shows it, with what has become of it so far. ``with_runners`` False leaves out who executed it."""
+    record = entry.record or running.get(RequestId(entry.id))
+    document: dict[str, Any] = {
+        "id": entry.id,
+        "kind": entry.kind,
+        "lens": entry.lens,
+        "at": entry.at.isoformat(timespec="milliseconds"),
+        "outcome": "running" if record is None or not record.outcome else record.outcome,
+    }
+    if record is None:
+        return document
+    placed = record.placed_at()
+    end = record.ended_at
+    document["durationMs"] = None if end is None else round((end - record.submitted_at) * 1000, 3)
+    document["bytes"] = record.bytes
+    if placed is not None or record.outcome:
+        document["route"] = route_document(record, with_runners=with_runners)
+    if record.failure is not None:
+        document["error"] = {"code": record.failure.code.value}
+    if with_runners:
+        document["source"] = entry.source
+        document["attempts"] = [_attempt(record, attempt) for attempt in record.attempts]
+        if placed is None and record.undecided:
+            document["candidates"] = [_candidate(note) for note in record.undecided]
+    return document
+
+
+def route_document(record: JobRecord, *, with_runners: bool) -> dict[str, Any]:
+    """Where the request was executed."""
+    placed = record.placed_at()
+    route: dict[str, Any] = {
+        "via": "runner" if record.is_by_runner else "inline",
+        "attempts": max(1, record.executed),
+    }
+    if with_runners:
+        route["runner"] = None if placed is None else placed.runner_name
+    return route
+
+
+def _attempt(record: JobRecord, attempt: AttemptRecord) -> dict[str, Any]:
+    def since(at: float | None) -> float | None:
+        return None if at is None else round((at - record.submitted_at) * 1000, 3)
+
+    return {
+        "number": attempt.number,
+        "via": "inline" if attempt.runner is None else "runner",
+        "runner": attempt.runner_name,
+        "instance": attempt.instance,
+        "offeredMs": since(attempt.offered_at),
+        "acceptedMs": since(attempt.accepted_at),
+        "firstRowMs": since(attempt.first_row_at),
+        "endedMs": since(attempt.ended_at),
+        "outcome": attempt.cause or "running",
+        "candidates": [_candidate(note) for note in attempt.candidates],
+    }
+
+
+def _candidate(note: CandidateNote) -> dict[str, Any]:
+    document: dict[str, Any] = {"runner": note.runner_name, "verdict": note.verdict.value}
+    if note.session is not None:
+        document["session"] = note.session
+    if note.score is not None:
+        document["score"] = round(note.score, 4)
+    return document
+
+
+candidate_document = _candidate

@@ -1,0 +1,181 @@
+"""Use cases of sources and lenses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lensway.auth.caller import Caller
+from lensway.bridges.contract import TableDescription, TableSummary
+from lensway.catalog import rules
+from lensway.catalog.definitions import (
+    SourceDraft,
+    lens_document,
+    read_lens,
+    read_source,
+    read_source_patch,
+)
+from lensway.catalog.reading import mapping
+from lensway.catalog.records import Source
+from lensway.catalog.snapshot import Snapshot
+from lensway.catalog.warnings import warnings_now
+from lensway.errors import ErrorCode, LenswayError
+from lensway.ids import new_lens_id, new_source_id
+from lensway.query.capabilities import capabilities_of
+from lensway.usecases.connection_tests import ConnectionTests, DocumentJob, run_document_job
+from lensway.usecases.desk import Desk, warning_document
+
+CheckConfig = Callable[[str, Mapping[str, object]], None]
+"""Refuses settings of a bridge that cannot work or that the service's own policy forbids. Raises LenswayError."""
+
+
+class Sources:
+    """Sources: declared, changed, deleted, tested, looked into."""
+
+    def __init__(self, desk: Desk, tests: ConnectionTests, check_config: CheckConfig) -> None:
+        self._desk = desk
+        self._tests = tests
+        self._check_config = check_config
+
+    def list(self, caller: Caller) -> dict[str, Any]:
+        """Every source of the environment."""
+        snapshot = self._desk.snapshot()
+        environment = caller.environment.id
+        warnings = warnings_now(snapshot, environment=environment, fleet=self._desk.fleet)
+        documents = [source_answer(snapshot, source) for source in snapshot.sources(environment)]
+        for document in documents:
+            document["warnings"] = [warning_document(one) for one in warnings if one.source == document["name"]]
+        return {"sources": documents}
+
+    def show(self, caller: Caller, name: str) -> dict[str, Any]:
+        """One source. Raises LenswayError NOT_FOUND."""
+        snapshot = self._desk.snapshot()
+        return source_answer(snapshot, rules.require_source(snapshot, caller.environment.id, name))
+
+    async def create(self, caller: Caller, body: object) -> dict[str, Any]:
+        """A new source. Raises LenswayError INVALID_REQUEST, CONFLICT."""
+        members = dict(mapping(body, ""))
+        draft = read_source(members.pop("name", None), members)
+        self.check(draft)
+        id, at = new_source_id(), self._desk.now_text()
+        changed = await self._desk.change(
+            caller,
+            "source.create",
+            draft.name,
+            lambda snapshot: rules.create_source(snapshot, caller.environment.id, draft, id=id, at=at),
+            details={"bridge": draft.bridge.value, "credentials": draft.credentials.value},
+        )
+        self._desk.hub.publish(caller.environment.id, "source", {"source": draft.name, "change": "created"})
+        return self.show_after(changed.snapshot, caller, draft.name)
+
+    async def patch(self, caller: Caller, name: str, body: object) -> dict[str, Any]:
+        """The source with some parts changed. Raises LenswayError NOT_FOUND, INVALID_REQUEST."""
+        snapshot = self._desk.snapshot()
+        present = rules.require_source(snapshot, caller.environment.id, name)
+        draft = read_source_patch(present, body)
+        self.check(draft)
+        stored = self._desk.store.source_config(caller.environment.id, present.id)
+        changed = await self._desk.change(
+            caller,
+            "source.patch",
+            present.name,
+            lambda snapshot: rules.patch_source(
+                snapshot, caller.environment.id, present.name, draft, stored_config=stored
+            ),
+            details={"config": "changed" if draft.config is not None else "kept"},
+        )
+        self._desk.hub.publish(caller.environment.id, "source", {"source": present.name, "change": "changed"})
+        return self.show_after(changed.snapshot, caller, present.name)
+
+    async def delete(self, caller: Caller, name: str) -> None:
+        """The source goes. Raises LenswayError NOT_FOUND, CONFLICT."""
+        await self._desk.change(
+            caller,
+            "source.delete",
+            name,
+            lambda snapshot: rules.delete_source(snapshot, caller.environment.id, name),
+        )
+        self._desk.hub.publish(caller.environment.id, "source", {"source": name, "change": "deleted"})
+
+    async def test(self, caller: Caller, name: str, *, runner: str | None = None) -> dict[str, Any]:
+        """Test the connection. Raises LenswayError NOT_FOUND, SOURCE_REQUIRES_RUNNER."""
+        snapshot = self._desk.snapshot()
+        source = rules.require_source(snapshot, caller.environment.id, name)
+        by = None if runner is None else rules.require_runner(snapshot, caller.environment.id, runner)
+        return {"results": await self._tests.test(caller, source, runner=by)}
+
+    async def tables(self, caller: Caller, name: str) -> Any:
+        """The tables that the source's login can read. Raises LenswayError."""
+        source = rules.require_source(self._desk.snapshot(), caller.environment.id, name)
+        job = DocumentJob(kind="tables", source=source, owner=caller.identity.key)
+        return {"tables": await run_document_job(self._desk, job, list[TableSummary], request_id=caller.request_id)}
+
+    async def table(self, caller: Caller, name: str, table: str) -> Any:
+        """One table's columns. Raises LenswayError."""
+        source = rules.require_source(self._desk.snapshot(), caller.environment.id, name)
+        job = DocumentJob(kind="table", source=source, payload=table.encode(), owner=caller.identity.key)
+        return await run_document_job(self._desk, job, TableDescription, request_id=caller.request_id)
+
+    def check(self, draft: SourceDraft) -> None:
+        """Refuse a source that can never work. Raises LenswayError INVALID_REQUEST."""
+        capabilities_of(draft.bridge.value)
+        if draft.config is not None:
+            self._check_config(draft.bridge.value, draft.config)
+
+    def show_after(self, snapshot: Snapshot, caller: Caller, name: str) -> dict[str, Any]:
+        """The source as a snapshot has it."""
+        return source_answer(snapshot, rules.require_source(snapshot, caller.environment.id, name))
+
+
+class Lenses:
+    """Lenses: declared and deleted."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def put(self, caller: Caller, name: str, body: object) -> dict[str, Any]:
+        """The lens as declared; the source is not contacted. Raises LenswayError INVALID_REQUEST, NOT_FOUND."""
+        draft = read_lens(name, body)
+        id, at = new_lens_id(), self._desk.now_text()
+        changed = await self._desk.change(
+            caller,
+            "lens.put",
+            name,
+            lambda snapshot: rules.put_lens(snapshot, caller.environment.id, draft, id=id, at=at),
+        )
+        self._desk.hub.publish(caller.environment.id, "lens", {"lens": name, "change": "put"})
+        lens = rules.require_lens(changed.snapshot, caller.environment.id, name)
+        return {"name": lens.name, "version": lens.version, **lens_document(lens, source=draft.source)}
+
+    async def delete(self, caller: Caller, name: str) -> None:
+        """The lens goes. Raises LenswayError NOT_FOUND."""
+        await self._desk.change(
+            caller, "lens.delete", name, lambda snapshot: rules.delete_lens(snapshot, caller.environment.id, name)
+        )
+        self._desk.hub.publish(caller.environment.id, "lens", {"lens": name, "change": "deleted"})
+
+
+def source_answer(snapshot: Snapshot, source: Source) -> dict[str, Any]:
+    """A source as the API shows it, without its config."""
+    runners = [snapshot.runner_by_id(runner) for runner in snapshot.runners_of(source.environment, source.id)]
+    return {
+        "id": source.id,
+        "name": source.name,
+        "bridge": source.bridge,
+        "credentials": source.credentials.value,
+        "execution": source.execution.value,
+        "hasConfig": source.config_version > 0,
+        "runners": sorted(runner.name for runner in runners if runner is not None),
+        "lenses": [lens.name for lens in snapshot.lenses_of(source.environment, source.id)],
+        "createdAt": source.created_at,
+    }
+
+
+def not_verified(runner: str, results: list[dict[str, Any]]) -> LenswayError:
+    """The error for an assignment whose test failed: nothing was changed."""
+    return LenswayError(
+        ErrorCode.CONFLICT,
+        f"The connection test from runner '{runner}' failed; nothing was assigned",
+        hint="Fix the stage that fails, or assign without verifying.",
+        details={"results": results},
+    )
