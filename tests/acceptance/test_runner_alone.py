@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from lensway.bridges.library import encode_probes
+from lensway.dialects.registry import capabilities_of
 from lensway.protocol.frames import (
     AssignedSource,
     AssignmentInForce,
@@ -26,7 +27,6 @@ from lensway.protocol.frames import (
     Refuse,
     RefuseReason,
 )
-from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.planner import RowsRequest, plan_export, plan_probe
 from lensway.testing.deployment import Process, clean_environment

@@ -20,8 +20,8 @@ from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.kit.addresses import check_host, confined_path, resolve
 from lensway.bridges.library import ExecutionLibrary, encode_probes
 from lensway.bridges.postgres.settings import read_settings
+from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import Plan
 from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_probe, plan_rows

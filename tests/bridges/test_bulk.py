@@ -18,8 +18,8 @@ import pytest
 from lensway import limits
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
+from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.planner import RowsRequest, plan_export, plan_rows
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat

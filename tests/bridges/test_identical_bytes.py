@@ -16,7 +16,7 @@ import pytest
 
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.library import ExecutionLibrary
-from lensway.query.capabilities import capabilities_of
+from lensway.dialects.registry import capabilities_of
 from lensway.query.fields import FieldType, LensDefinition
 from lensway.query.plan import Plan
 from lensway.query.planner import RowsRequest, plan_export, plan_rows

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
+from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import Plan
 from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_rows

@@ -17,8 +17,8 @@ import pytest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
 from lensway.dialects.compile import compile_shape
+from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_rows
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat

@@ -11,7 +11,7 @@ import pytest
 from lensway.bridges.kit.orderings import Orderings
 from lensway.bridges.postgres import keys as postgres_keys
 from lensway.bridges.sqlite import keys as sqlite_keys
-from lensway.query.capabilities import capabilities_of
+from lensway.dialects.registry import capabilities_of
 from lensway.query.fields import FieldType
 from lensway.query.ordering import DECLARED, Ordering, TableFacts, judge
 from lensway.query.plan import Shape, decode_shape

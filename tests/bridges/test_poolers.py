@@ -17,8 +17,8 @@ from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary, encode_probes
 from lensway.bridges.postgres.bridge import PostgresBridge
 from lensway.bridges.postgres.settings import read_settings
+from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_probe, plan_rows
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat

@@ -23,8 +23,8 @@ from lensway.bridges.postgres import errors as postgres_errors
 from lensway.bridges.postgres.pool import connect
 from lensway.bridges.postgres.settings import read_settings
 from lensway.bridges.postgres.watch import WatchedPool
+from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.planner import RowsRequest, plan_export, plan_rows
 from lensway.query.result import ResultLimits, RowFormat

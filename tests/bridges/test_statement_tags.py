@@ -12,8 +12,8 @@ import pytest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
 from lensway.bridges.postgres.settings import read_settings
+from lensway.dialects.registry import capabilities_of
 from lensway.errors import LenswayError
-from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.planner import RowsRequest, plan_export, plan_rows
 from lensway.query.result import ResultLimits, RowFormat

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from lensway.dialects.compile import compile_shape
-from lensway.query.capabilities import capabilities_of
+from lensway.dialects.registry import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import Plan
 from lensway.query.planner import RowsRequest, plan_count, plan_probe, plan_rows

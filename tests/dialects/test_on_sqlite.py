@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 
 from lensway.dialects.compile import Compiled, compile_shape
+from lensway.dialects.registry import capabilities_of
 from lensway.dialects.sqlite_functions import FUNCTIONS, timestamp
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import Plan
 from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_probe, plan_rows

@@ -36,8 +36,8 @@ def test_the_runner_imports_nothing_of_the_server() -> None:
 def test_a_runner_without_a_driver_starts_and_says_which_bridges_it_has(driver: str) -> None:
     lines = (
         f"import sys; sys.modules[{driver!r}] = None",
-        "from lensway.bridges import work",
-        "print(sorted(work.installed()))",
+        "from lensway.bridges import library",
+        "print(sorted(library.installed()))",
     )
     program = "\n".join(lines)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -51,7 +51,7 @@ for name in ("pyarrow", "adbc_driver_postgresql", "adbc_driver_manager"):
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary, installed
 from lensway.errors import LenswayError
-from lensway.query.capabilities import capabilities_of
+from lensway.dialects.registry import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.planner import RowsRequest, plan_export
 from lensway.query.result import ResultLimits, RowFormat

@@ -8,8 +8,8 @@ import pytest
 
 from lensway import limits
 from lensway.dialects.compile import compile_shape
+from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.ordering import Ordering, assumed
 from lensway.query.plan import Plan, decode_shape

@@ -25,7 +25,7 @@ MANAGED = {"url": "postgresql://app:managed@db.example/shop", "sslmode": "disabl
     ],
 )
 def test_local_settings_win_key_by_key_and_a_local_url_brings_its_own_security(local: dict, expected: tuple) -> None:
-    found = read_settings(merged(MANAGED, local))
+    found = read_settings(merged(MANAGED, local, address_keys=LocalCredentials({}).address_keys_of("postgres")))
     assert (found.host, found.port, found.user, found.password, found.sslmode) == expected
 
 

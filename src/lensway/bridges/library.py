@@ -13,6 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from lensway import limits
 from lensway.bridges.contract import (
@@ -27,41 +28,48 @@ from lensway.bridges.contract import (
     TableDescription,
 )
 from lensway.errors import ErrorCode, LenswayError
+from lensway.kinds import BUILT_IN, Kind, Kinds
 from lensway.observe.trace import StatementWatch
 from lensway.query.plan import Constant, Plan, decode_shape
 from lensway.query.result import ResultEnd
 
-_BRIDGES: Final[Mapping[str, tuple[str, str]]] = {
-    "postgres": ("lensway.bridges.postgres.bridge", "PostgresBridge"),
-    "sqlite": ("lensway.bridges.sqlite.bridge", "SqliteBridge"),
-}
-_SYSTEMS: Final[Mapping[str, str]] = {"postgres": "postgresql"}
-"""What OpenTelemetry calls a database whose bridge has another name."""
+_log: Final = structlog.get_logger("bridges")
 _PROBES: Final = msgspec.msgpack.Decoder(list[bytes])
 _PROBES_MAX: Final = 200
 """Lenses that one connection test reads; a source with more has the first ones tested."""
 
 
-def installed() -> dict[str, str]:
-    """The bridges that can be used here, with their drivers' versions."""
+def installed(kinds: Kinds = BUILT_IN) -> dict[str, str]:
+    """The bridges that can be used here, with their drivers' versions. Logs a bridge that fails to load and leaves it out."""
     found = {}
-    for kind in _BRIDGES:
-        bridge = bridge_of(kind)
+    for kind in kinds.served:
+        try:
+            bridge = bridge_of(kind)
+        except (ImportError, AttributeError) as error:
+            _log.error("bridge does not load", kind=kind.name, adapter=kind.adapter, exc_info=error)
+            continue
         version = None if bridge is None else bridge.driver_version()
         if version is not None:
-            found[kind] = version
+            found[kind.name] = version
     return found
 
 
-def bridge_of(kind: str) -> Bridge | None:
-    """The bridge of this kind, or None when its driver is not installed."""
-    if kind not in _BRIDGES:
+def bridge_of(kind: Kind) -> Bridge | None:
+    """The bridge of this kind, or None when the kind has none or one of its drivers is not installed.
+
+    Raises:
+        ImportError: when the bridge fails to load for any other reason, which is a defect of the bridge.
+        AttributeError: when its module lacks the declared class.
+    """
+    if kind.adapter is None:
         return None
-    module, name = _BRIDGES[kind]
+    module, _, name = kind.adapter.partition(":")
     try:
         bridge: Bridge = getattr(importlib.import_module(module), name)()
-    except ImportError:
-        return None
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in kind.drivers:
+            return None
+        raise
     return bridge
 
 
@@ -91,11 +99,12 @@ class _Kept:
 class ExecutionLibrary:
     """Open sources, by key. Safe for concurrent use on one loop."""
 
-    def __init__(self, policy: AddressPolicy) -> None:
+    def __init__(self, policy: AddressPolicy, kinds: Kinds = BUILT_IN) -> None:
         self._policy = policy
+        self._kinds = kinds
         self._kept: dict[Hashable, _Kept] = {}
         self._opening: dict[Hashable, asyncio.Lock] = {}
-        self._installed = installed()
+        self._installed = installed(kinds)
 
     def installed(self) -> Mapping[str, str]:
         """The bridges that can be used here, with their drivers' versions."""
@@ -108,7 +117,7 @@ class ExecutionLibrary:
             LenswayError: INVALID_REQUEST, or FORBIDDEN for an address or path that the policy forbids.
         """
         try:
-            _require(bridge).check_config(config, policy=self._policy)
+            self._require(bridge).check_config(config, policy=self._policy)
         except LenswayError as error:
             if error.failure.details.get("class") == "forbidden_address":
                 raise LenswayError(
@@ -142,7 +151,7 @@ class ExecutionLibrary:
         kept.idle.clear()
         try:
             if execution.watch is not None:
-                execution.watch.system = _SYSTEMS.get(bridge, bridge)
+                execution.watch.system = self._system_of(bridge)
             return await _perform(kept.source, kind, payload, execution, sink)
         finally:
             kept.users -= 1
@@ -175,21 +184,28 @@ class ExecutionLibrary:
         async with self._opening.setdefault(key, asyncio.Lock()):
             kept = self._kept.get(key)
             if kept is None:
-                kept = _Kept(await _require(bridge).open(config, policy=self._policy))
+                kept = _Kept(await self._require(bridge).open(config, policy=self._policy))
                 self._kept[key] = kept
             return kept
 
+    def _system_of(self, name: str) -> str:
+        kind = self._kinds.get(name)
+        return name if kind is None else kind.system or name
 
-def _require(kind: str) -> Bridge:
-    bridge = bridge_of(kind)
-    if bridge is None:
-        raise LenswayError(
-            ErrorCode.SOURCE_UNREACHABLE,
-            f"The bridge '{kind}' is not installed where this source is executed",
-            hint=f"pip install 'lensway[{kind}]' there.",
-            details={"stage": "runner", "class": "no_bridge"},
-        )
-    return bridge
+    def _require(self, name: str) -> Bridge:
+        kind = self._kinds.get(name)
+        bridge = None if kind is None or name not in self._installed else bridge_of(kind)
+        if bridge is None:
+            extra = None if kind is None else kind.extra
+            raise LenswayError(
+                ErrorCode.SOURCE_UNREACHABLE,
+                f"The bridge '{name}' is not installed where this source is executed",
+                hint=f"Run `pip install 'lensway[{extra}]'` there."
+                if extra
+                else "Install the package that brings it there.",
+                details={"stage": "runner", "class": "no_bridge"},
+            )
+        return bridge
 
 
 async def _perform(source: OpenSource, kind: str, payload: bytes, execution: Execution, sink: RowSink) -> ResultEnd:

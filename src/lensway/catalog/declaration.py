@@ -29,6 +29,7 @@ from lensway.catalog.rules.runners import assign, unassign
 from lensway.catalog.rules.sources import create_source, delete_source, patch_source
 from lensway.catalog.snapshot import Snapshot
 from lensway.ids import EnvironmentId, LensId, SourceId
+from lensway.kinds import BUILT_IN, Kinds
 from lensway.query.suggestions import nearest
 
 
@@ -77,7 +78,7 @@ StoredConfig = Callable[[EnvironmentId, SourceId], bytes | None]
 _DOCUMENT_KEYS: Final = frozenset({"sources", "lenses", "assignments"})
 
 
-def read(document: object) -> Declaration:
+def read(document: object, *, kinds: Kinds = BUILT_IN) -> Declaration:
     """The document, checked as far as it can be without the catalog.
 
     Raises:
@@ -88,7 +89,7 @@ def read(document: object) -> Declaration:
     lenses = mapping(section.get("lenses") if "lenses" in section else {}, "lenses")
     return Declaration(
         sources={
-            name: read_source(name, value, path=joined("sources", name), name_path=joined("sources", name))
+            name: read_source(name, value, path=joined("sources", name), name_path=joined("sources", name), kinds=kinds)
             for name, value in sources.items()
         },
         lenses={

@@ -24,6 +24,7 @@ from lensway.catalog.records import (
     RetryMode,
     Source,
 )
+from lensway.kinds import BUILT_IN, Kinds
 from lensway.limits import (
     CONFIG_BYTES_MAX,
     FIELDS_PER_LENS_MAX,
@@ -43,23 +44,11 @@ PLACEHOLDER: Final = "${"
 """Only the command line expands ``${VAR}``; where it reaches the server somebody forgot to."""
 
 
-class BridgeKind(enum.StrEnum):
-    """The kinds of databases that a source can name. Whether one is installed is another question."""
-
-    POSTGRES = "postgres"
-    MYSQL = "mysql"
-    SQLITE = "sqlite"
-    DUCKDB = "duckdb"
-    FILES = "files"
-    SQLALCHEMY = "sqlalchemy"
-    ADBC = "adbc"
-
-
 class SourceDraft(Record, frozen=True, kw_only=True):
     """A source as it was declared. ``config`` None: none was given, keep the stored one."""
 
     name: str
-    bridge: BridgeKind
+    bridge: str
     credentials: Credentials = Credentials.MANAGED
     execution: ExecutionMode = ExecutionMode.AUTO
     config: Mapping[str, object] | None = None
@@ -99,8 +88,10 @@ class RelationKind(enum.StrEnum):
 # --- sources --------------------------------------------------------------------------------------------------------------
 
 
-def read_source(name: object, value: object, *, path: str = "", name_path: str = "name") -> SourceDraft:
-    """The source that this document declares. ``path`` is where it stands, for errors.
+def read_source(
+    name: object, value: object, *, path: str = "", name_path: str = "name", kinds: Kinds = BUILT_IN
+) -> SourceDraft:
+    """The source that this document declares. ``path`` is where it stands, for errors; ``kinds`` are those it may name.
 
     Raises:
         LenswayError: INVALID_REQUEST with the path of what is wrong.
@@ -109,7 +100,7 @@ def read_source(name: object, value: object, *, path: str = "", name_path: str =
     section = Section(value, path, _SOURCE_KEYS)
     draft = SourceDraft(
         name=checked_name,
-        bridge=section.choice("bridge", BridgeKind),
+        bridge=section.word("bridge", kinds.names),
         credentials=section.choice("credentials", Credentials, Credentials.MANAGED),
         execution=section.choice("execution", ExecutionMode, ExecutionMode.AUTO),
         config=read_config(section.get("config"), path=section.path("config")) if "config" in section else None,
@@ -119,7 +110,7 @@ def read_source(name: object, value: object, *, path: str = "", name_path: str =
     return draft
 
 
-def read_source_patch(source: Source, value: object) -> SourceDraft:
+def read_source_patch(source: Source, value: object, *, kinds: Kinds = BUILT_IN) -> SourceDraft:
     """The source that a PATCH makes of this one: absent keys stay as they are. Raises LenswayError INVALID_REQUEST."""
     section = Section(value, "", _SOURCE_KEYS | {"name"})
     if "name" in section and section.get("name") != source.name:
@@ -130,7 +121,7 @@ def read_source_patch(source: Source, value: object) -> SourceDraft:
         raise runner_local_config(source.name, "config")
     return SourceDraft(
         name=source.name,
-        bridge=section.choice("bridge", BridgeKind, BridgeKind(source.bridge)),
+        bridge=section.word("bridge", kinds.names, source.bridge),
         credentials=credentials,
         execution=section.choice("execution", ExecutionMode, source.execution),
         config=config,

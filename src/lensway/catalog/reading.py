@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from lensway.catalog.names import clipped, invalid, shown
@@ -89,18 +89,21 @@ class Section:
         return value
 
     def choice(self, key: str, choices: type[Choice], default: Choice | None = None) -> Choice:
-        """One of a closed list; without a default it must be there."""
+        """One member of an enum; without a default it must be there."""
+        return choices(self.word(key, [choice.value for choice in choices], None if default is None else default.value))
+
+    def word(self, key: str, known: Sequence[str], default: str | None = None) -> str:
+        """One of the known words; without a default it must be there."""
         if key not in self._members and default is not None:
             return default
         value = self.required(key)
-        known = [choice.value for choice in choices]
         if not isinstance(value, str):
             raise invalid(self.path(key), f"must be one of {', '.join(known)}, not {described(value)}")
         if value not in known:
             raise invalid(
                 self.path(key), f"{shown(value)} is not one of {', '.join(known)}", nearest=nearest(value, known)
             )
-        return choices(value)
+        return value
 
     def flag(self, key: str, *, default: bool) -> bool:
         """A boolean."""

@@ -6,14 +6,17 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from lensway import limits
 from lensway.cli import report
+from lensway.compose.kinds import installed_kinds
 from lensway.compose.process import forbid_dumps, scrub_environment, share_arenas
 from lensway.errors import ErrorCode, LenswayError
+from lensway.kinds import Kind, Kinds
 from lensway.observe import log
 from lensway.runner.settings import RunnerSettings, read_settings
 
@@ -39,10 +42,11 @@ def start(
     log.configure(level=log_level)
     environment = dict(os.environ)
     settings = read_settings(environment, insecure=insecure)
-    scrub_environment()
+    kinds = installed_kinds()
+    scrub_environment(kinds)
     forbid_dumps()
     share_arenas()
-    main = run_runner(settings, environment, report.announcer(), drain_seconds=drain_seconds)
+    main = run_runner(settings, environment, report.announcer(), drain_seconds=drain_seconds, kinds=kinds)
     try:
         import uvloop  # noqa: PLC0415
     except ImportError:
@@ -86,7 +90,9 @@ def doctor(*, insecure: _Insecure = False, json: bool = False) -> None:
 
     async def run() -> list[Any]:
         found = []
-        async for finding in examine(settings, os.environ, Dialer(settings, WebSocketTransport), installed()):
+        async for finding in examine(
+            settings, os.environ, Dialer(settings, WebSocketTransport), installed(installed_kinds())
+        ):
             found.append(finding)
             if not report.wants_json(json):
                 mark = {True: "ok", False: "FAILED", None: "note"}[finding.ok]
@@ -123,8 +129,9 @@ def test_source(name: str, *, json: bool = False) -> None:
         )
     if not policy.allows_source(name):
         raise LenswayError(ErrorCode.REFUSED_BY_RUNNER, f"the local policy does not allow the source '{name}'")
-    scrub_environment()
-    bridge = "sqlite" if "path" in config else "postgres"
+    kinds = installed_kinds()
+    scrub_environment(kinds)
+    bridge = _kind_of(name, config, kinds).name
 
     async def run() -> Any:
         chunks: list[bytes] = []
@@ -133,7 +140,7 @@ def test_source(name: str, *, json: bool = False) -> None:
             async def write(self, chunk: bytes) -> None:
                 chunks.append(chunk)
 
-        library = ExecutionLibrary(policy.address_policy())
+        library = ExecutionLibrary(policy.address_policy(), kinds)
         library.check(bridge, config)
         execution = Execution(
             deadline=time.monotonic() + limits.TEST_TIMEOUT_SECONDS,
@@ -154,6 +161,18 @@ def test_source(name: str, *, json: bool = False) -> None:
         for line in report.stage_lines(result):
             report.write_line(line)
     sys.exit(0 if result["ok"] else report.FAILURE_EXIT)
+
+
+def _kind_of(name: str, config: Mapping[str, object], kinds: Kinds) -> Kind:
+    kind = kinds.of_settings(config)
+    if kind is None:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"The local settings of source '{name}' do not say which kind of database it is",
+            hint="Set its URL with one of the schemes "
+            + ", ".join(sorted(scheme for kind in kinds.served for scheme in kind.url_schemes)),
+        )
+    return kind
 
 
 def _settings() -> RunnerSettings:

@@ -58,6 +58,7 @@ def serve(
 ) -> None:
     """Run the server: HTTP, gateway, Console and store in one process."""
     # Imported here: a client command must not pay for the server.
+    from lensway.compose.kinds import installed_kinds  # noqa: PLC0415
     from lensway.compose.process import forbid_dumps, open_files, scrub_environment, share_arenas  # noqa: PLC0415
     from lensway.compose.server import Server, ServerSettings  # noqa: PLC0415
     from lensway.observe import log  # noqa: PLC0415
@@ -96,11 +97,12 @@ def serve(
         audit_days=_audit_days(audit_days),
         is_losing_pushes=os.environ.get("LENSWAY_FAULT_LOSE_PUSHES") == "1",
     )
-    scrub_environment()
+    kinds = installed_kinds()
+    scrub_environment(kinds)
     open_files()
     forbid_dumps()
     share_arenas()
-    server = Server(settings, report.announcer())
+    server = Server(settings, report.announcer(), kinds)
     try:
         _run(server.run())
     except LenswayError as error:

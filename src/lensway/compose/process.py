@@ -11,6 +11,8 @@ import sys
 import threading
 from typing import Final
 
+from lensway.kinds import Kinds
+
 try:
     import resource
 except ImportError:  # Windows has no such limit
@@ -33,9 +35,9 @@ def open_streams() -> None:
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
 
 
-def scrub_environment() -> None:
-    """Take away what would configure a driver behind our back (PGPASSWORD, PGSSLMODE, PGSERVICE and the like)."""
-    for name in [name for name in os.environ if name.startswith("PG") or name == "SSLKEYLOGFILE"]:
+def scrub_environment(kinds: Kinds) -> None:
+    """Take away the variables that would configure a driver behind our back (`PGPASSWORD`, `PGSERVICE` and the like)."""
+    for name in [name for name in os.environ if kinds.is_scrubbed(name)]:
         del os.environ[name]
 
 

@@ -15,6 +15,7 @@ from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
 from lensway.errors import LenswayError
 from lensway.ids import new_instance_id
+from lensway.kinds import BUILT_IN, Kinds
 from lensway.observe.trace import Tracer
 from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
@@ -30,6 +31,7 @@ def build_agent(
     announce: Callable[[str], None],
     *,
     drain_seconds: float,
+    kinds: Kinds = BUILT_IN,
     tracer: Tracer | None = None,
 ) -> Agent:
     """An instance of this runner. Raises LenswayError INVALID_REQUEST for a policy or CA file that cannot be used."""
@@ -39,8 +41,8 @@ def build_agent(
         instance=new_instance_id(),
         capacity=settings.capacity,
         dial=Dialer(settings, WebSocketTransport),
-        library=ExecutionLibrary(policy.address_policy()),
-        local=LocalCredentials(environment),
+        library=ExecutionLibrary(policy.address_policy(), kinds),
+        local=LocalCredentials(environment, kinds),
         policy=policy,
         clock=SystemClock(),
         chance=random.random,
@@ -52,7 +54,12 @@ def build_agent(
 
 
 async def run_runner(
-    settings: RunnerSettings, environment: Mapping[str, str], announce: Callable[[str], None], *, drain_seconds: float
+    settings: RunnerSettings,
+    environment: Mapping[str, str],
+    announce: Callable[[str], None],
+    *,
+    drain_seconds: float,
+    kinds: Kinds = BUILT_IN,
 ) -> None:
     """Serve until SIGTERM or SIGINT, drain, return; a second signal ends the process at once.
 
@@ -60,7 +67,7 @@ async def run_runner(
         LenswayError: for settings that cannot be used, and when dialling again cannot help.
     """
     tracer = tracer_of("lensway-runner", environment, SystemClock())
-    agent = build_agent(settings, environment, announce, drain_seconds=drain_seconds, tracer=tracer)
+    agent = build_agent(settings, environment, announce, drain_seconds=drain_seconds, kinds=kinds, tracer=tracer)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

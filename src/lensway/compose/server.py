@@ -38,6 +38,7 @@ from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.listener import Listener
 from lensway.inline.executor import InlineExecutor
+from lensway.kinds import BUILT_IN, Kinds
 from lensway.observe.metrics import JobTimes, Metrics
 from lensway.observe.refusals import Refusals
 from lensway.observe.trace import Tracer
@@ -136,8 +137,9 @@ class ServerSettings:
 class Server:
     """One server process."""
 
-    def __init__(self, settings: ServerSettings, announce: Callable[[str], None]) -> None:
+    def __init__(self, settings: ServerSettings, announce: Callable[[str], None], kinds: Kinds = BUILT_IN) -> None:
         self._settings = settings
+        self._kinds = kinds
         self._announce = announce
         self._stopping = asyncio.Event()
         self._tracer: Tracer | None = None
@@ -185,7 +187,7 @@ class Server:
     ) -> None:
         settings = self._settings
         metrics, hub, ring = Metrics(), EventHub(clock), RequestRing()
-        library = ExecutionLibrary(settings.policy())
+        library = ExecutionLibrary(settings.policy(), self._kinds)
         executor = InlineExecutor(store, library, tracer=self._tracer)
         tally = AuditTally(store, clock)
         statuses = Statuses(store, hub, clock, tally.note)
@@ -222,6 +224,7 @@ class Server:
             endings=endings,
             tally=tally,
             gateway_url=settings.gateway_url,
+            kinds=self._kinds,
         )
         _watch(metrics, store, dispatcher)
         operations, use = Operations(desk, metrics), _use_cases(desk, library, store.verify_audit)

@@ -1,9 +1,9 @@
-"""What each dialect of SQL does its own way. One instance compiles one statement and collects its placeholders in order."""
+"""What every dialect of SQL answers, and what they share. One instance compiles one statement and collects its placeholders."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -15,11 +15,6 @@ from lensway.query.patterns import Transform
 TABLE_ALIAS: Final = "t"
 TERMS_MAX: Final = 64
 """Terms joined in one pair of parentheses; SQLite refuses a chain of a thousand."""
-_CHECKED_MAX: Final = 4
-"""Sizes added one inside the other: SQLite's parser goes down into each, and keeps up to eight values while it reads them."""
-
-
-_UUID_ONLY: Final = "lensway_uuid_only"
 
 
 class ParamSlot(msgspec.Struct, frozen=True):
@@ -70,274 +65,23 @@ class Dialect(Protocol):
     def member(self, column: PlanColumn, slot: ParamSlot, *, negated: bool) -> exp.Expression:
         """Membership in a list that is one value."""
 
+    @staticmethod
+    def takes(value: object) -> bool:
+        """False for a value that no column of such a database can hold, so that no cursor of its pages has one."""
+
+    @staticmethod
+    def bound(value: str, slot: ParamSlot) -> object:
+        """A text as a driver takes it for the placeholder of `value`."""
+
+    @staticmethod
+    def bound_list(items: Sequence[object], slot: ParamSlot) -> object:
+        """A list as a driver takes it for the placeholder of `member`."""
+
     def like(self, column: PlanColumn, index: int) -> exp.Expression:
         """LIKE that minds case."""
 
     def pattern(self, column: PlanColumn, index: int, transform: Transform) -> exp.Expression:
         """LIKE that does not."""
-
-
-class _Postgres:
-    """PostgreSQL. The session's time zone is UTC; `timestamp` and `timestamptz` compare across types there, by index."""
-
-    name = "postgres"
-    # Texts that a domain of values has a stricter type for in PostgreSQL are sent as text and cast there: the server's own
-    # parser takes infinities, years before Christ and every digit. Text itself stays without a type, so that it becomes
-    # that of the column (varchar, char, enum, citext), and the column's index serves. Columns are never cast to be compared.
-    _TYPES: Final[Mapping[FieldType, tuple[str, ...]]] = {
-        FieldType.TEXT: (),
-        FieldType.INTEGER: ("bigint",),
-        FieldType.NUMBER: ("double precision",),
-        FieldType.BOOLEAN: ("boolean",),
-        FieldType.BYTES: ("bytea",),
-        FieldType.DECIMAL: ("text", "numeric"),
-        FieldType.DATE: ("text", "date"),
-        FieldType.TIME: ("text", "time"),
-        FieldType.TIMESTAMP: ("text", "timestamptz"),
-        FieldType.UUID: ("text", "uuid"),
-    }
-    _ZONED: Final = ("text", "timetz")
-    _BUILT: Final[Mapping[str, exp.DataType]] = {
-        name: exp.DataType.build(name, dialect="postgres")
-        for each in (*_TYPES.values(), _ZONED)
-        for scalar in each
-        for name in (scalar, scalar + "[]")
-    }
-
-    def __init__(self) -> None:
-        self.params: list[ParamSlot] = []
-
-    def shown(self, column: PlanColumn) -> exp.Expression:
-        # Not qualified: PostgreSQL would take t."count" for the function count(t) where there is no such column.
-        return _column(column)
-
-    def row(self, columns: Sequence[PlanColumn], keys: Sequence[PlanColumn]) -> list[exp.Expression]:
-        return [_named(self.shown(column), column) for column in columns]
-
-    def compared(self, column: PlanColumn) -> exp.Expression:
-        return _column(column)
-
-    def ordered(self, column: PlanColumn, *, descending: bool) -> exp.Ordered:
-        # Qualified: a bare name in ORDER BY is first of all the name of an output column. Where NULLs stand is said only
-        # where the dialect would do otherwise, which PostgreSQL does not.
-        return exp.Ordered(this=_column(column, qualified=True), desc=descending, nulls_first=descending)
-
-    def value(self, slot: ParamSlot) -> exp.Expression:
-        # A cursor compares with the same value several times; it is sent once.
-        if slot not in self.params:
-            self.params.append(slot)
-        placeholder: exp.Expression = exp.Parameter(this=exp.Literal.number(self.params.index(slot) + 1))
-        for name in self._ZONED if slot.zoned else self._TYPES[slot.type]:
-            built = self._BUILT[name + "[]" if slot.is_array else name]
-            placeholder = exp.Cast(this=placeholder, to=built.copy())
-        return placeholder
-
-    def comparison(self, kind: Callable[..., exp.Expression], column: PlanColumn, slot: ParamSlot) -> exp.Expression:
-        return kind(this=self.compared(column), expression=self.value(slot))
-
-    def guarded(self, column: PlanColumn, condition: exp.Expression, *, is_negated: bool) -> exp.Expression:
-        return condition  # columns hold nothing but their type
-
-    def member(self, column: PlanColumn, slot: ParamSlot, *, negated: bool) -> exp.Expression:
-        # One array: the statement is the same for any number of values.
-        value = exp.Paren(this=self.value(slot))
-        if negated:
-            return exp.NEQ(this=self.compared(column), expression=exp.All(this=value))
-        return exp.EQ(this=self.compared(column), expression=exp.Any(this=value))
-
-    def like(self, column: PlanColumn, index: int) -> exp.Expression:
-        return exp.Like(this=self._text(column), expression=self._pattern(index, Transform.LIKE))
-
-    def pattern(self, column: PlanColumn, index: int, transform: Transform) -> exp.Expression:
-        return exp.ILike(this=self._text(column), expression=self._pattern(index, transform))
-
-    def _text(self, column: PlanColumn) -> exp.Expression:
-        # Nothing for text and varchar; for citext it brings case back, for enums it makes patterns possible at all.
-        return exp.Cast(this=_column(column), to=self._BUILT["text"].copy())
-
-    def _pattern(self, index: int, transform: Transform) -> exp.Expression:
-        self.params.append(ParamSlot(index, FieldType.TEXT, transform=transform))
-        placeholder = exp.Parameter(this=exp.Literal.number(len(self.params)))
-        return exp.Cast(this=placeholder, to=self._BUILT["text"].copy())
-
-
-class _Sqlite:
-    """SQLite, with the functions of `lensway.dialects.sqlite_functions` registered."""
-
-    name = "sqlite"
-    _FORMS: Final[Mapping[FieldType, str]] = {
-        FieldType.DECIMAL: "lensway_decimal",
-        FieldType.DATE: "lensway_date",
-        FieldType.TIME: "lensway_time",
-        FieldType.TIMESTAMP: "lensway_timestamp",
-    }
-    _SIZED: Final = frozenset({FieldType.TEXT, FieldType.JSON, FieldType.BYTES})
-    # What JSON cannot hold travels as text: floats, because SQLite does not read every one of them exactly, and bytes.
-    _ELEMENTS: Final[Mapping[FieldType, str]] = {**_FORMS, FieldType.NUMBER: "lensway_number"}
-
-    def __init__(self) -> None:
-        self.params: list[ParamSlot] = []
-
-    def shown(self, column: PlanColumn) -> exp.Expression:
-        # Qualified: SQLite would take "name" for a text where there is no such column.
-        return _column(column, qualified=True)
-
-    def row(self, columns: Sequence[PlanColumn], keys: Sequence[PlanColumn]) -> list[exp.Expression]:
-        # SQLite bounds each value, and a row of many is all of them. So the first column is there only where all of them
-        # together would fit one value too: a blob of so many zeros, which is never made. The library fails where they would
-        # not, before it has read the rest. It costs a fifth of stepping over a short row, which is the least of reading it.
-        shown = [self._selected(column, keys) for column in columns]
-        sizes = [self._size(self.shown(column)) for column in columns if column.type in self._SIZED]
-        if len(sizes) > 1:
-            shown[0] = exp.Case(ifs=[exp.If(this=_is_not_null(self._together(sizes)), true=shown[0])])
-        return [_named(*each) for each in zip(shown, columns, strict=True)]
-
-    def compared(self, column: PlanColumn) -> exp.Expression:
-        return self._formed(self.shown(column), self._FORMS.get(column.type))
-
-    def ordered(self, column: PlanColumn, *, descending: bool) -> exp.Ordered:
-        # For SQLite NULL is the smallest value. For a column without NULLs the generator is told what SQLite does anyway,
-        # so that nothing is written and an index serves.
-        nulls_first = descending if column.nullable else not descending
-        return exp.Ordered(this=self.compared(column), desc=descending, nulls_first=nulls_first)
-
-    def value(self, slot: ParamSlot) -> exp.Expression:
-        self.params.append(slot)
-        return self._formed(exp.Placeholder(), self._FORMS.get(slot.of or slot.type))
-
-    def comparison(self, kind: Callable[..., exp.Expression], column: PlanColumn, slot: ParamSlot) -> exp.Expression:
-        if column.type is FieldType.UUID:
-            if kind in (exp.EQ, exp.NEQ):
-                return self.member(column, slot, negated=kind is exp.NEQ)
-            return kind(this=self._formed(self.shown(column), _UUID_ONLY), expression=self.value(slot))
-        if _is_beyond_doubles(slot):
-            exactly = kind(this=self._decimal(self.shown(column)), expression=self._decimal(self._placeholder(slot)))
-            nearly = kind(this=self.shown(column), expression=self._formed(self._placeholder(slot), "lensway_number"))
-            return self._by_storage(column, exactly, nearly)
-        return kind(this=self._tested(column), expression=self.value(slot))
-
-    def guarded(self, column: PlanColumn, condition: exp.Expression, *, is_negated: bool) -> exp.Expression:
-        guard = self._guard(column)
-        if guard is None:
-            return condition
-        if is_negated:
-            return exp.Case(ifs=[exp.If(this=guard, true=condition)])
-        # Behind the condition, so that an index still serves that.
-        return exp.And(this=exp.Paren(this=condition), expression=exp.Paren(this=guard))
-
-    def member(self, column: PlanColumn, slot: ParamSlot, *, negated: bool) -> exp.Expression:
-        if _is_beyond_doubles(slot):
-            exactly = self._listed(self._decimal(self.shown(column)), slot, "lensway_decimal")
-            nearly = self._listed(self.shown(column), slot, "lensway_number")
-            beyond = exp.Paren(this=self._by_storage(column, exactly, nearly))
-            return exp.Not(this=beyond) if negated else beyond
-        tested, type = self._tested(column), column.type
-        if type is FieldType.BYTES:
-            tested = self._formed(tested, "hex")
-            # hex(NULL) is an empty text, and NULL must stay NULL.
-            tested = exp.Case(ifs=[exp.If(this=_is_not_null(self.shown(column)), true=tested)])
-        if type is FieldType.UUID:
-            slot = ParamSlot(slot.index, FieldType.UUID, is_array=True, transform=Transform.SPELLINGS)
-        member = self._listed(tested, slot, self._ELEMENTS.get(type))
-        return exp.Not(this=member) if negated else member
-
-    def like(self, column: PlanColumn, index: int) -> exp.Expression:
-        # SQLite's LIKE never minds case; GLOB always does, and can use an index.
-        self.params.append(ParamSlot(index, FieldType.TEXT, transform=Transform.GLOB))
-        return exp.Glob(this=self.shown(column), expression=exp.Placeholder())
-
-    def pattern(self, column: PlanColumn, index: int, transform: Transform) -> exp.Expression:
-        self.params.append(ParamSlot(index, FieldType.TEXT, transform=transform))
-        like = exp.Like(this=self.shown(column), expression=exp.Placeholder())
-        return exp.Escape(this=like, expression=exp.Literal.string("\\"))
-
-    def _selected(self, column: PlanColumn, keys: Sequence[PlanColumn]) -> exp.Expression:
-        shown = self.shown(column)
-        if column.type is not FieldType.BYTES or column in keys:
-            return shown
-        # The bytes of a text, which need not be UTF-8. Not of a key: texts and blobs have different places in an order.
-        stored = exp.Cast(this=shown, to=exp.DataType(this=exp.DataType.Type.BLOB))
-        return exp.Case(ifs=[exp.If(this=self._is_stored(column, "text"), true=stored)], default=self.shown(column))
-
-    def _tested(self, column: PlanColumn) -> exp.Expression:
-        """The column in a filter: NULL where its value is not of the type, or as it is, and then it needs the guard."""
-        form = self._FORMS.get(column.type)
-        return self._formed(self.shown(column), form and form + "_only")
-
-    def _guard(self, column: PlanColumn) -> exp.Expression | None:
-        """The test that a value is of the column's type; None where the filter's form of it is NULL otherwise."""
-        match column.type:
-            case FieldType.TEXT:
-                # An integer is a text where the column's affinity makes it one of every text that is a number.
-                digits = exp.DPipe(this=self.shown(column), expression=exp.Literal.string(""))
-                is_number = exp.EQ(this=self.shown(column), expression=exp.Paren(this=digits))
-                return exp.Or(
-                    this=self._is_stored(column, "text"),
-                    expression=exp.Paren(this=exp.And(this=self._is_stored(column, "integer"), expression=is_number)),
-                )
-            case FieldType.INTEGER:
-                whole = exp.Cast(this=self.shown(column), to=exp.DataType(this=exp.DataType.Type.BIGINT))
-                is_whole = exp.EQ(this=whole, expression=self.shown(column))
-                return exp.Or(
-                    this=self._is_stored(column, "integer"),
-                    expression=exp.Paren(this=exp.And(this=self._is_stored(column, "real"), expression=is_whole)),
-                )
-            case FieldType.NUMBER:
-                return self._is_stored(column, "integer", "real")
-            case FieldType.BOOLEAN:
-                known = exp.In(this=self.shown(column), expressions=[exp.Literal.number(0), exp.Literal.number(1)])
-                return exp.And(this=self._is_stored(column, "integer"), expression=known)
-            case FieldType.BYTES:
-                return self._is_stored(column, "blob")
-            case FieldType.UUID:
-                return _is_not_null(self._formed(self.shown(column), _UUID_ONLY))
-            case _:
-                return None
-
-    def _is_stored(self, column: PlanColumn, *classes: str) -> exp.Expression:
-        stored = self._formed(self.shown(column), "typeof")
-        names: list[exp.Expression] = [exp.Literal.string(each) for each in classes]
-        return exp.EQ(this=stored, expression=names[0]) if len(names) == 1 else exp.In(this=stored, expressions=names)
-
-    def _by_storage(self, column: PlanColumn, integer: exp.Expression, real: exp.Expression) -> exp.Expression:
-        return exp.Case(ifs=[exp.If(this=self._is_stored(column, "integer"), true=integer)], default=real)
-
-    def _listed(self, tested: exp.Expression, slot: ParamSlot, form: str | None) -> exp.Expression:
-        # json_each takes the list as one value, so the statement is the same for any number of values.
-        element = self._formed(exp.column("value", table="e", quoted=True), form)
-        listed = exp.alias_(exp.Anonymous(this="json_each", expressions=[self._placeholder(slot)]), "e", quoted=True)
-        return exp.In(this=tested, query=exp.Subquery(this=exp.select(element).from_(listed)))
-
-    def _placeholder(self, slot: ParamSlot) -> exp.Expression:
-        self.params.append(slot)
-        return exp.Placeholder()
-
-    def _decimal(self, value: exp.Expression) -> exp.Expression:
-        return self._formed(value, "lensway_decimal")
-
-    def _together(self, sizes: Sequence[exp.Expression]) -> exp.Expression:
-        """A blob as large as all of them; a few of them are as much as stays in memory meanwhile."""
-        groups = [sizes[at : at + _CHECKED_MAX] for at in range(0, len(sizes), _CHECKED_MAX)]
-        return self._formed(_sum([functools.reduce(self._checked, group) for group in groups]), "zeroblob")
-
-    def _checked(self, total: exp.Expression, size: exp.Expression) -> exp.Expression:
-        return self._formed(self._formed(exp.Add(this=total, expression=size), "zeroblob"), "length")
-
-    def _size(self, value: exp.Expression) -> exp.Expression:
-        # Of a text it would count characters, and only those before a NUL.
-        stored = exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.BLOB))
-        return exp.Coalesce(this=self._formed(stored, "length"), expressions=[exp.Literal.number(0)])
-
-    def _formed(self, expression: exp.Expression, function: str | None) -> exp.Expression:
-        return expression if function is None else exp.Anonymous(this=function, expressions=[expression])
-
-
-DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {"postgres": _Postgres, "sqlite": _Sqlite}
-
-
-def _is_beyond_doubles(slot: ParamSlot) -> bool:
-    """True for a number as text: integers are compared with it digit by digit, floats with the float next to it."""
-    return slot.of is FieldType.NUMBER and slot.type is FieldType.DECIMAL
 
 
 def is_null(expression: exp.Expression) -> exp.Expression:
@@ -350,19 +94,23 @@ def identifier(name: str) -> exp.Identifier:
     return exp.Identifier(this=name, quoted=True)
 
 
-def _is_not_null(expression: exp.Expression) -> exp.Expression:
+def is_not_null(expression: exp.Expression) -> exp.Expression:
+    """The test for anything but NULL."""
     return exp.Not(this=is_null(expression))
 
 
-def _sum(terms: Sequence[exp.Expression]) -> exp.Expression:
+def total(terms: Sequence[exp.Expression]) -> exp.Expression:
+    """The sum, nested so that no chain is longer than `TERMS_MAX`."""
     while len(terms) > TERMS_MAX:
-        terms = [exp.Paren(this=_sum(terms[at : at + TERMS_MAX])) for at in range(0, len(terms), TERMS_MAX)]
+        terms = [exp.Paren(this=total(terms[at : at + TERMS_MAX])) for at in range(0, len(terms), TERMS_MAX)]
     return functools.reduce(lambda left, right: exp.Add(this=left, expression=right), terms)
 
 
-def _named(expression: exp.Expression, column: PlanColumn) -> exp.Expression:
+def named(expression: exp.Expression, column: PlanColumn) -> exp.Expression:
+    """The expression under the name of the column's field."""
     return exp.Alias(this=expression, alias=identifier(column.name))
 
 
-def _column(column: PlanColumn, *, qualified: bool = False) -> exp.Column:
+def column_of(column: PlanColumn, *, qualified: bool = False) -> exp.Column:
+    """The column itself."""
     return exp.Column(this=identifier(column.column), table=identifier(TABLE_ALIAS) if qualified else None)

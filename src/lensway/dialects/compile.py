@@ -6,7 +6,6 @@ The page fetches one row more than asked, so that the executing side can say whe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, assert_never
 
@@ -15,8 +14,8 @@ from sqlglot import exp
 
 from lensway import limits
 from lensway.dialects import keyset
-from lensway.dialects.base import DIALECTS, TABLE_ALIAS, TERMS_MAX, Dialect, ParamSlot, identifier, is_null
-from lensway.dialects.sqlite_functions import spellings
+from lensway.dialects.base import TABLE_ALIAS, TERMS_MAX, Dialect, ParamSlot, identifier, is_null
+from lensway.dialects.registry import dialect_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query import cursor, values
 from lensway.query.cache import BoundedCache
@@ -103,7 +102,7 @@ def compile_shape(shape: bytes, dialect: str, ordering: Ordering = DECLARED) -> 
     compiled = _kept.get(key)
     if compiled is None:
         try:
-            compiled = _compile(decode_shape(shape), DIALECTS[dialect], ordering)
+            compiled = _compile(decode_shape(shape), dialect_of(dialect), ordering)
         except RecursionError:
             raise _malformed() from None
         _kept.put(key, compiled, len(shape))
@@ -325,23 +324,16 @@ def _bound(slot: ParamSlot, plan: Plan, dialect: str) -> object:
         return _bound_page(slot.index, plan)
     if slot.index >= len(plan.params):
         raise _malformed()
-    value = plan.params[slot.index]
+    value, written = plan.params[slot.index], dialect_of(dialect)
     if slot.is_array:
-        return _bound_list(slot, value, dialect)
-    if not _fits(value, slot, dialect):
+        return _bound_list(slot, value, written)
+    if not values.fits(value, slot.type) or not written.takes(value):
         raise _malformed()
     if value.__class__ is not str:
         return value
     if slot.transform is not Transform.NONE:
         return bind_text(str(value), slot.transform)
-    if value[:1] in _BEGINNINGS and dialect == "postgres" and slot.type is FieldType.TEXT:
-        return _text_or_digits(value)
-    return value
-
-
-def _fits(value: object, slot: ParamSlot, dialect: str) -> bool:
-    # PostgreSQL's texts have no NUL characters, so no cursor of its pages has one either; its driver would fail.
-    return values.fits(value, slot.type) and not (dialect == "postgres" and isinstance(value, str) and "\0" in value)
+    return written.bound(str(value), slot)
 
 
 def _bound_page(index: int, plan: Plan) -> int:
@@ -354,49 +346,13 @@ def _bound_page(index: int, plan: Plan) -> int:
     return skipped if index == _SKIP_PARAM else limit + 1 + skipped
 
 
-def _bound_list(slot: ParamSlot, value: object, dialect: str) -> object:
+def _bound_list(slot: ParamSlot, value: object, written: type[Dialect]) -> object:
     items = (value,) if slot.transform is Transform.SPELLINGS and isinstance(value, str) else value
-    if not isinstance(items, (list, tuple)) or not all(item is None or _fits(item, slot, dialect) for item in items):
+    if not isinstance(items, (list, tuple)) or not all(
+        item is None or (values.fits(item, slot.type) and written.takes(item)) for item in items
+    ):
         raise _malformed()
-    if slot.transform is Transform.SPELLINGS:
-        items = [each for item in items for each in ((None,) if item is None else spellings(str(item)))]
-    if dialect == "sqlite":
-        return _json_list(items)
-    return [_text_or_digits(item) for item in items] if slot.type is FieldType.TEXT else list(items)
-
-
-class _Digits(str):
-    """A text that a column of integers, declared as text, can be compared with too: drivers take it for either."""
-
-    __slots__ = ()
-
-    def __int__(self) -> int:
-        return int(str(self))
-
-
-def _text_or_digits(value: object) -> object:
-    return _Digits(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
-
-
-_BEGINNINGS: Final = "+-0123456789"
-"""Most texts are known to be no integer by their first character."""
-_INTEGER: Final = re.compile(r"[+-]?\d{1,20}", re.ASCII)
-"""Longer ones are none of 64 bits, and may be UUIDs."""
-
-
-def _json_list(items: Sequence[object]) -> str:
-    """The list as `json_each` takes it; floats and bytes as text, see the dialect."""
-    return msgspec.json.encode([_json_item(item) for item in items]).decode()
-
-
-def _json_item(item: object) -> object:
-    match item:
-        case float():
-            return repr(item)
-        case bytes():
-            return item.hex().upper()
-        case _:
-            return item
+    return written.bound_list(items, slot)
 
 
 def _malformed() -> LenswayError:

@@ -31,9 +31,7 @@ from lensway.protocol.frames import (
     RefuseReason,
     SourceState,
 )
-from lensway.query.capabilities import BRIDGES
 
-_BRIDGES: Final = frozenset(BRIDGES)
 _REFUSALS: Final = {reason: RefusalKind(reason.value) for reason in RefuseReason}
 
 
@@ -87,8 +85,8 @@ def states_of(states: tuple[SourceState, ...]) -> dict[SourceId, tuple[str, str]
 
 
 def known_bridges(bridges: Mapping[str, str]) -> dict[str, str]:
-    """The bridges of a hello that this server knows; a source cannot need another one."""
-    return {name: clipped(version) for name, version in bridges.items() if name in _BRIDGES}
+    """The bridges of a hello, as many as a frame may name, with versions cut to what is kept and shown."""
+    return {name: clipped(version) for name, version in bridges.items()}
 
 
 def clipped(text: str) -> str:

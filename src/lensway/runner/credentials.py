@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from lensway.kinds import BUILT_IN, Kinds
+
 _PREFIX: Final = "LENSWAY_SOURCE_"
 _FILE: Final = "_FILE"
 UNREADABLE_FILE: Final = "unreadable_file"
@@ -19,7 +21,8 @@ UNREADABLE_FILE: Final = "unreadable_file"
 class LocalCredentials:
     """What the environment says of sources. Values are secrets; nothing here prints them."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], kinds: Kinds = BUILT_IN) -> None:
+        self._kinds = kinds
         self._variables = {
             name.removeprefix(_PREFIX): value for name, value in environment.items() if name.startswith(_PREFIX)
         }
@@ -48,6 +51,11 @@ class LocalCredentials:
     def count(self) -> int:
         """How many variables there are."""
         return len(self._variables)
+
+    def address_keys_of(self, bridge: str) -> frozenset[str]:
+        """The settings of this kind of database that a local URL replaces as a whole."""
+        kind = self._kinds.get(bridge)
+        return frozenset() if kind is None else kind.address_keys
 
     def ambiguous(self, names: Iterable[str]) -> frozenset[str]:
         """The assigned names that stand for the same variables as another assigned one."""
@@ -120,18 +128,15 @@ def variable_of(name: str) -> str:
     return name.upper().replace("-", "_")
 
 
-def merged(managed: Mapping[str, object], local: Mapping[str, str]) -> dict[str, object]:
-    """Managed settings with local ones over them, key by key.
+def merged(
+    managed: Mapping[str, object], local: Mapping[str, str], *, address_keys: frozenset[str]
+) -> dict[str, object]:
+    """Managed settings with local ones over them, key by key. ``address_keys`` are those of the kind of database.
 
     A local URL replaces the managed address, login and transport security whole: whoever manages the source must not be able to
     lower the security of a connection on which local credentials travel.
     """
     if "url" in local:
-        kept = {key: value for key, value in managed.items() if key not in _ADDRESS_KEYS}
+        kept = {key: value for key, value in managed.items() if key not in address_keys}
         return {**kept, **local}
     return {**managed, **local}
-
-
-_ADDRESS_KEYS: Final = frozenset(
-    {"url", "host", "port", "database", "user", "password", "path", "sslmode", "sslrootcert"}
-)

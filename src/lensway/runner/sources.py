@@ -192,7 +192,7 @@ class AssignedSources:
         if managed is None:
             state, cause = "no_credentials", "unreadable"
         else:
-            config = merged(managed, local)
+            config = merged(managed, local, address_keys=self._local.address_keys_of(source.bridge))
         if not self._policy.allows_source(source.name):
             state, cause = "refused", "source"
         elif source.bridge not in self._library.installed():

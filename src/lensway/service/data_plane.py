@@ -17,12 +17,13 @@ from lensway.auth.gate import KeyGate
 from lensway.catalog.names import invalid, not_found
 from lensway.catalog.reading import mapping
 from lensway.catalog.records import Lens, RetryMode, Source
+from lensway.dialects.registry import capabilities_of
 from lensway.dispatch.core.events import JobRequest, Release
 from lensway.dispatch.core.records import JobRecord
 from lensway.dispatch.shell import JobHandle, PageResult
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import RequestId
-from lensway.query.capabilities import Capabilities, capabilities_of
+from lensway.query.capabilities import Capabilities
 from lensway.query.fields import Field, FieldType
 from lensway.query.plan import PATTERN_OPERATORS, Operator, Plan
 from lensway.query.planner import PlannedRows, RowsRequest, plan_count, plan_export, plan_rows
@@ -197,7 +198,9 @@ class DataPlane:
             raise invalid("include", "is not available in this version", hint="Query the other lens by its key.")
         source = snapshot.source(caller.environment.id, lens.source)
         assert source is not None, "a lens points at a source of its environment"
-        return Asked(lens=lens, source=source, capabilities=capabilities_of(source.bridge), body=members)
+        return Asked(
+            lens=lens, source=source, capabilities=capabilities_of(source.bridge, self._desk.kinds), body=members
+        )
 
     def _plan(self, call: Call, asked: Asked) -> PlannedRows:
         body = asked.body
@@ -289,7 +292,7 @@ class DataPlane:
 
     def _lens_document(self, lens: Lens) -> dict[str, Any]:
         source = self._desk.snapshot().source(lens.environment, lens.source)
-        capabilities = None if source is None else capabilities_of(source.bridge)
+        capabilities = None if source is None else capabilities_of(source.bridge, self._desk.kinds)
         fields = list(lens.definition.fields.values())
         return {
             "name": lens.name,

@@ -11,8 +11,8 @@ from typing import Final
 
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
+from lensway.dialects.registry import capabilities_of
 from lensway.errors import LenswayError
-from lensway.query.capabilities import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import Plan
 from lensway.query.planner import RowsRequest, plan_export, plan_rows

@@ -19,6 +19,7 @@ from lensway.catalog.warnings import warnings_of_change
 from lensway.clock import Clock
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import LenswayError
+from lensway.kinds import BUILT_IN, Kinds
 from lensway.usecases.endings import KeyEndings
 from lensway.usecases.events import EventHub
 from lensway.usecases.fleet_view import FleetOfNode
@@ -49,7 +50,9 @@ class Desk:
         endings: KeyEndings,
         tally: AuditTally,
         gateway_url: str,
+        kinds: Kinds = BUILT_IN,
     ) -> None:
+        self.kinds = kinds
         self.store = store
         self.dispatcher = dispatcher
         self.hub = hub

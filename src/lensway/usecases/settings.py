@@ -161,7 +161,7 @@ class Declarations:
         Raises:
             LenswayError: INVALID_REQUEST with the path of what is wrong, CONFLICT; then nothing was changed.
         """
-        wanted = declaration.read(body)
+        wanted = declaration.read(body, kinds=self._desk.kinds)
         for name, draft in wanted.sources.items():
             with_path(lambda draft=draft: self._sources.check(draft), f"sources.{name}")
         at = self._desk.now_text()

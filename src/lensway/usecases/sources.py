@@ -19,9 +19,9 @@ from lensway.catalog.reading import mapping
 from lensway.catalog.records import Source
 from lensway.catalog.snapshot import Snapshot
 from lensway.catalog.warnings import warnings_now
+from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import new_lens_id, new_source_id
-from lensway.query.capabilities import capabilities_of
 from lensway.usecases.connection_tests import ConnectionTests, DocumentJob, run_document_job
 from lensway.usecases.desk import Desk, warning_document
 
@@ -55,7 +55,7 @@ class Sources:
     async def create(self, caller: Caller, body: object) -> dict[str, Any]:
         """A new source. Raises LenswayError INVALID_REQUEST, CONFLICT."""
         members = dict(mapping(body, ""))
-        draft = read_source(members.pop("name", None), members)
+        draft = read_source(members.pop("name", None), members, kinds=self._desk.kinds)
         self.check(draft)
         id, at = new_source_id(), self._desk.now_text()
         changed = await self._desk.change(
@@ -63,7 +63,7 @@ class Sources:
             "source.create",
             draft.name,
             lambda snapshot: rules.create_source(snapshot, caller.environment.id, draft, id=id, at=at),
-            details={"bridge": draft.bridge.value, "credentials": draft.credentials.value},
+            details={"bridge": draft.bridge, "credentials": draft.credentials.value},
         )
         self._desk.hub.publish(caller.environment.id, "source", {"source": draft.name, "change": "created"})
         return self.show_after(changed.snapshot, caller, draft.name)
@@ -72,7 +72,7 @@ class Sources:
         """The source with some parts changed. Raises LenswayError NOT_FOUND, INVALID_REQUEST."""
         snapshot = self._desk.snapshot()
         present = rules.require_source(snapshot, caller.environment.id, name)
-        draft = read_source_patch(present, body)
+        draft = read_source_patch(present, body, kinds=self._desk.kinds)
         self.check(draft)
         stored = self._desk.store.source_config(caller.environment.id, present.id)
         changed = await self._desk.change(
@@ -118,9 +118,9 @@ class Sources:
 
     def check(self, draft: SourceDraft) -> None:
         """Refuse a source that can never work. Raises LenswayError INVALID_REQUEST."""
-        capabilities_of(draft.bridge.value)
+        capabilities_of(draft.bridge, self._desk.kinds)
         if draft.config is not None:
-            self._check_config(draft.bridge.value, draft.config)
+            self._check_config(draft.bridge, draft.config)
 
     def show_after(self, snapshot: Snapshot, caller: Caller, name: str) -> dict[str, Any]:
         """The source as a snapshot has it."""

@@ -32,7 +32,7 @@ def create_source(
         environment=environment,
         id=id,
         name=draft.name,
-        bridge=draft.bridge.value,
+        bridge=draft.bridge,
         credentials=draft.credentials,
         execution=draft.execution,
         config_version=0 if config is None else next_revision(snapshot),
@@ -67,12 +67,12 @@ def patch_source(
         version = next_revision(snapshot)
     else:
         version = present.config_version
-        if draft.config is None and (version == 0 or draft.bridge.value != present.bridge):
+        if draft.config is None and (version == 0 or draft.bridge != present.bridge):
             # Another kind of database has other settings; keeping the old ones could only fail later.
             raise _config_missing(path)
     wanted = msgspec.structs.replace(
         present,
-        bridge=draft.bridge.value,
+        bridge=draft.bridge,
         credentials=draft.credentials,
         execution=draft.execution,
         config_version=version,
