@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lensway import limits
 from lensway.fleet import Ask, Fleet, SessionFacts, SessionState, Verdict
 from lensway.fleet.fleet import Finding
+from lensway.fleet.load import Pair
 from lensway.ids import EnvironmentId, InstanceId, RunnerId, SessionId, SourceId
 
 SOURCE = SourceId("src")
@@ -162,7 +163,12 @@ class FleetMachine(RuleBasedStateMachine):
             excluded,
             live_only,
         )
+        before = self.everything_of_pairs()
+        considered = self.fleet.consider(ask, self.now)
+        assert self.fleet.consider(ask, self.now) == considered, "to ask twice changes nothing"
+        assert self.everything_of_pairs() == before, "to ask spends no turn and no probe"
         choice = self.fleet.choose(ask, self.now)
+        assert choice == considered, "what is explained is what then happens"
         able = [one for one in self.fleet.sessions.values() if self.is_able(one, excluded)]
         live = [one for one in able if not one.is_suspect]
         shown = [note.session for note in choice.notes if note.session is not None]
@@ -181,6 +187,13 @@ class FleetMachine(RuleBasedStateMachine):
         assert chosen.load.has_room(pair, is_export=is_export)
         chosen.load.reserve(pair, is_export=is_export)
         self.reserved.append((chosen.id, is_export))
+
+    def everything_of_pairs(self):
+        return {
+            (session.id, source): {name: getattr(pair, name) for name in Pair.__slots__}
+            for session in self.fleet.sessions.values()
+            for source, pair in session.load.pairs.items()
+        }
 
     def nobody(self, choice, candidates, is_export: bool) -> None:
         if choice.is_busy:

@@ -42,10 +42,11 @@ from lensway.dispatch.core.events import (
 )
 from lensway.dispatch.core.ports import Executor, Routes, RunnerLink
 from lensway.dispatch.core.records import JobRecord
+from lensway.dispatch.core.routing import Consideration
 from lensway.dispatch.right_of_way import RightOfWay
 from lensway.errors import LenswayError
 from lensway.fleet import Fleet, SessionFacts
-from lensway.ids import JobId, RequestId, SessionId
+from lensway.ids import EnvironmentId, JobId, RequestId, SessionId, SourceId
 
 
 class PageResult(msgspec.Struct, frozen=True, gc=False):
@@ -291,6 +292,10 @@ class Dispatcher:
         return len(self._handles)
 
     # --- callers ----------------------------------------------------------------------------------------------------------
+
+    def consider(self, environment: EnvironmentId, source: SourceId) -> Consideration:
+        """Where a new job on this source would go now. Changes nothing."""
+        return self._core.consider(environment, source, self._clock.monotonic())
 
     def submit(self, request: JobRequest) -> JobHandle:
         """Take a job; never waits and never raises: every failure is the job's outcome."""

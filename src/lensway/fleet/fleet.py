@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import heapq
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
@@ -17,8 +17,8 @@ from lensway import limits
 from lensway.fleet.choice import REVIVABLE, UNABLE, Ask, CandidateNote, Choice, Verdict
 from lensway.fleet.facts import SessionFacts
 from lensway.fleet.liveness import Timings, timings
-from lensway.fleet.load import Pair
-from lensway.fleet.selection import Usable, select
+from lensway.fleet.load import Load, Pair
+from lensway.fleet.selection import Selection, Usable, select
 from lensway.fleet.sessions import Session, SessionState, SessionStimulus
 from lensway.ids import RunnerId, SessionId, SourceId
 
@@ -181,11 +181,23 @@ class Fleet:
         return any((loss := self._losses.get(runner)) is not None and now - loss.at < seconds for runner in runners)
 
     def choose(self, ask: Ask, now: float) -> Choice:
-        """Pick a session, or say why there is none. Reserves nothing.
+        """Pick a session, or say why there is none, and spend its turn. Reserves nothing.
 
-        Order of preference: live ones; live but ejected ones (never is the last candidate ejected); suspects.
+        Order of preference: live ones; live but ejected ones (the last candidate is never ejected); suspects.
         """
-        self._turn += 1
+        choice, selection = self._decide(ask, now, pair_of=Load.pair)
+        if selection is not None:
+            self._turn += 1
+            selection.spend(self._turn)
+        return choice
+
+    def consider(self, ask: Ask, now: float) -> Choice:
+        """What `choose` would answer now. Changes nothing: no turn is taken and no probe spent."""
+        return self._decide(ask, now, pair_of=Load.peek)[0]
+
+    def _decide(
+        self, ask: Ask, now: float, *, pair_of: Callable[[Load, SourceId], Pair]
+    ) -> tuple[Choice, Selection | None]:
         notes: list[CandidateNote] = []
         open_: list[Usable] = []
         ejected: list[Usable] = []
@@ -197,7 +209,7 @@ class Fleet:
                 notes.append(CandidateNote(runner, name, None, Verdict.NOT_CONNECTED))
                 continue
             for session in sessions.values():
-                pair = session.load.pair(ask.source)
+                pair = pair_of(session.load, ask.source)
                 verdict = _obstacle(session, pair, ask, place, now)
                 notes.append(CandidateNote(runner, name, session.id, verdict or Verdict.WORSE))
                 if verdict is None:
@@ -207,22 +219,26 @@ class Fleet:
                 elif verdict is Verdict.SUSPECT and not ask.live_only:
                     suspects.append(Usable(len(notes) - 1, session, pair))
         group = open_ or ejected or suspects
-        return self._pick(ask, notes, group, now) if group else _nobody(notes)
+        return self._pick(ask, notes, group, now) if group else (_nobody(notes), None)
 
-    def _pick(self, ask: Ask, notes: list[CandidateNote], group: list[Usable], now: float) -> Choice:
+    def _pick(
+        self, ask: Ask, notes: list[CandidateNote], group: list[Usable], now: float
+    ) -> tuple[Choice, Selection | None]:
         with_room = []
         for entry in group:
             if now >= entry.pair.busy_until and entry.session.load.has_room(entry.pair, is_export=ask.is_export):
                 with_room.append(entry)
             else:
                 entry.verdict = Verdict.BUSY
-        chosen = select(with_room, self._turn) if with_room else None
+        selection = select(with_room) if with_room else None
         for entry in group:
             note = notes[entry.index]
             notes[entry.index] = CandidateNote(
                 note.runner, note.runner_name, note.session, entry.verdict, entry.score or None
             )
-        return Choice(chosen.session if chosen else None, tuple(notes), is_busy=chosen is None)
+        if selection is None:
+            return Choice(None, tuple(notes), is_busy=True), None
+        return Choice(selection.chosen.session, tuple(notes)), selection
 
     def _apply_drain(self, session: Session, now: float) -> bool:
         should = session.drain_is_ordered or session.drain_is_reported

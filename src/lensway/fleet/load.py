@@ -118,6 +118,10 @@ class Load:
             pair = self.pairs[source] = Pair()
         return pair
 
+    def peek(self, source: SourceId) -> Pair:
+        """The pair with this source to read: a fresh one that belongs to nothing where there is none yet."""
+        return self.pairs.get(source) or Pair()
+
     def has_room(self, pair: Pair, *, is_export: bool) -> bool:
         """True when one more attempt keeps every cap.
 

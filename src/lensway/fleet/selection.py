@@ -29,16 +29,29 @@ class Usable(msgspec.Struct, gc=False):
     """Slower than the best by more than what counts as equal: only by its answers is it known when it is so no more."""
 
 
-def select(usable: Sequence[Usable], turn: int) -> Usable:
-    """The one to choose; writes score and verdict into every entry. ``turn`` grows with every decision."""
+class Selection(msgspec.Struct, frozen=True, gc=False):
+    """The chosen session, and the shares that those behind it have then earned. Nothing is spent until `spend`."""
+
+    chosen: Usable
+    shares: tuple[tuple[Pair, float], ...] = ()
+
+    def spend(self, turn: int) -> None:
+        """Make the selection count: it takes its turn and its probe. ``turn`` grows with every decision."""
+        self.chosen.pair.last_turn = turn
+        for pair, share in self.shares:
+            pair.probe_share = share
+
+
+def select(usable: Sequence[Usable]) -> Selection:
+    """The one to choose; writes score and verdict into every entry and changes nothing else."""
     if len(usable) == 1:
-        chosen = usable[0]
+        selection = Selection(usable[0])
     else:
         _score(usable)
-        chosen = _due_probe(usable) or _least_recent(usable)
-    chosen.verdict = Verdict.CHOSEN
-    chosen.pair.last_turn = turn
-    return chosen
+        probe, shares = _due_probe(usable)
+        selection = Selection(probe or _least_recent(usable), shares)
+    selection.chosen.verdict = Verdict.CHOSEN
+    return selection
 
 
 def _score(usable: Sequence[Usable]) -> None:
@@ -55,15 +68,16 @@ def _score(usable: Sequence[Usable]) -> None:
                 entry.verdict = Verdict.SLOWER
 
 
-def _due_probe(usable: Sequence[Usable]) -> Usable | None:
+def _due_probe(usable: Sequence[Usable]) -> tuple[Usable | None, tuple[tuple[Pair, float], ...]]:
+    shares: list[tuple[Pair, float]] = []
     for entry in usable:
-        # Not the slow ones alone: while there is little to do, whoever is behind at all gets nothing but probes.
+        # Not only the slow ones: under a light load, every session behind the best gets nothing but probes.
         if entry.is_behind:
-            entry.pair.probe_share += limits.SLOW_PAIR_SHARE
-            if entry.pair.probe_share >= 1.0:
-                entry.pair.probe_share -= 1.0
-                return entry
-    return None
+            share = entry.pair.probe_share + limits.SLOW_PAIR_SHARE
+            if share >= 1.0:
+                return entry, (*shares, (entry.pair, share - 1.0))
+            shares.append((entry.pair, share))
+    return None, tuple(shares)
 
 
 def _least_recent(usable: Sequence[Usable]) -> Usable:

@@ -6,9 +6,6 @@ from typing import Any
 
 from lensway.catalog.records import Lens, Source
 from lensway.dialects.compile import LIMIT_PARAM, OFFSET_PARAM, compile_shape
-from lensway.dispatch.routes import SnapshotRoutes
-from lensway.errors import ErrorCode
-from lensway.fleet import Ask
 from lensway.query.capabilities import Capabilities
 from lensway.query.ordering import assumed
 from lensway.query.plan import Plan, decode_shape
@@ -38,27 +35,13 @@ def _parameter(index: int, type: str, *, is_array: bool) -> str:
 
 
 def _route(desk: Desk, source: Source) -> dict[str, Any]:
-    route = SnapshotRoutes(desk.store).source(source.environment, source.id)
-    assert route is not None, "the source was found a moment ago"
-    if not route.runners:
-        if route.needs_runner:
-            return {
-                "via": None,
-                "runner": None,
-                "candidates": [],
-                "error": ErrorCode.SOURCE_REQUIRES_RUNNER.value,
-            }
-        return {"via": "inline", "runner": None, "candidates": []}
-    ask = Ask(
-        route.source, route.bridge, route.runners, route.runner_names, route.wanted, route.serving, live_only=False
-    )
-    choice = desk.dispatcher.fleet.choose(ask, desk.clock.monotonic())
+    found = desk.dispatcher.consider(source.environment, source.id)
+    session = None if found.choice is None else found.choice.session
     answer: dict[str, Any] = {
-        "via": "runner",
-        "runner": None if choice.session is None else choice.session.facts.runner_name,
-        "candidates": [candidate_document(note) for note in choice.notes],
+        "via": "inline" if found.is_inline else None if found.choice is None else "runner",
+        "runner": None if session is None else session.facts.runner_name,
+        "candidates": [] if found.choice is None else [candidate_document(note) for note in found.choice.notes],
     }
-    if choice.session is None and not choice.is_busy:
-        unable = choice.unable is not None
-        answer["error"] = (ErrorCode.SOURCE_UNREACHABLE if unable else ErrorCode.NO_RUNNERS_ONLINE).value
+    if found.failure is not None:
+        answer["error"] = found.failure.code.value
     return answer

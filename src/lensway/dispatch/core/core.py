@@ -41,11 +41,11 @@ from lensway.dispatch.core.events import (
 from lensway.dispatch.core.jobs import AttemptState, Job, JobState
 from lensway.dispatch.core.ports import Routes
 from lensway.dispatch.core.records import JobRecord
-from lensway.dispatch.core.routing import Router, gave_up
+from lensway.dispatch.core.routing import Consideration, Router, consider, gave_up
 from lensway.dispatch.core.sessions import Sessions
 from lensway.dispatch.core.state import State
 from lensway.fleet import Fleet
-from lensway.ids import JobId, RequestId
+from lensway.ids import EnvironmentId, JobId, RequestId, SourceId
 
 
 class Core:
@@ -82,6 +82,10 @@ class Core:
     def counters(self) -> Mapping[str, int]:
         """What was dropped or is worth knowing, by name."""
         return self._state.counters
+
+    def consider(self, environment: EnvironmentId, source: SourceId, now: float) -> Consideration:
+        """Where a new job on this source would go now. Changes nothing."""
+        return consider(self._state, environment, source, now)
 
     def job_of(self, request: RequestId) -> JobId | None:
         """The job of this request that is not over; asked rarely, so it is looked for."""

@@ -3,6 +3,8 @@ newest snapshot: the number of assignments alone decides between inline and runn
 
 from __future__ import annotations
 
+import msgspec
+
 from lensway import limits
 from lensway.dispatch.core import failures
 from lensway.dispatch.core.events import INLINE, SendOffer
@@ -12,6 +14,7 @@ from lensway.dispatch.core.state import State
 from lensway.errors import Failure
 from lensway.fleet import Ask, CandidateNote, Choice, Session, SessionState
 from lensway.fleet.choice import UNABLE
+from lensway.ids import EnvironmentId, SourceId
 
 
 class Router:
@@ -48,9 +51,7 @@ class Router:
         if request.runner is not None or request.session is not None:
             pinned = self._pinned(job, route)
             return pinned if isinstance(pinned, Failure) else (pinned, False)
-        if route.runners:
-            return route, False
-        return failures.requires_runner(route) if route.needs_runner else (route, True)
+        return _place_of(route)
 
     def _pinned(self, job: Job, route: SourceRoute) -> SourceRoute | Failure:
         request = job.request
@@ -101,21 +102,19 @@ class Router:
 
     def _place_on_runner(self, job: Job, route: SourceRoute, now: float) -> None:
         request = job.request
-        choice = self._state.fleet.choose(
-            Ask(
-                route.source,
-                route.bridge,
-                route.runners,
-                route.runner_names,
-                route.wanted,
-                route.serving,
-                request.is_export,
-                request.session,
-                job.excluded,
-                job.pending_failure is not None,
-            ),
-            now,
+        ask = Ask(
+            route.source,
+            route.bridge,
+            route.runners,
+            route.runner_names,
+            route.wanted,
+            route.serving,
+            request.is_export,
+            request.session,
+            job.excluded,
+            job.pending_failure is not None,
         )
+        choice = self._state.fleet.choose(ask, now)
         session = choice.session
         if session is not None:
             if self._has_credit(job):
@@ -139,7 +138,7 @@ class Router:
             else:
                 state.fail(job, failures.with_runners(job.pending_failure, job.unreachable), now)
         elif choice.unable is not None:
-            state.fail(job, _unable(job, route, choice.notes), now)
+            state.fail(job, _unable(route, choice.notes, job.refusal_message), now)
         elif self._may_wait(job, route, choice, now):
             self._wait(job, now)
         else:
@@ -249,9 +248,47 @@ class Router:
             del self._state.waiting[job.id]
 
 
-def _unable(job: Job, route: SourceRoute, notes: tuple[CandidateNote, ...]) -> Failure:
+class Consideration(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a new job on a source would go now. ``choice`` is None inline, and where nothing was there to choose from."""
+
+    is_inline: bool = False
+    choice: Choice | None = None
+    failure: Failure | None = None
+
+
+def consider(state: State, environment: EnvironmentId, source: SourceId, now: float) -> Consideration:
+    """Decide as for a new job on this source, and change nothing.
+
+    A job might wait a moment for a runner that is about to come back; this speaks of the present moment.
+    """
+    route = state.routes.source(environment, source)
+    if route is None:
+        return Consideration(failure=failures.source_gone())
+    target = _place_of(route)
+    if isinstance(target, Failure):
+        return Consideration(failure=target)
+    if target[1]:
+        return Consideration(is_inline=True)
+    ask = Ask(route.source, route.bridge, route.runners, route.runner_names, route.wanted, route.serving)
+    choice = state.fleet.consider(ask, now)
+    failure = None
+    if choice.unable is not None:
+        failure = _unable(route, choice.notes, "")
+    elif choice.session is None and not choice.is_busy:
+        failure = failures.no_runners_online(route, state.fleet, now)
+    return Consideration(choice=choice, failure=failure)
+
+
+def _place_of(route: SourceRoute) -> tuple[SourceRoute, bool] | Failure:
+    """The route of a job that is pinned to nothing, and whether it is inline."""
+    if route.runners:
+        return route, False
+    return failures.requires_runner(route) if route.needs_runner else (route, True)
+
+
+def _unable(route: SourceRoute, notes: tuple[CandidateNote, ...], refusal_message: str) -> Failure:
     found = {note.runner_name: note.verdict for note in notes if note.verdict in UNABLE}
-    return failures.unable(route, list(found.items()), job.refusal_message)
+    return failures.unable(route, list(found.items()), refusal_message)
 
 
 def gave_up(job: Job, failure: Failure) -> Failure:
