@@ -170,8 +170,8 @@ PLANTED: Final = (
     Planted(
         "unreachable before a second candidate was asked",
         _ATTEMPTS,
-        "            attempt.session != INLINE\n            and job.request.may_retry",
-        "            attempt.session == INLINE\n            and job.request.may_retry",
+        "            not attempt.place.is_service\n            and job.request.may_retry",
+        "            attempt.place.is_service\n            and job.request.may_retry",
         (FAILOVER, SIMULATION),
     ),
     Planted(
@@ -248,7 +248,7 @@ PLANTED: Final = (
     Planted(
         "a reservation is kept for ever",
         _STATE,
-        "attempt.load.give_back(attempt.pair, is_export=attempt.is_export)",
+        "attempt.place.load.give_back(attempt.pair, is_export=attempt.is_export)",
         "attempt.load.outstanding += 0",
         (FAILOVER, SIMULATION),
     ),

@@ -444,7 +444,7 @@ class Dispatch(RuleBasedStateMachine):
                 self.give(AttemptFailed(*ids, Failure(code=ErrorCode.CANCELLED, message="stopped")))
         assert self.core.jobs_count == 0
         assert self.core.held_bytes == 0
-        assert self.core._state.inline.outstanding == 0
+        assert self.core._state.service.load.outstanding == 0
 
 
 Dispatch.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)

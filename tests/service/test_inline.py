@@ -34,7 +34,7 @@ def test_an_attempt_that_is_cancelled_before_its_first_step_is_answered_once() -
         executor = InlineExecutor(MemoryStore(), ExecutionLibrary(AddressPolicy()))
         executor.connect(said.append)
         for job in (JobId(1), JobId(2)):
-            executor.start(SendOffer(INLINE, job, 1, REQUEST, 0, 30.0, 1000))
+            executor.offer(SendOffer(INLINE, job, 1, REQUEST, 0, 30.0, 1000))
         executor.cancel(SendCancel(INLINE, JobId(1), 1, "caller_gone"))
         await executor.close()
 

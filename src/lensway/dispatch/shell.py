@@ -40,7 +40,7 @@ from lensway.dispatch.core.events import (
     Submitted,
     Tick,
 )
-from lensway.dispatch.core.ports import Executor, Routes, RunnerLink
+from lensway.dispatch.core.ports import Link, Routes, RunnerLink
 from lensway.dispatch.core.records import JobRecord
 from lensway.dispatch.core.routing import Consideration
 from lensway.dispatch.right_of_way import RightOfWay
@@ -231,7 +231,7 @@ class Dispatcher:
     def __init__(
         self,
         routes: Routes,
-        executor: Executor,
+        executor: Link,
         clock: Clock,
         *,
         on_status: Callable[[StatusChanged], None] = lambda _status: None,
@@ -239,7 +239,6 @@ class Dispatcher:
         first_session: int = 1,
     ) -> None:
         self._core = Core(routes, clock.monotonic())
-        self._executor = executor
         self._clock = clock
         self._on_status = on_status
         self._on_record = on_record
@@ -247,6 +246,8 @@ class Dispatcher:
         self._next_session = first_session - 1
         self._handles: dict[JobId, JobHandle] = {}
         self._links: dict[SessionId, RunnerLink] = {}
+        self._places: dict[SessionId, Link] = {INLINE: executor}
+        """Every place that takes offers: the service itself, and the links."""
         self._events: deque[Event] = deque()
         self._is_performing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -330,7 +331,7 @@ class Dispatcher:
 
     def open_session(self, facts: SessionFacts, link: RunnerLink) -> None:
         """A runner is connected; orders for it go to this link from now on."""
-        self._links[facts.session] = link
+        self._links[facts.session] = self._places[facts.session] = link
         self.handle(SessionOpened(facts))
 
     def catalog_changed(self) -> None:
@@ -377,30 +378,23 @@ class Dispatcher:
         """The handle has its outcome, and what it still holds goes with its caller."""
 
     def _close_session(self, order: CloseSession) -> None:
+        self._places.pop(order.session, None)
         self._links.pop(order.session, _NO_LINK).close(order.cause)
 
     def _status_changed(self, status: StatusChanged) -> None:
         if status.state == "lost":
+            self._places.pop(status.session, None)
             self._links.pop(status.session, None)
         self._on_status(status)
 
     def _offer(self, order: SendOffer) -> None:
-        if order.session == INLINE:
-            self._executor.start(order)
-        else:
-            self._links.get(order.session, _NO_LINK).offer(order)
+        self._places.get(order.session, _NO_LINK).offer(order)
 
     def _cancel(self, order: SendCancel) -> None:
-        if order.session == INLINE:
-            self._executor.cancel(order)
-        else:
-            self._links.get(order.session, _NO_LINK).cancel(order)
+        self._places.get(order.session, _NO_LINK).cancel(order)
 
     def _credit(self, order: SendCredit) -> None:
-        if order.session == INLINE:
-            self._executor.credit(order)
-        else:
-            self._links.get(order.session, _NO_LINK).credit(order)
+        self._places.get(order.session, _NO_LINK).credit(order)
 
     def _push_set(self, order: PushSet) -> None:
         self._links.get(order.session, _NO_LINK).push_set()

@@ -103,7 +103,7 @@ class _Attempt:
 
 
 class InlineExecutor:
-    """Implements `lensway.dispatch.core.ports.Executor`."""
+    """Implements `lensway.dispatch.core.ports.Link`."""
 
     def __init__(self, store: CatalogStore, library: ExecutionLibrary, *, tracer: Tracer | None = None) -> None:
         self._tracer = tracer
@@ -120,7 +120,7 @@ class InlineExecutor:
         """Where answers go: the dispatcher, which is made after its executor."""
         self._emit = emit
 
-    def start(self, order: SendOffer) -> None:
+    def offer(self, order: SendOffer) -> None:
         """Begin the attempt."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()

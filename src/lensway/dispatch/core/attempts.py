@@ -12,7 +12,6 @@ from typing import Final
 from lensway import limits
 from lensway.dispatch.core import failures
 from lensway.dispatch.core.events import (
-    INLINE,
     Accepted,
     AttemptFailed,
     CallerGone,
@@ -223,7 +222,7 @@ class Attempts:
                 state.fail(attempt.job, event.failure, now)
             return
         job, failure = attempt.job, event.failure
-        if failure.code is ErrorCode.CANCELLED and attempt.session != INLINE and not event.handed_back:
+        if failure.code is ErrorCode.CANCELLED and not attempt.place.is_service and not event.handed_back:
             # Nobody here asked for that: a runner whose session breaks gives up what it has, and may still say so.
             self.lost(attempt, "given_up", now)
             return
@@ -262,7 +261,7 @@ class Attempts:
         job.pending_failure = failure
         job.excluded[attempt.session] = Verdict.FAILED
         may_try = (
-            attempt.session != INLINE
+            not attempt.place.is_service
             and job.request.may_retry
             and job.record.executed < limits.ATTEMPTS_MAX
             and (
@@ -323,7 +322,7 @@ class Attempts:
             return False
         if attempt.record.first_row_at is None:
             attempt.record.first_row_at = now
-            if attempt.session != INLINE:  # nobody chooses among places there
+            if not attempt.place.is_service:  # the service has no rivals to be compared with
                 attempt.pair.record_latency(now - attempt.record.offered_at, now)
             attempt.pair.record_reached()
         if not attempt.flow.receive(size):
@@ -357,7 +356,7 @@ class Attempts:
         return True
 
     def _broke_rules(self, attempt: Attempt, cause: str, now: float) -> None:
-        if attempt.session == INLINE:
+        if attempt.place.is_service:
             self._state.broke_executor(attempt, cause, now)
         else:
             self._state.count(cause)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+import msgspec
+
 from lensway import limits
 from lensway.dispatch.core.events import JobRequest, Release
 from lensway.dispatch.core.records import AttemptRecord, JobRecord
 from lensway.errors import Failure
-from lensway.fleet import Pair, Session, Table, Verdict
+from lensway.fleet import CandidateNote, Pair, SessionFacts, Table, Verdict
 from lensway.fleet.load import Load
 from lensway.ids import JobId, SessionId
 
@@ -176,16 +178,32 @@ class Flow:
         return grant
 
 
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where attempts are executed: a session of a runner, or the service itself, which is always there.
+
+    The service accepts what it is offered, has no rivals to be compared with, and is never lost.
+    """
+
+    session: SessionId
+    load: Load
+    runner: SessionFacts | None = None
+
+    @property
+    def is_service(self) -> bool:
+        """True for the service itself."""
+        return self.runner is None
+
+
 class Attempt:
     """One offer of a job to one place."""
 
-    __slots__ = ("flow", "is_export", "job", "load", "number", "pair", "record", "reports_missed", "session", "state")
+    __slots__ = ("flow", "is_export", "job", "number", "pair", "place", "record", "reports_missed", "session", "state")
 
-    def __init__(self, job: Job, session: SessionId, load: Load, pair: Pair, record: AttemptRecord) -> None:
+    def __init__(self, job: Job, place: Place, pair: Pair, record: AttemptRecord) -> None:
         self.job = job
         self.number = record.number
-        self.session = session
-        self.load = load
+        self.place = place
+        self.session = place.session
         self.pair = pair
         self.record = record
         self.is_export = job.request.is_export
@@ -196,7 +214,7 @@ class Attempt:
     def turn_into_export(self) -> bool:
         """Count it as an export from now on; False when its place has no room for one more."""
         assert not self.is_export, "an export is counted once"
-        self.is_export = self.load.turn_into_export(self.pair)
+        self.is_export = self.place.load.turn_into_export(self.pair)
         return self.is_export
 
     def move(self, stimulus: AttemptStimulus) -> None:
@@ -295,14 +313,15 @@ class Job:
         self.state = JOB_TABLE.after(self.state, stimulus)
 
 
-def attempt_record(job: Job, session: Session | None, place: SessionId, now: float) -> AttemptRecord:
-    """The record of the attempt that is offered now; ``session`` None is inline."""
+def attempt_record(job: Job, place: Place, notes: tuple[CandidateNote, ...], now: float) -> AttemptRecord:
+    """The record of the attempt that is offered now."""
+    facts = place.runner
     return AttemptRecord(
         number=job.attempt_number,
-        session=place,
-        runner=None if session is None else session.facts.runner,
-        runner_name=None if session is None else session.facts.runner_name,
-        instance=None if session is None else session.facts.instance,
-        candidates=(),
+        session=place.session,
+        runner=None if facts is None else facts.runner,
+        runner_name=None if facts is None else facts.runner_name,
+        instance=None if facts is None else facts.instance,
+        candidates=notes,
         offered_at=now,
     )

@@ -1,5 +1,5 @@
-"""The ports of dispatch, and the table it routes by. The gateway implements `RunnerLink`, the execution library (wired by
-`compose`) implements `Executor`; both answer by handing events to the dispatcher."""
+"""The ports of dispatch, and the table it routes by. The gateway implements `RunnerLink`, the service's executor `Link`; both
+answer by handing events to the dispatcher."""
 
 from __future__ import annotations
 
@@ -11,41 +11,35 @@ from lensway.dispatch.core.events import SendCancel, SendCredit, SendOffer
 from lensway.ids import EnvironmentId, RunnerId, SourceId
 
 
-class RunnerLink(Protocol):
-    """One session as dispatch sees it. Nothing here waits and nothing raises: a link that cannot send is about to be lost."""
+class Link(Protocol):
+    """One place as dispatch sees it: a session of a runner, or the service's own executor.
+
+    Nothing here waits and nothing raises: a link that cannot send is about to be lost. A place answers by events that carry its
+    session. Every attempt that it accepted is answered by `Ended` or `AttemptFailed` in the end, also after a cancel: only then
+    is its reservation given back.
+    """
 
     def offer(self, order: SendOffer) -> None:
         """Write the offer behind the assignment set it depends on. A link that is closed already and so does not write it
-        answers `Refused` with `RefusalKind.UNWRITTEN`, so that even a job that is never repeated can go elsewhere."""
+        answers `Refused` with `RefusalKind.UNWRITTEN`, so that even a job that is never repeated can go elsewhere.
+
+        The service begins the attempt: dispatch counts its offers as accepted and expects no `Accepted`."""
 
     def cancel(self, order: SendCancel) -> None:
-        """Write the cancel."""
+        """Write the cancel: stop the attempt and its statement."""
 
     def credit(self, order: SendCredit) -> None:
-        """Write the credit."""
+        """Write the credit: the attempt may send so many bytes more."""
+
+
+class RunnerLink(Link, Protocol):
+    """The link to a session of a runner."""
 
     def push_set(self) -> None:
         """Write the wanted assignment set again."""
 
     def close(self, cause: str) -> None:
         """Abort the connection. `SessionLost` may follow; dispatch has already ended the session."""
-
-
-class Executor(Protocol):
-    """The inline place. Answers with the same events as a session, with ``session`` INLINE.
-
-    Every order that was started is answered by Ended or AttemptFailed in the end, also after a cancel: only then is its
-    reservation given back.
-    """
-
-    def start(self, order: SendOffer) -> None:
-        """Begin the attempt: Accepted at once, then Rows, Ended or AttemptFailed."""
-
-    def cancel(self, order: SendCancel) -> None:
-        """Stop the attempt and its statement."""
-
-    def credit(self, order: SendCredit) -> None:
-        """The attempt may write so many bytes more."""
 
 
 class SourceRoute(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,12 +7,12 @@ import msgspec
 
 from lensway import limits
 from lensway.dispatch.core import failures
-from lensway.dispatch.core.events import INLINE, SendOffer
-from lensway.dispatch.core.jobs import Attempt, Job, JobState, JobStimulus, attempt_record
+from lensway.dispatch.core.events import SendOffer
+from lensway.dispatch.core.jobs import Attempt, Job, JobState, JobStimulus, Place, attempt_record
 from lensway.dispatch.core.ports import SourceRoute
 from lensway.dispatch.core.state import State
 from lensway.errors import Failure
-from lensway.fleet import Ask, CandidateNote, Choice, Session, SessionState
+from lensway.fleet import Ask, CandidateNote, Choice, SessionState
 from lensway.fleet.choice import UNABLE
 from lensway.ids import EnvironmentId, SourceId
 
@@ -93,10 +93,10 @@ class Router:
     # --- placing ----------------------------------------------------------------------------------------------------------
 
     def _place_inline(self, job: Job, route: SourceRoute, now: float) -> None:
-        load = self._state.inline
+        load = self._state.service.load
         pair = load.pair(route.source)
         if load.has_room(pair, is_export=job.request.is_export) and self._has_credit(job):
-            self._offer(job, None, (), 0, now)
+            self._offer(job, self._state.service, (), 0, now)
         else:
             self._enqueue(job, now)
 
@@ -119,7 +119,7 @@ class Router:
         if session is not None:
             if self._has_credit(job):
                 wanted = route.wanted[route.runners.index(session.facts.runner)]
-                self._offer(job, session, choice.notes, wanted, now)
+                self._offer(job, Place(session.id, session.load, session.facts), choice.notes, wanted, now)
             else:
                 self._enqueue(job, now)
             return
@@ -162,9 +162,7 @@ class Router:
 
     # --- moves ------------------------------------------------------------------------------------------------------------
 
-    def _offer(
-        self, job: Job, session: Session | None, notes: tuple[CandidateNote, ...], wanted: int, now: float
-    ) -> None:
+    def _offer(self, job: Job, place: Place, notes: tuple[CandidateNote, ...], wanted: int, now: float) -> None:
         state = self._state
         if job.offers >= limits.OFFERS_PER_JOB_MAX:
             state.fail(job, failures.overloaded(f"{job.offers} offers were not taken"), now)
@@ -172,21 +170,18 @@ class Router:
         self._leave(job)
         job.offers += 1
         job.attempt_number += 1
-        place = INLINE if session is None else session.id
-        load = state.inline if session is None else session.load
-        pair = load.pair(job.request.source)
-        record = attempt_record(job, session, place, now)
-        record.candidates = notes
+        pair = place.load.pair(job.request.source)
+        record = attempt_record(job, place, notes, now)
         job.record.attempts.append(record)
-        attempt = Attempt(job, place, load, pair, record)
-        load.reserve(pair, is_export=attempt.is_export)
-        state.held[place][job.id, attempt.number] = attempt
+        attempt = Attempt(job, place, pair, record)
+        place.load.reserve(pair, is_export=attempt.is_export)
+        state.held[place.session][job.id, attempt.number] = attempt
         job.attempt = attempt
         job.move(JobStimulus.OFFER)
         if not job.has_credit:
             job.has_credit = True
             state.credit_bytes += limits.CREDIT_WINDOW_BYTES
-        if session is None:
+        if place.is_service:
             # The service does not refuse what it gives itself: there is nothing to wait for.
             attempt.accept(now)
         else:
@@ -194,7 +189,7 @@ class Router:
         state.timers.schedule(job)
         remaining = job.request.deadline - now
         credit = attempt.flow.granted
-        state.out.append(SendOffer(place, job.id, attempt.number, job.request, wanted, remaining, credit))
+        state.out.append(SendOffer(place.session, job.id, attempt.number, job.request, wanted, remaining, credit))
 
     def _has_credit(self, job: Job) -> bool:
         return job.has_credit or self._state.credit_bytes + limits.CREDIT_WINDOW_BYTES <= limits.NODE_CREDIT_BYTES_MAX

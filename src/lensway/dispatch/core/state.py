@@ -14,7 +14,7 @@ from lensway.dispatch.core.events import (
     SendCancel,
     StatusChanged,
 )
-from lensway.dispatch.core.jobs import Attempt, AttemptState, AttemptStimulus, Job, JobState, JobStimulus
+from lensway.dispatch.core.jobs import Attempt, AttemptState, AttemptStimulus, Job, JobState, JobStimulus, Place
 from lensway.dispatch.core.ports import Routes
 from lensway.dispatch.core.queue import Queue
 from lensway.dispatch.core.timers import Timers
@@ -59,7 +59,7 @@ class State:
         self.routes = routes
         self.started_at = started_at
         self.fleet = Fleet()
-        self.inline = Load(limits.JOBS_INLINE_MAX)
+        self.service = Place(INLINE, Load(limits.JOBS_INLINE_MAX))
         self.jobs: dict[JobId, Job] = {}
         self.held: dict[SessionId, dict[tuple[int, int], Attempt]] = {INLINE: {}}
         self.waiting: dict[JobId, Job] = {}
@@ -109,7 +109,7 @@ class State:
         held = self.held.get(attempt.session)
         if held is not None:
             del held[attempt.job.id, attempt.number]
-        attempt.load.give_back(attempt.pair, is_export=attempt.is_export)
+        attempt.place.load.give_back(attempt.pair, is_export=attempt.is_export)
         attempt.move(AttemptStimulus.FINISH)
         self.has_room_again = True
         self._end_record(attempt, cause, now)

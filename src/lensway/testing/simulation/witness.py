@@ -37,7 +37,7 @@ from lensway.dispatch.core.events import (
     StatusChanged,
     Submitted,
 )
-from lensway.dispatch.core.ports import Executor, Routes
+from lensway.dispatch.core.ports import Link, Routes
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, Failure
 from lensway.fleet import Session, SessionState
@@ -187,7 +187,9 @@ class Witness:
         state = core._state
         for session in core.fleet.sessions.values():
             self._balance_of(session, len(state.held[session.id]))
-        self.check(state.inline.outstanding == len(state.held[INLINE]), "reservations inline are those of its attempts")
+        self.check(
+            state.service.load.outstanding == len(state.held[INLINE]), "reservations inline are those of its attempts"
+        )
         windows = sum(job.has_credit for job in state.jobs.values()) * limits.CREDIT_WINDOW_BYTES
         self.check(state.credit_bytes == windows <= limits.NODE_CREDIT_BYTES_MAX, "I8: credit is that of open windows")
         pages = sum(job.page_bytes for job in state.jobs.values())
@@ -429,9 +431,7 @@ class _WatchedCore(Core):
 class WatchedDispatcher(Dispatcher):
     """The real dispatcher, with a witness beside its core. A crashed one does nothing any more."""
 
-    def __init__(
-        self, witness: Witness, routes: Routes, executor: Executor, clock: Clock, *, first_session: int
-    ) -> None:
+    def __init__(self, witness: Witness, routes: Routes, executor: Link, clock: Clock, *, first_session: int) -> None:
         super().__init__(routes, executor, clock, first_session=first_session)
         self._core = _WatchedCore(routes, clock.monotonic(), witness)
         self._witness = witness
