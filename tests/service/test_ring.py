@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from lensway.dispatch.core.records import AttemptRecord, JobRecord
+from lensway.dispatch.core.records import AttemptRecord, Cause, EndKind, JobRecord
 from lensway.errors import ErrorCode, Failure
 from lensway.fleet import CandidateNote
 from lensway.fleet.choice import Verdict
@@ -48,7 +48,7 @@ def record(of: RequestEntry) -> JobRecord:
         offered_at=10.5,
         accepted_at=10.75,
         ended_at=11.0,
-        cause="failed:QUERY_TIMEOUT",
+        cause=Cause(EndKind.FAILED, "QUERY_TIMEOUT"),
     )
     return JobRecord(
         request=RequestId(of.id),

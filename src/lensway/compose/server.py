@@ -32,7 +32,7 @@ from lensway.compose.process import calm_collector
 from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console, Uses
-from lensway.dispatch.core.records import JobRecord
+from lensway.dispatch.core.records import EndKind, JobRecord
 from lensway.dispatch.routes import SnapshotRoutes
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
@@ -393,9 +393,6 @@ async def recall_sightings(store: SqliteStore, dispatcher: Dispatcher, clock: Cl
             dispatcher.fleet.recall(runner, then, cause)
 
 
-_STOPPED: Final = "stopped:"
-
-
 def _watch(metrics: Metrics, store: SqliteStore, dispatcher: Dispatcher) -> None:
     metrics.watch_runners(lambda: _runner_states(store.current(), dispatcher))
     metrics.watch_gauge("lensway_jobs_in_flight", "Jobs without an outcome.", lambda: dispatcher.jobs_in_flight)
@@ -416,7 +413,8 @@ def _job_times(done: JobRecord, result: bytes) -> JobTimes:
     start, total = done.submitted_at, (done.ended_at or done.submitted_at) - done.submitted_at
     cancels: Sequence[str] = ()
     if done.outcome != "completed" or len(done.attempts) > 1:
-        cancels = [attempt.cause[len(_STOPPED) :] for attempt in done.attempts if attempt.cause.startswith(_STOPPED)]
+        causes = (attempt.cause for attempt in done.attempts)
+        cancels = [cause.detail for cause in causes if cause is not None and cause.kind is EndKind.STOPPED]
     if placed is None or placed.accepted_at is None:
         return JobTimes("inline", done.outcome, total, cancels=cancels)
     return JobTimes(

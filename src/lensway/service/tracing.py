@@ -7,13 +7,13 @@ from collections.abc import Callable
 from lensway.api.routes import Route
 from lensway.catalog.records import Lens, Source
 from lensway.clock import Clock
-from lensway.dispatch.core.records import AttemptRecord, JobRecord
+from lensway.dispatch.core.records import AttemptRecord, EndKind, JobRecord
 from lensway.dispatch.shell import JobHandle
 from lensway.observe.trace import Attribute, Moment, Span, SpanKind, SpanName, TraceContext, Tracer, read_context
 
 _OK = "ok"
-_GOOD_ENDS = frozenset({"ended", "refused", "unanswered", "handed_back", "stopped"})
-"""First words of causes by which an attempt ends without an error of its own."""
+_GOOD_ENDS = frozenset({EndKind.ENDED, EndKind.REFUSED, EndKind.UNANSWERED, EndKind.HANDED_BACK, EndKind.STOPPED})
+"""How an attempt ends without an error of its own."""
 
 
 class RequestTrace:
@@ -121,7 +121,8 @@ def name_of(route: Route) -> str:
 
 def _attempt_span(job: TraceContext, attempt: AttemptRecord, job_end: float) -> Span:
     is_inline = attempt.runner is None
-    is_good = attempt.cause.partition(":")[0] in _GOOD_ENDS
+    cause = attempt.cause
+    outcome = "" if cause is None else str(cause)
     return Span(
         name=SpanName.ATTEMPT,
         kind=SpanKind.INTERNAL if is_inline else SpanKind.CLIENT,
@@ -134,8 +135,8 @@ def _attempt_span(job: TraceContext, attempt: AttemptRecord, job_end: float) -> 
             Attribute.VIA: "inline" if is_inline else "runner",
             Attribute.RUNNER: attempt.runner_name,
             Attribute.INSTANCE: attempt.instance,
-            Attribute.OUTCOME: attempt.cause,
+            Attribute.OUTCOME: outcome,
         },
         moments=((Moment.ACCEPTED, attempt.accepted_at), (Moment.FIRST_ROW, attempt.first_row_at)),
-        error=None if is_good else attempt.cause,
+        error=None if cause is None or cause.kind in _GOOD_ENDS else outcome,
     )

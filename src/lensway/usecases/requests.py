@@ -140,7 +140,7 @@ def _attempt(record: JobRecord, attempt: AttemptRecord) -> dict[str, Any]:
         "acceptedMs": since(attempt.accepted_at),
         "firstRowMs": since(attempt.first_row_at),
         "endedMs": since(attempt.ended_at),
-        "outcome": attempt.cause or "running",
+        "outcome": "running" if attempt.cause is None else str(attempt.cause),
         "candidates": [_candidate(note) for note in attempt.candidates],
     }
 

@@ -28,6 +28,7 @@ from lensway.dispatch.core.events import (
     Submitted,
 )
 from lensway.dispatch.core.jobs import Attempt, AttemptState, Job, JobState, JobStimulus
+from lensway.dispatch.core.records import ENDED, HANDED_BACK, Cause, EndKind
 from lensway.dispatch.core.routing import Router
 from lensway.dispatch.core.state import State
 from lensway.errors import ErrorCode, Failure
@@ -133,7 +134,7 @@ class Attempts:
             return
         self._answered(attempt, now)
         was_offered = attempt.state is AttemptState.OFFERED
-        state.free(attempt, f"refused:{event.reason.value}", now)
+        state.free(attempt, Cause(EndKind.REFUSED, event.reason.value), now)
         if not was_offered:
             return
         job = attempt.job
@@ -194,7 +195,7 @@ class Attempts:
             return
         if attempt.state is AttemptState.STOPPING:
             self._heard(attempt, now)
-            self._state.free(attempt, "ended", now)
+            self._state.free(attempt, ENDED, now)
             return
         if not self._take_bytes(attempt, len(event.tail), now, is_last=True):
             return
@@ -216,7 +217,7 @@ class Attempts:
         self._heard(attempt, now)
         if attempt.state is not AttemptState.EXECUTING:
             was_offered = attempt.state is AttemptState.OFFERED
-            state.free(attempt, "failed", now)
+            state.free(attempt, Cause(EndKind.FAILED, event.failure.code.value), now)
             if was_offered:
                 attempt.job.move(JobStimulus.RETURN)
                 state.fail(attempt.job, event.failure, now)
@@ -232,7 +233,8 @@ class Attempts:
         elif failure.code in _FROM_THE_DATABASE:
             attempt.pair.record_reached()
         lost = failures.runner_failed(job, "handed_back") if event.handed_back else failure
-        state.free(attempt, "handed_back" if event.handed_back else f"failed:{failure.code.value}", now)
+        cause = HANDED_BACK if event.handed_back else Cause(EndKind.FAILED, failure.code.value)
+        state.free(attempt, cause, now)
         if job.state is JobState.RELEASED:
             state.fail(job, lost, now)
             return
@@ -280,7 +282,7 @@ class Attempts:
         state, job = self._state, attempt.job
         before = attempt.state
         failure = failures.runner_failed(job, cause)
-        state.free(attempt, f"lost:{cause}", now)
+        state.free(attempt, Cause(EndKind.LOST, cause), now)
         if before is AttemptState.STOPPING:
             return
         if job.state is JobState.RELEASED:

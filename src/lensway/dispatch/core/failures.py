@@ -185,7 +185,7 @@ def key_ended() -> Failure:
 def runner_failed(job: Job, cause: str) -> Failure:
     """Runners were lost under the job and it is not tried again; ``phase`` says how far the last attempt was."""
     attempts = [
-        {"runner": record.runner_name, "cause": record.cause}
+        {"runner": record.runner_name, "cause": "" if record.cause is None else str(record.cause)}
         for record in job.record.attempts
         if record.accepted_at is not None
     ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+from typing import Final
+
 import msgspec
 
 from lensway.errors import Failure
@@ -9,10 +12,38 @@ from lensway.fleet import CandidateNote
 from lensway.ids import EnvironmentId, InstanceId, JobId, RequestId, RunnerId, SessionId, SourceId
 
 
+class EndKind(enum.StrEnum):
+    """How an attempt ended."""
+
+    ENDED = "ended"
+    """Its place is done with it."""
+    REFUSED = "refused"
+    UNANSWERED = "unanswered"
+    LOST = "lost"
+    FAILED = "failed"
+    HANDED_BACK = "handed_back"
+    STOPPED = "stopped"
+    """Dispatch told the place to stop."""
+
+
+class Cause(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Why an attempt ended. ``detail`` is a closed word: a refusal, an error code, what was lost, who stopped it."""
+
+    kind: EndKind
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """As people are shown it: `lost:closed`, `ended`."""
+        return f"{self.kind.value}:{self.detail}" if self.detail else self.kind.value
+
+
+ENDED: Final = Cause(EndKind.ENDED)
+UNANSWERED: Final = Cause(EndKind.UNANSWERED)
+HANDED_BACK: Final = Cause(EndKind.HANDED_BACK)
+
+
 class AttemptRecord(msgspec.Struct, kw_only=True, array_like=True, gc=False):
-    """One offer and what followed. ``runner`` None is inline. ``cause`` is a closed word, with a code behind a colon where it
-    has one: ``ended``, ``refused:busy``, ``unanswered``, ``lost:closed``, ``failed:QUERY_TIMEOUT``, ``handed_back``,
-    ``stopped:deadline``, ``stopped:caller_gone``, ``stopped:key_ended``, ``stopped:stalled``."""
+    """One offer and what followed. ``runner`` None is inline; ``cause`` is None while the attempt runs."""
 
     number: int
     session: SessionId
@@ -24,7 +55,7 @@ class AttemptRecord(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     accepted_at: float | None = None
     first_row_at: float | None = None
     ended_at: float | None = None
-    cause: str = ""
+    cause: Cause | None = None
 
 
 class JobRecord(msgspec.Struct, kw_only=True, array_like=True, gc=False):

@@ -17,6 +17,7 @@ from lensway.dispatch.core.events import (
 from lensway.dispatch.core.jobs import Attempt, AttemptState, AttemptStimulus, Job, JobState, JobStimulus, Place
 from lensway.dispatch.core.ports import Routes
 from lensway.dispatch.core.queue import Queue
+from lensway.dispatch.core.records import ENDED, UNANSWERED, Cause, EndKind
 from lensway.dispatch.core.timers import Timers
 from lensway.errors import Failure
 from lensway.fleet import Fleet, Load, Session
@@ -104,7 +105,7 @@ class State:
                 self.count("late_" + what)
         return attempt
 
-    def free(self, attempt: Attempt, cause: str, now: float) -> None:
+    def free(self, attempt: Attempt, cause: Cause, now: float) -> None:
         """The place is done with the attempt: its reservation is given back."""
         held = self.held.get(attempt.session)
         if held is not None:
@@ -119,10 +120,10 @@ class State:
         """Tell the place to stop. The reservation stays until it is known to have stopped."""
         attempt.move(AttemptStimulus.STOP)
         self.out.append(SendCancel(attempt.session, attempt.job.id, attempt.number, cause))
-        self._end_record(attempt, "unanswered" if cause == "unanswered" else f"stopped:{cause}", now)
+        self._end_record(attempt, UNANSWERED if cause == "unanswered" else Cause(EndKind.STOPPED, cause), now)
         self._detach(attempt)
 
-    def _end_record(self, attempt: Attempt, cause: str, now: float) -> None:
+    def _end_record(self, attempt: Attempt, cause: Cause, now: float) -> None:
         if attempt.record.ended_at is None:
             attempt.record.ended_at = now
             attempt.record.cause = cause
@@ -168,7 +169,7 @@ class State:
         record.ended_at = now
         record.outcome = "completed"
         record.bytes = attempt.flow.received
-        self.free(attempt, "ended", now)
+        self.free(attempt, ENDED, now)
         untaken = attempt.flow.untaken
         is_taken = not untaken or (untaken <= limits.TAKEN_AT_ONCE_BYTES_MAX and record.bytes == untaken)
         self.out.append(Complete(job.id, chunks, result, record, is_taken))

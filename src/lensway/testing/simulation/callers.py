@@ -10,7 +10,7 @@ from typing import Final
 
 from lensway import limits
 from lensway.dispatch.core.events import JobRequest, Release
-from lensway.dispatch.core.records import JobRecord
+from lensway.dispatch.core.records import Cause, EndKind, JobRecord
 from lensway.dispatch.shell import JobHandle
 from lensway.errors import LenswayError
 from lensway.ids import RequestId, RunnerId
@@ -152,7 +152,7 @@ class Callers:
                 ask.rows(attempt).startswith(body), "I3: what was released is the beginning of one attempt"
             )
         wrong = (
-            [each for each in handle.record.attempts if each.cause == "failed:SOURCE_QUERY_FAILED"]
+            [each for each in handle.record.attempts if each.cause == Cause(EndKind.FAILED, "SOURCE_QUERY_FAILED")]
             if handle.record
             else []
         )
@@ -180,7 +180,8 @@ class Callers:
         is_complete = record.outcome == "completed"
         end = "then completed" if is_complete else "then failed"
         for cause in dict.fromkeys(causes[:-1] if is_complete else causes):
-            note(f"{cause.partition(':')[0] if cause.startswith(('lost', 'stopped')) else cause} {end}", record.request)
+            is_summed = cause is not None and cause.kind in (EndKind.LOST, EndKind.STOPPED)
+            note(f"{cause.kind.value if cause is not None and is_summed else cause} {end}", record.request)
         if is_complete:
             placed = record.placed_at()
             note(
@@ -188,7 +189,10 @@ class Callers:
             )
             if placed is not None and placed.runner is not None and placed.runner not in self._assigned(record):
                 note("completed after it was unassigned", record.request)
-            if any(each.cause.startswith("lost") and each.first_row_at is not None for each in record.attempts):
+            if any(
+                each.cause is not None and each.cause.kind is EndKind.LOST and each.first_row_at is not None
+                for each in record.attempts
+            ):
                 note("repeated after rows were held")
         if record.waited_at is not None:
             note(f"waited {end}")

@@ -38,6 +38,7 @@ from lensway.dispatch.core.events import (
     Submitted,
 )
 from lensway.dispatch.core.ports import Link, Routes
+from lensway.dispatch.core.records import Cause, EndKind
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, Failure
 from lensway.fleet import Session, SessionState
@@ -266,7 +267,7 @@ class Witness:
     def _is_forgotten(self, job: JobId) -> bool:
         """The runner says by its reports that it does not have the attempt any more: no event of its own tells that."""
         assert self.dispatcher is not None
-        return self.dispatcher.core._state.jobs[job].record.attempts[-2].cause == "lost:forgotten"
+        return self.dispatcher.core._state.jobs[job].record.attempts[-2].cause == Cause(EndKind.LOST, "forgotten")
 
     def _note_choice(self, order: SendOffer, session: Session) -> None:
         assert self.dispatcher is not None
@@ -330,7 +331,10 @@ class Witness:
         live = [] if self.dispatcher is None else self._live_for(request)
         match failure.code:
             case ErrorCode.RUNNER_FAILED:
-                lost = sum(each.accepted_at is not None and each.cause.startswith("lost") for each in record.attempts)
+                lost = sum(
+                    each.accepted_at is not None and each.cause is not None and each.cause.kind is EndKind.LOST
+                    for each in record.attempts
+                )
                 if lost >= limits.RUNNERS_LOST_MAX and request.may_retry and not end.released:
                     self.note("poison")
                 is_due = lost >= limits.RUNNERS_LOST_MAX or record.executed >= limits.ATTEMPTS_MAX
