@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Final
 
+from lensway.kinds import BUILT_IN, DIALECTS, Kind
+
 SOURCE: Final = pathlib.Path("src/lensway")
 
 LAYERS: Final[tuple[tuple[str, ...], ...]] = (
@@ -26,6 +28,8 @@ LAYERS: Final[tuple[tuple[str, ...], ...]] = (
     ("ids",),
     ("kinds", "errors", "clock", "limits"),
 )
+APART: Final[dict[str, frozenset[str]]] = {"usecases": frozenset({"store", "client"})}
+"""Rooms below that a room must not import all the same: use cases know the ports of the catalog, not the store."""
 ASIDE: Final = frozenset({"testing"})
 """May import every room; no room imports it."""
 
@@ -58,18 +62,15 @@ IMPURE_IMPORTS: Final = frozenset(
 )
 
 DRIVERS: Final[dict[str, tuple[str, ...]]] = {
-    "asyncpg": ("bridges/postgres", "testing/"),
-    "adbc_driver_manager": ("bridges/postgres",),
-    "adbc_driver_postgresql": ("bridges/postgres",),
-    "pyarrow": ("bridges/encoding/", "bridges/postgres", "client/arrow"),
-    "sqlite3": ("bridges/sqlite", "testing/", "store/"),
+    "pyarrow": ("bridges/encoding/", "client/arrow"),
+    "sqlite3": ("store/",),
     "sqlalchemy": ("store/",),
     "alembic": ("store/",),
-    "starlette": ("service/", "console/", "compose/", "testing/"),
-    "uvicorn": ("service/", "console/", "compose/", "testing/"),
+    "starlette": ("service/", "console/", "compose/"),
+    "uvicorn": ("service/", "console/", "compose/"),
     "jinja2": ("console/",),
-    "websockets": ("gateway/", "runner/", "compose/", "testing/"),
-    "httpx2": ("client/", "testing/"),
+    "websockets": ("gateway/", "runner/", "compose/"),
+    "httpx2": ("client/",),
     "nanoarrow": ("client/arrow",),
     "pandas": ("client/arrow",),
     "polars": ("client/arrow",),
@@ -77,7 +78,27 @@ DRIVERS: Final[dict[str, tuple[str, ...]]] = {
     "sqlglot": ("dialects/",),
     "joserfc": ("auth/", "store/"),
 }
-"""Which paths below the package may import a library that belongs to one room."""
+"""Which paths below the package may import a library that belongs to one room. Drivers follow from the declarations of kinds."""
+
+_KINDS_MAY_BE_NAMED: Final = ("kinds.py", "store/", "testing/")
+"""Besides the packages of a kind's bridge and dialect."""
+
+
+def _homes(kind: Kind) -> tuple[str, ...]:
+    """The paths below the package that belong to one kind: its bridge, and the modules of its dialects."""
+    bridge = (kind.adapter or "").partition(":")[0].removeprefix("lensway.").rpartition(".")[0].replace(".", "/")
+    dialects = tuple(DIALECTS[name].removeprefix("lensway.").replace(".", "/") for name in kind.dialects)
+    return (*((bridge + "/",) if bridge else ()), *dialects)
+
+
+def owners(library: str) -> tuple[str, ...] | None:
+    """The paths below the package that may import this library; None for one that every room may import."""
+    kinds = [kind for kind in BUILT_IN if library in kind.drivers or library in kind.accelerators]
+    rooms = DRIVERS.get(library, ())
+    if not kinds and library not in DRIVERS:
+        return None
+    return (*rooms, "testing/", *(home for kind in kinds for home in _homes(kind)))
+
 
 MODULE_LINES_MAX: Final = 600
 FUNCTION_CODE_LINES_MAX: Final = 60
@@ -101,6 +122,7 @@ def violations() -> Iterator[str]:
         yield from _import_violations(path, tree)
         yield from _purity_violations(path, tree)
         yield from _size_violations(path, tree, text)
+        yield from _kind_violations(path, tree)
 
 
 def _level(room: str) -> int | None:
@@ -136,8 +158,9 @@ def _import_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[str]:
         if name == "RELATIVE":
             yield f"{path}:{line}: relative import; rooms are imported by their full name"
         top = name.partition(".")[0]
-        if top in DRIVERS and not inside.startswith(DRIVERS[top]):
-            yield f"{path}:{line}: {top} belongs to {', '.join(DRIVERS[top])}"
+        allowed = owners(top)
+        if allowed is not None and not inside.startswith(allowed):
+            yield f"{path}:{line}: {top} belongs to {', '.join(allowed)}"
         if top != "lensway" or "." not in name or room in ASIDE:
             continue
         target = name.split(".")[1]
@@ -146,7 +169,7 @@ def _import_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[str]:
                 yield f"{path}:{line}: composition roots do not import each other"
             continue
         below = _level(target)
-        if target in ASIDE or below is None or level is None or below <= level:
+        if target in APART.get(room, ()) or target in ASIDE or below is None or level is None or below <= level:
             yield f"{path}:{line}: {room} imports {target}, which does not stand below it"
 
 
@@ -165,6 +188,18 @@ def _purity_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[str]:
     for line, name in _imports(tree, path):
         if name.partition(".")[0] in IMPURE_IMPORTS:
             yield f"{path}:{line}: pure rooms do not import {name}"
+
+
+def _kind_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[str]:
+    """A kind of database is named in its declaration and at home, nowhere else: adding one touches no other place."""
+    inside = path.relative_to(SOURCE).as_posix()
+    if inside.startswith(_KINDS_MAY_BE_NAMED):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            kind = BUILT_IN.get(node.value)
+            if kind is not None and not inside.startswith(_homes(kind) or ("-",)):
+                yield f"{path}:{node.lineno}: names the kind {node.value!r}; ask its declaration (lensway/kinds.py) instead"
 
 
 def _size_violations(path: pathlib.Path, tree: ast.AST, text: str) -> Iterator[str]:

@@ -22,7 +22,8 @@ class Kind:
         name: The word that a source's `bridge` gives.
         adapter: ``package.module:Class`` of the bridge; None for a kind of the contract that this version does not serve.
         dialects: The dialects of SQL that its databases speak, by name, the default first.
-        drivers: Import names of the packages whose absence means "not installed".
+        drivers: Import names of the modules that the bridge needs; the absence of one means "not installed".
+        accelerators: Import names of modules that the bridge uses where they are installed.
         extra: The extra of the package `lensway` that installs the drivers; None when nothing is missing or another package
             brings the kind.
         system: The value of OpenTelemetry's `db.system.name`.
@@ -37,6 +38,7 @@ class Kind:
     adapter: str | None = None
     dialects: tuple[str, ...] = ()
     drivers: tuple[str, ...] = ()
+    accelerators: tuple[str, ...] = ()
     extra: str | None = None
     system: str = ""
     is_path: bool = False
@@ -136,6 +138,7 @@ BUILT_IN: Final = Kinds(
             adapter="lensway.bridges.postgres.bridge:PostgresBridge",
             dialects=("postgres",),
             drivers=("asyncpg",),
+            accelerators=("adbc_driver_manager", "adbc_driver_postgresql", "pyarrow"),
             extra="postgres",
             system="postgresql",
             url_schemes=("postgres", "postgresql"),
@@ -147,6 +150,7 @@ BUILT_IN: Final = Kinds(
             name="sqlite",
             adapter="lensway.bridges.sqlite.bridge:SqliteBridge",
             dialects=("sqlite",),
+            drivers=("sqlite3",),
             system="sqlite",
             is_path=True,
             url_schemes=("sqlite",),

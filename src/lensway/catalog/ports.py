@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from lensway.catalog.records import AnyRecord, Change
+from lensway.catalog.records import AnyRecord, Change, Runner
 from lensway.catalog.snapshot import Snapshot
 from lensway.ids import EnvironmentId, KeyId, SourceId
 
@@ -34,6 +34,14 @@ class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
     chain: str
     entry: AuditEntry
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """When (RFC 3339) and how a runner was last seen."""
+
+    runner: Runner
+    at: str
+    cause: str
 
 
 class SnapshotSource(Protocol):
@@ -95,4 +103,21 @@ class CatalogStore(SnapshotSource, ChangeFeed, Protocol):
         """Keep when keys were last used, in one transaction; keys that are gone meanwhile are left out."""
 
 
-__all__ = ["AnyRecord", "AuditEntry", "AuditRow", "CatalogStore", "ChangeFeed", "Decide", "SnapshotSource"]
+class SightingKeeper(SnapshotSource, Protocol):
+    """Remembers when runners were last seen, over restarts."""
+
+    def note_sightings(self, sightings: Sequence[Sighting]) -> Awaitable[None]:
+        """Remember these; a newer sighting of a runner replaces the older one."""
+
+
+__all__ = [
+    "AnyRecord",
+    "AuditEntry",
+    "AuditRow",
+    "CatalogStore",
+    "ChangeFeed",
+    "Decide",
+    "Sighting",
+    "SightingKeeper",
+    "SnapshotSource",
+]

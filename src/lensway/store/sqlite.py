@@ -13,15 +13,14 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from lensway.auth import chain, sealing
 from lensway.auth.derive import derive
-from lensway.catalog.ports import AuditEntry, AuditRow, Decide
-from lensway.catalog.records import Change, Environment, Key, Put, Runner, Source
+from lensway.catalog.ports import AuditEntry, AuditRow, Decide, Sighting
+from lensway.catalog.records import Change, Environment, Key, Put, Source
 from lensway.catalog.rules.environments import DEFAULT
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import Clock
@@ -36,14 +35,6 @@ Result = TypeVar("Result")
 
 _KEY_CHECK: Final = b"lensway"
 _BUSY_MS: Final = 5_000
-
-
-class Sighting(msgspec.Struct, frozen=True):
-    """When (RFC 3339) and how a runner was last seen."""
-
-    runner: Runner
-    at: str
-    cause: str
 
 
 class SqliteStore:

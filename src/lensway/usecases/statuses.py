@@ -10,14 +10,14 @@ import structlog
 
 from lensway import limits
 from lensway.auth import events
+from lensway.catalog.ports import Sighting, SightingKeeper
 from lensway.catalog.records import Runner
-from lensway.clock import SystemClock
+from lensway.clock import Clock
 from lensway.dispatch.core.events import StatusChanged
 from lensway.errors import LenswayError
 from lensway.fleet import Fleet
 from lensway.ids import RunnerId, SessionId, SourceId
 from lensway.protocol.allowance import Allowance
-from lensway.store.sqlite import Sighting, SqliteStore
 from lensway.usecases.events import EventHub
 from lensway.usecases.tally import Note
 
@@ -42,7 +42,7 @@ class _Watched:
 class Statuses:
     """Turns changes of sessions into events, and remembers sightings."""
 
-    def __init__(self, store: SqliteStore, hub: EventHub, clock: SystemClock, note: Note) -> None:
+    def __init__(self, store: SightingKeeper, hub: EventHub, clock: Clock, note: Note) -> None:
         self._store = store
         self._note = note
         self._hub = hub
