@@ -54,12 +54,15 @@ from lensway.usecases.audit import Audit, AuditRetention, Verify
 from lensway.usecases.connection_tests import ConnectionTests
 from lensway.usecases.desk import Desk
 from lensway.usecases.endings import KeyEndings
+from lensway.usecases.environments import Environments
 from lensway.usecases.events import EventHub
 from lensway.usecases.fleet_pages import FleetPages
+from lensway.usecases.keys import Keys
+from lensway.usecases.lenses import Lenses
+from lensway.usecases.push import Declarations
 from lensway.usecases.requests import RequestRing
 from lensway.usecases.runners import Runners
-from lensway.usecases.settings import Declarations, Environments, Keys
-from lensway.usecases.sources import Lenses, Sources
+from lensway.usecases.sources import Sources
 from lensway.usecases.statuses import CONNECTED, Statuses
 from lensway.usecases.tally import AuditTally
 

@@ -16,11 +16,14 @@ from lensway.service.http import Call, json_response
 from lensway.usecases.audit import Audit
 from lensway.usecases.desk import Desk
 from lensway.usecases.endings import KeyEndings
+from lensway.usecases.environments import Environments
 from lensway.usecases.events import HubEvent
+from lensway.usecases.keys import Keys
+from lensway.usecases.lenses import Lenses
+from lensway.usecases.push import Declarations
 from lensway.usecases.requests import RequestRing, request_document
 from lensway.usecases.runners import Runners
-from lensway.usecases.settings import Declarations, Environments, Keys
-from lensway.usecases.sources import Lenses, Sources
+from lensway.usecases.sources import Sources
 
 _KEEP_ALIVE_SECONDS = 15.0
 _LIST_MAX = 1_000

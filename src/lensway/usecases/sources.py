@@ -1,4 +1,4 @@
-"""Use cases of sources and lenses."""
+"""Sources: declared, changed, deleted, tested, looked into."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from lensway.bridges.contract import TableDescription, TableSummary
 from lensway.catalog import rules
 from lensway.catalog.definitions import (
     SourceDraft,
-    lens_document,
-    read_lens,
     read_source,
     read_source_patch,
 )
@@ -21,7 +19,7 @@ from lensway.catalog.snapshot import Snapshot
 from lensway.catalog.warnings import warnings_now
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
-from lensway.ids import new_lens_id, new_source_id
+from lensway.ids import new_source_id
 from lensway.usecases.connection_tests import ConnectionTests, DocumentJob, run_document_job
 from lensway.usecases.desk import Desk, warning_document
 
@@ -125,34 +123,6 @@ class Sources:
     def show_after(self, snapshot: Snapshot, caller: Caller, name: str) -> dict[str, Any]:
         """The source as a snapshot has it."""
         return source_answer(snapshot, rules.require_source(snapshot, caller.environment.id, name))
-
-
-class Lenses:
-    """Lenses: declared and deleted."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    async def put(self, caller: Caller, name: str, body: object) -> dict[str, Any]:
-        """The lens as declared; the source is not contacted. Raises LenswayError INVALID_REQUEST, NOT_FOUND."""
-        draft = read_lens(name, body)
-        id, at = new_lens_id(), self._desk.now_text()
-        changed = await self._desk.change(
-            caller,
-            "lens.put",
-            name,
-            lambda snapshot: rules.put_lens(snapshot, caller.environment.id, draft, id=id, at=at),
-        )
-        self._desk.hub.publish(caller.environment.id, "lens", {"lens": name, "change": "put"})
-        lens = rules.require_lens(changed.snapshot, caller.environment.id, name)
-        return {"name": lens.name, "version": lens.version, **lens_document(lens, source=draft.source)}
-
-    async def delete(self, caller: Caller, name: str) -> None:
-        """The lens goes. Raises LenswayError NOT_FOUND."""
-        await self._desk.change(
-            caller, "lens.delete", name, lambda snapshot: rules.delete_lens(snapshot, caller.environment.id, name)
-        )
-        self._desk.hub.publish(caller.environment.id, "lens", {"lens": name, "change": "deleted"})
 
 
 def source_answer(snapshot: Snapshot, source: Source) -> dict[str, Any]:
