@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from lensway.api.shapes import ExportRequest
 from lensway.bridges.library import encode_probes
 from lensway.dialects.registry import capabilities_of
 from lensway.protocol.frames import (
@@ -28,7 +29,7 @@ from lensway.protocol.frames import (
     RefuseReason,
 )
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_export, plan_probe
+from lensway.query.planner import plan_export, plan_probe
 from lensway.testing.deployment import Process, clean_environment
 from lensway.testing.hostile_gateway import Conversation, HostileGateway
 from lensway.testing.postgres import Database
@@ -141,7 +142,7 @@ def test_a_connection_test_is_under_the_local_policy_and_reads_no_row(
     asyncio.run(database.execute("CREATE TABLE orders (id int)", "CREATE TABLE invoices (id int)"))
     fields = {"id": Field(name="id", type=FieldType.INTEGER, column="id", primary_key=True)}
     invoices = LensDefinition(name="invoices", table="public.invoices", fields=fields)
-    rows = plan_export(invoices, RowsRequest(), capabilities_of("postgres")).encode()
+    rows = plan_export(invoices, ExportRequest(), capabilities_of("postgres")).encode()
 
     async def lenses_of(gateway: Conversation, job: int, *plans: bytes) -> dict:
         await gateway.say(offer(job, "src_a", kind=JobKind.TEST, payload=encode_probes(plans), deadline_ms=10_000))

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.kit.addresses import check_host, confined_path, resolve
 from lensway.bridges.library import ExecutionLibrary, encode_probes
@@ -24,7 +25,7 @@ from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import Plan
-from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_probe, plan_rows
+from lensway.query.planner import plan_count, plan_export, plan_probe, plan_rows
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
 from lensway.testing.postgres import Database, write_certificate
 
@@ -83,11 +84,11 @@ class Reader:
         return json.loads(b"".join(sink.chunks))
 
     def page(self, **request) -> Plan:
-        asked = RowsRequest(**request)
+        asked = QueryRequest(**request)
         return plan_rows(self.definition, asked, self.capabilities, cursor_key=CURSOR_KEY, environment="e").plan
 
     def export(self, **request) -> Plan:
-        return plan_export(self.definition, RowsRequest(**request), self.capabilities)
+        return plan_export(self.definition, ExportRequest(**request), self.capabilities)
 
 
 def lens(table: str, **fields) -> LensDefinition:
@@ -259,7 +260,7 @@ def test_a_page_is_prepared_once_and_only_executed_from_then_on(numbers: Reader,
         plan = numbers.page(where={"id": number + 1}, limit=1)
         assert loop.run_until_complete(numbers.run(plan))[1].rows == 1
     # What each connection knows it says itself; queries that do not overlap are all on one.
-    look = plan_rows(statements, RowsRequest(), numbers.capabilities, cursor_key=CURSOR_KEY, environment="e").plan
+    look = plan_rows(statements, QueryRequest(), numbers.capabilities, cursor_key=CURSOR_KEY, environment="e").plan
     body, _ = loop.run_until_complete(numbers.run(look))
     known = [each for each in json.loads(b"[" + body + b"]") if '"numbers"' in each["statement"]]
     assert [each["custom_plans"] for each in known] == [4]

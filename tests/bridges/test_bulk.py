@@ -16,12 +16,13 @@ import pyarrow as pa
 import pytest
 
 from lensway import limits
+from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_export, plan_rows
+from lensway.query.planner import plan_export, plan_rows
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
 from lensway.testing.fixtures import fresh_database, let_pass
 from lensway.testing.postgres import Database, PostgresCluster
@@ -69,9 +70,9 @@ async def ask(
     config = {"url": url} if isinstance(url, str) else url
     definition, capabilities = lens(table, *names), capabilities_of("postgres")
     if is_export:
-        plan = plan_export(definition, RowsRequest(order_by=[]), capabilities)
+        plan = plan_export(definition, ExportRequest(order_by=[]), capabilities)
     else:
-        plan = plan_rows(definition, RowsRequest(), capabilities, cursor_key=b"k" * 32, environment="e").plan
+        plan = plan_rows(definition, QueryRequest(), capabilities, cursor_key=b"k" * 32, environment="e").plan
     execution = Execution(
         deadline=time.monotonic() + seconds,
         format=format,

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from lensway.api import numbers
+from lensway.api.shapes import QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_rows
+from lensway.query.planner import plan_rows
 from lensway.query.result import ResultLimits, RowFormat, decode_end
 from lensway.query.result import encode_end as encoded
 from lensway.testing.exact_numbers import holds, literals, stored_decimals
@@ -62,7 +63,7 @@ class Asker:
 
     def page(self, body: str) -> tuple[list[dict[str, Any]], str | None]:
         asked = numbers.decode_request(body.encode())
-        request = RowsRequest(
+        request = QueryRequest(
             where=asked.get("where"),
             order_by=asked.get("orderBy"),
             limit=asked.get("limit"),
@@ -221,7 +222,7 @@ def test_numbers_that_no_column_holds_are_refused_by_their_path(field: str, lite
     where = numbers.decode_request(f'{{"{field}": {{"$gt": {literal}}}}}'.encode())
     with pytest.raises(LenswayError) as caught:
         plan_rows(
-            DEFINITION, RowsRequest(where=where), capabilities_of("postgres"), cursor_key=b"k" * 32, environment="e"
+            DEFINITION, QueryRequest(where=where), capabilities_of("postgres"), cursor_key=b"k" * 32, environment="e"
         )
     assert caught.value.code is ErrorCode.INVALID_REQUEST
     assert caught.value.failure.details["path"] == f"where.{field}.$gt"
@@ -240,6 +241,6 @@ def test_an_index_serves_integers_however_they_are_declared(postgres: PostgresCl
     for field, value in where:
         asked = numbers.decode_request(f'{{"{field}": {value}}}'.encode())
         plan = plan_rows(
-            DEFINITION, RowsRequest(where=asked), capabilities_of("postgres"), cursor_key=b"k" * 32, environment="e"
+            DEFINITION, QueryRequest(where=asked), capabilities_of("postgres"), cursor_key=b"k" * 32, environment="e"
         ).plan
         assert all(type(each) is int for each in (plan.params[0] if isinstance(plan.params[0], list) else plan.params))

@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from lensway.api.shapes import QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary, encode_probes
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_rows
+from lensway.query.planner import plan_rows
 from lensway.query.result import ResultLimits, RowFormat
 from lensway.testing.deployment import clean_environment
 
@@ -183,7 +184,7 @@ async def perform(library: ExecutionLibrary, port: int, kind: str, payload: byte
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_a_query_has_a_typed_outcome_in_time(library: ExecutionLibrary, script: Script) -> None:
-    plan = plan_rows(LENS, RowsRequest(), capabilities_of("postgres"), cursor_key=b"k" * 32, environment="e").plan
+    plan = plan_rows(LENS, QueryRequest(), capabilities_of("postgres"), cursor_key=b"k" * 32, environment="e").plan
 
     async def ask() -> tuple[LenswayError, float]:
         async with HostileServer(script) as server:

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.library import ExecutionLibrary
 from lensway.dialects.registry import capabilities_of
 from lensway.query.fields import FieldType, LensDefinition
 from lensway.query.plan import Plan
-from lensway.query.planner import RowsRequest, plan_export, plan_rows
+from lensway.query.planner import plan_export, plan_rows
 from lensway.query.result import RowFormat
 from lensway.testing import odd_values
 from lensway.testing.digests import DigestJob, OtherPlace, digest, result_of
@@ -42,9 +43,9 @@ class Query:
         where = condition(definition, chance)
         order = [{"field": "id", "dir": chance.choice(("asc", "desc"))}]
         capabilities = capabilities_of(bridge)
-        page = RowsRequest(select=select, where=where, order_by=order, limit=ROWS, total=chance.random() < 0.2)
+        page = QueryRequest(select=select, where=where, order_by=order, limit=ROWS, total=chance.random() < 0.2)
         self.page: Plan = plan_rows(definition, page, capabilities, cursor_key=b"k" * 32, environment="e").plan
-        self.export = plan_export(definition, RowsRequest(select=select, where=where, order_by=order), capabilities)
+        self.export = plan_export(definition, ExportRequest(select=select, where=where, order_by=order), capabilities)
 
     def jobs(self) -> list[DigestJob]:
         pages = [DigestJob(self.bridge, self.page.encode(), format.value, False) for format in PAGES]

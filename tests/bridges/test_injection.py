@@ -12,13 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import Plan
-from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_rows
+from lensway.query.planner import plan_count, plan_export, plan_rows
 from lensway.query.result import ResultLimits, RowFormat
 from lensway.testing.postgres import Database, quote_identifier
 
@@ -155,7 +156,7 @@ def test_values_are_values_under_every_operator(place: Place) -> None:
     def check(stored: str, asked: str, operator: str) -> None:
         place.store(stored)
         value: object = [asked, stored + "x"] if operator in ("$in", "$nin") else asked
-        request = RowsRequest(where={"t": {operator: value}})
+        request = QueryRequest(where={"t": {operator: value}})
         plan = plan_rows(TEXTS, request, POSTGRES, cursor_key=KEY, environment="e").plan
         found = [row["t"] for row in place.rows(plan)]
         expected = {
@@ -191,7 +192,7 @@ def test_names_of_a_lens_are_names(place: Place, name: str) -> None:
         "odd": Field(name="odd", column=name, type=FieldType.TEXT),
     }
     lens = LensDefinition(name="odd", table=name, fields=fields)
-    request = RowsRequest(where={"odd": "one"}, order_by={"field": "odd", "dir": "desc"})
+    request = QueryRequest(where={"odd": "one"}, order_by={"field": "odd", "dir": "desc"})
     planned = plan_rows(lens, request, POSTGRES, cursor_key=KEY, environment="e")
     assert place.rows(planned.plan) == [{"id": 1, "odd": "one"}]
     absent = LensDefinition(name="odd", table=f"{name}_absent", fields=fields)
@@ -207,10 +208,10 @@ def test_names_of_a_lens_are_names(place: Place, name: str) -> None:
 @pytest.mark.parametrize("word", [*ODD_NAMES, "id; DROP TABLE canary", "t) OR (1=1", "__proto__", "", "\0"])
 def test_words_of_a_caller_that_are_no_fields_are_refused_before_any_sql(word: str) -> None:
     for request in (
-        RowsRequest(where={word: 1}),
-        RowsRequest(where={"t": {word: 1}}),
-        RowsRequest(order_by={"field": word}),
-        RowsRequest(select=[word]),
+        QueryRequest(where={word: 1}),
+        QueryRequest(where={"t": {word: 1}}),
+        QueryRequest(order_by={"field": word}),
+        QueryRequest(select=[word]),
     ):
         with pytest.raises(LenswayError) as error:
             plan_rows(TEXTS, request, POSTGRES, cursor_key=KEY, environment="e")
@@ -243,9 +244,9 @@ def test_a_view_that_writes_is_refused_by_the_session(place: Place, write: str, 
         fields={"id": Field(name="id", column="id", type=FieldType.INTEGER, primary_key=True)},
     )
     if kind == "rows":
-        plan = plan_rows(lens, RowsRequest(), POSTGRES, cursor_key=KEY, environment="e").plan
+        plan = plan_rows(lens, QueryRequest(), POSTGRES, cursor_key=KEY, environment="e").plan
     else:
-        plan = plan_export(lens, RowsRequest(), POSTGRES)
+        plan = plan_export(lens, ExportRequest(), POSTGRES)
     with pytest.raises(LenswayError) as error:
         place.rows(plan, kind=kind)
     assert (error.value.code, error.value.failure.details["class"]) == (ErrorCode.SOURCE_QUERY_FAILED, "read_only")

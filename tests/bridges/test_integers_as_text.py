@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
 from lensway.dialects.compile import compile_shape
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_rows
+from lensway.query.planner import plan_count, plan_export, plan_rows
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
 from lensway.testing.fixtures import fresh_database
 from lensway.testing.postgres import PostgresCluster
@@ -82,7 +83,7 @@ class Source:
 
 
 def page(lens: LensDefinition, **asked: Any) -> Any:
-    return plan_rows(lens, RowsRequest(**asked), POSTGRES, cursor_key=b"k" * 32, environment="e")
+    return plan_rows(lens, QueryRequest(**asked), POSTGRES, cursor_key=b"k" * 32, environment="e")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_every_format_writes_every_digit_as_text(source: Source, type: str) -> N
     expected = [{"id": str(each), "many": [str(each), None], "small": str(each % 100)} for each in sorted(BIG)]
     assert source.rows(lens, where=FEW) == expected
     for is_export in (False, True):
-        request = RowsRequest(where=FEW)
+        request = QueryRequest(where=FEW)
         plan = plan_export(lens, request, POSTGRES) if is_export else page(lens, where=FEW).plan
         lines = source.run(plan, RowFormat.NDJSON, is_export=is_export)[0].splitlines()
         assert [json.loads(line) for line in lines] == expected
@@ -122,10 +123,10 @@ def test_every_format_writes_every_digit_as_text(source: Source, type: str) -> N
         assert arrow.to_pylist() == expected
         text = source.run(plan, RowFormat.CSV, is_export=is_export)[0].decode()
         assert [line["id"] for line in csv.DictReader(io.StringIO(text))] == ORDERED
-    parquet = source.run(plan_export(lens, RowsRequest(where=FEW), POSTGRES), RowFormat.PARQUET, is_export=True)[0]
+    parquet = source.run(plan_export(lens, ExportRequest(where=FEW), POSTGRES), RowFormat.PARQUET, is_export=True)[0]
     assert pq.read_table(io.BytesIO(parquet)).to_pylist() == expected
     # Without lists, the database writes the lines of an export.
-    request = RowsRequest(where=FEW, select=["id", "small"])
+    request = QueryRequest(where=FEW, select=["id", "small"])
     for format in (RowFormat.NDJSON, RowFormat.CSV):
         whole = source.run(plan_export(lens, request, POSTGRES), format, is_export=True)[0]
         assert whole == source.run(page(lens, where=FEW, select=["id", "small"]).plan, format)[0]
@@ -193,7 +194,7 @@ def test_large_pages_and_exports_by_cursor_write_digits_too(source: Source) -> N
     assert len(rows) == 5_000
     assert {type(row["id"]) for row in rows} == {str}
     lines = source.run(
-        plan_export(lens, RowsRequest(where={"small": None}), POSTGRES), RowFormat.NDJSON, is_export=True
+        plan_export(lens, ExportRequest(where={"small": None}), POSTGRES), RowFormat.NDJSON, is_export=True
     )[0]
     assert [json.loads(line) for line in lines.splitlines()] == rows
 

@@ -8,6 +8,7 @@ import sqlite3
 import asyncpg
 import pytest
 
+from lensway.api.shapes import QueryRequest
 from lensway.bridges.kit.orderings import Orderings
 from lensway.bridges.postgres import keys as postgres_keys
 from lensway.bridges.sqlite import keys as sqlite_keys
@@ -15,14 +16,14 @@ from lensway.dialects.registry import capabilities_of
 from lensway.query.fields import FieldType
 from lensway.query.ordering import DECLARED, Ordering, TableFacts, judge
 from lensway.query.plan import Shape, decode_shape
-from lensway.query.planner import RowsRequest, plan_rows
+from lensway.query.planner import plan_rows
 from lensway.testing.postgres import Database
 from lensway.testing.walks import lens
 
 
 def shape_of(table: str, *, bridge: str = "postgres", key: str = "a", **fields: str) -> Shape:
     definition = lens(table, key=key.split(","), **(fields or {"a": "integer", "b": "text"}))
-    planned = plan_rows(definition, RowsRequest(), capabilities_of(bridge), cursor_key=b"k", environment="e")
+    planned = plan_rows(definition, QueryRequest(), capabilities_of(bridge), cursor_key=b"k", environment="e")
     return decode_shape(planned.plan.shape)
 
 
@@ -123,7 +124,7 @@ def test_what_the_catalog_said_holds_for_a_while_and_for_every_shape_of_the_tabl
     definition = lens("t", key=["a"], a="integer", b="text")
 
     def encoded(**asked: object) -> bytes:
-        request = RowsRequest(**asked)  # type: ignore[arg-type]
+        request = QueryRequest(**asked)  # type: ignore[arg-type]
         planned = plan_rows(definition, request, capabilities_of("postgres"), cursor_key=b"k", environment="e")
         return planned.plan.shape
 

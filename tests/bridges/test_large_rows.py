@@ -12,12 +12,13 @@ import psutil
 import pytest
 
 from lensway import limits
+from lensway.api.shapes import ExportRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_export
+from lensway.query.planner import plan_export
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
 
 VALUES, VALUE_BYTES = 24, 4_000_000
@@ -51,7 +52,7 @@ async def ask(path: pathlib.Path, count: int, format: RowFormat, **request) -> R
         tag="test/1",
         is_export=True,
     )
-    plan = plan_export(definition, RowsRequest(**request), capabilities_of("sqlite")).encode()
+    plan = plan_export(definition, ExportRequest(**request), capabilities_of("sqlite")).encode()
     try:
         return await library.perform(
             "key", "sqlite", {"path": str(path)}, kind="export", payload=plan, execution=execution, sink=Sink()

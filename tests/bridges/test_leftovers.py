@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from lensway.api.shapes import QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.postgres.bridge import PostgresBridge, PostgresSource
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_export, plan_rows
+from lensway.query.planner import plan_export, plan_rows
 from lensway.query.result import ResultLimits, RowFormat
 from lensway.testing.postgres import Database
 
@@ -52,7 +53,7 @@ def definition(table: str, mark: str = "text", **more: str) -> LensDefinition:
 async def read(
     source: PostgresSource, table: str, *, format: str = "json", export: bool = False, mark: str = "text", **request
 ) -> bytes:
-    lens, asked = definition(table, mark), RowsRequest(**({} if export else {"limit": 5, **request}))
+    lens, asked = definition(table, mark), QueryRequest(**({} if export else {"limit": 5, **request}))
     if export:
         plan = plan_export(lens, asked, capabilities_of("postgres"))
     else:

@@ -9,7 +9,8 @@ import sqlite3
 
 import pyarrow as pa
 
-from lensway.query.planner import RowsRequest, plan_rows
+from lensway.api.shapes import QueryRequest
+from lensway.query.planner import plan_rows
 from lensway.testing.postgres import Database
 from tests.bridges.test_bridges import CURSOR_KEY, Reader, lens
 
@@ -23,7 +24,7 @@ async def ids_by_pages(reader: Reader, *, format: str, direction: str, limit: in
     seen: list[int] = []
     cursor = None
     while True:
-        asked = RowsRequest(order_by=[{"field": "value", "dir": direction}], limit=limit, cursor=cursor)
+        asked = QueryRequest(order_by=[{"field": "value", "dir": direction}], limit=limit, cursor=cursor)
         planned = plan_rows(reader.definition, asked, reader.capabilities, cursor_key=CURSOR_KEY, environment="e")
         body, end = await reader.run(planned.plan, format=format)
         if format == "arrow":

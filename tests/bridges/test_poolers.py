@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import asyncpg
 import pytest
 
+from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary, encode_probes
 from lensway.bridges.postgres.bridge import PostgresBridge
@@ -20,7 +21,7 @@ from lensway.bridges.postgres.settings import read_settings
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_probe, plan_rows
+from lensway.query.planner import plan_count, plan_export, plan_probe, plan_rows
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
 from lensway.testing.fixtures import fresh_database, let_pass
 from lensway.testing.pgbouncer import pgbouncer_before, through
@@ -76,7 +77,7 @@ class Caller:
     async def page(
         self, table: str, *, format: str = "json", seconds: float = 30.0, **request
     ) -> tuple[bytes, ResultEnd]:
-        asked = RowsRequest(**{"limit": 3, **request})
+        asked = QueryRequest(**{"limit": 3, **request})
         plan = plan_rows(lens(table), asked, capabilities_of("postgres"), cursor_key=b"k" * 32, environment="e").plan
         return await self.ask("rows", plan.encode(), format=RowFormat(format), seconds=seconds)
 
@@ -84,7 +85,7 @@ class Caller:
         return json.loads(b"[" + (await self.page(table, **request))[0] + b"]")
 
     async def export(self, table: str, format: str) -> bytes:
-        plan = plan_export(lens(table), RowsRequest(), capabilities_of("postgres"))
+        plan = plan_export(lens(table), ExportRequest(), capabilities_of("postgres"))
         return (await self.ask("export", plan.encode(), format=RowFormat(format)))[0]
 
     async def document(self, kind: str, payload: bytes = b"") -> dict:

@@ -15,6 +15,7 @@ from typing import Self
 import pytest
 
 from lensway import limits
+from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.kit import lookups
 from lensway.bridges.kit.lookups import Lookups
@@ -26,7 +27,7 @@ from lensway.bridges.postgres.watch import WatchedPool
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_export, plan_rows
+from lensway.query.planner import plan_export, plan_rows
 from lensway.query.result import ResultLimits, RowFormat
 from lensway.testing.chaos.proxy import ChaosProxy
 from lensway.testing.deployment import wait_until
@@ -66,9 +67,9 @@ class Source:
     async def read(self, table: str = "fast", *, export: bool = False, sink: Sink | None = None) -> list[int]:
         """The backends that the rows name."""
         sink = sink or Sink()
-        asked, capabilities = RowsRequest(limit=1), capabilities_of("postgres")
+        asked, capabilities = QueryRequest(limit=1), capabilities_of("postgres")
         if export:
-            plan = plan_export(lens(table), RowsRequest(order_by=[]), capabilities)
+            plan = plan_export(lens(table), ExportRequest(order_by=[]), capabilities)
         else:
             plan = plan_rows(lens(table), asked, capabilities, cursor_key=b"k" * 32, environment="e").plan
         await self.library.perform(

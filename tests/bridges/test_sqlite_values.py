@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from lensway.api.shapes import QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_probe, plan_rows
+from lensway.query.planner import plan_count, plan_export, plan_probe, plan_rows
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
 
 SQLITE = capabilities_of("sqlite")
@@ -116,7 +117,7 @@ class File:
         return sink.data, end
 
     def rows(self, lens: LensDefinition, **asked: Any) -> list[dict[str, Any]]:
-        planned = plan_rows(lens, RowsRequest(**asked), SQLITE, cursor_key=b"k" * 32, environment="e")
+        planned = plan_rows(lens, QueryRequest(**asked), SQLITE, cursor_key=b"k" * 32, environment="e")
         return json.loads(b"[" + self.run(planned.plan)[0] + b"]")
 
     def ids(self, lens: LensDefinition, where: object) -> list[int]:
@@ -130,7 +131,7 @@ class File:
         seen: list[dict[str, Any]] = []
         cursor = None
         while True:
-            request = RowsRequest(**asked, cursor=cursor)
+            request = QueryRequest(**asked, cursor=cursor)
             planned = plan_rows(lens, request, SQLITE, cursor_key=b"k" * 32, environment="e")
             data, end = self.run(planned.plan)
             seen += json.loads(b"[" + data + b"]")
@@ -174,7 +175,7 @@ def test_what_is_not_of_the_type_is_refused_with_its_field_and_row_in_every_form
     file.execute("INSERT INTO t VALUES (?, ?)", *enumerate(BAD[type]))
     for number in range(len(BAD[type])):
         for format in FORMATS:
-            request = RowsRequest(where={"id": number}, limit=None if format is RowFormat.PARQUET else 5)
+            request = QueryRequest(where={"id": number}, limit=None if format is RowFormat.PARQUET else 5)
             plan = (
                 plan_export(lens, request, SQLITE)
                 if format is RowFormat.PARQUET
@@ -351,7 +352,7 @@ def broken(file: File) -> None:
 def test_text_that_is_not_utf8_is_named_by_field_and_row(file: File, type: str) -> None:
     broken(file)
     for format in (RowFormat.JSON, RowFormat.CSV, RowFormat.ARROW):
-        planned = plan_rows(lens_of(type), RowsRequest(where={"id": 2}), SQLITE, cursor_key=b"k" * 32, environment="e")
+        planned = plan_rows(lens_of(type), QueryRequest(where={"id": 2}), SQLITE, cursor_key=b"k" * 32, environment="e")
         with pytest.raises(LenswayError) as caught:
             file.run(planned.plan, format)
         failure = caught.value.failure
@@ -366,10 +367,10 @@ def test_a_page_before_such_a_row_can_be_read_and_says_that_more_follows(file: F
     file.execute("CREATE TABLE d (id INTEGER PRIMARY KEY, v)")
     file.execute("INSERT INTO d VALUES (?, ?)", (1, "2024-01-01"), (2, "2024-13-45"))
     for lens in (lens_of("text"), lens_of("date", table="d")):
-        planned = plan_rows(lens, RowsRequest(limit=1), SQLITE, cursor_key=b"k" * 32, environment="e")
+        planned = plan_rows(lens, QueryRequest(limit=1), SQLITE, cursor_key=b"k" * 32, environment="e")
         data, end = file.run(planned.plan)
         assert (json.loads(data)["id"], end.rows, end.has_more) == (1, 1, True)
-        request = RowsRequest(limit=1, cursor=planned.next_cursor(end))
+        request = QueryRequest(limit=1, cursor=planned.next_cursor(end))
         with pytest.raises(LenswayError, match="id 2"):
             file.run(plan_rows(lens, request, SQLITE, cursor_key=b"k" * 32, environment="e").plan)
 

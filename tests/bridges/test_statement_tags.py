@@ -9,13 +9,14 @@ import urllib.parse
 
 import pytest
 
+from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
 from lensway.bridges.postgres.settings import read_settings
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_export, plan_rows
+from lensway.query.planner import plan_export, plan_rows
 from lensway.query.result import ResultLimits, RowFormat
 from lensway.testing.chaos.statements import StatementLog
 from lensway.testing.deployment import wait_until
@@ -57,9 +58,9 @@ async def ask(database: Database, tag: str, *, limit: int | None, config: dict) 
     library = ExecutionLibrary(AddressPolicy())
     capabilities = capabilities_of("postgres")
     if limit is None:
-        plan = plan_export(LENS, RowsRequest(), capabilities)
+        plan = plan_export(LENS, ExportRequest(), capabilities)
     else:
-        plan = plan_rows(LENS, RowsRequest(limit=limit), capabilities, cursor_key=b"k" * 32, environment="e").plan
+        plan = plan_rows(LENS, QueryRequest(limit=limit), capabilities, cursor_key=b"k" * 32, environment="e").plan
     sink = Sink()
     try:
         await library.perform(

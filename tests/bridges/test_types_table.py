@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lensway.api.shapes import QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_export, plan_rows
+from lensway.query.planner import plan_export, plan_rows
 from lensway.query.result import ResultLimits, RowFormat
 from lensway.testing.fixtures import fresh_database
 from lensway.testing.postgres import PostgresCluster
@@ -51,7 +52,7 @@ def fetcher(bridge: str, config: dict, loop: asyncio.AbstractEventLoop, library:
 
     def fetch(name: str, format: RowFormat, where: object = None) -> bytes:
         is_page = format is RowFormat.JSON
-        request = RowsRequest(select=[name], where=where)
+        request = QueryRequest(select=[name], where=where)
         if is_page:
             plan = plan_rows(lens, request, capabilities, cursor_key=b"k" * 32, environment="e").plan
         else:

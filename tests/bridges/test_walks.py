@@ -11,10 +11,10 @@ import asyncpg
 import pyarrow as pa
 import pytest
 
+from lensway.api.shapes import QueryRequest
 from lensway.dialects.sqlite_functions import FUNCTIONS
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import LensDefinition
-from lensway.query.planner import RowsRequest
 from lensway.query.result import RowFormat
 from lensway.testing.postgres import Database
 from lensway.testing.walks import RandomCase, Walker, lens, violations, wrong
@@ -262,7 +262,7 @@ def test_a_changed_key_of_sqlite_is_noticed_and_exports_put_nulls_last(tmp_path:
         definition = lens("t", key=["c"], id="integer", c="text")
         walker = Walker("sqlite", {"path": str(path)}, arrow_ids)
         try:
-            first, end, cursor = await walker.page(definition, RowsRequest(limit=3))
+            first, end, cursor = await walker.page(definition, QueryRequest(limit=3))
             assert (first, end.has_more) == ([4, 2, 1], True)
             exported = await walker.export(definition)
             with sqlite3.connect(path) as owner:
@@ -274,7 +274,7 @@ def test_a_changed_key_of_sqlite_is_noticed_and_exports_put_nulls_last(tmp_path:
         walker = Walker("sqlite", {"path": str(path)}, arrow_ids)
         try:
             with pytest.raises(LenswayError) as caught:
-                await walker.page(definition, RowsRequest(limit=3, cursor=cursor))
+                await walker.page(definition, QueryRequest(limit=3, cursor=cursor))
             assert caught.value.code is ErrorCode.INVALID_CURSOR
         finally:
             await walker.close()

@@ -11,11 +11,12 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from lensway.api.shapes import QueryRequest
 from lensway.dialects.compile import compile_shape
 from lensway.dialects.registry import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import Plan
-from lensway.query.planner import RowsRequest, plan_count, plan_probe, plan_rows
+from lensway.query.planner import plan_count, plan_probe, plan_rows
 from lensway.query.result import ResultEnd
 from lensway.testing import query_model
 from lensway.testing.postgres import Database, quote_identifier
@@ -149,7 +150,7 @@ def test_pages_totals_and_counts_are_those_of_the_model(things: Reader, asked: A
     seen: list[tuple[object, object]] = []
     cursor: str | None = None
     while True:
-        request = RowsRequest(
+        request = QueryRequest(
             where=asked.where,
             order_by=asked.order_by,
             limit=asked.limit,
@@ -253,11 +254,11 @@ def test_columns_compare_as_what_they_are_and_by_their_index(
         assert reader.count(definition, {"c": {"$gt": smaller}}) == 1
         assert reader.count(definition, {"c": [smaller]}) == 0
     order = [{"field": "c"}]
-    request = RowsRequest(where={"c": {"$in": [equal]}}, order_by=order, limit=1)
+    request = QueryRequest(where={"c": {"$in": [equal]}}, order_by=order, limit=1)
     planned = plan_rows(definition, request, POSTGRES, cursor_key=KEY, environment="e")
     _, end = reader.rows(planned.plan)
     cursor = planned.next_cursor(ResultEnd(rows=1, bytes=1, has_more=True, last_key=end.last_key))
-    request = RowsRequest(where=request.where, order_by=order, cursor=cursor)
+    request = QueryRequest(where=request.where, order_by=order, cursor=cursor)
     second = plan_rows(definition, request, POSTGRES, cursor_key=KEY, environment="e")
     assert reader.rows(second.plan)[0] == [], "nothing stands behind the only row"
     for plan in (plan_count(definition, {"c": equal}, POSTGRES), planned.plan, second.plan):
@@ -281,9 +282,9 @@ def test_one_row_comparison_walks_the_index_of_the_order(reader: Reader) -> None
         ({"field": "a"}, "Index Cond: (ROW(a, id) > ROW("),
         ({"field": "b", "dir": "desc"}, "Index Cond: (b <= "),
     ):
-        first = plan_rows(definition, RowsRequest(order_by=order), POSTGRES, cursor_key=KEY, environment="e")
+        first = plan_rows(definition, QueryRequest(order_by=order), POSTGRES, cursor_key=KEY, environment="e")
         cursor = first.next_cursor(ResultEnd(rows=1, bytes=1, has_more=True, last_key=(2, 500)))
-        request = RowsRequest(order_by=order, cursor=cursor, limit=5)
+        request = QueryRequest(order_by=order, cursor=cursor, limit=5)
         plan = plan_rows(definition, request, POSTGRES, cursor_key=KEY, environment="e").plan
         text = explained(reader, plan)
         assert condition in text

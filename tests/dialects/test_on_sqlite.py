@@ -9,13 +9,14 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 
+from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.dialects.compile import Compiled, compile_shape
 from lensway.dialects.registry import capabilities_of
 from lensway.dialects.sqlite_functions import FUNCTIONS, timestamp
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import Plan
-from lensway.query.planner import RowsRequest, plan_count, plan_export, plan_probe, plan_rows
+from lensway.query.planner import plan_count, plan_export, plan_probe, plan_rows
 from lensway.query.result import ResultEnd
 from lensway.testing import query_model
 from lensway.testing.query_model import Asked, Row
@@ -105,7 +106,7 @@ def last_key(compiled: Compiled, row: tuple[object, ...]) -> tuple[object, ...]:
     return tuple(wire(row[position], compiled.columns[position].type) for position in compiled.key_positions)
 
 
-def pages(connection: sqlite3.Connection, definition: LensDefinition, request: RowsRequest) -> list[dict[str, object]]:
+def pages(connection: sqlite3.Connection, definition: LensDefinition, request: QueryRequest) -> list[dict[str, object]]:
     """All rows, by following cursors."""
     seen: list[dict[str, object]] = []
     while True:
@@ -116,7 +117,7 @@ def pages(connection: sqlite3.Connection, definition: LensDefinition, request: R
         assert (cursor is not None) == end.has_more
         if cursor is None:
             return seen
-        request = RowsRequest(
+        request = QueryRequest(
             where=request.where, order_by=request.order_by, limit=request.limit, select=request.select, cursor=cursor
         )
 
@@ -125,7 +126,7 @@ def pages(connection: sqlite3.Connection, definition: LensDefinition, request: R
 @given(asked=query_model.questions(DEFINITION, has_special_values=False))
 def test_pages_are_the_rows_of_the_model_in_its_order(things: sqlite3.Connection, asked: Asked) -> None:
     expected = keys(query_model.expected(ROWS, DEFINITION, asked.where, asked.order_by))
-    request = RowsRequest(
+    request = QueryRequest(
         where=asked.where, order_by=asked.order_by, limit=asked.limit, select=["key_b", "key_a", "decimal"]
     )
     assert [(row["key_a"], row["key_b"]) for row in pages(things, DEFINITION, request)] == expected
@@ -143,11 +144,11 @@ def test_counts_totals_and_exports_are_of_the_same_rows(things: sqlite3.Connecti
     expected = query_model.expected(ROWS, DEFINITION, asked.where, asked.order_by)
     counted, _ = fetch(things, plan_count(DEFINITION, asked.where, SQLITE))
     assert counted == [{"count": len(expected)}]
-    request = RowsRequest(where=asked.where, order_by=asked.order_by, total=True, limit=1)
+    request = QueryRequest(where=asked.where, order_by=asked.order_by, total=True, limit=1)
     planned = plan_rows(DEFINITION, request, SQLITE, cursor_key=KEY, environment="env")
     _, end = fetch(things, planned.plan)
     assert end.total == len(expected)
-    exported, end = fetch(things, plan_export(DEFINITION, RowsRequest(where=asked.where), SQLITE))
+    exported, end = fetch(things, plan_export(DEFINITION, ExportRequest(where=asked.where), SQLITE))
     assert sorted((row["key_a"], row["key_b"]) for row in exported) == sorted(keys(expected))
     assert end.last_key is None
 
@@ -156,7 +157,7 @@ def test_counts_totals_and_exports_are_of_the_same_rows(things: sqlite3.Connecti
 @given(asked=query_model.questions(DEFINITION, has_special_values=False))
 def test_an_offset_skips_rows_in_the_same_order(things: sqlite3.Connection, asked: Asked) -> None:
     expected = keys(query_model.expected(ROWS, DEFINITION, asked.where, asked.order_by))
-    request = RowsRequest(where=asked.where, order_by=asked.order_by, limit=asked.limit, offset=3)
+    request = QueryRequest(where=asked.where, order_by=asked.order_by, limit=asked.limit, offset=3)
     planned = plan_rows(DEFINITION, request, SQLITE, cursor_key=KEY, environment="env")
     page, end = fetch(things, planned.plan)
     assert [(row["key_a"], row["key_b"]) for row in page] == expected[3 : 3 + asked.limit]
@@ -208,9 +209,9 @@ def test_a_cursor_walks_an_index(direction: str) -> None:
         }
         lens = LensDefinition(name="l", table="t", fields=fields)
         order = [{"field": "a", "dir": direction}]
-        first = plan_rows(lens, RowsRequest(order_by=order), SQLITE, cursor_key=KEY, environment="e")
+        first = plan_rows(lens, QueryRequest(order_by=order), SQLITE, cursor_key=KEY, environment="e")
         cursor = first.next_cursor(ResultEnd(rows=1, bytes=1, has_more=True, last_key=(5, 7)))
-        request = RowsRequest(order_by=order, cursor=cursor)
+        request = QueryRequest(order_by=order, cursor=cursor)
         plan = plan_rows(lens, request, SQLITE, cursor_key=KEY, environment="e").plan
         compiled = compile_shape(plan.shape, "sqlite")
         steps = connection.execute("EXPLAIN QUERY PLAN " + compiled.sql, compiled.bind(plan)).fetchall()

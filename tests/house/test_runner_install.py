@@ -48,12 +48,13 @@ _WITHOUT_ARROW = """
 import asyncio, sqlite3, sys, time
 for name in ("pyarrow", "adbc_driver_postgresql", "adbc_driver_manager"):
     sys.modules[name] = None
+from lensway.api.shapes import ExportRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary, installed
 from lensway.errors import LenswayError
 from lensway.dialects.registry import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.planner import RowsRequest, plan_export
+from lensway.query.planner import plan_export
 from lensway.query.result import ResultLimits, RowFormat
 
 path = sys.argv[1]
@@ -71,7 +72,7 @@ async def ask(bridge, config, format):
     library = ExecutionLibrary(AddressPolicy())
     limits = ResultLimits(rows_max=9, bytes_max=999, row_bytes_max=999)
     execution = Execution(deadline=time.monotonic() + 9, format=format, limits=limits, tag="t", is_export=True)
-    plan = plan_export(lens, RowsRequest(), capabilities_of(bridge)).encode()
+    plan = plan_export(lens, ExportRequest(), capabilities_of(bridge)).encode()
     try:
         await library.perform("k", bridge, config, kind="export", payload=plan, execution=execution, sink=Sink())
     except LenswayError as error:

@@ -7,13 +7,14 @@ import math
 import pytest
 
 from lensway import limits
+from lensway.api.shapes import QueryRequest
 from lensway.dialects.compile import compile_shape
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.ordering import Ordering, assumed
 from lensway.query.plan import Plan, decode_shape
-from lensway.query.planner import PlannedRows, RowsRequest, plan_rows
+from lensway.query.planner import PlannedRows, plan_rows
 from lensway.query.result import ResultEnd, decode_end, encode_end
 
 KEY = b"k" * 32
@@ -22,7 +23,7 @@ KEY = b"k" * 32
 def planned(type: FieldType, *, bridge: str = "sqlite", cursor: str | None = None) -> PlannedRows:
     fields = {"key": Field(name="key", column="key", type=type, primary_key=True)}
     lens = LensDefinition(name="l", table="t", fields=fields)
-    return plan_rows(lens, RowsRequest(cursor=cursor), capabilities_of(bridge), cursor_key=KEY, environment="e")
+    return plan_rows(lens, QueryRequest(cursor=cursor), capabilities_of(bridge), cursor_key=KEY, environment="e")
 
 
 def end(value: object, **more: object) -> ResultEnd:

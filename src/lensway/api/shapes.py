@@ -43,6 +43,7 @@ class QueryRequest(Request, frozen=True, kw_only=True):
     offset: Annotated[int, msgspec.Meta(ge=0, le=limits.OFFSET_MAX)] | None = None
     cursor: str | None = None
     select: list[str] | None = None
+    include: dict[str, Any] | None = None
     total: bool = False
     timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=limits.QUERY_TIMEOUT_MS_MAX)] | None = None
 
@@ -64,11 +65,11 @@ class CountRequest(Request, frozen=True, kw_only=True):
 
 
 class RouteTaken(Answer, frozen=True, kw_only=True):
-    """Where a request was executed."""
+    """Where a request was executed. `runner` is absent for a key that learns nothing of runners."""
 
     via: Literal["inline", "runner"]
     attempts: Count
-    runner: str | None = None
+    runner: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class PageMeta(Answer, frozen=True, kw_only=True):

@@ -148,8 +148,15 @@ def may_query(identity: Identity, lens: Lens) -> bool:
     return lens.query_grant is QueryGrant.PUBLIC
 
 
-def require_lens(snapshot: Snapshot, identity: Identity, environment: Environment, name: str) -> Lens:
-    """The lens, if this key may ask it.
+class LensAccess(msgspec.Struct, frozen=True, gc=False):
+    """What a caller may see of one lens. ``shows_runners``: may it learn who executes its queries, and how."""
+
+    lens: Lens
+    shows_runners: bool
+
+
+def access(snapshot: Snapshot, identity: Identity, environment: Environment, name: str) -> LensAccess:
+    """What this key may do with the lens: the one place that decides on reads.
 
     Raises:
         LenswayError: NOT_FOUND; a publishable key gets the same for a lens without a grant, and suggestions of granted ones
@@ -157,11 +164,33 @@ def require_lens(snapshot: Snapshot, identity: Identity, environment: Environmen
     """
     lens = snapshot.lens(environment.id, name)
     if lens is not None and may_query(identity, lens):
-        return lens
+        return LensAccess(lens, not identity.is_public)
     if identity.kind is KeyKind.ADMIN and lens is not None:
         raise _forbidden("viewers read the control plane, not rows")
     known = (each.name for each in snapshot.lenses(environment.id) if may_query(identity, each))
     raise not_found("lens", name, known)
+
+
+def may_see_request(identity: Identity, environment: Environment, *, of: EnvironmentId, by: KeyId) -> bool:
+    """The key that made a request may see what became of it, and so may every admin key of the environment."""
+    return of == environment.id and (by == identity.key or identity.kind is KeyKind.ADMIN)
+
+
+def require_cancel(identity: Identity, *, by: KeyId) -> None:
+    """A key may cancel its own requests, an operator those of the environment.
+
+    Raises:
+        LenswayError: FORBIDDEN; also for a publishable key, which everyone who looks at the same page shares.
+    """
+    if identity.is_public:
+        raise LenswayError(ErrorCode.FORBIDDEN, "A publishable key cannot cancel requests")
+    if by != identity.key:
+        require_operate(identity)
+
+
+def may_operate(identity: Identity) -> bool:
+    """True for an operator or admin."""
+    return identity.kind is KeyKind.ADMIN and identity.role in (Role.OPERATOR, Role.ADMIN)
 
 
 def _unauthenticated(message: str, hint: str, **details: object) -> LenswayError:

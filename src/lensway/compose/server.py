@@ -11,7 +11,7 @@ import pathlib
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -24,7 +24,6 @@ from lensway.auth.limiter import FailureLimiter
 from lensway.auth.secret import Secret
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.library import ExecutionLibrary
-from lensway.catalog.snapshot import Snapshot
 from lensway.clock import Clock, SystemClock
 from lensway.compose.doors import TlsDoor
 from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error, security_headers
@@ -32,35 +31,37 @@ from lensway.compose.process import calm_collector
 from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console, Uses
-from lensway.dispatch.core.records import EndKind, JobRecord
 from lensway.dispatch.routes import SnapshotRoutes
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
 from lensway.gateway.listener import Listener
 from lensway.inline.executor import InlineExecutor
 from lensway.kinds import BUILT_IN, Kinds
-from lensway.observe.metrics import JobTimes, Metrics
+from lensway.observe.metrics import Metrics
 from lensway.observe.refusals import Refusals
 from lensway.observe.trace import Tracer
-from lensway.query.result import decode_end
 from lensway.service.app import Operations, build_app
 from lensway.service.connection import Connection, http_shares
-from lensway.service.control_plane import ControlPlane, UseCases
+from lensway.service.control_plane import ControlPlane
 from lensway.service.data_plane import DataPlane
 from lensway.service.http import Endpoint
 from lensway.store.bootstrap import DataDirectory, admin_key_notice, first_admin_key
 from lensway.store.sqlite import SqliteStore
 from lensway.usecases.audit import Audit, AuditRetention, Verify
+from lensway.usecases.bundle import UseCases
 from lensway.usecases.connection_tests import ConnectionTests
 from lensway.usecases.desk import Desk
 from lensway.usecases.endings import KeyEndings
 from lensway.usecases.environments import Environments
 from lensway.usecases.events import EventHub
+from lensway.usecases.explain import Explanations
 from lensway.usecases.fleet_pages import FleetPages
 from lensway.usecases.keys import Keys
 from lensway.usecases.lenses import Lenses
+from lensway.usecases.measuring import recorder, watch
 from lensway.usecases.push import Declarations
-from lensway.usecases.requests import RequestRing
+from lensway.usecases.query import Queries
+from lensway.usecases.requests import RequestRing, Requests
 from lensway.usecases.runners import Runners
 from lensway.usecases.sources import Sources
 from lensway.usecases.statuses import CONNECTED, Statuses
@@ -200,7 +201,7 @@ class Server:
             executor,
             clock,
             on_status=statuses.changed,
-            on_record=_recorder(metrics, ring),
+            on_record=recorder(metrics, ring),
             first_session=self._first_session,
         )
         statuses.look_at(dispatcher.fleet)
@@ -229,12 +230,13 @@ class Server:
             gateway_url=settings.gateway_url,
             kinds=self._kinds,
         )
-        _watch(metrics, store, dispatcher)
-        operations, use = Operations(desk, metrics), _use_cases(desk, library, store.verify_audit)
+        watch(metrics, store, dispatcher)
+        queries = Queries(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
+        operations, use = Operations(desk, metrics), _use_cases(desk, library, queries, ring, store.verify_audit)
         endpoint = self._endpoint(desk, metrics)
         console = self._console(use, desk, master)
-        data_plane = DataPlane(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
-        app = build_app(endpoint, (data_plane, ControlPlane(use, desk, ring), operations), mounts=console.routes())
+        planes = (DataPlane(use), ControlPlane(use, desk), operations)
+        app = build_app(endpoint, planes, mounts=console.routes())
         scraped = None if settings.metrics_address is None else MetricsListener(*settings.metrics_address, metrics)
         if scraped is not None:
             scraped.start()
@@ -366,10 +368,13 @@ class Server:
             self._announce(f"  admin key {minted.reveal()}   (shown once)")
 
 
-def _use_cases(desk: Desk, library: ExecutionLibrary, verify: Verify) -> UseCases:
+def _use_cases(desk: Desk, library: ExecutionLibrary, queries: Queries, ring: RequestRing, verify: Verify) -> UseCases:
     tests = ConnectionTests(desk)
     sources = Sources(desk, tests, library.check)
     return UseCases(
+        queries=queries,
+        explanations=Explanations(desk, queries),
+        requests=Requests(desk, ring),
         sources=sources,
         lenses=Lenses(desk),
         runners=Runners(desk, tests),
@@ -394,55 +399,3 @@ async def recall_sightings(store: SqliteStore, dispatcher: Dispatcher, clock: Cl
             dispatcher.fleet.recall_connected(runner, then, now)
         else:
             dispatcher.fleet.recall(runner, then, cause)
-
-
-def _watch(metrics: Metrics, store: SqliteStore, dispatcher: Dispatcher) -> None:
-    metrics.watch_runners(lambda: _runner_states(store.current(), dispatcher))
-    metrics.watch_gauge("lensway_jobs_in_flight", "Jobs without an outcome.", lambda: dispatcher.jobs_in_flight)
-    metrics.watch_events(lambda: dispatcher.core.counters)
-    metrics.watch_gauge("lensway_sessions", "Connected runner processes.", lambda: len(dispatcher.fleet.sessions))
-
-
-def _recorder(metrics: Metrics, ring: RequestRing) -> Callable[[JobRecord, bytes], None]:
-    def record(done: JobRecord, result: bytes) -> None:
-        ring.over(done)
-        metrics.job(_job_times(done, result))
-
-    return record
-
-
-def _job_times(done: JobRecord, result: bytes) -> JobTimes:
-    placed = done.placed_at()
-    start, total = done.submitted_at, (done.ended_at or done.submitted_at) - done.submitted_at
-    cancels: Sequence[str] = ()
-    if done.outcome != "completed" or len(done.attempts) > 1:
-        causes = (attempt.cause for attempt in done.attempts)
-        cancels = [cause.detail for cause in causes if cause is not None and cause.kind is EndKind.STOPPED]
-    if placed is None or placed.accepted_at is None:
-        return JobTimes("inline", done.outcome, total, cancels=cancels)
-    return JobTimes(
-        via="inline" if placed.runner is None else "runner",
-        outcome=done.outcome,
-        total=total,
-        dispatch=placed.offered_at - start,
-        accept=placed.accepted_at - placed.offered_at,
-        first_row=None if placed.first_row_at is None else placed.first_row_at - start,
-        rows=_rows_of(result),
-        bytes=done.bytes,
-        cancels=cancels,
-    )
-
-
-def _rows_of(result: bytes) -> int:
-    """The rows that an end mark counts; none where it cannot be read, which the caller of the job is told."""
-    try:
-        return decode_end(result).rows if result else 0
-    except LenswayError:
-        return 0
-
-
-def _runner_states(snapshot: Snapshot, dispatcher: Dispatcher) -> Iterator[tuple[str, str, bool]]:
-    for environment in snapshot.environments():
-        for runner in snapshot.runners(environment.id):
-            live = any(not session.is_suspect for session in dispatcher.fleet.sessions_of(runner.id))
-            yield environment.name, runner.name, live

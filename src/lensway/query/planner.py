@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from lensway import limits
+from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query import cursor as cursors
 from lensway.query import values
@@ -28,18 +29,6 @@ _INTEGER: Final = re.compile(r"-?\d{1,19}", re.ASCII)
 """How databases write an integer that may have 64 bits."""
 _DOUBLE_INTEGERS_MAX: Final = 2**53
 """From here on several integers are the same double."""
-
-
-class RowsRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a caller asks for, as decoded JSON; nothing in it has been checked."""
-
-    where: object = None
-    order_by: object = None
-    limit: object = None
-    offset: object = None
-    cursor: object = None
-    select: object = None
-    total: object = False
 
 
 class PlannedRows(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -68,7 +57,12 @@ class PlannedRows(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def plan_rows(
-    definition: LensDefinition, request: RowsRequest, capabilities: Capabilities, *, cursor_key: bytes, environment: str
+    definition: LensDefinition,
+    request: QueryRequest,
+    capabilities: Capabilities,
+    *,
+    cursor_key: bytes,
+    environment: str,
 ) -> PlannedRows:
     """One page of rows.
 
@@ -121,17 +115,12 @@ def plan_rows(
     return PlannedRows(plan=_plan(shape, params, limit, offset), binding=binding, keys=shape.keys)
 
 
-def plan_export(definition: LensDefinition, request: RowsRequest, capabilities: Capabilities) -> Plan:
+def plan_export(definition: LensDefinition, request: ExportRequest, capabilities: Capabilities) -> Plan:
     """Every matching row, by primary key unless `orderBy` says otherwise; an empty one takes them as the database finds them.
 
     Raises:
-        LenswayError: as `plan_rows`; `limit`, `offset`, `cursor` and `total` have no meaning here and are refused.
+        LenswayError: as `plan_rows`.
     """
-    for name in ("limit", "offset", "cursor"):
-        if getattr(request, name) is not None:
-            raise _invalid(name, "an export has every matching row; use /v1/query for pages")
-    if request.total is not False:
-        raise _invalid("total", "an export counts its rows itself")
     node, params = wheres.parse(request.where, definition, capabilities)
     order = () if request.order_by == [] else _order(definition, request.order_by)[0]
     schema, table = definition.place

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,42 +12,21 @@ from starlette.responses import Response, StreamingResponse
 from lensway.auth.caller import Caller
 from lensway.catalog.names import invalid
 from lensway.service.http import Call, json_response
-from lensway.usecases.audit import Audit
+from lensway.usecases.bundle import UseCases
 from lensway.usecases.desk import Desk
 from lensway.usecases.endings import KeyEndings
-from lensway.usecases.environments import Environments
 from lensway.usecases.events import HubEvent
-from lensway.usecases.keys import Keys
-from lensway.usecases.lenses import Lenses
-from lensway.usecases.push import Declarations
-from lensway.usecases.requests import RequestRing, request_document
-from lensway.usecases.runners import Runners
-from lensway.usecases.sources import Sources
 
 _KEEP_ALIVE_SECONDS = 15.0
 _LIST_MAX = 1_000
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class UseCases:
-    """Everything that can be done to a deployment, for HTTP and for the Console."""
-
-    sources: Sources
-    lenses: Lenses
-    runners: Runners
-    environments: Environments
-    keys: Keys
-    declarations: Declarations
-    audit: Audit
-
-
 class ControlPlane:
     """One handler for each route; its name is the route's."""
 
-    def __init__(self, use: UseCases, desk: Desk, ring: RequestRing) -> None:
+    def __init__(self, use: UseCases, desk: Desk) -> None:
         self._use = use
         self._desk = desk
-        self._ring = ring
 
     # environments, keys
 
@@ -212,10 +190,7 @@ class ControlPlane:
     async def list_requests(self, call: Call) -> Response:
         """Recent requests with their attempts."""
         limit = call.number("limit", 100, _LIST_MAX) or 100
-        newest = self._ring.newest(call.by.environment.id)
-        running = self._desk.dispatcher.running()
-        found = [request_document(entry, running) for entry, _ in zip(newest, range(limit), strict=False)]
-        return json_response({"requests": found})
+        return json_response(self._use.requests.list(call.by, limit=limit))
 
     async def events(self, call: Call) -> Response:
         """What happens, live."""

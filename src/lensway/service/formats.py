@@ -10,12 +10,13 @@ import msgspec
 from starlette.requests import Request
 
 from lensway.api.negotiation import ARROW, CSV, JSON, NDJSON, PARQUET, Chosen, choose_coding, choose_media
+from lensway.api.shapes import PageMeta
 from lensway.dispatch.core.records import JobRecord
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.result import ResultEnd, RowFormat
 from lensway.service.compression import CODINGS
 from lensway.service.streaming import Closing, Framing
-from lensway.usecases.requests import route_document
+from lensway.usecases.requests import route_taken
 
 _FORMATS: Final[Mapping[str, RowFormat]] = {
     JSON: RowFormat.JSON,
@@ -33,7 +34,7 @@ _COMPRESSED: Final = frozenset({PARQUET})
 _TRAILERS: Final = "Lensway-Rows, Lensway-Has-More, Lensway-Next-Cursor, Lensway-Total"
 VARY: Final = "Accept, Accept-Encoding"
 
-Meta = Callable[[ResultEnd, JobRecord], dict[str, Any]]
+Meta = Callable[[ResultEnd, JobRecord], PageMeta]
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -121,26 +122,26 @@ def framing(wanted: Wanted, meta: Meta) -> Framing:
     )
 
 
-def json_end(meta: Mapping[str, Any]) -> bytes:
+def json_end(meta: PageMeta) -> bytes:
     """What stands behind the rows of a JSON document."""
     return b'],"meta":' + msgspec.json.encode(meta) + b"}"
 
 
 def stream_headers(record: JobRecord, *, with_runners: bool) -> dict[str, str]:
     """What is known of a stream when it begins."""
-    route = msgspec.json.encode(route_document(record, with_runners=with_runners))
+    route = msgspec.json.encode(route_taken(record, with_runners=with_runners))
     return {"Lensway-Route": route.decode(), "Lensway-Request": record.request, "Vary": VARY}
 
 
-def _trailers(meta: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
+def _trailers(meta: PageMeta) -> list[tuple[bytes, bytes]]:
     found = [
-        (b"Lensway-Rows", b"%d" % meta["count"]),
-        (b"Lensway-Has-More", b"true" if meta["hasMore"] else b"false"),
+        (b"Lensway-Rows", b"%d" % meta.count),
+        (b"Lensway-Has-More", b"true" if meta.has_more else b"false"),
     ]
-    if meta["nextCursor"] is not None:
-        found.append((b"Lensway-Next-Cursor", str(meta["nextCursor"]).encode("ascii")))
-    if "total" in meta:
-        found.append((b"Lensway-Total", b"%d" % meta["total"]))
+    if meta.next_cursor is not None:
+        found.append((b"Lensway-Next-Cursor", str(meta.next_cursor).encode("ascii")))
+    if meta.total is not None:
+        found.append((b"Lensway-Total", b"%d" % meta.total))
     return found
 
 
@@ -148,13 +149,13 @@ def _nothing(_end: ResultEnd, _record: JobRecord) -> bytes:
     return b""
 
 
-def _end_record(meta: Mapping[str, Any]) -> bytes:
+def _end_record(meta: PageMeta) -> bytes:
     """For callers whose HTTP library does not show trailers: how to go on stands here too."""
-    end = {"rows": meta["count"]}
-    if meta["nextCursor"] is not None:
-        end["nextCursor"] = meta["nextCursor"]
-    if "total" in meta:
-        end["total"] = meta["total"]
+    end: dict[str, Any] = {"rows": meta.count}
+    if meta.next_cursor is not None:
+        end["nextCursor"] = meta.next_cursor
+    if meta.total is not None:
+        end["total"] = meta.total
     return msgspec.json.encode({"$end": end}) + b"\n"
 
 

@@ -48,6 +48,10 @@ class RequestTrace:
         self._attributes |= {Attribute.REQUEST: request_id, Attribute.HTTP_STATUS: status}
         return self._over
 
+    def text(self) -> str:
+        """The trace context that the job carries to where it executes."""
+        return self.job.text()
+
     def follow(self, handle: JobHandle, environment: str, lens: Lens, source: Source) -> None:
         """This job is the request's: its spans follow when it has its outcome."""
         self._attributes |= {

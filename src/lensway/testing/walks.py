@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import Plan
-from lensway.query.planner import RowsRequest, plan_export, plan_rows
+from lensway.query.planner import plan_export, plan_rows
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
 
 _CURSOR_KEY: Final = b"k" * 32
@@ -67,8 +68,8 @@ class Walker:
         walk = Walk()
         cursor: str | None = None
         for _ in range(_PAGES_MAX):
-            request = RowsRequest(
-                order_by=None if order_by is None else list(order_by),
+            request = QueryRequest(
+                order_by=None if order_by is None else list(order_by),  # type: ignore[arg-type]  # as decoded from JSON
                 limit=limit,
                 cursor=None if by_offset else cursor,
                 offset=len(walk.ids) if by_offset else None,
@@ -86,7 +87,7 @@ class Walker:
         return walk
 
     async def page(
-        self, definition: LensDefinition, request: RowsRequest, *, format: RowFormat = RowFormat.JSON
+        self, definition: LensDefinition, request: QueryRequest, *, format: RowFormat = RowFormat.JSON
     ) -> tuple[list[int], ResultEnd, str | None]:
         """The ids of one page, its end, and the next cursor. Raises LenswayError."""
         capabilities = capabilities_of(self._bridge)
@@ -96,7 +97,7 @@ class Walker:
 
     async def export(self, definition: LensDefinition) -> list[int]:
         """The ids of every row, in the order of the primary key. Raises LenswayError."""
-        plan = plan_export(definition, RowsRequest(), capabilities_of(self._bridge))
+        plan = plan_export(definition, ExportRequest(), capabilities_of(self._bridge))
         return (await self._perform(plan, "export", RowFormat.NDJSON))[0]
 
     async def _perform(self, plan: Plan, kind: str, format: RowFormat) -> tuple[list[int], ResultEnd]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from lensway.auth import decisions
 from lensway.auth.caller import Caller
 from lensway.catalog import rules
 from lensway.catalog.definitions import (
     lens_document,
     read_lens,
 )
+from lensway.catalog.records import Lens
+from lensway.dialects.registry import capabilities_of
 from lensway.ids import new_lens_id
+from lensway.query.capabilities import Capabilities
+from lensway.query.fields import Field, FieldType
+from lensway.query.plan import PATTERN_OPERATORS, Operator
 from lensway.usecases.desk import Desk
 
 
@@ -19,6 +25,16 @@ class Lenses:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+
+    def askable(self, caller: Caller) -> dict[str, Any]:
+        """The lenses that this key may ask, with what may be asked of each."""
+        lenses = self._desk.snapshot().lenses(caller.environment.id)
+        return {"lenses": [self._answer(lens) for lens in lenses if decisions.may_query(caller.identity, lens)]}
+
+    def show(self, caller: Caller, name: str) -> dict[str, Any]:
+        """One lens that this key may ask. Raises LenswayError NOT_FOUND, FORBIDDEN."""
+        found = decisions.access(self._desk.snapshot(), caller.identity, caller.environment, name)
+        return self._answer(found.lens)
 
     async def put(self, caller: Caller, name: str, body: object) -> dict[str, Any]:
         """The lens as declared; the source is not contacted. Raises LenswayError INVALID_REQUEST, NOT_FOUND."""
@@ -40,3 +56,33 @@ class Lenses:
             caller, "lens.delete", name, lambda snapshot: rules.delete_lens(snapshot, caller.environment.id, name)
         )
         self._desk.hub.publish(caller.environment.id, "lens", {"lens": name, "change": "deleted"})
+
+    def _answer(self, lens: Lens) -> dict[str, Any]:
+        source = self._desk.snapshot().source(lens.environment, lens.source)
+        capabilities = None if source is None else capabilities_of(source.bridge, self._desk.kinds)
+        fields = list(lens.definition.fields.values())
+        return {
+            "name": lens.name,
+            "fields": [
+                {
+                    "name": field.name,
+                    "type": field.type.value,
+                    "nullable": field.nullable and not field.primary_key,
+                    "primaryKey": field.primary_key,
+                    "list": field.is_list,
+                }
+                for field in fields
+            ],
+            "primaryKey": [field.name for field in lens.definition.primary_key],
+            "operators": {field.name: _operators_of(field, capabilities) for field in fields},
+        }
+
+
+def _operators_of(field: Field, capabilities: Capabilities | None) -> list[str]:
+    available = frozenset(Operator) if capabilities is None else capabilities.operators
+    if field.is_list or field.type is FieldType.JSON:
+        return ["$exists"]
+    usable = [operator for operator in Operator if operator in available]
+    if field.type is not FieldType.TEXT:
+        usable = [operator for operator in usable if operator not in PATTERN_OPERATORS]
+    return [*(f"${operator.value}" for operator in usable), "$exists"]

@@ -1,4 +1,4 @@
-"""What became of recent requests: a bounded ring in memory."""
+"""What became of recent requests: a bounded ring in memory, and what may be done with one of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from typing import Any, Final
 import msgspec
 
 from lensway import limits
+from lensway.api.shapes import RouteTaken
+from lensway.auth import decisions
+from lensway.auth.caller import Caller
+from lensway.catalog.names import not_found
 from lensway.dispatch.core.records import AttemptRecord, JobRecord
 from lensway.errors import Failure
 from lensway.fleet import CandidateNote
 from lensway.ids import EnvironmentId, KeyId, RequestId, new_request_id
+from lensway.usecases.desk import Desk
 
 
 class RequestEntry(msgspec.Struct, kw_only=True, array_like=True, gc=False):
@@ -85,6 +90,42 @@ def _unpacked(packed: bytes) -> RequestEntry:
     return _DECODER.decode(memoryview(packed)[_ID_BYTES:])
 
 
+class Requests:
+    """Recent requests: listed, explained, cancelled."""
+
+    def __init__(self, desk: Desk, ring: RequestRing) -> None:
+        self._desk = desk
+        self._ring = ring
+
+    def list(self, caller: Caller, *, limit: int) -> dict[str, Any]:
+        """The newest requests of the environment, with their attempts."""
+        newest = self._ring.newest(caller.environment.id)
+        running = self._desk.dispatcher.running()
+        found = [request_document(entry, running) for entry, _ in zip(newest, range(limit), strict=False)]
+        return {"requests": found}
+
+    def show(self, caller: Caller, id: str) -> dict[str, Any]:
+        """What became of a request. Raises LenswayError NOT_FOUND."""
+        running = self._desk.dispatcher.running()
+        return request_document(self._entry(caller, id), running, with_runners=not caller.identity.is_public)
+
+    async def cancel(self, caller: Caller, id: str) -> dict[str, Any]:
+        """End a request: one's own, or any of the environment for an operator. Raises LenswayError NOT_FOUND, FORBIDDEN."""
+        entry = self._entry(caller, id)
+        decisions.require_cancel(caller.identity, by=entry.key)
+        self._desk.dispatcher.cancel(RequestId(entry.id))
+        self._desk.note(caller, "cancel_request", entry.id)
+        return request_document(entry, self._desk.dispatcher.running())
+
+    def _entry(self, caller: Caller, id: str) -> RequestEntry:
+        entry = self._ring.get(id)
+        if entry is None or not decisions.may_see_request(
+            caller.identity, caller.environment, of=entry.environment, by=entry.key
+        ):
+            raise not_found("request", id)
+        return entry
+
+
 def request_document(
     entry: RequestEntry, running: Mapping[RequestId, JobRecord], *, with_runners: bool = True
 ) -> dict[str, Any]:
@@ -104,7 +145,7 @@ def request_document(
     document["durationMs"] = None if end is None else round((end - record.submitted_at) * 1000, 3)
     document["bytes"] = record.bytes
     if placed is not None or record.outcome:
-        document["route"] = route_document(record, with_runners=with_runners)
+        document["route"] = route_taken(record, with_runners=with_runners)
     if record.failure is not None:
         document["error"] = {"code": record.failure.code.value}
     if with_runners:
@@ -115,16 +156,14 @@ def request_document(
     return document
 
 
-def route_document(record: JobRecord, *, with_runners: bool) -> dict[str, Any]:
+def route_taken(record: JobRecord, *, with_runners: bool) -> RouteTaken:
     """Where the request was executed."""
     placed = record.placed_at()
-    route: dict[str, Any] = {
-        "via": "runner" if record.is_by_runner else "inline",
-        "attempts": max(1, record.executed),
-    }
-    if with_runners:
-        route["runner"] = None if placed is None else placed.runner_name
-    return route
+    return RouteTaken(
+        via="runner" if record.is_by_runner else "inline",
+        attempts=max(1, record.executed),
+        runner=msgspec.UNSET if not with_runners else None if placed is None else placed.runner_name,
+    )
 
 
 def _attempt(record: JobRecord, attempt: AttemptRecord) -> dict[str, Any]:

@@ -1,0 +1,32 @@
+"""Every use case of a node, made once and handed to each front end."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from lensway.usecases.audit import Audit
+from lensway.usecases.environments import Environments
+from lensway.usecases.explain import Explanations
+from lensway.usecases.keys import Keys
+from lensway.usecases.lenses import Lenses
+from lensway.usecases.push import Declarations
+from lensway.usecases.query import Queries
+from lensway.usecases.requests import Requests
+from lensway.usecases.runners import Runners
+from lensway.usecases.sources import Sources
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UseCases:
+    """Everything that can be done to a deployment, from any front end."""
+
+    queries: Queries
+    explanations: Explanations
+    requests: Requests
+    sources: Sources
+    lenses: Lenses
+    runners: Runners
+    environments: Environments
+    keys: Keys
+    declarations: Declarations
+    audit: Audit
