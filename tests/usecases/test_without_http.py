@@ -15,27 +15,30 @@ import pytest
 
 from lensway.api.shapes import CountRequest, ExportRequest, QueryRequest
 from lensway.auth.caller import Caller
-from lensway.auth.decisions import Identity
+from lensway.auth.decisions import identity_of
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.library import ExecutionLibrary
-from lensway.catalog.records import KeyKind, KeyLimits, Role
+from lensway.catalog.records import Environment, Key, KeyKind, Role
 from lensway.clock import SystemClock
 from lensway.dispatch.routes import SnapshotRoutes
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
-from lensway.ids import KeyId, new_request_id
+from lensway.ids import KeyId, new_environment_id, new_request_id
 from lensway.inline.executor import InlineExecutor
 from lensway.query.result import RowFormat, decode_end
 from lensway.testing.memory_store import MemoryStore
 from lensway.usecases.connection_tests import ConnectionTests
 from lensway.usecases.desk import Desk
+from lensway.usecases.endings import KeyEndings
 from lensway.usecases.events import EventHub
 from lensway.usecases.explain import Explanations
 from lensway.usecases.lenses import Lenses
 from lensway.usecases.query import Delivery, Queries
 from lensway.usecases.requests import RequestRing, Requests
 from lensway.usecases.sources import Sources
+from lensway.usecases.tally import AuditTally
 
+NOW = "2026-01-01T00:00:00Z"
 ORDERS = {
     "source": "main",
     "table": "orders",
@@ -47,7 +50,10 @@ class Node:
     """One node without a front end, and a caller."""
 
     def __init__(self, directory: pathlib.Path) -> None:
-        clock, store, library = SystemClock(), MemoryStore(), ExecutionLibrary(AddressPolicy())
+        self._environment = Environment(id=new_environment_id(), name="default", created_at=NOW)
+        keys = [self._key(kind) for kind in KeyKind]
+        clock, store = SystemClock(), MemoryStore([self._environment, *keys])
+        library = ExecutionLibrary(AddressPolicy())
         self.executor = InlineExecutor(store, library)
         ring = RequestRing()
         self.dispatcher = Dispatcher(
@@ -55,29 +61,37 @@ class Node:
         )
         self.executor.connect(self.dispatcher.handle)
         store.subscribe(lambda _snapshot, _changes: self.dispatcher.catalog_changed())
-        desk = Desk(store=store, dispatcher=self.dispatcher, hub=EventHub(clock), clock=clock, gateway_url="ws://g")
+        tally = AuditTally(store, clock)
+        endings = KeyEndings(store, self.dispatcher, clock, tally.note)
+        desk = Desk(
+            store=store,
+            dispatcher=self.dispatcher,
+            hub=EventHub(clock),
+            clock=clock,
+            endings=endings,
+            tally=tally,
+            gateway_url="ws://g",
+        )
         self.queries = Queries(desk, ring, b"k" * 32)
         self.explanations = Explanations(desk, self.queries)
         self.requests = Requests(desk, ring)
         self.lenses = Lenses(desk)
         self.sources = Sources(desk, ConnectionTests(desk), library.check)
-        self._environment = store.current().environments()[0]
         self._path = directory / "shop.db"
         with sqlite3.connect(self._path) as connection:
             connection.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, total TEXT)")
             connection.executemany("INSERT INTO orders VALUES (?, ?)", [(n, f"{n}.50") for n in range(1, 8)])
         connection.close()
 
-    def caller(self, kind: KeyKind = KeyKind.ADMIN) -> Caller:
+    def _key(self, kind: KeyKind) -> Key:
         role = Role.ADMIN if kind is KeyKind.ADMIN else None
-        identity = Identity(
-            key=KeyId(f"key_{kind.value}"),
-            kind=kind,
-            role=role,
-            environment=self._environment.id,
-            name="a test",
-            limits=KeyLimits(),
+        id, hash = KeyId(f"key_{kind.value}"), kind.value.encode().ljust(32)
+        return Key(
+            id=id, environment=self._environment.id, kind=kind, name="a test", hash=hash, role=role, created_at=NOW
         )
+
+    def caller(self, kind: KeyKind = KeyKind.ADMIN) -> Caller:
+        identity = identity_of(self._key(kind))
         return Caller(identity=identity, environment=self._environment, request_id=new_request_id(), address="")
 
     async def declare(self) -> None:

@@ -190,10 +190,9 @@ class Server:
         self, store: SqliteStore, master: bytes, clock: SystemClock, tls: ssl.SSLContext | None, minted: Secret | None
     ) -> None:
         settings = self._settings
-        metrics, hub, ring = Metrics(), EventHub(clock), RequestRing()
+        metrics, hub, ring, tally = Metrics(), EventHub(clock), RequestRing(), AuditTally(store, clock)
         library = ExecutionLibrary(settings.policy(), self._kinds)
         executor = InlineExecutor(store, library, tracer=self._tracer)
-        tally = AuditTally(store, clock)
         statuses = Statuses(store, hub, clock, tally.note)
         # Session ids grow over restarts too, whatever the wall clock says: an epoch of before is never valid again.
         dispatcher = Dispatcher(
