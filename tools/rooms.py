@@ -26,14 +26,25 @@ LAYERS: Final[tuple[tuple[str, ...], ...]] = (
     ("query", "protocol", "observe"),
     ("api",),
     ("ids",),
-    ("kinds", "errors", "clock", "limits"),
+    ("kinds", "errors", "clock", "limits", "transitions"),
 )
 APART: Final[dict[str, frozenset[str]]] = {"usecases": frozenset({"store", "client"})}
 """Rooms below that a room must not import all the same: use cases know the ports of the catalog, not the store."""
 ASIDE: Final = frozenset({"testing"})
 """May import every room; no room imports it."""
 
-PURE: Final = ("protocol", "query", "dialects", "kinds", "api", "catalog", "fleet", "dispatch/core", "client/core")
+PURE: Final = (
+    "protocol",
+    "query",
+    "dialects",
+    "kinds",
+    "transitions",
+    "api",
+    "catalog",
+    "fleet",
+    "dispatch/core",
+    "client/core",
+)
 """Path prefixes below the package that hold neither waiting nor time nor chance nor I/O."""
 IMPURE_IMPORTS: Final = frozenset(
     {

@@ -15,7 +15,7 @@ from lensway.protocol import frames, gateway_session, runner_session
 from lensway.protocol.errors import ProtocolError
 from lensway.protocol.gateway_session import GATEWAY_TABLE, GatewaySession, GatewayState, GatewayStimulus
 from lensway.protocol.runner_session import RUNNER_TABLE, AttemptFence, RunnerSession, RunnerState, RunnerStimulus
-from lensway.protocol.session import IllegalTransitionError
+from lensway.transitions import IllegalTransitionError, Table
 
 HELLO = frames.Hello(
     runner="run_1", instance="ins_1", versions=(1,), software="0", public_key=bytes(32), bridges={}, capacity=4
@@ -64,11 +64,11 @@ def beat(sequence: int, ack: int, revision: int = 0, jobs: Sequence[tuple[int, i
 
 
 @pytest.mark.parametrize("table", [GATEWAY_TABLE, RUNNER_TABLE], ids=["gateway", "runner"])
-def test_every_state_has_a_row_and_every_state_is_reached(table: dict) -> None:
-    states = set(type(next(iter(table))))
-    assert set(table) == states
-    assert {target for moves in table.values() for target in moves.values()} | {next(iter(table))} == states
-    assert [state for state, moves in table.items() if not moves] == [s for s in states if s.value == "closed"]
+def test_every_state_is_left_but_the_last_and_every_state_is_reached(table: Table) -> None:
+    states = set(type(table.initial))
+    assert set(table.rows.values()) | {table.initial} == states
+    assert {state for state, _ in table.rows} | table.final_states() == states
+    assert [state.value for state in table.final_states()] == ["closed"]
 
 
 # --- gateway ---------------------------------------------------------------------------------------------------------------
@@ -407,7 +407,7 @@ class SessionPair(RuleBasedStateMachine):
     @property
     def is_open(self) -> bool:
         return (
-            GatewayStimulus.TICK in GATEWAY_TABLE[self.gateway.state]
+            GATEWAY_TABLE.has(self.gateway.state, GatewayStimulus.TICK)
             and self.gateway.state is not GatewayState.AWAITING_HELLO
             and self.runner.state is not RunnerState.CLOSED
         )
@@ -482,5 +482,5 @@ TestSessionPair = SessionPair.TestCase
 
 
 def test_all_stimuli_are_used() -> None:
-    assert {stimulus for moves in GATEWAY_TABLE.values() for stimulus in moves} == set(GatewayStimulus)
-    assert {stimulus for moves in RUNNER_TABLE.values() for stimulus in moves} == set(RunnerStimulus)
+    assert {stimulus for _, stimulus in GATEWAY_TABLE.rows} == set(GatewayStimulus)
+    assert {stimulus for _, stimulus in RUNNER_TABLE.rows} == set(RunnerStimulus)

@@ -7,7 +7,7 @@ from lensway.fleet.liveness import Timings, timings
 from lensway.fleet.load import Load, Pair
 from lensway.fleet.sessions import SESSION_TABLE, Session, SessionState, SessionStimulus
 from lensway.fleet.status import RunnerFlags, RunnerState, RunnerStatus, runner_status
-from lensway.fleet.table import IllegalTransitionError, Table
+from lensway.transitions import IllegalTransitionError, Table
 
 __all__ = [
     "SESSION_TABLE",

@@ -8,8 +8,8 @@ from typing import Final
 
 from lensway.fleet.facts import SessionFacts
 from lensway.fleet.load import Load
-from lensway.fleet.table import Table
 from lensway.ids import SessionId, SourceId
+from lensway.transitions import Table
 
 
 class SessionState(enum.Enum):

@@ -68,9 +68,9 @@ from lensway.protocol.gateway_session import (
     Tick,
 )
 from lensway.protocol.outbox import Outbox
-from lensway.protocol.session import IllegalTransitionError
 from lensway.protocol.transport import Transport, TransportClosedError
 from lensway.protocol.version import choose_features, choose_version
+from lensway.transitions import IllegalTransitionError
 
 _log = structlog.get_logger("lensway.gateway")
 

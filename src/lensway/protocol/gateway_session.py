@@ -53,8 +53,9 @@ from lensway.protocol.frames import (
     SourceState,
     Welcome,
 )
-from lensway.protocol.session import HeartbeatNumbers, IllegalTransitionError, Machine, parts_of
+from lensway.protocol.session import HeartbeatNumbers, parts_of
 from lensway.protocol.stream import ReceiveStream
+from lensway.transitions import IllegalTransitionError, Machine, Table
 
 _SPREAD: Final = (5**0.5 - 1) / 2
 """Multiples of the golden ratio lie as far apart as they can, modulo 1, however many there are."""
@@ -117,24 +118,28 @@ def _serving(
     }
 
 
-GATEWAY_TABLE: Final[Mapping[GatewayState, Mapping[GatewayStimulus, GatewayState]]] = {
-    GatewayState.AWAITING_HELLO: {
-        GatewayStimulus.HELLO: GatewayState.ADMITTING,
-        GatewayStimulus.TICK: GatewayState.AWAITING_HELLO,
-        GatewayStimulus.CLOSE: GatewayState.CLOSED,
-        GatewayStimulus.PEER_CLOSE: GatewayState.CLOSED,
+GATEWAY_TABLE: Final = Table.nested(
+    "The gateway's side",
+    GatewayState.AWAITING_HELLO,
+    {
+        GatewayState.AWAITING_HELLO: {
+            GatewayStimulus.HELLO: GatewayState.ADMITTING,
+            GatewayStimulus.TICK: GatewayState.AWAITING_HELLO,
+            GatewayStimulus.CLOSE: GatewayState.CLOSED,
+            GatewayStimulus.PEER_CLOSE: GatewayState.CLOSED,
+        },
+        GatewayState.ADMITTING: {
+            GatewayStimulus.ADMIT: GatewayState.OPEN,
+            GatewayStimulus.CLOSE: GatewayState.CLOSED,
+            GatewayStimulus.PEER_CLOSE: GatewayState.CLOSED,
+        },
+        GatewayState.OPEN: _serving(GatewayState.OPEN, drain=GatewayState.DRAINED, resume=GatewayState.OPEN),
+        GatewayState.DRAINED: _serving(GatewayState.DRAINED, drain=GatewayState.DRAINED, resume=GatewayState.OPEN),
+        # A runner that leaves does not come back in the same session, whatever an operator says.
+        GatewayState.LEAVING: _serving(GatewayState.LEAVING, drain=GatewayState.LEAVING, resume=GatewayState.LEAVING),
+        GatewayState.CLOSED: {},
     },
-    GatewayState.ADMITTING: {
-        GatewayStimulus.ADMIT: GatewayState.OPEN,
-        GatewayStimulus.CLOSE: GatewayState.CLOSED,
-        GatewayStimulus.PEER_CLOSE: GatewayState.CLOSED,
-    },
-    GatewayState.OPEN: _serving(GatewayState.OPEN, drain=GatewayState.DRAINED, resume=GatewayState.OPEN),
-    GatewayState.DRAINED: _serving(GatewayState.DRAINED, drain=GatewayState.DRAINED, resume=GatewayState.OPEN),
-    # A runner that leaves does not come back in the same session, whatever an operator says.
-    GatewayState.LEAVING: _serving(GatewayState.LEAVING, drain=GatewayState.LEAVING, resume=GatewayState.LEAVING),
-    GatewayState.CLOSED: {},
-}
+)
 
 
 # --- the gateway's own words ------------------------------------------------------------------------------------------------
@@ -264,7 +269,7 @@ class GatewaySession:
     """One session as the gateway sees it."""
 
     def __init__(self, now: float) -> None:
-        self._machine = Machine(GatewayState.AWAITING_HELLO, GATEWAY_TABLE)
+        self._machine = Machine(GATEWAY_TABLE)
         self._numbers = HeartbeatNumbers()
         self._peer_sequence = 0
         self._wake: float | None = now + HANDSHAKE_TIMEOUT_SECONDS
@@ -415,7 +420,9 @@ class GatewaySession:
     def _on_word(self, word: GatewayWord, now: float) -> list[GatewayInstruction]:
         kind = _STIMULUS_OF_WORD[type(word)]
         if not self._machine.may(kind):
-            raise IllegalTransitionError(self._machine.state, kind)
+            raise IllegalTransitionError(
+                f"{GATEWAY_TABLE.name}: {kind.value} is not possible in state {self._machine.state.value}"
+            )
         instructions: list[GatewayInstruction]
         match word:
             case Give():

@@ -35,8 +35,9 @@ from lensway.protocol.frames import (
     SourceState,
     Welcome,
 )
-from lensway.protocol.session import HeartbeatNumbers, IllegalTransitionError, Machine, SetAssembler
+from lensway.protocol.session import HeartbeatNumbers, SetAssembler
 from lensway.protocol.version import VERSIONS_SPOKEN
+from lensway.transitions import IllegalTransitionError, Machine, Table
 
 
 class RunnerState(enum.Enum):
@@ -88,22 +89,26 @@ def _serving(self: RunnerState, *, drain: RunnerState, resume: RunnerState) -> M
     }
 
 
-RUNNER_TABLE: Final[Mapping[RunnerState, Mapping[RunnerStimulus, RunnerState]]] = {
-    RunnerState.STARTING: {
-        RunnerStimulus.BEGIN: RunnerState.AWAITING_WELCOME,
-        RunnerStimulus.CLOSE: RunnerState.CLOSED,
+RUNNER_TABLE: Final = Table.nested(
+    "The runner's side",
+    RunnerState.STARTING,
+    {
+        RunnerState.STARTING: {
+            RunnerStimulus.BEGIN: RunnerState.AWAITING_WELCOME,
+            RunnerStimulus.CLOSE: RunnerState.CLOSED,
+        },
+        RunnerState.AWAITING_WELCOME: {
+            RunnerStimulus.WELCOME: RunnerState.SERVING,
+            RunnerStimulus.TICK: RunnerState.AWAITING_WELCOME,
+            RunnerStimulus.CLOSE: RunnerState.CLOSED,
+            RunnerStimulus.PEER_CLOSE: RunnerState.CLOSED,
+        },
+        RunnerState.SERVING: _serving(RunnerState.SERVING, drain=RunnerState.DRAINED, resume=RunnerState.SERVING),
+        RunnerState.DRAINED: _serving(RunnerState.DRAINED, drain=RunnerState.DRAINED, resume=RunnerState.SERVING),
+        RunnerState.LEAVING: _serving(RunnerState.LEAVING, drain=RunnerState.LEAVING, resume=RunnerState.LEAVING),
+        RunnerState.CLOSED: {},
     },
-    RunnerState.AWAITING_WELCOME: {
-        RunnerStimulus.WELCOME: RunnerState.SERVING,
-        RunnerStimulus.TICK: RunnerState.AWAITING_WELCOME,
-        RunnerStimulus.CLOSE: RunnerState.CLOSED,
-        RunnerStimulus.PEER_CLOSE: RunnerState.CLOSED,
-    },
-    RunnerState.SERVING: _serving(RunnerState.SERVING, drain=RunnerState.DRAINED, resume=RunnerState.SERVING),
-    RunnerState.DRAINED: _serving(RunnerState.DRAINED, drain=RunnerState.DRAINED, resume=RunnerState.SERVING),
-    RunnerState.LEAVING: _serving(RunnerState.LEAVING, drain=RunnerState.LEAVING, resume=RunnerState.LEAVING),
-    RunnerState.CLOSED: {},
-}
+)
 
 
 # --- the runner's own words -------------------------------------------------------------------------------------------------
@@ -229,7 +234,7 @@ class RunnerSession:
 
     def __init__(self, now: float) -> None:
         self.revision_in_force = 0
-        self._machine = Machine(RunnerState.STARTING, RUNNER_TABLE)
+        self._machine = Machine(RUNNER_TABLE)
         self._numbers = HeartbeatNumbers()
         self._peer_sequence = 0
         self._assembler = SetAssembler()
@@ -323,7 +328,9 @@ class RunnerSession:
     def _on_word(self, word: RunnerWord, now: float) -> list[RunnerInstruction]:
         kind = _STIMULUS_OF_WORD[type(word)]
         if not self._machine.may(kind):
-            raise IllegalTransitionError(self._machine.state, kind)
+            raise IllegalTransitionError(
+                f"{RUNNER_TABLE.name}: {kind.value} is not possible in state {self._machine.state.value}"
+            )
         instructions: list[RunnerInstruction]
         match word:
             case Begin():

@@ -7,8 +7,8 @@ instructions; a stimulus that its table does not list raises and changes nothing
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -20,35 +20,10 @@ from lensway.limits import (
 )
 from lensway.protocol.errors import ProtocolError
 from lensway.protocol.frames import AssignedSource, AssignmentSet
+from lensway.transitions import Table
 
 State = TypeVar("State", bound=enum.Enum)
 Stimulus = TypeVar("Stimulus", bound=enum.Enum)
-
-
-class IllegalTransitionError(Exception):
-    """A stimulus that the present state does not list; nothing was changed."""
-
-    def __init__(self, state: enum.Enum, stimulus: enum.Enum) -> None:
-        super().__init__(f"{stimulus.value} is not possible in state {state.value}")
-
-
-class Machine(Generic[State, Stimulus]):
-    """A state and the table of where it may go."""
-
-    def __init__(self, start: State, table: Mapping[State, Mapping[Stimulus, State]]) -> None:
-        self.state = start
-        self._table = table
-
-    def may(self, stimulus: Stimulus) -> bool:
-        """True when the present state lists the stimulus."""
-        return stimulus in self._table[self.state]
-
-    def move(self, stimulus: Stimulus) -> None:
-        """Go where the table says. Raises IllegalTransitionError and stays when it does not list the stimulus."""
-        try:
-            self.state = self._table[self.state][stimulus]
-        except KeyError:
-            raise IllegalTransitionError(self.state, stimulus) from None
 
 
 class HeartbeatNumbers:
@@ -138,14 +113,15 @@ def parts_of(revision: int, sources: Sequence[AssignedSource]) -> tuple[Assignme
     )
 
 
-def draw(title: str, table: Mapping[State, Mapping[Stimulus, State]], start: State) -> str:
+def draw(table: Table[State, Stimulus], states: Iterable[State]) -> str:
     """The table as a Mermaid state diagram for the docs. Stimuli that lead to the same state share an arrow."""
-    lines = [f"%% {title}", "stateDiagram-v2", f"    [*] --> {start.value}"]
-    for state, moves in table.items():
+    lines = [f"%% {table.name}", "stateDiagram-v2", f"    [*] --> {table.initial.value}"]
+    for state in states:
         by_target: dict[State, list[str]] = {}
-        for stimulus, target in moves.items():
-            by_target.setdefault(target, []).append(stimulus.value)
+        for (start, stimulus), target in table.rows.items():
+            if start is state:
+                by_target.setdefault(target, []).append(stimulus.value)
         lines += [f"    {state.value} --> {target.value}: {', '.join(names)}" for target, names in by_target.items()]
-        if not moves:
+        if not by_target:
             lines.append(f"    {state.value} --> [*]")
     return "\n".join(lines)

@@ -54,12 +54,12 @@ from lensway.protocol.runner_session import (
     Tick,
     Welcomed,
 )
-from lensway.protocol.session import IllegalTransitionError
 from lensway.protocol.transport import Transport, TransportClosedError
 from lensway.runner.jobs import Jobs
 from lensway.runner.library import Library
 from lensway.runner.policy import LocalPolicy
 from lensway.runner.sources import AssignedSources, Opener, ServedSource
+from lensway.transitions import IllegalTransitionError
 
 _log = structlog.get_logger("lensway.runner")
 

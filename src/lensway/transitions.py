@@ -11,7 +11,7 @@ T = TypeVar("T", bound=enum.Enum)
 
 
 class IllegalTransitionError(Exception):
-    """A transition that its table does not list: always a defect of ours. Nothing was changed."""
+    """A transition that its table does not list. Nothing was changed."""
 
 
 class Table(Generic[S, T]):
@@ -33,7 +33,14 @@ class Table(Generic[S, T]):
         try:
             return self.rows[state, stimulus]
         except KeyError:
-            raise IllegalTransitionError(f"{self.name}: {stimulus.name} in {state.name}") from None
+            raise IllegalTransitionError(
+                f"{self.name}: {stimulus.value} is not possible in state {state.value}"
+            ) from None
+
+    @classmethod
+    def nested(cls, name: str, initial: S, rows: Mapping[S, Mapping[T, S]]) -> Table[S, T]:
+        """The table of rows that are grouped by state."""
+        return cls(name, initial, {(state, on): after for state, moves in rows.items() for on, after in moves.items()})
 
     def has(self, state: S, stimulus: T) -> bool:
         """True when the stimulus is legal in this state."""
@@ -51,3 +58,21 @@ class Table(Generic[S, T]):
             f"    {state.value} --> [*]" for state in sorted(self.final_states(), key=lambda final: str(final.value))
         ]
         return "\n".join(lines) + "\n"
+
+
+class Machine(Generic[S, T]):
+    """A state that only its table changes."""
+
+    __slots__ = ("_table", "state")
+
+    def __init__(self, table: Table[S, T]) -> None:
+        self.state = table.initial
+        self._table = table
+
+    def may(self, stimulus: T) -> bool:
+        """True when the present state lists the stimulus."""
+        return self._table.has(self.state, stimulus)
+
+    def move(self, stimulus: T) -> None:
+        """Go where the table says. Raises IllegalTransitionError and stays when it does not list the stimulus."""
+        self.state = self._table.after(self.state, stimulus)
