@@ -133,7 +133,7 @@ class Leave(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-class End(msgspec.Struct, frozen=True, gc=False):
+class EndSession(msgspec.Struct, frozen=True, gc=False):
     """End the session."""
 
     reason: CloseReason
@@ -144,7 +144,7 @@ class Tick(msgspec.Struct, frozen=True, gc=False):
     """The time of `next_wake` has come."""
 
 
-RunnerWord: TypeAlias = Begin | Applied | Leave | End | Tick
+RunnerWord: TypeAlias = Begin | Applied | Leave | EndSession | Tick
 
 
 # --- instructions -----------------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ class RunnerSession:
                 instructions = [Send(AssignmentInForce(revision=word.revision, source_states=word.source_states))]
             case Leave():
                 instructions = [Send(Drain(reason=word.reason))]
-            case End():
+            case EndSession():
                 instructions = [Send(Close(reason=word.reason, message=word.message)), Over(word.reason.value)]
             case Tick():
                 if now < self._proven_at + self._fence_seconds:
@@ -368,6 +368,6 @@ _STIMULUS_OF_WORD: Final[Mapping[type[RunnerWord], RunnerStimulus]] = {
     Begin: RunnerStimulus.BEGIN,
     Applied: RunnerStimulus.APPLIED,
     Leave: RunnerStimulus.LEAVE,
-    End: RunnerStimulus.CLOSE,
+    EndSession: RunnerStimulus.CLOSE,
     Tick: RunnerStimulus.TICK,
 }

@@ -41,7 +41,7 @@ from lensway.protocol.runner_session import (
     Beat,
     Begin,
     Drained,
-    End,
+    EndSession,
     Leave,
     Offered,
     Ordered,
@@ -177,7 +177,7 @@ class Session:
         """Take nothing new, finish what runs within the grace, hand the rest back, and end the session."""
         if not self._say(Leave(reason)):
             # Not welcome yet, so there is nothing to finish; whoever waited for the welcome would stay for ever.
-            self._say(End(CloseReason.GOING_AWAY))
+            self._say(EndSession(CloseReason.GOING_AWAY))
             return
         try:
             async with asyncio.timeout(grace_seconds):
@@ -187,7 +187,7 @@ class Session:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limits.CANCEL_SECONDS):
                     await self.jobs.wait_idle()
-        self._say(End(CloseReason.GOING_AWAY))
+        self._say(EndSession(CloseReason.GOING_AWAY))
 
     def report(self) -> None:
         """Tell the gateway what changed of the sources, at once."""
@@ -219,7 +219,7 @@ class Session:
         except ProtocolError as error:
             _log.warning("the gateway broke the protocol", cause=error.cause)
             self.cause = error.cause
-            self._say(End(error.reason, error.cause))
+            self._say(EndSession(error.reason, error.cause))
 
     async def _take(self, message: bytes) -> int:
         """Handle some frames; how many. Raises ProtocolError."""
