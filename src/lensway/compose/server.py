@@ -30,7 +30,7 @@ from lensway.compose.listening import HttpServer, MetricsListener, bound, port_e
 from lensway.compose.process import calm_collector
 from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
-from lensway.console.pages import Console, Uses
+from lensway.console.pages import Console
 from lensway.dispatch.routes import SnapshotRoutes
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
@@ -263,7 +263,7 @@ class Server:
 
     def _console(self, use: UseCases, desk: Desk, master: bytes) -> Console:
         return Console(
-            Uses(fleet=FleetPages(desk), runners=use.runners, sources=use.sources),
+            use,
             snapshots=desk.store,
             clock=desk.clock,
             signing_key=derive(master, "session"),
@@ -377,6 +377,7 @@ def _use_cases(desk: Desk, library: ExecutionLibrary, queries: Queries, ring: Re
         sources=sources,
         lenses=Lenses(desk),
         runners=Runners(desk, tests),
+        fleet=FleetPages(desk),
         environments=Environments(desk),
         keys=Keys(desk),
         declarations=Declarations(desk, sources),

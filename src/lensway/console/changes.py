@@ -16,9 +16,11 @@ from lensway.auth import decisions
 from lensway.clock import Clock
 from lensway.console import views
 from lensway.console.fragments import HEADERS, Templates
-from lensway.console.ports import FleetUse, RunnerUse, SourceUse
 from lensway.console.sessions import Visit
 from lensway.errors import ErrorCode, LenswayError
+from lensway.usecases.fleet_pages import FleetPages
+from lensway.usecases.runners import Runners
+from lensway.usecases.sources import Sources
 
 _FORM_BYTES_MAX: Final = 16 * 1024
 _FORM_FIELDS_MAX: Final = 60
@@ -65,7 +67,7 @@ class Changes:
     """The endpoints that change something. Every one of them acts in the environment of its address."""
 
     def __init__(
-        self, fleet: FleetUse, runners: RunnerUse, sources: SourceUse, templates: Templates, clock: Clock
+        self, fleet: FleetPages, runners: Runners, sources: Sources, templates: Templates, clock: Clock
     ) -> None:
         self._fleet = fleet
         self._runners = runners

@@ -25,7 +25,7 @@ from lensway import limits
 from lensway.auth.caller import Caller
 from lensway.clock import Clock
 from lensway.console import views
-from lensway.console.ports import FleetUse, ListQuery
+from lensway.usecases.fleet_pages import FleetPages, ListQuery
 
 _HERE: Final = pathlib.Path(__file__).parent
 HEADERS: Final = {
@@ -95,7 +95,7 @@ class Templates:
 class Fragments:
     """The newest rendering of each view."""
 
-    def __init__(self, fleet: FleetUse, templates: Templates, clock: Clock) -> None:
+    def __init__(self, fleet: FleetPages, templates: Templates, clock: Clock) -> None:
         self._fleet = fleet
         self._templates = templates
         self._rows = _Rows(templates)

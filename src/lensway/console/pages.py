@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import urllib.parse
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,11 +31,11 @@ from lensway.console.fragments import (
     page_response,
     script_data,
 )
-from lensway.console.ports import FleetUse, RunnerUse, SourceUse
 from lensway.console.sessions import REQUEST_ID, Sessions, Visit, is_same_origin, may_lack_cookie, path_of, safe_next
 from lensway.console.streams import Feeds
 from lensway.errors import CODES, ErrorCode, LenswayError
 from lensway.ids import KeyId, new_request_id
+from lensway.usecases.bundle import UseCases
 
 _STATIC: Final = pathlib.Path(__file__).parent / "static"
 _LISTS: Final = ("runners", "sources")
@@ -44,15 +43,6 @@ _STREAM_HEADERS: Final = {**HEADERS, "X-Accel-Buffering": "no"}
 
 Page = Callable[[Visit], Awaitable[Response]]
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Uses:
-    """The use cases behind the pages."""
-
-    fleet: FleetUse
-    runners: RunnerUse
-    sources: SourceUse
 
 
 class _Identified:
@@ -77,7 +67,7 @@ class Console:
 
     def __init__(
         self,
-        uses: Uses,
+        use: UseCases,
         *,
         snapshots: SnapshotSource,
         clock: Clock,
@@ -100,9 +90,9 @@ class Console:
             trusted_proxies=trusted_proxies,
             on_use=on_use,
         )
-        self._fragments = Fragments(uses.fleet, self._templates, clock)
-        self._feeds = Feeds(self._fragments, uses.fleet, clock)
-        self._changes = Changes(uses.fleet, uses.runners, uses.sources, self._templates, clock)
+        self._fragments = Fragments(use.fleet, self._templates, clock)
+        self._feeds = Feeds(self._fragments, use.fleet, clock)
+        self._changes = Changes(use.fleet, use.runners, use.sources, self._templates, clock)
 
     def routes(self) -> list[BaseRoute]:
         """What to mount."""

@@ -38,8 +38,7 @@ class Visit:
     @property
     def may_operate(self) -> bool:
         """False for a viewer."""
-        role = self.caller.identity.role
-        return role is not None and role.value in ("admin", "operator")
+        return decisions.may_operate(self.caller.identity)
 
     @property
     def environment(self) -> str:

@@ -19,8 +19,8 @@ import structlog
 from lensway import limits
 from lensway.clock import Clock
 from lensway.console.fragments import Fragments, View
-from lensway.console.ports import FleetUse
 from lensway.errors import ErrorCode, LenswayError
+from lensway.usecases.fleet_pages import FleetPages
 
 _log = structlog.get_logger("lensway.console")
 _BOOT: Final = secrets.token_hex(4)
@@ -30,7 +30,7 @@ _BOOT: Final = secrets.token_hex(4)
 class Feed:
     """The newest version of one view, kept up for as long as pages watch."""
 
-    def __init__(self, view: View, fragments: Fragments, fleet: FleetUse, clock: Clock) -> None:
+    def __init__(self, view: View, fragments: Fragments, fleet: FleetPages, clock: Clock) -> None:
         self._view = view
         self._fragments = fragments
         self._fleet = fleet
@@ -93,7 +93,7 @@ class Feed:
 class Feeds:
     """The feeds of the views that are being watched."""
 
-    def __init__(self, fragments: Fragments, fleet: FleetUse, clock: Clock) -> None:
+    def __init__(self, fragments: Fragments, fleet: FleetPages, clock: Clock) -> None:
         self._fragments = fragments
         self._fleet = fleet
         self._clock = clock

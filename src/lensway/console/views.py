@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from lensway import limits
-from lensway.console.ports import ListQuery
+from lensway.usecases.fleet_pages import ListQuery
 
 _HUES: Final = 6
 

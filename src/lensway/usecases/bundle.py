@@ -7,6 +7,7 @@ import dataclasses
 from lensway.usecases.audit import Audit
 from lensway.usecases.environments import Environments
 from lensway.usecases.explain import Explanations
+from lensway.usecases.fleet_pages import FleetPages
 from lensway.usecases.keys import Keys
 from lensway.usecases.lenses import Lenses
 from lensway.usecases.push import Declarations
@@ -26,6 +27,7 @@ class UseCases:
     sources: Sources
     lenses: Lenses
     runners: Runners
+    fleet: FleetPages
     environments: Environments
     keys: Keys
     declarations: Declarations

@@ -11,7 +11,7 @@ import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from lensway import limits
 from lensway.auth.caller import Caller
@@ -34,24 +34,15 @@ _SOUND: Final = (RunnerState.HEALTHY, RunnerState.CONNECTING)
 Record = TypeVar("Record")
 
 
-class PageQuery(Protocol):
-    """What to list: part of a name, only problems, which page of how many rows."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ListQuery:
+    """What a list shows: rows with this text, only problems, which page. ``opened`` are the rows that show everything."""
 
-    @property
-    def text(self) -> str:
-        """Part of a name or state; empty for all."""
-
-    @property
-    def only_problems(self) -> bool:
-        """Leave out what is as it should be."""
-
-    @property
-    def page(self) -> int:
-        """The number of the page, from 1."""
-
-    @property
-    def size(self) -> int:
-        """The rows of a page."""
+    text: str = ""
+    only_problems: bool = False
+    page: int = 1
+    opened: tuple[str, ...] = ()
+    size: int = limits.CONSOLE_ROWS_MAX
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +74,7 @@ class FleetPages:
         async for _ in self._desk.hub.watch(caller.environment.id, caller.identity.key):
             yield None
 
-    async def runners(self, caller: Caller, query: PageQuery) -> dict[str, Any]:
+    async def runners(self, caller: Caller, query: ListQuery) -> dict[str, Any]:
         """One page of runners with counts by state; each with its sources, instances and warnings."""
         pace = _Pace(self._desk.clock)
         standing = await self._standing(caller.environment.id)
@@ -118,7 +109,7 @@ class FleetPages:
             "sources": len(snapshot.sources(caller.environment.id)),
         }
 
-    async def sources(self, caller: Caller, query: PageQuery) -> dict[str, Any]:
+    async def sources(self, caller: Caller, query: ListQuery) -> dict[str, Any]:
         """One page of sources, each with where it is executed and its warnings."""
         pace = _Pace(self._desk.clock)
         standing = await self._standing(caller.environment.id)
@@ -294,7 +285,7 @@ def _of_runner(warning: CatalogWarning) -> str | None:
     return warning.runner
 
 
-def _page_of(records: Sequence[Record], query: PageQuery) -> Sequence[Record]:
+def _page_of(records: Sequence[Record], query: ListQuery) -> Sequence[Record]:
     start = (query.page - 1) * query.size
     return records[start : start + query.size]
 
