@@ -13,11 +13,12 @@ from starlette.routing import Route
 
 
 def file_routes(directory: pathlib.Path, headers: Mapping[str, str]) -> list[Route]:
-    """A route for each file of a directory."""
-    return [_route(path, headers) for path in sorted(directory.iterdir()) if path.is_file()]
+    """A route for each file of a directory and its folders. No other path leads to a file."""
+    paths = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return [_route(path, path.relative_to(directory).as_posix(), headers) for path in paths]
 
 
-def _route(path: pathlib.Path, headers: Mapping[str, str]) -> Route:
+def _route(path: pathlib.Path, name: str, headers: Mapping[str, str]) -> Route:
     content = path.read_bytes()
     media_type = mimetypes.guess_type(path.name)[0]
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
@@ -28,4 +29,4 @@ def _route(path: pathlib.Path, headers: Mapping[str, str]) -> Route:
             return Response(status_code=304, headers=shown)
         return Response(content, headers=shown, media_type=media_type)
 
-    return Route(f"/static/{path.name}", show)
+    return Route(f"/static/{name}", show)
