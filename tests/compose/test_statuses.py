@@ -13,7 +13,7 @@ from lensway.catalog.ports import AuditEntry
 from lensway.clock import SystemClock
 from lensway.dispatch.core.events import StatusChanged
 from lensway.fleet import Fleet, SessionFacts
-from lensway.ids import InstanceId, SessionId, new_runner_id, new_source_id
+from lensway.ids import InstanceId, SessionId, new_key_id, new_runner_id, new_source_id
 from lensway.store.sqlite import SqliteStore
 from lensway.usecases.events import EventHub, HubEvent
 from lensway.usecases.statuses import Statuses
@@ -27,7 +27,7 @@ def test_a_flapping_runner_is_told_at_a_rate_and_its_last_word_is_not_lost(tmp_p
         clock = SystemClock()
         store = SqliteStore.open(tmp_path / "lensway.db", master_key=b"m" * 32, clock=clock)
         hub, fleet = EventHub(clock), Fleet()
-        statuses = Statuses(store, hub, clock)
+        statuses = Statuses(store, hub, clock, lambda _entry: None)
         statuses.look_at(fleet)
         environment = store.current().environments()[0].id
         source, runner = new_source_id(), new_runner_id()
@@ -51,7 +51,7 @@ def test_a_flapping_runner_is_told_at_a_rate_and_its_last_word_is_not_lost(tmp_p
         )  # fmt: skip
         heard: list[HubEvent] = []
         async with asyncio.timeout(10):
-            watched = hub.watch(environment, after=0)
+            watched = hub.watch(environment, new_key_id(), after=0)
             for number in range(FLAPS):
                 said = {source: ("ready" if number % 2 else "unreachable", str(number))}
                 _, changed = fleet.report(session, 1, said, clock.monotonic(), is_draining=False)
