@@ -199,8 +199,8 @@ PLANTED: Final = (
     Planted(
         "a runner keeps what was taken from it",
         "src/lensway/runner/sources.py",
-        "        self._served = {}\n        for source in sources:",
-        "        self._served = dict(before)\n        for source in sources:",
+        "        before, self._served = self._served, fresh\n",
+        "        before, self._served = self._served, self._served | fresh\n",
         ("tests/runner/test_sources.py",),
     ),
     Planted(
@@ -277,8 +277,8 @@ PLANTED: Final = (
     Planted(
         "no heartbeats while a runner drains",
         _GATEWAY,
-        "        return self._beat(now)\n\n    def _beat",
-        "        return self._beat(now) if self._machine.state is GatewayState.OPEN else []\n\n    def _beat",
+        "        return [*self._late_report(), *self._beat(now)]",
+        "        return [*self._late_report(), *(self._beat(now) if self._machine.state is GatewayState.OPEN else [])]",
         (LINK,),
     ),
     Planted(
