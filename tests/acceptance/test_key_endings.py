@@ -29,11 +29,11 @@ pytestmark = pytest.mark.acceptance
 WITHIN_SECONDS = 1.0
 BODY = {"id": {"type": "integer", "primaryKey": True}, "body": {"type": "text"}}
 VIEWS = (
-    "CREATE OR REPLACE VIEW asleep AS SELECT 1 AS id, 'x' AS body FROM pg_sleep(20)",
-    "CREATE OR REPLACE VIEW endless AS"
+    "CREATE OR REPLACE VIEW ending_asleep AS SELECT 1 AS id, 'x' AS body FROM pg_sleep(20)",
+    "CREATE OR REPLACE VIEW ending_endless AS"
     " SELECT i AS id, repeat('x', 1000) AS body FROM (SELECT generate_series(1, 1000000000) AS i) s",
-    "CREATE OR REPLACE VIEW bulky AS SELECT i AS id, repeat('y', 1000) AS body FROM generate_series(1, 7000) i",
-    "GRANT SELECT ON asleep, endless, bulky TO orders_reader",
+    "CREATE OR REPLACE VIEW ending_bulky AS SELECT i AS id, repeat('y', 1000) AS body FROM generate_series(1, 7000) i",
+    "GRANT SELECT ON ending_asleep, ending_endless, ending_bulky TO orders_reader",
 )
 PLACES = ("inline", "runner")
 
@@ -47,7 +47,7 @@ def site(shared, orders, stage_of) -> Iterator:
         far.assign("alpha")
         for place, stage in (("inline", inline), ("runner", far)):
             for table in ("asleep", "endless", "bulky"):
-                body = {"source": stage.source, "table": f"public.{table}", "fields": BODY}
+                body = {"source": stage.source, "table": f"public.ending_{table}", "fields": BODY}
                 assert stage.client.put(f"/v1/lenses/ending-{table}-{place}", json=body).status_code == 200
         inline.identities["far source"] = dataclasses.replace(far.identities["alpha"], name=far.source)
         yield inline
@@ -120,13 +120,13 @@ def test_an_ended_query_is_unauthenticated_and_its_statement_gone(site, key) -> 
         client = site.deployment.client(own["key"])
         path = f"/v1/query/ending-asleep-{place}"
         with under_way(lambda path=path, client=client: client.post(path, json={"limit": 1})) as asked:
-            wait_until(lambda: active(site, "asleep") == 1, seconds=10, what="the statement")
+            wait_until(lambda: active(site, "ending_asleep") == 1, seconds=10, what="the statement")
             deleted = delete(site, own)
             answer, at = asked.result(timeout=20)
         assert at - deleted < WITHIN_SECONDS
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthenticated")
         assert answer.json()["error"]["details"]["reason"] == "key_ended"
-        wait_until(lambda: active(site, "asleep") == 0, seconds=WITHIN_SECONDS, what="the end of the statement")
+        wait_until(lambda: active(site, "ending_asleep") == 0, seconds=WITHIN_SECONDS, what="the end of the statement")
         kept = site.client.get(f"/v1/requests/{answer.headers['X-Request-Id']}").json()
         assert kept["outcome"] == "unauthenticated"
         assert kept["attempts"][-1]["outcome"] == "stopped:key_ended"
@@ -142,7 +142,7 @@ def test_an_export_is_cut_and_its_statement_gone(site, key, place: str, is_readi
             delete(site, key)
             # A look at the database takes part of the second.
             wait_until(
-                lambda: active(site, "endless") == 0, seconds=2 * WITHIN_SECONDS, what="the end of the statement"
+                lambda: active(site, "ending_endless") == 0, seconds=2 * WITHIN_SECONDS, what="the end of the statement"
             )
             assert not caller.rest().endswith(b"0\r\n\r\n")
             return
@@ -163,7 +163,7 @@ def test_an_export_is_cut_and_its_statement_gone(site, key, place: str, is_readi
     assert ended[0] - deleted < WITHIN_SECONDS
     assert b"Lensway-Rows" not in tail
     assert not tail.endswith(b"0\r\n\r\n")
-    wait_until(lambda: active(site, "endless") == 0, seconds=WITHIN_SECONDS, what="the end of the statement")
+    wait_until(lambda: active(site, "ending_endless") == 0, seconds=WITHIN_SECONDS, what="the end of the statement")
 
 
 @pytest.mark.parametrize(
@@ -244,12 +244,12 @@ def test_a_connection_test_ends_with_its_key(site, place: str) -> None:
     operator = made(site, kind="ak", role="operator")
     source = site.source if place == "inline" else site.identities["far source"].name
     client = site.deployment.client(operator["key"])
-    with locked(site, "asleep"), ThreadPoolExecutor(1) as pool:
+    with locked(site, "ending_asleep"), ThreadPoolExecutor(1) as pool:
         asked = pool.submit(lambda: (client.post(f"/v1/sources/{source}/test"), time.monotonic()))
-        wait_until(lambda: active(site, "asleep") >= 1, seconds=14, what="the test of the locked lens")
+        wait_until(lambda: active(site, "ending_asleep") >= 1, seconds=14, what="the test of the locked lens")
         deleted = delete(site, operator)
         answer, at = asked.result(timeout=20)
-        wait_until(lambda: active(site, "asleep") == 0, seconds=WITHIN_SECONDS, what="the end of the statement")
+        wait_until(lambda: active(site, "ending_asleep") == 0, seconds=WITHIN_SECONDS, what="the end of the statement")
     assert (answer.status_code, at - deleted < WITHIN_SECONDS) == (401, True), answer.text
 
 

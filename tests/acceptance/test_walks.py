@@ -15,8 +15,9 @@ import pytest
 
 from lensway import limits
 from lensway.testing.deployment import Deployment
+from lensway.testing.fixtures import fresh_database
 from lensway.testing.http_caller import Answer, Caller
-from lensway.testing.postgres import Database, PostgresCluster
+from lensway.testing.postgres import PostgresCluster
 
 pytestmark = pytest.mark.acceptance
 ARROW = "application/vnd.apache.arrow.stream"
@@ -37,15 +38,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresCluster) ->
         connection.execute("CREATE TABLE long (id TEXT PRIMARY KEY, v INT)")
         connection.executemany("INSERT INTO long VALUES (?, ?)", [("x" * 10**6 + str(at), at) for at in range(3)])
     connection.close()
-    asyncio.run(postgres.create_role_and_database("walks_reader", "walks", "walks"))
-    url = postgres.url("walks_reader", "walks", "walks")
-    database = Database(
-        cluster=postgres,
-        name="walks",
-        owner_url=postgres.superuser_dsn("walks"),
-        reader_url=url,
-        reader_password="walks",
-    )
+    database = asyncio.run(fresh_database(postgres))
+    url = database.reader_url
     asyncio.run(
         database.execute(
             "CREATE TABLE n (id text, v int)",
@@ -53,7 +47,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresCluster) ->
             "CREATE TABLE total (id text PRIMARY KEY, v int)",
             "CREATE VIEW nv AS TABLE n",
             "CREATE VIEW totalv AS TABLE total",
-            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO walks_reader",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO lens_reader_" + database.name,
         )
     )
     (directory / "deployment").mkdir()
