@@ -33,7 +33,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     directory = tmp_path_factory.mktemp("console")
     with contextlib.closing(sqlite3.connect(directory / "shop.db")) as database:
         database.execute("CREATE TABLE items (id INTEGER PRIMARY KEY)")
-    with Deployment(directory) as deployment:
+    with Deployment(directory, serve_options=("--source-dir", str(directory))) as deployment:
         assert deployment.client().post("/v1/environments", json={"name": "staging"}).status_code == 201
         for environment in ("default", "staging"):
             client = deployment.client(environment=environment)

@@ -69,10 +69,10 @@ def test_a_viewer_of_one_environment_sees_no_metrics_of_others(shared: Deploymen
     assert "lensway_requests_total" in every
 
 
-def test_a_publishable_key_learns_no_physical_names(shared: Deployment, tmp_path: pathlib.Path) -> None:
+def test_a_publishable_key_learns_no_physical_names(shared: Deployment) -> None:
     admin = shared.client()
-    config = {"path": str(tmp_path / "secret.db")}
-    made = admin.post("/v1/sources", json={"name": "secret-source", "bridge": "sqlite", "config": config})
+    config = {"url": "postgresql://secret_reader:secret@127.0.0.1:1/secret"}
+    made = admin.post("/v1/sources", json={"name": "secret-source", "bridge": "postgres", "config": config})
     assert made.status_code == 201, made.text
     fields = {"id": {"type": "integer", "primaryKey": True, "column": "secret_column"}}
     lens = {"source": "secret-source", "table": "secret_table", "fields": fields, "grants": {"query": "public"}}

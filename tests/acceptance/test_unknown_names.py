@@ -15,12 +15,13 @@ ASKED = 40
 
 
 def test_unknown_names_cost_little_and_count(tmp_path) -> None:
-    with Deployment(tmp_path) as deployment:
+    with Deployment(tmp_path, serve_options=("--source-dir", str(tmp_path))) as deployment:
         client = deployment.client()
         lenses = {
             f"customer-orders-{number}": {"source": "main", "table": "t", "fields": FIELDS} for number in range(LENSES)
         }
-        pushed = {"sources": {"main": {"bridge": "sqlite", "config": {"path": "/nowhere.db"}}}, "lenses": lenses}
+        source = {"bridge": "sqlite", "config": {"path": str(tmp_path / "nowhere.db")}}
+        pushed = {"sources": {"main": source}, "lenses": lenses}
         answer = client.post("/v1/push", json=pushed)
         assert answer.status_code == 200, answer.text
         keys = {
