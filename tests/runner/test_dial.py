@@ -8,9 +8,11 @@ import http
 import pathlib
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
@@ -63,6 +65,32 @@ def test_every_address_is_tried_and_the_last_good_ones_are_remembered() -> None:
                 await transport.close()
 
     asyncio.run(run())
+
+
+def test_a_peer_that_accepts_and_closes_is_one_cause_however_soon_it_closes() -> None:
+    async def run() -> set[tuple[str, bool]]:
+        found = set()
+        server = await asyncio.start_server(lambda _reader, writer: writer.transport.abort(), "127.0.0.1", 0)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            threading.Thread(target=close_all, args=(listener,), daemon=True).start()
+            for port in (listener.getsockname()[1], server.sockets[0].getsockname()[1]):
+                for _ in range(100):
+                    with pytest.raises(DialError) as caught:
+                        await dialer(port, ["127.0.0.1"])()
+                    found.add((caught.value.cause, caught.value.is_brief))
+            listener.shutdown(socket.SHUT_RDWR)
+        server.close()
+        await server.wait_closed()
+        return found
+
+    # The runner's own loop sees an early end sooner than that of the standard library.
+    assert uvloop.run(run()) == {("closed", True)}
+
+
+def close_all(listener: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            listener.accept()[0].close()
 
 
 def test_a_name_that_was_never_looked_up_is_said_so() -> None:

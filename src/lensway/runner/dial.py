@@ -17,6 +17,7 @@ from urllib.parse import quote
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
+    ConnectionClosed,
     InvalidMessage,
     InvalidProxy,
     InvalidStatus,
@@ -187,8 +188,8 @@ _CLASSES: Final[tuple[tuple[tuple[type[Exception], ...], str, str], ...]] = (
     ((ssl.SSLError,), "tls", "The TLS handshake failed; is the port one that speaks TLS?"),
     ((TimeoutError,), "timeout", "The gateway does not answer; check the address and firewalls."),
     ((ConnectionRefusedError,), "refused", "Nothing listens there; is the server up, and is this its gateway port?"),
-    # A balancer in TCP mode accepts for a server that is down, and closes.
-    ((ConnectionError, EOFError), "closed", _CLOSED),
+    # A balancer in TCP mode accepts for a server that is down, and closes; ConnectionClosed: before the request was sent.
+    ((ConnectionError, EOFError, ConnectionClosed), "closed", _CLOSED),
     (
         (socket.gaierror, UnicodeError),
         "unknown_host",
