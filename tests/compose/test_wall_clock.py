@@ -32,9 +32,19 @@ def test_n4_a_runner_seen_in_the_future_was_not_lost_just_now(hours: int) -> Non
     known = Known(clock.wall() + datetime.timedelta(hours=hours), Fleet())
     asyncio.run(recall_sightings(known, known, clock))
     loss = known.fleet.last_loss("run_a")
-    assert loss.at <= clock.monotonic() - limits.LAST_SESSION_GRACE_SECONDS
+    assert loss.at <= clock.monotonic()
     assert loss.cause == "going_away"
     assert not known.fleet.lost_within(("run_a",), limits.LAST_SESSION_GRACE_SECONDS, clock.monotonic())
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 3600.0])
+def test_n4_the_stored_moment_is_shown_and_decides_nothing(seconds: float) -> None:
+    clock = SystemClock()
+    expected = clock.monotonic() - seconds
+    known = Known(clock.wall() - datetime.timedelta(seconds=seconds), Fleet())
+    asyncio.run(recall_sightings(known, known, clock))
+    assert known.fleet.last_loss("run_a").at == pytest.approx(expected, abs=0.1)
+    assert not known.fleet.lost_within(("run_a",), 2 * 3600.0, clock.monotonic())
 
 
 def test_n4_generations_grow_with_every_start(tmp_path: pathlib.Path) -> None:

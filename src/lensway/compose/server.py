@@ -388,13 +388,13 @@ def _use_cases(desk: Desk, library: ExecutionLibrary, queries: Queries, ring: Re
 async def recall_sightings(store: SqliteStore, dispatcher: Dispatcher, clock: Clock) -> None:
     """Tell the fleet when each runner was seen last, for people to read.
 
-    The stored moment is wall time, and the clock may have been set since. It decides nothing: no runner counts as lost just now,
-    or in the future. Queries wait for runners after a restart because of the restart.
+    The stored moment is wall time, and the clock may have been set since. It is shown as it is, though never in the future, and
+    decides nothing: no runner counts as lost just now. Queries wait for runners after a restart because of the restart.
     """
     for runner, (at, cause) in (await store.sightings()).items():
         now = clock.monotonic()
         ago = (clock.wall() - datetime.datetime.fromisoformat(at)).total_seconds()
-        then = now - max(ago, limits.LAST_SESSION_GRACE_SECONDS)
+        then = now - max(ago, 0.0)
         if cause == CONNECTED:
             dispatcher.fleet.recall_connected(runner, then, now)
         else:

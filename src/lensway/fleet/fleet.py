@@ -35,6 +35,8 @@ class Loss(msgspec.Struct, frozen=True):
 
     at: float
     cause: str
+    is_recalled: bool = False
+    """True when ``at`` comes from a wall clock, which may have been set since: it is for people to read, and decides nothing."""
 
 
 class Finding(enum.Enum):
@@ -156,9 +158,9 @@ class Fleet:
         return self._rounded[1]
 
     def recall(self, runner: RunnerId, at: float, cause: str) -> None:
-        """What an earlier process of this node knew: when and why the runner's last session ended."""
+        """What an earlier process of this node knew, for people to read: when and why the runner's last session ended."""
         if runner not in self._by_runner:
-            self._losses.setdefault(runner, Loss(at, cause))
+            self._losses.setdefault(runner, Loss(at, cause, is_recalled=True))
 
     def recall_connected(self, runner: RunnerId, at: float, now: float) -> None:
         """An earlier process of this node ended while the runner was connected, since ``at``: it goes on if it is back soon."""
@@ -177,8 +179,9 @@ class Fleet:
         return self._losses.get(runner)
 
     def lost_within(self, runners: tuple[RunnerId, ...], seconds: float, now: float) -> bool:
-        """True when one of the runners lost a session less than ``seconds`` ago."""
-        return any((loss := self._losses.get(runner)) is not None and now - loss.at < seconds for runner in runners)
+        """True when one of the runners lost a session of this process less than ``seconds`` ago."""
+        losses = (loss for runner in runners if (loss := self._losses.get(runner)) is not None)
+        return any(not loss.is_recalled and now - loss.at < seconds for loss in losses)
 
     def choose(self, ask: Ask, now: float) -> Choice:
         """Pick a session, or say why there is none, and spend its turn. Reserves nothing.
