@@ -473,6 +473,8 @@ CONSOLE_VIEWS_MAX: Final = 64
 """Rendered views kept. Ten tabs on the same list are one view."""
 CONSOLE_STREAMS_MAX: Final = 500
 """Open pages of one node; beyond it a page polls."""
+CONSOLE_STREAMS_PER_KEY_MAX: Final = 100
+"""Open pages that one key, which many people may share, signed in; it leaves room for those of others."""
 CONSOLE_ROWS_MAX: Final = 40
 """Rows on one page of a list: the first view stays below 3,000 elements."""
 CONSOLE_ROWS_KEPT_MAX: Final = 1_000

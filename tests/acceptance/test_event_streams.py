@@ -44,6 +44,33 @@ def test_a_viewer_with_hundreds_of_streams_takes_none_from_others(tmp_path) -> N
             with httpx2.Client(base_url=deployment.url, trust_env=False) as browser:
                 assert browser.post("/console/login", data={"key": first}).status_code == 303
                 cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
-            answer = opened(streams, port, "", "/console/events", f"Cookie: {cookie}\r\n")
+            stream = "/console/e/other/runners/stream"
+            answer = opened(streams, port, "", stream, f"Cookie: {cookie}\r\n")
             assert answer == 503, "the Console says so too"
+        assert "Traceback" not in deployment.emitted()
+
+
+def test_a_key_with_hundreds_of_open_pages_takes_none_from_others(tmp_path) -> None:
+    with Deployment(tmp_path) as deployment, contextlib.ExitStack() as pages:
+        admin, port = deployment.client(), deployment.http_port
+
+        def page_of(key: str) -> int:
+            with httpx2.Client(base_url=deployment.url, trust_env=False) as browser:
+                assert browser.post("/console/login", data={"key": key}).status_code == 303
+                cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+            caller = pages.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            path = "/console/e/default/runners/stream"
+            caller.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode())
+            answer = caller.recv(65536)
+            while answer.startswith(b"HTTP/1.1 200") and b"retry: " not in answer:
+                answer += caller.recv(65536)
+            return int(answer.split()[1])
+
+        first, second = (
+            admin.post("/v1/keys", json={"kind": "ak", "name": name, "role": "viewer"}).json()["key"] for name in "ab"
+        )
+        share = limits.CONSOLE_STREAMS_PER_KEY_MAX
+        assert [page_of(first) for _ in range(share + 20)] == [200] * share + [503] * 20
+        assert page_of(second) == 200
+        assert opened(pages, port, first) == 200, "pages that show the same list are one watch"
         assert "Traceback" not in deployment.emitted()

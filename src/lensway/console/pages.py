@@ -123,8 +123,9 @@ class Console:
             return fragment_response(visit.request, await self._fragments.newest(_view(visit, kind)))
 
         async def stream(visit: Visit) -> Response:
-            self._feeds.check_room()
-            beats = self._feeds.beats(_view(visit, kind), lambda: self._sessions.is_still_good(visit))
+            view = _view(visit, kind)
+            self._feeds.check_room(view)
+            beats = self._feeds.beats(view, lambda: self._sessions.is_still_good(visit))
             return StreamingResponse(beats, media_type="text/event-stream", headers=_STREAM_HEADERS)
 
         path = f"/e/{{environment}}/{kind}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
@@ -20,6 +21,7 @@ from lensway import limits
 from lensway.clock import Clock
 from lensway.console.fragments import Fragments, View
 from lensway.errors import ErrorCode, LenswayError
+from lensway.ids import KeyId
 from lensway.usecases.fleet_pages import FleetPages
 
 _log = structlog.get_logger("lensway.console")
@@ -98,16 +100,22 @@ class Feeds:
         self._fleet = fleet
         self._clock = clock
         self._feeds: dict[View, tuple[Feed, asyncio.Task[None]]] = {}
-        self._streams = 0
+        self._streams: Counter[KeyId] = Counter()
 
-    def check_room(self) -> None:
-        """Raises LenswayError OVERLOADED when too many pages are open; they poll then."""
-        if self._streams >= limits.CONSOLE_STREAMS_MAX:
-            raise LenswayError(ErrorCode.OVERLOADED, "Too many pages follow this server", retry_after_seconds=5.0)
+    def check_room(self, view: View) -> None:
+        """Raises LenswayError OVERLOADED when too many pages are open, or watches of the caller's key; the page polls then."""
+        if self._streams.total() >= limits.CONSOLE_STREAMS_MAX:
+            raise _too_many("this server")
+        if self._streams[view.caller.identity.key] >= limits.CONSOLE_STREAMS_PER_KEY_MAX:
+            raise _too_many("this key")
+        found = self._feeds.get(view)
+        if found is None or found[0].is_over:
+            self._fleet.check_room(view.caller)
 
     async def beats(self, view: View, is_welcome: Callable[[], bool]) -> AsyncIterator[bytes]:
         """Server-sent beats for one page, until it is not welcome any more or the server stops."""
-        self._streams += 1
+        key = view.caller.identity.key
+        self._streams[key] += 1
         feed = self._join(view)
         try:
             yield b"retry: 1000\n\n"
@@ -117,7 +125,9 @@ class Feeds:
                     yield _beat(feed, now, round(self._clock.wall().timestamp() * 1000))
                 await feed.next(limits.CONSOLE_BEAT_SECONDS)
         finally:
-            self._streams -= 1
+            self._streams[key] -= 1
+            if not self._streams[key]:
+                del self._streams[key]
             await self._leave(view, feed)
 
     def _join(self, view: View) -> Feed:
@@ -137,6 +147,15 @@ class Feeds:
         del self._feeds[view]
         found[1].cancel()
         await _ended(found[1])
+
+
+def _too_many(whose: str) -> LenswayError:
+    return LenswayError(
+        ErrorCode.OVERLOADED,
+        f"Too many pages of the Console are open: {whose} has its share",
+        hint="Close some of them. Until then this page asks again every few seconds.",
+        retry_after_seconds=5.0,
+    )
 
 
 def _beat(feed: Feed, now: float, wall: int) -> bytes:

@@ -62,7 +62,7 @@ class EventHub:
         Raises:
             LenswayError: OVERLOADED when this key, its environment or the whole server has too many watchers already.
         """
-        self._check_room(environment, key)
+        self.check_room(environment, key)
         queue: asyncio.Queue[HubEvent | None] = asyncio.Queue(limits.EVENT_BACKLOG_MAX)
         for event in self._backlog if after is not None else ():
             if after is not None and event.sequence > after and event.environment == environment:
@@ -82,7 +82,8 @@ class EventHub:
             queue.put_nowait(None)
         self._watchers.clear()
 
-    def _check_room(self, environment: EnvironmentId, key: KeyId) -> None:
+    def check_room(self, environment: EnvironmentId, key: KeyId) -> None:
+        """Raises LenswayError OVERLOADED when this key, its environment or the whole server has too many watchers already."""
         watchers = self._watchers.get(environment, {})
         if list(watchers.values()).count(key) >= limits.EVENT_SUBSCRIBERS_PER_KEY_MAX:
             raise _too_many("this key", limits.EVENT_SUBSCRIBERS_PER_KEY_MAX)

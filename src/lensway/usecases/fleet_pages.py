@@ -69,6 +69,10 @@ class FleetPages:
         """A value that differs as soon as the catalog changed or something happened."""
         return self._desk.snapshot().revision, self._desk.hub.sequence
 
+    def check_room(self, caller: Caller) -> None:
+        """Raises LenswayError OVERLOADED when `changes` would."""
+        self._desk.hub.check_room(caller.environment.id, caller.identity.key)
+
     async def changes(self, caller: Caller) -> AsyncIterator[None]:
         """One item for each thing that happens in the caller's environment. Raises LenswayError OVERLOADED."""
         async for _ in self._desk.hub.watch(caller.environment.id, caller.identity.key):
