@@ -107,7 +107,7 @@ def test_a_rate_is_kept(proxy: ChaosProxy) -> None:
 def test_slices_arrive_one_byte_at_a_time_and_whole_in_the_end(proxy: ChaosProxy) -> None:
     proxy.set(down=Faults(slice_bytes=1))
     with dial(proxy) as connection:
-        data = bytes(range(256)) * 4
+        data = bytes(range(256)) * 16
         connection.sendall(data)
         pieces = []
         while sum(map(len, pieces)) < len(data):
