@@ -205,27 +205,28 @@ def test_watches_end_at_once(site) -> None:
     over: list[float] = []
     started = threading.Barrier(3)
 
-    def watch(client: httpx2.Client, path: str) -> None:
+    def watch(client: httpx2.Client, path: str, first: str) -> list[str]:
         with client.stream("GET", path) as events:
             lines = events.iter_lines()
-            assert next(lines) == ": watching"
+            assert next(lines) == first
             started.wait(10)
-            assert not [line for line in lines if line.startswith("data:")]
+            told = [line for line in lines if line.startswith("data:")]
             over.append(time.monotonic())
+            return told
 
     with httpx2.Client(base_url=site.deployment.url, trust_env=False, timeout=30.0) as browser:
         assert browser.post("/console/login", data={"key": viewer["key"]}).status_code == 303
         with ThreadPoolExecutor(2) as pool:
             watching = [
-                pool.submit(watch, site.deployment.client(viewer["key"]), "/v1/events"),
-                pool.submit(watch, browser, "/console/events"),
+                pool.submit(watch, site.deployment.client(viewer["key"]), "/v1/events", ": watching"),
+                pool.submit(watch, browser, "/console/e/default/runners/stream", "retry: 1000"),
             ]
             started.wait(10)
             deleted = delete(site, viewer)
-            for each in watching:
-                each.result(timeout=20)
+            assert watching[0].result(timeout=20) == []
+            watching[1].result(timeout=20)
         assert max(over) - deleted < WITHIN_SECONDS
-        assert browser.get("/console/runners").headers["location"] == "/console/login"
+        assert browser.get("/console/e/default/runners").headers["location"].startswith("/console/login?")
 
 
 def test_a_watch_ends_with_its_environment(site) -> None:
