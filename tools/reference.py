@@ -123,17 +123,17 @@ def machines() -> Iterator[str]:
 
 
 PARTS: Final[Mapping[str, tuple[str, Callable[[], Iterator[str]]]]] = {
-    "commands": ("docs/commands.md", commands.commands),
-    "errors": ("docs/errors.md", errors),
-    "client": ("docs/client.md", client_reference.methods),
-    "exceptions": ("docs/client.md", exceptions.table),
-    "classes": ("docs/errors.md", classes),
-    "limits": ("docs/limits.md", bounds),
-    "routes": ("docs/http.md", routes),
-    "warnings": ("docs/operations.md", warnings),
-    "states": ("docs/operations.md", states),
-    "machines": ("docs/dispatch.md", machines),
-    "types": ("docs/types.md", type_table.rows),
+    "commands": ("docs/reference/commands.md", commands.commands),
+    "errors": ("docs/reference/errors.md", errors),
+    "client": ("docs/reference/client.md", client_reference.methods),
+    "exceptions": ("docs/reference/client.md", exceptions.table),
+    "classes": ("docs/reference/errors.md", classes),
+    "limits": ("docs/reference/limits.md", bounds),
+    "routes": ("docs/reference/http.md", routes),
+    "warnings": ("docs/how-to/operations.md", warnings),
+    "states": ("docs/how-to/operations.md", states),
+    "machines": ("docs/explanation/dispatch.md", machines),
+    "types": ("docs/reference/types.md", type_table.rows),
 }
 
 

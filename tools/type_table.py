@@ -1,4 +1,4 @@
-"""How values of every type look in every encoding: the source of the table in docs/types.md and of the tests of its cells."""
+"""How values of every type look in every encoding: what docs/reference/types.md shows and tests of its cells expect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every cell of the table in docs/types.md, on real databases, in every encoding."""
+"""Every cell of the table in docs/reference/types.md, on real databases, in every encoding."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def examples(name: str) -> list[str]:
     return [re.sub(f"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
 
 
-@pytest.mark.parametrize("name", ["docs/client.md", "README.md"])
+@pytest.mark.parametrize("name", ["docs/reference/client.md", "README.md"])
 def test_every_example_runs(server: Deployment, reader_key: str, tmp_path: pathlib.Path, name: str) -> None:
     blocks = examples(name)
     assert blocks
@@ -45,7 +45,7 @@ def test_every_example_runs(server: Deployment, reader_key: str, tmp_path: pathl
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    if name == "docs/client.md":
+    if name == "docs/reference/client.md":
         assert done.stdout.startswith("5000 6250.00 2024-01-04T11:20:00.000000Z\n"), done.stdout
         assert {path.name for path in tmp_path.iterdir()} == {"orders.parquet", "orders.csv"}
         assert "totl" in done.stdout

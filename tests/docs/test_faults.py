@@ -6,7 +6,7 @@ import pathlib
 import re
 
 TESTS = pathlib.Path(__file__).parents[1]
-PAGE = (TESTS.parent / "docs" / "faults.md").read_text(encoding="utf-8")
+PAGE = (TESTS.parent / "docs" / "explanation" / "faults.md").read_text(encoding="utf-8")
 
 
 def test_every_test_that_the_page_names_is_there() -> None:

@@ -36,14 +36,14 @@ def test_the_clients_exceptions_are_those_of_the_table() -> None:
 
 
 def test_every_option_of_serve_is_described() -> None:
-    text = page("docs/operations.md")
+    text = page("docs/how-to/operations.md")
     hidden = {"database_url", "bus"}
     for name in inspect.signature(serve.serve).parameters:
         assert name in hidden or f"--{name.replace('_', '-')}" in text, name
 
 
 def test_every_variable_that_the_code_reads_is_described() -> None:
-    text = page("docs/operations.md") + page("README.md") + page("docs/http.md")
+    text = page("docs/how-to/operations.md") + page("README.md") + page("docs/reference/http.md")
     client_only = {"LENSWAY_URL", "LENSWAY_API_KEY", "LENSWAY_ENVIRONMENT", "LENSWAY_INSECURE"}
     proofs_only = {"LENSWAY_FAULT_LOSE_PUSHES"}
     for path in (ROOT / "src/lensway").rglob("*.py"):
@@ -54,10 +54,10 @@ def test_every_variable_that_the_code_reads_is_described() -> None:
 
 
 def test_every_type_operator_policy_key_metric_span_and_code_is_described() -> None:
-    types = page("docs/types.md")
+    types = page("docs/reference/types.md")
     for word in (*(type.value for type in FieldType), *(f"${operator.value}" for operator in Operator)):
         assert f"`{word}`" in types or f"{word}`" in types, word
-    operations = page("docs/operations.md")
+    operations = page("docs/how-to/operations.md")
     for key in LocalPolicy.__struct_fields__:
         assert f"{key} =" in operations, key
     metrics = Metrics()
@@ -67,7 +67,7 @@ def test_every_type_operator_policy_key_metric_span_and_code_is_described() -> N
     for name in (*SpanName, *Attribute, *Moment):
         assert f"`{name.value}`" in operations or f"`{name.value} <" in operations, name
     for code in ErrorCode:
-        assert f"`{code.value}`" in page("docs/errors.md")
+        assert f"`{code.value}`" in page("docs/reference/errors.md")
 
 
 def test_every_decision_record_has_a_state() -> None:

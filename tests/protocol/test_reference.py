@@ -1,4 +1,4 @@
-"""docs/protocol.md names every frame with every field, every reason, and shows the diagrams as the tables draw them."""
+"""docs/reference/protocol.md names every frame with every field, every reason, and shows the diagrams as the tables draw them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lensway.protocol.gateway_session import GATEWAY_TABLE, GatewayState
 from lensway.protocol.runner_session import RUNNER_TABLE, RunnerState
 from lensway.protocol.session import draw
 
-PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "reference" / "protocol.md").read_text()
 
 
 @pytest.mark.parametrize("frame_type", codec.FRAME_TYPES, ids=lambda frame_type: frame_type.__name__)

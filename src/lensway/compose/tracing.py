@@ -32,7 +32,9 @@ def tracer_of(service: str, environment: Mapping[str, str], clock: Clock) -> Tra
         tracer: Tracer = module.OtlpTracer(service, lensway.__version__, environment, clock)
     except (ValueError, TypeError):
         raise LenswayError(
-            ErrorCode.INVALID_REQUEST, "the OTEL_* variables cannot be used", hint="See docs/operations.md, Traces."
+            ErrorCode.INVALID_REQUEST,
+            "the OTEL_* variables cannot be used",
+            hint="See docs/how-to/operations.md, Traces.",
         ) from None
     return tracer
 

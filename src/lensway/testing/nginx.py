@@ -31,7 +31,7 @@ http {{
     }}
 }}
 """
-"""What `docs/http.md` recommends, and places for its files."""
+"""What `docs/reference/http.md` recommends, and places for its files."""
 
 
 @contextlib.contextmanager

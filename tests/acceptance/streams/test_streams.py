@@ -129,7 +129,7 @@ def test_the_examples_of_the_reference_work_as_they_stand(site, tmp_path: pathli
     }
     lens = {"source": "far", "table": "public.orders", "fields": fields}
     assert site.client.put("/v1/lenses/orders", json=lens).status_code == 200
-    text = pathlib.Path("docs/http.md").read_text(encoding="utf-8")
+    text = pathlib.Path("docs/reference/http.md").read_text(encoding="utf-8")
     examples = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "curl" in block]
     assert len(examples) == 2
     outputs = []
