@@ -154,6 +154,8 @@ class Offer(Frame, tag=6, frozen=True, kw_only=True):
     request: str = ""
     spec: AssignedSource | None = None
     trace: str = ""
+    may_repeat: bool = True
+    """The lens lets the runner run the statement a second time, as long as no row has left."""
 
 
 class Accept(Frame, tag=7, frozen=True, kw_only=True):
