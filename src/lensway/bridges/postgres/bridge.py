@@ -95,15 +95,13 @@ class PostgresSource:
         self._settings = settings
         self._policy = policy
         relations = Relations()
-        self._queries = WatchedPool(settings, policy, size=limits.CONNECTIONS_PER_SOURCE_MAX, relations=relations)
-        self._exports = WatchedPool(
-            settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX, relations=relations
-        )
+        self._queries = WatchedPool(settings, policy, size=settings.pool_size, relations=relations)
+        self._exports = WatchedPool(settings, policy, size=settings.export_pool_size, relations=relations)
         self._deadlines = Deadlines()
         self._orderings = Orderings(_DIALECT, seconds=limits.KEY_FACTS_SECONDS, are_exports_ordered=False)
         self._bulk: Any = None
         # Exports take either driver, and together no more connections than one of them has.
-        self._export_slots = asyncio.Semaphore(limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
+        self._export_slots = asyncio.Semaphore(settings.export_pool_size)
 
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows; cancelled or late, the statement is gone from the database first."""
@@ -237,7 +235,9 @@ class PostgresSource:
 
     async def test(self, lenses: Sequence[Plan], *, deadline: float) -> ConnectionReport:
         """Prove each stage. Never raises for a failed one."""
-        report = await run_test(self._settings, self._policy, lenses, deadline=deadline)
+        async with self._queries.spare(deadline):
+            report = await run_test(self._settings, self._policy, lenses, deadline=deadline)
+        report = self._queries.login.noted(report)
         if any(each.stage is Stage.LOGIN and each.ok for each in report.stages):
             for pool in (self._queries, self._exports, self._bulk):
                 if pool is not None:

@@ -91,6 +91,11 @@ def of_connecting(error: BaseException) -> LenswayError:
     return unreachable(stage, cause)
 
 
+def is_login_full(error: LenswayError) -> bool:
+    """True for the failure of a login that may hold no further connection."""
+    return error.failure.details.get("class") == "too_many_connections"
+
+
 def of_socket(error: BaseException) -> tuple[str, str]:
     """Stage and class of an error of the network."""
     match error:

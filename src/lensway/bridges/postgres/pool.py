@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import asyncpg
@@ -22,6 +23,7 @@ from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.guard import GuardedConnection
 from lensway.bridges.postgres.pulse import Pulse, Wait, watch_socket
 from lensway.bridges.postgres.relations import Relation
+from lensway.bridges.postgres.servers import login_of
 from lensway.bridges.postgres.settings import PostgresSettings
 from lensway.bridges.postgres.transaction import (
     OWN_TIMEOUT,
@@ -299,6 +301,8 @@ class Pool(Generic[AnyConnection]):
         self._pruning: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self.login = login_of(settings.host, settings.port, settings.user)
+        self.login.join(self)
         # Kept: to ask for the running one is a system call, for each query.
         self._loop = asyncio.get_running_loop()
 
@@ -309,6 +313,7 @@ class Pool(Generic[AnyConnection]):
             if connection.is_usable():
                 return connection
             self._count -= 1
+            self.login.closed()
         return None
 
     async def acquire(self, *, fresh: bool = False) -> AnyConnection:
@@ -323,7 +328,12 @@ class Pool(Generic[AnyConnection]):
             if fresh and self._idle and self._count >= self._size:
                 self._drop(self._idle.popleft())
             if self._count < self._size:
-                return await self._open()
+                if not self.login.has_room():
+                    # For a fresh one an idle one must go, which may be as stale as the one before.
+                    if not self.drop_one_idle():
+                        self.login.make_room(self)
+                elif (opened := await self._open()) is not None:
+                    return opened
             turn: asyncio.Future[None] = self._loop.create_future()
             self._waiting.append(turn)
             try:
@@ -343,14 +353,37 @@ class Pool(Generic[AnyConnection]):
         if self._pruning is None:
             self._pruning = self._loop.call_later(limits.CONNECTION_IDLE_SECONDS, self._prune)
         self._wake_one()
+        if self.login.learned is not None:
+            self.login.wake()
 
     async def discard(self, connection: AnyConnection) -> None:
         """Close it; returns when its statement is gone from the database."""
         closing = asyncio.ensure_future(connection.discard())
+        closing.add_done_callback(self._closed)
         self._count -= 1
         self._wake_one()
         # Our own cancellation must not leave the statement running.
         await asyncio.shield(closing)
+
+    @contextlib.asynccontextmanager
+    async def spare(self, deadline: float) -> AsyncIterator[None]:
+        """A place for a connection that is opened beside the pool, where the login may not hold any number."""
+        if self.login.learned is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                connection = await self.acquire()
+                self.login.opening()
+                await self.discard(connection)
+        except (TimeoutError, LenswayError):
+            yield  # what is in the way, the one beside the pool meets too
+            return
+        try:
+            yield
+        finally:
+            self.login.failed()
+            self.login.wake()
 
     def drop_idle(self) -> None:
         """Close what nobody uses."""
@@ -366,18 +399,42 @@ class Pool(Generic[AnyConnection]):
         if self._closing:
             await asyncio.wait(self._closing)
 
-    async def _open(self) -> AnyConnection:
+    def may_open_again(self) -> None:
+        """A place may be free: wake one that waits."""
+        self._wake_one()
+
+    def drop_one_idle(self) -> bool:
+        """Close an idle connection, if there is one."""
+        if self._idle:
+            self._drop(self._idle.popleft())
+            return True
+        return False
+
+    async def _open(self) -> AnyConnection | None:
+        """A new connection; None when the server grants the login no more than it holds, and one of these must be waited for."""
         self._count += 1
+        self.login.opening()
         try:
-            return await self._connect(self._settings, self._policy)
-        except BaseException:
+            connection = await self._connect(self._settings, self._policy)
+        except BaseException as error:
             self._count -= 1
+            self.login.failed()
             self._wake_one()
+            self.login.wake()
+            if isinstance(error, LenswayError) and errors.is_login_full(error) and self.login.learn():
+                self.login.make_room(self)
+                return None
             raise
+        self.login.opened()
+        return connection
+
+    def _closed(self, _closing: asyncio.Future[None]) -> None:
+        self.login.closed()
 
     def _drop(self, connection: AnyConnection) -> None:
         self._count -= 1
         task = asyncio.ensure_future(connection.discard())
+        task.add_done_callback(self._closed)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
         self._wake_one()

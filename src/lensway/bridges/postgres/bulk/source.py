@@ -134,7 +134,7 @@ class BulkSource:
     def __init__(self, settings: PostgresSettings, policy: AddressPolicy) -> None:
         self._settings = settings
         self._policy = policy
-        size = limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX
+        size = settings.export_pool_size
         self._cancels = concurrent.futures.ThreadPoolExecutor(2 * size, thread_name_prefix="postgres-cancel")
         self._homes: dict[str, Home] = {}
         self._making = threading.Lock()
