@@ -15,6 +15,7 @@ import pytest
 from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.library import ExecutionLibrary
+from lensway.bridges.postgres.states import CLASSES, STATES, meaning
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, Failure, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
@@ -324,6 +325,29 @@ def test_a_fault_of_the_database_is_explained(
     is_repeatable = cause in ("serialization_failure", "deadlock_detected", "lock_not_available")
     assert failure.details.get("repeatable", False) is is_repeatable
     assert (failure.retry_after_seconds is not None) is is_repeatable
+
+
+FATAL_STATES = frozenset({"57P01"})
+"""Provoked by ending a backend, below: inside a statement such a state is that of a foreign server."""
+OF_CLASSES = ["22999", "38000", "40002", "53100", "54001", "57000", "58030", "P0002", "XX001", "HV001", "08006"]
+
+
+def test_every_state_means_what_the_reference_says(faults: Source) -> None:
+    assert {state[:2] for state in OF_CLASSES} == set(CLASSES)
+    for state in [*(each for each in STATES if each not in FATAL_STATES), *OF_CLASSES, "99999"]:
+        faults.execute(
+            f"CREATE OR REPLACE VIEW told AS SELECT 1 AS id, raises('{state}') AS name",
+            "GRANT SELECT ON told TO PUBLIC",
+        )
+        failure = faults.failure(lens_of("told", name="text"))
+        wanted = meaning(state)
+        assert failure.code is wanted.code, state
+        if failure.code is ErrorCode.CANCELLED:
+            assert failure.details["reason"] == "by_database"
+        elif wanted.cause != "invalid_text":
+            assert failure.details["class"] == wanted.cause, state
+        assert failure.details.get("repeatable", False) is wanted.is_repeatable, state
+        assert failure.hint
 
 
 @pytest.mark.parametrize(("format", "asked"), FORMS)
