@@ -12,6 +12,7 @@ from typing import Final
 from lensway import limits
 from lensway.api.routes import ROUTES
 from lensway.bridges.kit.failures import HINTS
+from lensway.bridges.postgres.states import CLASSES, STATES
 from lensway.catalog.warnings import WarningCode
 from lensway.dispatch.core.jobs import ATTEMPT_TABLE, JOB_TABLE
 from lensway.errors import CODES, Retry
@@ -57,6 +58,17 @@ def classes() -> Iterator[str]:
     yield "| --- | --- |"
     for name, hint in HINTS.items():
         yield f"| `{name}` | {hint} |"
+
+
+def states_of_postgres() -> Iterator[str]:
+    """What each SQLSTATE of PostgreSQL means."""
+    yield "| SQLSTATE | code | class | meaning | what to do | repeatable |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for names in (STATES, {f"{prefix}…": state for prefix, state in CLASSES.items()}):
+        for sqlstate, state in names.items():
+            repeat = "yes" if state.is_repeatable else "no"
+            what = f"{state.message}. | {state.hint or ''}"
+            yield f"| `{sqlstate}` | `{state.code.value}` | `{state.cause}` | {what} | {repeat} |"
 
 
 def bounds() -> Iterator[str]:
@@ -127,6 +139,7 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[], Iterator[str]]]]] = {
     "errors": ("docs/reference/errors.md", errors),
     "client": ("docs/reference/client.md", client_reference.methods),
     "exceptions": ("docs/reference/client.md", exceptions.table),
+    "states-of-postgres": ("docs/reference/errors.md", states_of_postgres),
     "classes": ("docs/reference/errors.md", classes),
     "limits": ("docs/reference/limits.md", bounds),
     "routes": ("docs/reference/http.md", routes),

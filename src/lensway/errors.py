@@ -164,6 +164,10 @@ CODES: Final[Mapping[ErrorCode, CodeFacts]] = {
 assert set(CODES) == set(ErrorCode)
 
 
+CANCELLED_BY_DATABASE: Final = "by_database"
+"""``details.reason`` of a `cancelled` failure: an administrator of the database ended the statement."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """One typed failure as a value: what crosses rooms, frames and HTTP.

@@ -388,6 +388,8 @@ SOCKET_UNANSWERED_SECONDS: Final = 2.5
 CONNECTIONS_PER_SOURCE_MAX: Final = 16
 EXPORT_CONNECTIONS_PER_SOURCE_MAX: Final = 4
 """A cap of their own, so that stalled exports never starve queries. JSON pages that are streamed count as exports."""
+LOGIN_BOUND_SECONDS: Final = 10.0
+"""After the server refused a login one more connection, so long until one more is tried: others may have closed theirs."""
 CONNECTIONS_PER_SERVER_MAX: Final = 40
 """Connections of one process to one database server, for pages and cursors of all its sources: two processes leave other clients
 some of the 100 that PostgreSQL allows by default."""

@@ -297,7 +297,11 @@ def test_a_stream_that_the_database_ends_fails_with_its_class(database: Database
             with pytest.raises(LenswayError) as error:
                 await ask(library, database.reader_url, "failing", Sink(), format=format)
             assert error.value.code is ErrorCode.SOURCE_QUERY_FAILED
-            assert error.value.failure.details == {"class": "sqlstate_22", "sqlstate": "22012"}
+            assert error.value.failure.details == {
+                "class": "division_by_zero",
+                "sqlstate": "22012",
+                "table": "failing",
+            }
 
     asyncio.run(within(work))
 

@@ -102,6 +102,19 @@ def test_r13_what_a_runner_reports_of_a_source(state: str, code: str) -> None:
     assert site.now(alpha=site.live(main=state), beta=site.live()) == [(code, "main", "alpha")]
 
 
+def test_r13_replicas_that_encode_different_formats() -> None:
+    site = Site(alpha=None, beta=None)
+    site.assign("alpha", "main")
+    site.assign("beta", "main")
+
+    def able(*encodings: str) -> list[InstanceView]:
+        return [InstanceView(is_live=True, bridges=("postgres",), encodings=encodings)]
+
+    assert site.now(alpha=able("json"), beta=able("json", "arrow")) == [("replicas_differ", "main", "alpha")]
+    assert site.now(alpha=able("json", "arrow"), beta=able("json", "arrow")) == []
+    assert site.now(alpha=able(), beta=able("json", "arrow")) == [], "an older runner names none"
+
+
 def test_r13_a_bridge_that_no_instance_has() -> None:
     site = Site(alpha=None, beta=None)
     site.assign("alpha", "main")

@@ -79,7 +79,9 @@ class Bench:
         self.orders += made
         return made
 
-    def connect(self, runner: str, *, capacity: int = 64, instance: str = "") -> SessionId:
+    def connect(
+        self, runner: str, *, capacity: int = 64, instance: str = "", encodings: tuple[str, ...] = ()
+    ) -> SessionId:
         self._session += 1
         session = SessionId(self._session)
         facts = SessionFacts(
@@ -95,11 +97,12 @@ class Bench:
             address="",
             version=1,
             timings=self.core.fleet.timings_for_next(),
+            encodings=frozenset(encodings),
         )
         self.give(SessionOpened(facts))
         return session
 
-    def submit(self, *, seconds: float = 30.0, source: SourceId = SOURCE, **other: Any) -> JobId:
+    def submit(self, *, seconds: float = 30.0, source: SourceId = SOURCE, format: str = "json", **other: Any) -> JobId:
         self._job += 1
         request = JobRequest(
             request=RequestId(str(self._job)),
@@ -107,7 +110,7 @@ class Bench:
             source=source,
             kind="rows",
             payload=b"",
-            format="json",
+            format=format,
             deadline=self.now + seconds,
             rows_max=10,
             bytes_max=10**9,

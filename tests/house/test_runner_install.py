@@ -50,7 +50,7 @@ for name in ("pyarrow", "adbc_driver_postgresql", "adbc_driver_manager"):
     sys.modules[name] = None
 from lensway.api.shapes import ExportRequest
 from lensway.bridges.contract import AddressPolicy, Execution
-from lensway.bridges.library import ExecutionLibrary, installed
+from lensway.bridges.library import ExecutionLibrary, encodings, installed
 from lensway.errors import LenswayError
 from lensway.dialects.registry import capabilities_of
 from lensway.query.fields import Field, FieldType, LensDefinition
@@ -79,7 +79,7 @@ async def ask(bridge, config, format):
         print(bridge, format.value, error.code.value)
     await library.close()
 
-print(sorted(installed()))
+print(sorted(installed()), sorted(encodings()))
 for format in (RowFormat.NDJSON, RowFormat.ARROW, RowFormat.PARQUET):
     asyncio.run(ask("sqlite", {"path": path}, format))
 asyncio.run(ask("postgres", {"url": "postgresql://u:p@127.0.0.1:1/d"}, RowFormat.ARROW_ZSTD))
@@ -92,7 +92,7 @@ def test_a_runner_without_arrow_serves_everything_else_and_says_so(tmp_path: pat
         [sys.executable, "-c", _WITHOUT_ARROW, tmp_path / "t.db"], capture_output=True, text=True, check=False
     )
     assert done.stdout.splitlines() == [
-        "['postgres', 'sqlite']",
+        "['postgres', 'sqlite'] ['csv', 'document', 'json', 'ndjson']",
         "b'{\"id\":1}\\n'",
         "sqlite arrow not_acceptable",
         "sqlite parquet not_acceptable",

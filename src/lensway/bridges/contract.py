@@ -31,7 +31,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``deadline`` is on the monotonic clock of this process. ``tag`` stands as a comment in the statement (``job/attempt``), so
     that the database's own log is a witness. ``is_export`` chooses the connections that exports may use. ``watch`` notes when
     the statement ran, for a job that is traced. ``allows_table`` is what a connection test is told of the policy of whoever
-    executes it: may plans read ``schema.table``; None is every one.
+    executes it: may plans read ``schema.table``; None is every one. ``may_repeat``: the lens lets a bridge run the statement a
+    second time, as long as no row has left.
     """
 
     deadline: float
@@ -41,6 +42,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     is_export: bool = False
     watch: StatementWatch | None = None
     allows_table: Callable[[str], bool] | None = None
+    may_repeat: bool = True
 
 
 class Stage(enum.StrEnum):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final
@@ -27,11 +28,12 @@ from lensway.bridges.contract import (
     StageResult,
     TableDescription,
 )
+from lensway.bridges.kit import loading
 from lensway.errors import ErrorCode, LenswayError
 from lensway.kinds import BUILT_IN, Kind, Kinds
 from lensway.observe.trace import StatementWatch
 from lensway.query.plan import Constant, Plan, decode_shape
-from lensway.query.result import ResultEnd
+from lensway.query.result import ARROW_FORMATS, ResultEnd, RowFormat
 
 _log: Final = structlog.get_logger("bridges")
 _PROBES: Final = msgspec.msgpack.Decoder(list[bytes])
@@ -52,6 +54,14 @@ def installed(kinds: Kinds = BUILT_IN) -> dict[str, str]:
         if version is not None:
             found[kind.name] = version
     return found
+
+
+def encodings(kinds: Kinds = BUILT_IN) -> tuple[str, ...]:
+    """The formats that rows can be encoded in here: Arrow and Parquet take the libraries of the extra `arrow`."""
+    usable = installed(kinds)
+    used = {"pyarrow"}.union(*(kind.accelerators for kind in kinds if kind.name in usable))
+    has_arrow = all(importlib.util.find_spec(package) for package in used.intersection(loading.ARROW_PACKAGES))
+    return tuple(each.value for each in RowFormat if has_arrow or each not in ARROW_FORMATS)
 
 
 def bridge_of(kind: Kind) -> Bridge | None:
@@ -105,10 +115,15 @@ class ExecutionLibrary:
         self._kept: dict[Hashable, _Kept] = {}
         self._opening: dict[Hashable, asyncio.Lock] = {}
         self._installed = installed(kinds)
+        self._encodings = encodings(kinds)
 
     def installed(self) -> Mapping[str, str]:
         """The bridges that can be used here, with their drivers' versions."""
         return self._installed
+
+    def encodings(self) -> Sequence[str]:
+        """The formats that rows can be encoded in here."""
+        return self._encodings
 
     def check(self, bridge: str, config: Mapping[str, object]) -> None:
         """Refuse settings that cannot work or that the policy forbids. Contacts nothing.

@@ -42,11 +42,13 @@ class Warning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     """One connected instance of a runner. ``is_live``: not suspect, not draining. ``source_states`` are the states that
-    heartbeats report (``ready``, ``no_bridge``, ``no_credentials``, ``credentials_ambiguous``, ``refused``, ``unreachable``)."""
+    heartbeats report (``ready``, ``no_bridge``, ``no_credentials``, ``credentials_ambiguous``, ``refused``, ``unreachable``).
+    ``encodings`` are the formats that it can encode rows in; an older runner names none."""
 
     is_live: bool
     bridges: Collection[str]
     source_states: Mapping[SourceId, str] = {}
+    encodings: Collection[str] = ()
 
 
 class FleetView(Protocol):
@@ -172,6 +174,7 @@ class _View:
         live = {runner.id: self._live(runner) for runner in runners}
         for runner in runners:
             yield from self._of_pair(source, runner, live[runner.id])
+        yield from self._of_encodings(source, runners, live)
         if runners and not any(live.values()):
             yield self._warning(
                 WarningCode.NO_LIVE_RUNNER_LEFT,
@@ -189,6 +192,23 @@ class _View:
                 source,
                 runners[0],
             )
+
+    def _of_encodings(
+        self, source: Source, runners: Sequence[Runner], live: Mapping[RunnerId, Sequence[InstanceView]]
+    ) -> Iterator[Warning]:
+        """Formats that only some of the live instances can encode survive the loss of fewer of them than the others do."""
+        known = {frozenset(each.encodings) for instances in live.values() for each in instances if each.encodings}
+        every = frozenset().union(*known)
+        for runner in runners:
+            lacking = {name for each in live[runner.id] if each.encodings for name in every.difference(each.encodings)}
+            if lacking:
+                yield self._warning(
+                    WarningCode.REPLICAS_DIFFER,
+                    f"Runner {runner.name!r} cannot encode {', '.join(sorted(lacking))}, and another runner of source "
+                    f"{source.name!r} can. Run `pip install 'lensway[arrow]'` where it runs, and start it again.",
+                    source,
+                    runner,
+                )
 
     def _of_pair(self, source: Source, runner: Runner, live: Sequence[InstanceView]) -> Iterator[Warning]:
         if not live:

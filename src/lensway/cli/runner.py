@@ -78,7 +78,7 @@ def status(*, json: bool = False) -> None:
 @runner.command
 def doctor(*, insecure: _Insecure = False, json: bool = False) -> None:
     """Say what is in the way, from the settings to the gateway, and what to do about it."""
-    from lensway.bridges.library import installed  # noqa: PLC0415
+    from lensway.bridges.library import encodings, installed  # noqa: PLC0415
     from lensway.compose.websocket import WebSocketTransport  # noqa: PLC0415
     from lensway.runner.dial import Dialer  # noqa: PLC0415
     from lensway.runner.doctor import examine  # noqa: PLC0415
@@ -91,7 +91,11 @@ def doctor(*, insecure: _Insecure = False, json: bool = False) -> None:
     async def run() -> list[Any]:
         found = []
         async for finding in examine(
-            settings, os.environ, Dialer(settings, WebSocketTransport), installed(installed_kinds())
+            settings,
+            os.environ,
+            Dialer(settings, WebSocketTransport),
+            installed(installed_kinds()),
+            encodings(installed_kinds()),
         ):
             found.append(finding)
             if not report.wants_json(json):

@@ -31,6 +31,8 @@ class Verdict(enum.StrEnum):
     """Revoked, or being drained by an operator at this moment."""
     NOT_CONNECTED = "not_connected"
     NO_BRIDGE = "no_bridge"
+    NO_ENCODING = "no_encoding"
+    """The runner cannot encode rows in the format that was asked for."""
     NO_CREDENTIALS = "no_credentials"
     CREDENTIALS_AMBIGUOUS = "credentials_ambiguous"
     POLICY = "policy"
@@ -50,6 +52,7 @@ class Verdict(enum.StrEnum):
 UNABLE = frozenset(
     {
         Verdict.NO_BRIDGE,
+        Verdict.NO_ENCODING,
         Verdict.NO_CREDENTIALS,
         Verdict.CREDENTIALS_AMBIGUOUS,
         Verdict.POLICY,
@@ -75,7 +78,8 @@ class CandidateNote(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Ask(msgspec.Struct, frozen=True, gc=False):
     """One question to the fleet: who executes this?
 
-    ``excluded`` are sessions that this job must not go to, with the reason. ``live_only`` leaves suspects out. ``wanted`` is
+    ``excluded`` are sessions that this job must not go to, with the reason. ``format`` is how rows are to be
+    encoded; empty is any. ``live_only`` leaves suspects out. ``wanted`` is
     the revision of each runner's set: reports about sources are believed only from a session that has it in force.
     """
 
@@ -89,6 +93,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     session: SessionId | None = None
     excluded: Mapping[SessionId, Verdict] = {}
     live_only: bool = False
+    format: str = ""
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):

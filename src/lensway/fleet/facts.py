@@ -24,5 +24,7 @@ class SessionFacts:
     hostname: str
     address: str
     version: int
+    encodings: frozenset[str] = frozenset()
+    """The formats that it can encode rows in. An older runner names none: it may have every one."""
     timings: Timings = SMALL_FLEET
     """The windows that its welcome named."""

@@ -387,6 +387,7 @@ class Link:
             address=self._address,
             version=version,
             timings=timings,
+            encodings=frozenset(map(clipped, hello.encodings)),
         )
         _log.info("session opened", runner=self.runner.name, session=session, instance=hello.instance)
         self._dispatch.open_session(facts, self)

@@ -54,6 +54,7 @@ def offer_frame(order: SendOffer, spec: AssignedSource | None) -> Offer:
         request=request.request,
         spec=spec,
         trace=text_of_attempt(request.trace, order.attempt) if request.trace else "",
+        may_repeat=request.may_retry,
     )
 
 

@@ -206,6 +206,7 @@ class InlineExecutor:
             tag=f"{request.request}/{order.attempt}",
             is_export=request.is_export,
             watch=attempt.watch,
+            may_repeat=request.may_retry,
         )
         end = await self._library.perform(
             key,

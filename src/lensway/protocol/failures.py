@@ -23,6 +23,7 @@ REPORTABLE: Final = frozenset(
         ErrorCode.INVALID_REQUEST,
         ErrorCode.UNSUPPORTED_OPERATOR,
         ErrorCode.NOT_FOUND,
+        ErrorCode.NOT_ACCEPTABLE,
         ErrorCode.REFUSED_BY_RUNNER,
         ErrorCode.LIMIT_EXCEEDED,
         ErrorCode.ROW_TOO_LARGE,

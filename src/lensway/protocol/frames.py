@@ -32,7 +32,8 @@ class Hello(Frame, tag=1, frozen=True, kw_only=True):
     """Runner → gateway, first: who I am, what I can do.
 
     ``public_key`` is the instance's X25519 key as raw 32 bytes; ``versions`` the protocol versions it speaks. ``bridges`` maps
-    the kinds it can execute to the driver's version.
+    the kinds it can execute to the driver's version. ``encodings`` are the formats it can encode rows in; an older runner names
+    none, and may have every one.
     """
 
     runner: Name
@@ -45,6 +46,7 @@ class Hello(Frame, tag=1, frozen=True, kw_only=True):
     features: Names = ()
     hostname: Name = ""
     started_at: Name = ""
+    encodings: Names = ()
 
 
 class Welcome(Frame, tag=2, frozen=True, kw_only=True):
@@ -154,6 +156,8 @@ class Offer(Frame, tag=6, frozen=True, kw_only=True):
     request: str = ""
     spec: AssignedSource | None = None
     trace: str = ""
+    may_repeat: bool = True
+    """The lens lets the runner run the statement a second time, as long as no row has left."""
 
 
 class Accept(Frame, tag=7, frozen=True, kw_only=True):

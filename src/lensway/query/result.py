@@ -35,6 +35,9 @@ class RowFormat(enum.StrEnum):
         return found
 
 
+ARROW_FORMATS: Final = frozenset({RowFormat.ARROW, RowFormat.ARROW_ZSTD, RowFormat.PARQUET})
+"""Formats that take the libraries of the extra `arrow`."""
+ARROW_HINT: Final = "Ask for another format, or install what it needs there: pip install 'lensway[arrow]'."
 _NAMED: Final = {each.value: each for each in RowFormat}
 
 
@@ -43,7 +46,7 @@ def not_available(name: str) -> LenswayError:
     return LenswayError(
         ErrorCode.NOT_ACCEPTABLE,
         f"Rows are not available as {name[:20]} where this source is executed",
-        hint="Ask for another format, or install what it needs there: pip install 'lensway[arrow]'.",
+        hint=ARROW_HINT,
     )
 
 

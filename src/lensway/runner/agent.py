@@ -430,6 +430,7 @@ def _hello(
         features=FEATURES,
         hostname=(hostname if hostname is not None else socket.gethostname())[:255],
         started_at=clock.wall().isoformat(timespec="seconds"),
+        encodings=tuple(library.encodings()),
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 
 import msgspec
 
 from lensway import limits
 from lensway.bridges.kit import lookups
 from lensway.errors import LenswayError
+from lensway.query.result import ARROW_FORMATS, RowFormat
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dial, DialError
 from lensway.runner.settings import RunnerSettings, check_gateway_url
@@ -26,7 +27,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def examine(
-    settings: RunnerSettings, environment: Mapping[str, str], dial: Dial, installed: Mapping[str, str]
+    settings: RunnerSettings,
+    environment: Mapping[str, str],
+    dial: Dial,
+    installed: Mapping[str, str],
+    encodings: Collection[str] = (),
 ) -> AsyncIterator[Finding]:
     """The findings, in the order in which a connection is made. A connection is opened and closed without serving."""
     yield Finding(check="settings", ok=True, detail=f"runner {settings.runner}, gateway {settings.gateway_url}")
@@ -41,6 +46,13 @@ async def examine(
         ok=bool(installed),
         detail=drivers or "none",
         hint="" if installed else "pip install 'lensway[postgres]'",
+    )
+    has_arrow = not ARROW_FORMATS.isdisjoint(encodings)
+    yield Finding(
+        check="formats",
+        ok=None,
+        detail=", ".join(each for each in encodings if each != RowFormat.DOCUMENT),
+        hint="" if has_arrow else "Arrow and Parquet: pip install 'lensway[arrow]'",
     )
     parts = check_gateway_url(settings.gateway_url, insecure=True)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)

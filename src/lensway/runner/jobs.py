@@ -296,6 +296,7 @@ class Jobs:
                 is_export=offer.kind is JobKind.EXPORT,
                 watch=None if attempt.trace is None else attempt.trace.statement,
                 allows_table=self._policy.allows_table,
+                may_repeat=offer.may_repeat,
             )
             end = await self._perform(attempt, execution)
         except asyncio.CancelledError:

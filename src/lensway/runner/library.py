@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
 from lensway.bridges.contract import Execution, RowSink
@@ -14,6 +14,9 @@ class Library(Protocol):
 
     def installed(self) -> Mapping[str, str]:
         """The bridges that can be used here, with their drivers' versions."""
+
+    def encodings(self) -> Sequence[str]:
+        """The formats that rows can be encoded in here."""
 
     def check(self, bridge: str, config: Mapping[str, object]) -> None:
         """Refuse settings that cannot work or that the policy forbids. Contacts nothing. Raises LenswayError."""

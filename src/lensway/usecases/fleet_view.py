@@ -47,6 +47,7 @@ class FleetOfNode:
                 is_live=not session.is_suspect and not session.is_draining,
                 bridges=session.facts.bridges.keys(),
                 source_states=_StatesOf(session),
+                encodings=session.facts.encodings,
             )
             for session in self._dispatcher.fleet.sessions_of(runner)
         ]
@@ -96,6 +97,7 @@ def runner_document(snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, 
                 "hostname": session.facts.hostname,
                 "address": session.facts.address,
                 "bridges": dict(session.facts.bridges),
+                "encodings": sorted(session.facts.encodings),
                 "capacity": session.load.capacity,
                 "outstanding": session.load.outstanding,
                 "revision": session.revision,

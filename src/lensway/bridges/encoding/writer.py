@@ -15,10 +15,11 @@ from lensway.bridges.kit import loading
 from lensway.bridges.kit.failures import limit_exceeded
 from lensway.bridges.kit.page_end import PageEnd
 from lensway.dialects.compile import Compiled
+from lensway.query import result
 from lensway.query.fields import PlanColumn
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat, not_available
 
-ARROW_FORMATS: Final = frozenset({RowFormat.ARROW, RowFormat.ARROW_ZSTD, RowFormat.PARQUET})
+ARROW_FORMATS: Final = result.ARROW_FORMATS
 _ARROW_MODULE: Final = "lensway.bridges.encoding.arrow"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from lensway.errors import ErrorCode, LenswayError
+from lensway.errors import CANCELLED_BY_DATABASE, ErrorCode, LenswayError
 
 _KEY_CHARACTERS_MAX: Final = 200
 HINTS: Final[Mapping[str, str]] = {
@@ -42,9 +42,17 @@ def unreachable(stage: str, cause: str, *, hint: str | None = None, **details: o
     )
 
 
-def query_failed(cause: str, message: str, *, hint: str | None = None, **details: object) -> LenswayError:
+def query_failed(
+    cause: str, message: str, *, hint: str | None = None, retry_after_seconds: float | None = None, **details: object
+) -> LenswayError:
     """The database refused or failed the statement."""
-    return LenswayError(ErrorCode.SOURCE_QUERY_FAILED, message, hint=hint, details={"class": cause, **details})
+    return LenswayError(
+        ErrorCode.SOURCE_QUERY_FAILED,
+        message,
+        hint=hint,
+        details={"class": cause, **details},
+        retry_after_seconds=retry_after_seconds,
+    )
 
 
 def type_mismatch(field: str, wanted: str, found: str) -> LenswayError:
@@ -76,6 +84,7 @@ def wrong_value(field: str, wanted: str, found: str, key: Mapping[str, object]) 
         "type_mismatch",
         f"The field '{field}' is declared as {wanted}, and {row} holds {found} that is not of this type",
         hint="Correct the value in the database or the type in the lens, or leave the field out with `select`.",
+        retry_after_seconds=None,
         field=field,
         **({"key": known} if known else {}),
     )
@@ -104,6 +113,33 @@ def timed_out() -> LenswayError:
         ErrorCode.QUERY_TIMEOUT,
         "The deadline passed before the database had answered",
         hint="Ask for less, add an index that serves the filter and the order, or raise `timeoutMs`.",
+    )
+
+
+def login_timed_out(milliseconds: int) -> LenswayError:
+    """The statement timeout that the database sets for the source's login passed before the deadline."""
+    return LenswayError(
+        ErrorCode.QUERY_TIMEOUT,
+        f"The statement_timeout of the source's login ({milliseconds} ms) passed before the database had answered",
+        hint="Ask for less, add an index that serves the filter and the order, or raise the timeout with "
+        "`ALTER ROLE … SET statement_timeout`.",
+        details={"class": "login_timeout", "statementTimeoutMs": milliseconds},
+    )
+
+
+def cancelled_by_database(message: str, *, hint: str | None = None, **details: object) -> LenswayError:
+    """An administrator of the database ended the statement."""
+    return LenswayError(ErrorCode.CANCELLED, message, hint=hint, details={"reason": CANCELLED_BY_DATABASE, **details})
+
+
+def undecodable(fields: Sequence[str]) -> LenswayError:
+    """A value that the driver cannot decode, in one of these fields."""
+    named = f"The field '{fields[0]}' holds" if len(fields) == 1 else f"One of the fields {', '.join(fields)} holds"
+    return query_failed(
+        "undecodable",
+        f"{named} a value that cannot be decoded",
+        hint="Correct the value in the database, or leave the field out with `select`.",
+        **({"field": fields[0]} if len(fields) == 1 else {"fields": list(fields)}),
     )
 
 

@@ -10,13 +10,14 @@ sized by bytes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import asyncpg
-import msgspec
 
 from lensway import limits
 from lensway.bridges.contract import (
@@ -32,10 +33,11 @@ from lensway.bridges.encoding.writer import ARROW_FORMATS, RowWriter
 from lensway.bridges.kit import loading
 from lensway.bridges.kit.addresses import check_host
 from lensway.bridges.kit.deadlines import Deadlines
-from lensway.bridges.kit.failures import limit_exceeded, row_too_large, timed_out
+from lensway.bridges.kit.failures import limit_exceeded, row_too_large, timed_out, undecodable
 from lensway.bridges.kit.orderings import Orderings
 from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.bulk.sql import COLUMNS_MAX, TEXT_FORMATS
+from lensway.bridges.postgres.diagnosis import explained, is_explained, undecodable_field
 from lensway.bridges.postgres.guard import Cut
 from lensway.bridges.postgres.inspection import describe_table, list_tables, run_test
 from lensway.bridges.postgres.keys import table_facts
@@ -43,9 +45,10 @@ from lensway.bridges.postgres.pool import PooledConnection, is_other_backend
 from lensway.bridges.postgres.relations import Relation, Relations
 from lensway.bridges.postgres.settings import PostgresSettings, read_settings
 from lensway.bridges.postgres.transaction import ReadOnlyTransaction
-from lensway.bridges.postgres.values import as_digits, single
+from lensway.bridges.postgres.values import as_digits, exact_end
 from lensway.bridges.postgres.watch import WatchedPool
 from lensway.dialects.compile import Compiled
+from lensway.errors import LenswayError
 from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd, RowFormat, not_available
 
@@ -92,29 +95,45 @@ class PostgresSource:
         self._settings = settings
         self._policy = policy
         relations = Relations()
-        self._queries = WatchedPool(settings, policy, size=limits.CONNECTIONS_PER_SOURCE_MAX, relations=relations)
-        self._exports = WatchedPool(
-            settings, policy, size=limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX, relations=relations
-        )
+        self._queries = WatchedPool(settings, policy, size=settings.pool_size, relations=relations)
+        self._exports = WatchedPool(settings, policy, size=settings.export_pool_size, relations=relations)
         self._deadlines = Deadlines()
         self._orderings = Orderings(_DIALECT, seconds=limits.KEY_FACTS_SECONDS, are_exports_ordered=False)
         self._bulk: Any = None
         # Exports take either driver, and together no more connections than one of them has.
-        self._export_slots = asyncio.Semaphore(limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
+        self._export_slots = asyncio.Semaphore(settings.export_pool_size)
 
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows; cancelled or late, the statement is gone from the database first."""
         try:
             with self._deadlines.until(execution.deadline):
-                compiled = self._orderings.ready(plan.shape) or await self._looked_up(plan, execution.deadline)
-                if not execution.is_export and execution.format not in ARROW_FORMATS:
-                    return await self._run_page(compiled, plan, execution, sink)
-                if not execution.is_export:
-                    return await self._run(compiled, plan, execution, sink)
-                async with self._export_slots:
-                    return await self._run(compiled, plan, execution, sink)
+                try:
+                    compiled = self._orderings.ready(plan.shape) or await self._looked_up(plan, execution.deadline)
+                    if not execution.is_export and execution.format not in ARROW_FORMATS:
+                        return await self._run_page(compiled, plan, execution, sink)
+                    if not execution.is_export:
+                        return await self._run(compiled, plan, execution, sink)
+                    async with self._export_slots:
+                        return await self._run(compiled, plan, execution, sink)
+                except LenswayError as error:
+                    if not is_explained(error):
+                        raise
+                    raise await self._explained(error, plan, execution.deadline) from None
         except TimeoutError:
             raise timed_out() from None
+
+    async def _explained(self, error: LenswayError, plan: Plan, deadline: float) -> LenswayError:
+        """The failure with what the catalog says about its reason, where that can be asked."""
+        shape = decode_shape(plan.shape)
+        if error.failure.details.get("class") == "invalid_text" and (compiled := self._orderings.ready(plan.shape)):
+            return await self._undecodable(compiled, plan, deadline)
+        try:
+            found: LenswayError = await self._inspect(
+                lambda driver: explained(driver, error.failure, shape, plan), deadline
+            )
+            return found
+        except LenswayError:
+            return error
 
     async def _looked_up(self, plan: Plan, deadline: float) -> Compiled:
         """The statement for this plan, once the catalog has said what it guarantees of the table."""
@@ -142,7 +161,9 @@ class PostgresSource:
         """Read it on a pooled connection, a second time on a fresh one when the first was stale. Raises _TooMuchAtOnceError."""
         pool = self._exports if execution.is_export else self._queries
         for is_last_try in (False, True):
+            began_at = time.monotonic()
             connection: PooledConnection | None = None
+            is_alive = False
             bounds, is_offset = execution.limits, bool(plan.offset)
             writer = RowWriter(compiled, execution.format, bounds, sink, page_rows=plan.limit, is_offset=is_offset)
             try:
@@ -152,19 +173,33 @@ class PostgresSource:
                 try:
                     end = await read(pool, connection, compiled, plan, execution, writer)
                 except BaseException as error:
+                    is_alive = not connection.driver.is_closed()
                     await self._give_back(pool, connection, error)
                     raise
                 pool.release(connection)
                 return end
+            except errors.UndecodableError:
+                raise await self._undecodable(compiled, plan, execution.deadline) from None
             except errors.DRIVER_ERRORS as error:
                 if isinstance(error, TimeoutError):
                     raise
                 if connection is not None and (cut := connection.driver.guard.cut):
                     raise _too_large(cut, execution, in_pieces=read is _by_cursor) from None
-                can_repeat = errors.is_broken_connection(error) or errors.is_stale_statement(error)
-                if is_last_try or writer.rows or not can_repeat:
-                    raise errors.of_query(error) from None
+                if is_alive and errors.is_undecodable(error):
+                    raise await self._undecodable(compiled, plan, execution.deadline) from None
+                if is_last_try or writer.rows or not errors.may_repeat(error, execution.may_repeat):
+                    own_ms = 0 if connection is None else connection.own_timeout_ms
+                    run = errors.Run(deadline=execution.deadline, began_at=began_at, own_timeout_ms=own_ms)
+                    raise errors.of_query(error, run) from None
         raise AssertionError("the second try returns or raises")
+
+    async def _undecodable(self, compiled: Compiled, plan: Plan, deadline: float) -> LenswayError:
+        """The failure that names the field whose value cannot be decoded: columns are read again, one at a time."""
+        name = None
+        with contextlib.suppress(LenswayError):
+            name = await self._inspect(functools.partial(undecodable_field, compiled=compiled, plan=plan), deadline)
+        every = [column.name for column in compiled.columns[: compiled.output_count]]
+        return undecodable(every if name is None else [name])
 
     async def _open_bulk(self, format: RowFormat) -> bool:
         """Whether the bulk path is there. Raises LenswayError NOT_ACCEPTABLE where it is not and nothing else has the format."""
@@ -185,7 +220,7 @@ class PostgresSource:
         if isinstance(error, asyncpg.PostgresError):
             is_cancelled = error.sqlstate == "57014"
             is_clean = not (errors.is_broken_connection(error) or connection.driver.is_in_transaction() or is_cancelled)
-            if errors.is_stale_statement(error):
+            if errors.is_stale_statement(error) or errors.is_stale_type(error.sqlstate):
                 connection.forget_statements()
                 self._orderings.forget()
             if isinstance(error, asyncpg.InvalidSQLStatementNameError) and await is_other_backend(connection):
@@ -200,7 +235,9 @@ class PostgresSource:
 
     async def test(self, lenses: Sequence[Plan], *, deadline: float) -> ConnectionReport:
         """Prove each stage. Never raises for a failed one."""
-        report = await run_test(self._settings, self._policy, lenses, deadline=deadline)
+        async with self._queries.spare(deadline):
+            report = await run_test(self._settings, self._policy, lenses, deadline=deadline)
+        report = self._queries.login.noted(report)
         if any(each.stage is Stage.LOGIN and each.ok for each in report.stages):
             for pool in (self._queries, self._exports, self._bulk):
                 if pool is not None:
@@ -342,12 +379,14 @@ async def _at_once(
         rows = await statement.fetch(*compiled.bind(plan))
     except asyncpg.InvalidArgumentForWidthBucketFunctionError:
         return await _changed(pool, connection, compiled, plan, execution, writer)
+    except errors.DECODING_ERRORS as error:
+        raise errors.of_decoding(error) from None
     guard.relax()
     pool.rests(connection)
     if connection.digits and (positions := connection.digits.get(compiled.sql)):
         rows = as_digits(rows, positions)
     await writer.write(rows)
-    return _exact(await writer.end(), compiled, statement)
+    return exact_end(await writer.end(), compiled, statement)
 
 
 async def _judged(
@@ -418,11 +457,11 @@ async def _alone(
     pool.rests(connection)
     await _written(found, writer)
     if compiled.count_sql is None:
-        return _exact(await writer.end(), compiled, statement)
+        return exact_end(await writer.end(), compiled, statement)
     pool.waits(connection)
     counting = await connection.guarded(relation, compiled, compiled.count_sql, execution.tag)
     total: int = await counting.fetchval(*compiled.bind_count(plan))
-    return _exact(await writer.end(total), compiled, statement)
+    return exact_end(await writer.end(total), compiled, statement)
 
 
 async def _fetched(
@@ -431,7 +470,10 @@ async def _fetched(
     bounds, guard = execution.limits, connection.driver.guard
     answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
     guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
-    rows: Sequence[Any] = await statement.fetch(*values)
+    try:
+        rows: Sequence[Any] = await statement.fetch(*values)
+    except errors.DECODING_ERRORS as error:
+        raise errors.of_decoding(error) from None
     guard.relax()
     positions = connection.digits.get(sql)
     return as_digits(rows, positions) if positions else rows
@@ -474,7 +516,7 @@ async def _in_transaction(
         total = await _total(connection, transaction, compiled, plan, execution)
     pool.rests(connection)
     await _written(found, writer)
-    return _exact(await writer.end(total), compiled, statement)
+    return exact_end(await writer.end(total), compiled, statement)
 
 
 async def _by_cursor(
@@ -502,7 +544,7 @@ async def _by_cursor(
                 break
         total = await _total(connection, transaction, compiled, plan, execution)
     driver.guard.relax()
-    return _exact(await writer.end(total), compiled, statement)
+    return exact_end(await writer.end(total), compiled, statement)
 
 
 async def _drained(
@@ -520,7 +562,10 @@ async def _drained(
     row_bytes_max = execution.limits.row_bytes_max
     while True:
         driver.guard.expect(row_bytes_max=row_bytes_max, answer_bytes_max=limits.FETCH_BYTES_MAX)
-        rows = await cursor.fetch(count)
+        try:
+            rows = await cursor.fetch(count)
+        except errors.DECODING_ERRORS as error:
+            raise errors.of_decoding(error) from None
         # While the caller takes them nobody waits for the server: one that rests is then no lost one.
         pool.rests(connection)
         await writer.write(as_digits(rows, positions) if positions else rows)
@@ -530,19 +575,6 @@ async def _drained(
         count = max(1, min(_FETCH_ROWS_MAX, _FETCH_BYTES * writer.rows // max(1, writer.bytes)))
         # The timeout counts for each fetch; what is set must never reach beyond the deadline by more than a second.
         await transaction.lower(execution.deadline)
-
-
-def _exact(end: ResultEnd, compiled: Compiled, statement: Any) -> ResultEnd:
-    """The end mark whose key says of each ``float4`` the number that it is, not the one that rows show."""
-    if end.last_key is None or not compiled.has_number_key:
-        return end
-    attributes = statement.get_attributes()
-    names = [attributes[position].type.name for position in compiled.key_positions]
-    key = tuple(
-        single(value) if name == "float4" and isinstance(value, float) else value
-        for value, name in zip(end.last_key, names, strict=True)
-    )
-    return msgspec.structs.replace(end, last_key=key)
 
 
 def _too_large(cut: Cut, execution: Execution, *, in_pieces: bool) -> Exception:

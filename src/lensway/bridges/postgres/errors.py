@@ -1,14 +1,25 @@
-"""What PostgreSQL and its driver say → typed failures. Decided by exception class and SQLSTATE, never by text."""
+"""What PostgreSQL and its driver say → typed failures. Decided by exception class, severity and SQLSTATE, never by text."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import ssl
+import time
 from typing import Final
 
 import asyncpg
 
-from lensway.bridges.kit.failures import out_of_descriptors, query_failed, timed_out, unreachable
+from lensway.bridges.kit.failures import (
+    HINTS,
+    cancelled_by_database,
+    login_timed_out,
+    out_of_descriptors,
+    query_failed,
+    timed_out,
+    unreachable,
+)
+from lensway.bridges.postgres.states import QUERY_CANCELED, Said, meaning
 from lensway.errors import ErrorCode, LenswayError
 
 _LOGIN: Final = {
@@ -19,30 +30,11 @@ _LOGIN: Final = {
     "57P03": "starting_up",
     "57P01": "starting_up",
 }
-_QUERY: Final = {
-    "42P01": ("undefined_table", "The table of the lens does not exist", "Correct `table` in the lens."),
-    "42703": ("undefined_column", "A column of the lens does not exist", "Correct `column` in the lens."),
-    "42501": ("permission_denied", "The source's login may not read that table", "GRANT SELECT on it to the login."),
-    "42883": ("type_mismatch", "A field is declared as another type than its column", "Correct `type` in the lens."),
-    "42804": ("type_mismatch", "A field is declared as another type than its column", "Correct `type` in the lens."),
-    "42846": ("type_mismatch", "A field is declared as another type than its column", "Correct `type` in the lens."),
-    "0A000": (
-        "unsupported",
-        "The database cannot do this with a column of that kind",
-        "A pattern on a column with a nondeterministic collation, for one, needs PostgreSQL 18.",
-    ),
-    # The driver itself refuses to send a value that its column's type does not have.
-    "22000": ("invalid_value", "A value of the query does not fit the type of its column", None),
-    "22P02": ("invalid_value", "A value of the query does not fit the type of its column", None),
-    "22003": ("out_of_range", "A value of the query is out of the range of its column's type", None),
-    "22007": ("invalid_value", "A date or time of the query does not exist", None),
-    "22008": ("out_of_range", "A date or time of the query is out of range", None),
-    "3F000": ("undefined_table", "The schema of the lens does not exist", "Correct `table` in the lens."),
-    "25006": ("read_only", "The statement would write, and connections are read-only", None),
-}
-_CONNECTION_CLASSES: Final = frozenset({"08"})
-_SHUTDOWNS: Final = frozenset({"57P01", "57P02", "57P03", "57P05"})
-_QUERY_CANCELED: Final = "57014"
+_ROLLBACKS: Final = "40"
+_FATAL: Final = frozenset({"FATAL", "PANIC"})
+_RETRY_AFTER_SECONDS: Final = 1.0
+_EARLY_SECONDS: Final = 0.01
+"""The clocks of two machines do not run alike."""
 
 
 DRIVER_ERRORS: Final = (
@@ -53,6 +45,34 @@ DRIVER_ERRORS: Final = (
     EOFError,
 )
 """Everything by which the driver says that it failed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What tells apart the causes of a cancelled statement: its times, on the monotonic clock.
+
+    ``own_timeout_ms`` is the statement timeout that the database itself sets for the login; 0 is none.
+    """
+
+    deadline: float
+    began_at: float
+    own_timeout_ms: int = 0
+
+
+class UndecodableError(Exception):
+    """The driver received a value that it cannot decode. The connection goes on."""
+
+
+def is_undecodable(error: BaseException) -> bool:
+    """True for an error about the values of a statement: they do not exist in our encoding, or the driver has no decoder."""
+    if isinstance(error, asyncpg.PostgresError):
+        return error.sqlstate in _UNDECODABLE
+    return isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | UndecodableError)
+
+
+_UNDECODABLE: Final = frozenset({"22021", "22P05"})
+DECODING_ERRORS: Final = (ValueError, TypeError, LookupError, ArithmeticError)
+"""What decoders of values raise."""
 
 
 def of_connecting(error: BaseException) -> LenswayError:
@@ -69,6 +89,11 @@ def of_connecting(error: BaseException) -> LenswayError:
         return out_of_descriptors()
     stage, cause = of_socket(error)
     return unreachable(stage, cause)
+
+
+def is_login_full(error: LenswayError) -> bool:
+    """True for the failure of a login that may hold no further connection."""
+    return error.failure.details.get("class") == "too_many_connections"
 
 
 def of_socket(error: BaseException) -> tuple[str, str]:
@@ -90,13 +115,14 @@ def of_socket(error: BaseException) -> tuple[str, str]:
             return "login", "login"
 
 
-def of_query(error: BaseException) -> LenswayError:
-    """The failure for an error while a statement ran."""
+def of_query(error: BaseException, run: Run | None = None) -> LenswayError:
+    """The failure for an error while a statement ran. Without ``run``, a cancelled statement is a late one."""
     match error:
         case LenswayError():
             return error
         case asyncpg.PostgresError():
-            return of_state(error.sqlstate or "")
+            said = _said(error)
+            return unreachable("tcp", "reset") if said is None else of_said(said, run)
         case asyncpg.InterfaceError() | asyncpg.InternalClientError() | OSError() | EOFError():
             return unreachable("tcp", "reset")
         case _:
@@ -104,37 +130,108 @@ def of_query(error: BaseException) -> LenswayError:
 
 
 def is_broken_connection(error: BaseException) -> bool:
-    """True when the connection is gone, so that a statement of which nothing was released may be tried on another one."""
+    """True when the connection is gone, so that a statement of which nothing was released may be tried on another one.
+
+    The server ends a connection with an error of severity FATAL. An error of the same class with severity ERROR, such as that of
+    a foreign server that is down, ends only the statement.
+    """
     if isinstance(error, asyncpg.PostgresError):
-        return is_broken_state(error.sqlstate or "")
+        said = _said(error)
+        return said is None or said.is_fatal
     return isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | EOFError)
 
 
-def is_broken_state(state: str | None) -> bool:
-    """As `is_broken_connection`, by SQLSTATE; None is an error that the server has not sent."""
-    return state is None or state[:2] in _CONNECTION_CLASSES or state in _SHUTDOWNS
+def is_repeatable(error: BaseException) -> bool:
+    """True when the server ended the statement for a reason that may be over, so that it may be tried again."""
+    return isinstance(error, asyncpg.PostgresError) and is_repeatable_state(error.sqlstate or "")
+
+
+def is_repeatable_state(state: str) -> bool:
+    """As `is_repeatable`, by SQLSTATE. Locks and a lack of resources do not end by asking at once again."""
+    return state[:2] == _ROLLBACKS
 
 
 def is_stale_statement(error: BaseException) -> bool:
     """True when a prepared statement does not fit the table any more: prepare it again."""
     return isinstance(
         error,
-        asyncpg.InvalidCachedStatementError | asyncpg.InvalidSQLStatementNameError | asyncpg.FeatureNotSupportedError,
+        asyncpg.InvalidCachedStatementError
+        | asyncpg.InvalidSQLStatementNameError
+        | asyncpg.FeatureNotSupportedError
+        | asyncpg.exceptions.OutdatedSchemaCacheError,
     )
 
 
-def of_state(state: str) -> LenswayError:
-    """The failure for this SQLSTATE of a statement."""
-    if state == _QUERY_CANCELED:
-        return timed_out()
-    if state[:2] in _CONNECTION_CLASSES or state in _SHUTDOWNS:
-        return unreachable("tcp", "reset", sqlstate=state)
-    if state.startswith("53"):
+def may_repeat(error: BaseException, is_allowed: bool) -> bool:
+    """True when the statement may be tried a second time: whatever the lens says for one that was never executed, otherwise where
+    that ``is_allowed``."""
+    if is_stale_statement(error):
+        return True
+    is_over = is_repeatable(error) or (isinstance(error, asyncpg.PostgresError) and is_stale_type(error.sqlstate))
+    return is_allowed and (is_over or is_broken_connection(error))
+
+
+def of_decoding(error: Exception) -> Exception:
+    """What to raise for an error of a decoder. Of the driver's own errors, some are values' errors by class too."""
+    return error if isinstance(error, DRIVER_ERRORS) else UndecodableError()
+
+
+def is_stale_type(state: str | None) -> bool:
+    """True when the statement may have named a type by an oid that is gone: look the types up again."""
+    return state in ("XX000", "42704")
+
+
+def of_said(said: Said, run: Run | None = None) -> LenswayError:
+    """The failure for an error of the server while a statement ran."""
+    if said.is_fatal:
+        return unreachable("tcp", "reset", sqlstate=said.sqlstate)
+    if said.sqlstate == QUERY_CANCELED:
+        return _of_cancel(run)
+    found = meaning(said.sqlstate)
+    details = {"sqlstate": said.sqlstate, **said.facts(), **({"repeatable": True} if found.is_repeatable else {})}
+    if found.code is ErrorCode.OVERLOADED:
         return LenswayError(
-            ErrorCode.OVERLOADED,
-            "The database has not enough resources for this now",
-            details={"sqlstate": state, "class": "resources"},
-            retry_after_seconds=1.0,
+            found.code,
+            found.message,
+            hint=found.hint,
+            details={"class": found.cause, **details},
+            retry_after_seconds=_RETRY_AFTER_SECONDS,
         )
-    cause, message, hint = _QUERY.get(state, (f"sqlstate_{state[:2]}", "The database failed the statement", None))
-    return query_failed(cause, message, hint=hint, sqlstate=state)
+    if found.code is ErrorCode.SOURCE_UNREACHABLE:
+        # Only said of a foreign server here: our own connection is alive.
+        found = meaning("08000")
+    return query_failed(
+        found.cause,
+        f"{found.message}{said.where()}",
+        hint=found.hint or HINTS.get(found.cause),
+        retry_after_seconds=_RETRY_AFTER_SECONDS if found.is_repeatable else None,
+        **details,
+    )
+
+
+def _said(error: asyncpg.PostgresError) -> Said | None:
+    """The error's fields; None for what the driver says itself of a connection that is gone."""
+    severity = error.severity_en or error.severity
+    state = error.sqlstate or ""
+    if severity is None and isinstance(error, asyncpg.PostgresConnectionError):
+        return None
+    return Said(
+        sqlstate=state,
+        is_fatal=severity in _FATAL,
+        schema=error.schema_name,
+        table=error.table_name,
+        column=error.column_name,
+        constraint=error.constraint_name,
+        data_type=error.data_type_name,
+    )
+
+
+def _of_cancel(run: Run | None) -> LenswayError:
+    """A statement that is cancelled before its deadline was not ended by us: our own timeout comes after it."""
+    now = time.monotonic()
+    if run is None or now >= run.deadline - _EARLY_SECONDS:
+        return timed_out()
+    if run.own_timeout_ms and now - run.began_at >= run.own_timeout_ms / 1000 - _EARLY_SECONDS:
+        return login_timed_out(run.own_timeout_ms)
+    found = meaning(QUERY_CANCELED)
+    return cancelled_by_database(found.message, hint=found.hint, sqlstate=QUERY_CANCELED)

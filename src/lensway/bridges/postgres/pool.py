@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import asyncpg
@@ -22,8 +23,17 @@ from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.guard import GuardedConnection
 from lensway.bridges.postgres.pulse import Pulse, Wait, watch_socket
 from lensway.bridges.postgres.relations import Relation
+from lensway.bridges.postgres.servers import login_of
 from lensway.bridges.postgres.settings import PostgresSettings
-from lensway.bridges.postgres.transaction import ReadOnlyTransaction, begin_sql, end_sql, session_sql, timeout_seconds
+from lensway.bridges.postgres.transaction import (
+    OWN_TIMEOUT,
+    ReadOnlyTransaction,
+    begin_sql,
+    end_sql,
+    session_sql,
+    stricter_ms,
+    timeout_seconds,
+)
 from lensway.bridges.postgres.values import TEXT_DECODERS, fits, written
 from lensway.dialects.compile import Compiled
 from lensway.errors import LenswayError
@@ -36,10 +46,17 @@ _STATEMENTS_MAX: Final = 200
 _STATEMENTS_BYTES_MAX: Final = 4 * limits.MIB
 _READ_ONLY: Final = "default_transaction_read_only"
 _OWN: Final = ("pg_catalog", "information_schema")
-_ENUMS: Final = """
-SELECT t.oid FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem
-WHERE t.oid = ANY($1::oid[]) AND coalesce(e.typtype, t.typtype) = 'e'
-"""
+_ENUM, _CITEXT = "enum", "citext"
+_TYPES: Final = f"""
+SELECT t.oid, CASE WHEN b.typtype = 'e' THEN '{_ENUM}' WHEN x.extname IS NOT NULL THEN '{_CITEXT}' END AS kind
+FROM pg_catalog.pg_type t
+LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+JOIN pg_catalog.pg_type b ON b.oid = coalesce(e.oid, t.oid)
+LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = b.oid
+  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e'
+LEFT JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid AND x.extname = '{_CITEXT}' AND b.typname = '{_CITEXT}'
+WHERE t.oid = ANY($1::pg_catalog.oid[])
+"""  # noqa: S608 - made of our own texts
 
 
 class PooledConnection:
@@ -50,9 +67,16 @@ class PooledConnection:
     """
 
     def __init__(
-        self, connection: Any, address: str, *, has_statement_tags: bool = False, is_shared: bool = False
+        self,
+        connection: Any,
+        address: str,
+        *,
+        has_statement_tags: bool = False,
+        is_shared: bool = False,
+        own_timeout_ms: int = 0,
     ) -> None:
         self.driver = connection
+        self.own_timeout_ms = own_timeout_ms
         self.is_shared = is_shared
         self._has_statement_tags = has_statement_tags
         self.opened_at = self.judged_at = asyncio.get_running_loop().time()
@@ -60,8 +84,7 @@ class PooledConnection:
         # A pooler gives numbers of its own, which tell the server nothing.
         self.wait = Wait(address, connection.terminate, None if is_shared else connection.get_server_pid())
         self.timeout_seconds = 0
-        self._enums: set[int] = set()
-        self._known_types: set[int] = set()
+        self._types: dict[int, str] = {}
         # Random: no two connections share a name, not even through a pooler that was not recognised.
         self._prefix = f"lensway_{secrets.token_hex(8)}"
         self._named = 0
@@ -128,16 +151,15 @@ class PooledConnection:
         if sql != compiled.sql or compiled.shape.kind is PlanKind.COUNT:
             return
         types = {attribute.type.oid for attribute in statement.get_attributes() if attribute.type.schema not in _OWN}
-        if unknown := types - self._known_types:
-            # The driver does not say which types are enums.
-            found = await self.driver.fetch(_ENUMS, list(unknown))
-            self._enums.update(row["oid"] for row in found)
-            self._known_types |= unknown
-        check_columns(compiled, statement, self._enums)
+        if unknown := types - self._types.keys():
+            # The driver does not say which types are enums, and a name says nothing: anybody may call a type `uuid`.
+            found = await self.driver.fetch(_TYPES, list(unknown))
+            self._types |= {row["oid"]: row["kind"] or "" for row in found}
+        check_columns(compiled, statement, self._types)
         self._note_digits(compiled, sql, statement)
 
     def _note_digits(self, compiled: Compiled, sql: str, statement: Any) -> None:
-        names = [each.type.name.removesuffix("[]").removeprefix("_") for each in statement.get_attributes()]
+        names = [_element(each.type) if each.type.schema in _OWN else "" for each in statement.get_attributes()]
         positions = [
             position
             for position, (column, name) in enumerate(zip(compiled.columns, names, strict=True))
@@ -163,7 +185,12 @@ class PooledConnection:
     def transaction(self, deadline: float, *, is_plain: bool, has_steps: bool = False) -> ReadOnlyTransaction:
         """A block that reads in a transaction and leaves nothing behind. ``is_plain``: nothing of the database's owner runs."""
         return ReadOnlyTransaction(
-            self.driver, deadline, is_shared=self.is_shared, is_plain=is_plain, has_steps=has_steps
+            self.driver,
+            deadline,
+            is_shared=self.is_shared,
+            is_plain=is_plain,
+            has_steps=has_steps,
+            own_timeout_ms=self.own_timeout_ms,
         )
 
     def timeout_for(self, remaining_seconds: float) -> int | None:
@@ -178,7 +205,7 @@ class PooledConnection:
     async def limit_time(self, seconds: int) -> None:
         """Put this statement timeout in force for the session."""
         assert not self.is_shared, "the session belongs to other clients too"
-        await self.driver.execute(f"SET statement_timeout = {seconds * 1000}")
+        await self.driver.execute(f"SET statement_timeout = {stricter_ms(seconds, self.own_timeout_ms)}")
         self.timeout_seconds = seconds
 
     def is_usable(self) -> bool:
@@ -214,19 +241,28 @@ def _statements() -> BoundedCache[str, Any]:
     return BoundedCache(entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX)
 
 
-def check_columns(compiled: Compiled, statement: Any, enums: Collection[int]) -> None:
+def check_columns(compiled: Compiled, statement: Any, types: Mapping[int, str]) -> None:
     """Raises LenswayError type_mismatch naming the first field whose column is something else.
 
-    ``enums`` are the types that are enums, or lists of them.
+    ``types`` says of those that are not PostgreSQL's own, by oid, what they are, or their elements: an enum, citext, or nothing
+    that a lens can show.
     """
     for column, attribute in zip(compiled.columns, statement.get_attributes(), strict=True):
-        kind, name = attribute.type.kind, attribute.type.name
-        is_list = kind == "array"
-        element = name.removesuffix("[]").removeprefix("_")
-        element_kind = "enum" if attribute.type.oid in enums else kind
-        if is_list != column.is_list or not fits(column.type, element, element_kind):
+        type = attribute.type
+        is_list = type.kind == "array"
+        if type.schema in _OWN:
+            is_fit, shown = fits(column.type, _element(type), type.kind), type.name
+        else:
+            kind = types.get(type.oid, "")
+            is_fit, shown = fits(column.type, kind, kind), f"{type.schema}.{type.name}"
+        if is_list != column.is_list or not is_fit:
             wanted = f"a list of {column.type.value}" if column.is_list else column.type.value
-            raise type_mismatch(column.name, wanted, name)
+            raise type_mismatch(column.name, wanted, shown)
+
+
+def _element(type: Any) -> str:
+    name: str = type.name.removesuffix("[]")
+    return name.removeprefix("_")
 
 
 class Connection(Protocol):
@@ -265,6 +301,8 @@ class Pool(Generic[AnyConnection]):
         self._pruning: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self.login = login_of(settings.host, settings.port, settings.user)
+        self.login.join(self)
         # Kept: to ask for the running one is a system call, for each query.
         self._loop = asyncio.get_running_loop()
 
@@ -275,6 +313,7 @@ class Pool(Generic[AnyConnection]):
             if connection.is_usable():
                 return connection
             self._count -= 1
+            self.login.closed()
         return None
 
     async def acquire(self, *, fresh: bool = False) -> AnyConnection:
@@ -289,7 +328,12 @@ class Pool(Generic[AnyConnection]):
             if fresh and self._idle and self._count >= self._size:
                 self._drop(self._idle.popleft())
             if self._count < self._size:
-                return await self._open()
+                if not self.login.has_room():
+                    # For a fresh one an idle one must go, which may be as stale as the one before.
+                    if not self.drop_one_idle():
+                        self.login.make_room(self)
+                elif (opened := await self._open()) is not None:
+                    return opened
             turn: asyncio.Future[None] = self._loop.create_future()
             self._waiting.append(turn)
             try:
@@ -309,14 +353,37 @@ class Pool(Generic[AnyConnection]):
         if self._pruning is None:
             self._pruning = self._loop.call_later(limits.CONNECTION_IDLE_SECONDS, self._prune)
         self._wake_one()
+        if self.login.learned is not None:
+            self.login.wake()
 
     async def discard(self, connection: AnyConnection) -> None:
         """Close it; returns when its statement is gone from the database."""
         closing = asyncio.ensure_future(connection.discard())
+        closing.add_done_callback(self._closed)
         self._count -= 1
         self._wake_one()
         # Our own cancellation must not leave the statement running.
         await asyncio.shield(closing)
+
+    @contextlib.asynccontextmanager
+    async def spare(self, deadline: float) -> AsyncIterator[None]:
+        """A place for a connection that is opened beside the pool, where the login may not hold any number."""
+        if self.login.learned is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                connection = await self.acquire()
+                self.login.opening()
+                await self.discard(connection)
+        except (TimeoutError, LenswayError):
+            yield  # what is in the way, the one beside the pool meets too
+            return
+        try:
+            yield
+        finally:
+            self.login.failed()
+            self.login.wake()
 
     def drop_idle(self) -> None:
         """Close what nobody uses."""
@@ -332,18 +399,42 @@ class Pool(Generic[AnyConnection]):
         if self._closing:
             await asyncio.wait(self._closing)
 
-    async def _open(self) -> AnyConnection:
+    def may_open_again(self) -> None:
+        """A place may be free: wake one that waits."""
+        self._wake_one()
+
+    def drop_one_idle(self) -> bool:
+        """Close an idle connection, if there is one."""
+        if self._idle:
+            self._drop(self._idle.popleft())
+            return True
+        return False
+
+    async def _open(self) -> AnyConnection | None:
+        """A new connection; None when the server grants the login no more than it holds, and one of these must be waited for."""
         self._count += 1
+        self.login.opening()
         try:
-            return await self._connect(self._settings, self._policy)
-        except BaseException:
+            connection = await self._connect(self._settings, self._policy)
+        except BaseException as error:
             self._count -= 1
+            self.login.failed()
             self._wake_one()
+            self.login.wake()
+            if isinstance(error, LenswayError) and errors.is_login_full(error) and self.login.learn():
+                self.login.make_room(self)
+                return None
             raise
+        self.login.opened()
+        return connection
+
+    def _closed(self, _closing: asyncio.Future[None]) -> None:
+        self.login.closed()
 
     def _drop(self, connection: AnyConnection) -> None:
         self._count -= 1
         task = asyncio.ensure_future(connection.discard())
+        task.add_done_callback(self._closed)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
         self._wake_one()
@@ -403,13 +494,17 @@ async def _connect_to(
         try:
             driver = await connect_driver(settings, address)
             watch_socket(driver)
-            is_shared = is_shared or settings.pooler == "transaction" or not await _set_up(driver, settings)
-            if is_shared:
-                await _try_transaction(driver)
+            own_timeout_ms = None if is_shared or settings.pooler == "transaction" else await _set_up(driver, settings)
+            if is_shared := own_timeout_ms is None:
+                own_timeout_ms = await _try_transaction(driver)
             for name, decode in TEXT_DECODERS.items():
                 await _set_decoder(driver, name, decode)
             return PooledConnection(
-                driver, address, has_statement_tags=settings.has_statement_tags, is_shared=is_shared
+                driver,
+                address,
+                has_statement_tags=settings.has_statement_tags,
+                is_shared=is_shared,
+                own_timeout_ms=own_timeout_ms or 0,
             )
         except BaseException:
             if driver is not None:
@@ -420,20 +515,24 @@ async def _connect_to(
                 pulse.over(wait)
 
 
-async def _set_up(driver: Any, settings: PostgresSettings) -> bool:
-    """Set the session up, unless its backend is not the one that the login named: False, and nothing is set.
+async def _set_up(driver: Any, settings: PostgresSettings) -> int | None:
+    """Set the session up, and give the login's own statement timeout. None, and nothing is set, when its backend is not the one
+    that the login named.
 
     A pooler names itself at the login, because a cancel must come to it and not to one server connection.
     """
     pid = driver.get_server_pid() if settings.pooler == "auto" else None
-    return bool(await driver.fetch(session_sql(pid)))
+    row = await driver.fetchrow(session_sql(pid))
+    return None if row is None else row["own_timeout_ms"] or 0
 
 
-async def _try_transaction(driver: Any) -> None:
-    """A pooler that assigns a server connection to each statement ends the connection here."""
+async def _try_transaction(driver: Any) -> int:
+    """The login's own statement timeout. A pooler that assigns a server connection to each statement ends the connection here."""
     try:
         await driver.execute(begin_sql(timeout_seconds(0.0), is_shared=True))
+        own_timeout_ms: int | None = await driver.fetchval(OWN_TIMEOUT)
         await driver.execute(end_sql(unlocks=False))
+        return own_timeout_ms or 0
     except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
         raise unreachable("login", "no_transactions") from None
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from lensway import limits
+from lensway.bridges.contract import ConnectionReport
 
 _LOOK_AGAIN_SECONDS: Final = 0.05
 """A connection that ends without a word is noticed after so long by those who wait for a place."""
@@ -86,6 +90,96 @@ class Server:
         self._moved.set()
 
 
+class Bounded(Protocol):
+    """A pool whose connections count against the bound of its login."""
+
+    def may_open_again(self) -> None:
+        """A place may be free: wake one that waits."""
+
+    def drop_one_idle(self) -> bool:
+        """Close an idle connection, if there is one."""
+
+
+class Login:
+    """The connections that one login holds at one server, in every pool of this process, and how many it may hold.
+
+    The bound is learned: a server that refuses one more login names no number. The pools then wait for their own connections.
+    Now and then one more is tried, as the bound may be shared with other processes. All methods are called on one event loop.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pools: weakref.WeakSet[Bounded] = weakref.WeakSet()
+        self._open = 0
+        self._opening = 0
+        self._try_at = 0.0
+        self.learned: int | None = None
+        """How many connections it may hold, as far as that is known; None without a bound."""
+
+    def join(self, pool: Bounded) -> None:
+        """Its connections count from now on."""
+        self._pools.add(pool)
+
+    def has_room(self) -> bool:
+        """True when one more connection may be opened."""
+        if self.learned is None or self._open + self._opening < self.learned:
+            return True
+        if self._clock() < self._try_at:
+            return False
+        self._try_at = self._clock() + limits.LOGIN_BOUND_SECONDS
+        return True
+
+    def make_room(self, pool: Bounded) -> None:
+        """Close an idle connection of another pool."""
+        any(other.drop_one_idle() for other in list(self._pools) if other is not pool)
+
+    def opening(self) -> None:
+        """A connection is being opened: `opened` or `refused` or `closed` tells how that ends."""
+        self._opening += 1
+
+    def opened(self) -> None:
+        """It is open."""
+        self._opening -= 1
+        self._open += 1
+        if self.learned is not None and self._open > self.learned:
+            self.learned = self._open
+
+    def failed(self) -> None:
+        """It could not be opened, for whatever reason."""
+        self._opening -= 1
+
+    def learn(self) -> bool:
+        """The server refuses one more connection. False when this process holds none that could be waited for."""
+        if not self._open and not self._opening:
+            self.learned = None
+            return False
+        self.learned = max(1, self._open)
+        self._try_at = self._clock() + limits.LOGIN_BOUND_SECONDS
+        return True
+
+    def noted(self, report: ConnectionReport) -> ConnectionReport:
+        """The report of a connection test, with a warning where the bound is met."""
+        if self.learned is None:
+            return report
+        message = (
+            f"The server grants this login {self.learned} connections at a time here: queries wait for each other. "
+            "Raise its CONNECTION LIMIT or the server's max_connections, or share them out with `pool_size`."
+        )
+        warning = {"code": "connection_limit", "message": message}
+        return msgspec.structs.replace(report, warnings=[*report.warnings, warning])
+
+    def closed(self) -> None:
+        """One that was open is closed."""
+        self._open -= 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Let each pool that waits look again."""
+        if self.learned is not None:
+            for pool in list(self._pools):
+                pool.may_open_again()
+
+
 _servers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, int], Server]] = (
     weakref.WeakKeyDictionary()
 )
@@ -95,3 +189,18 @@ def server_of(host: str, port: int) -> Server:
     """The server at this address, as this process knows it."""
     known = _servers.setdefault(asyncio.get_running_loop(), {})
     return known.setdefault((host.lower().rstrip("."), port), Server())
+
+
+_logins: weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, weakref.WeakValueDictionary[tuple[str, int, str], Login]
+] = weakref.WeakKeyDictionary()
+
+
+def login_of(host: str, port: int, user: str) -> Login:
+    """This login at this address, as long as a pool keeps it."""
+    known = _logins.setdefault(asyncio.get_running_loop(), weakref.WeakValueDictionary())
+    key = (host.lower().rstrip("."), port, user)
+    login = known.get(key)
+    if login is None:
+        login = known[key] = Login()
+    return login

@@ -29,6 +29,7 @@ FIELDS: Final = (
     "connect_timeout",
     "statement_tags",
     "pooler",
+    "pool_size",
 )
 _POOLERS: Final = ("auto", "session", "transaction")
 _SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
@@ -82,6 +83,14 @@ class PostgresSettings:
     """Every statement carries its request and attempt as a comment, pages too: the database's log tells who asked."""
     pooler: str = "auto"
     """What a pooler keeps on one server connection: a ``session``, or a ``transaction``; ``auto`` finds out at each login."""
+
+    pool_size: int = limits.CONNECTIONS_PER_SOURCE_MAX
+    """Connections for queries; exports have as many at most, within their own bound."""
+
+    @property
+    def export_pool_size(self) -> int:
+        """Connections for exports."""
+        return min(self.pool_size, limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX)
 
     def tls(self) -> ssl.SSLContext | None:
         """How the connection is secured; None for ``disable``. Raises LenswayError for a root that holds no certificate."""
@@ -187,7 +196,17 @@ def read_settings(config: Mapping[str, object]) -> PostgresSettings:
         sslrootcert=values.get("sslrootcert"),
         has_statement_tags=tags == "on",
         pooler=_pooler(values.get("pooler")),
+        pool_size=_pool_size(values.get("pool_size")),
     )
+
+
+def _pool_size(text: str | None) -> int:
+    most = limits.CONNECTIONS_PER_SOURCE_MAX
+    if text is None:
+        return most
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) <= most:
+        raise invalid_setting("pool_size", f"must be a number from 1 to {most}")
+    return int(text)
 
 
 def _pooler(text: str | None) -> str:

@@ -61,12 +61,17 @@ def _set_if_known(name: str, value: str, *, is_local: bool) -> str:
     return f"CASE WHEN {known} THEN {_set(name, value, is_local=is_local)} END"
 
 
+OWN_TIMEOUT: Final = "SELECT reset_val::pg_catalog.int4 FROM pg_catalog.pg_settings WHERE name = 'statement_timeout'"
+"""The statement timeout that the database sets for this login, in milliseconds; 0 is none."""
+
+
 def session_sql(backend_pid: int | None) -> str:
     """The statement that sets a session up. With a pid: only in that backend, and it gives a row only there."""
     calls = [_set("default_transaction_read_only", "on", is_local=False)]
     calls += [_set(*each, is_local=False) for each in _SETTINGS]
     calls.append("pg_catalog.set_config('search_path', pg_catalog.current_setting('search_path'), false)")
     calls += [_set_if_known(*each, is_local=False) for each in (*_IF_KNOWN, *_SOCKET)]
+    calls.append(f"({OWN_TIMEOUT}) AS own_timeout_ms")
     where = "" if backend_pid is None else f" WHERE pg_catalog.pg_backend_pid() = ({backend_pid})"
     return f"SELECT {', '.join(calls)}{where}"
 
@@ -93,19 +98,43 @@ def timeout_seconds(deadline: float) -> int:
     return max(1, int(deadline - time.monotonic()) + 1)
 
 
-def begin_sql(seconds: int, *, is_shared: bool, has_steps: bool = False) -> str:
+def stricter_ms(seconds: int, own_ms: int) -> int:
+    """The statement timeout to set: ours, or the one that the database itself sets for the login (0 is none)."""
+    return min(seconds * 1000, own_ms or seconds * 1000)
+
+
+_OWN_TIMEOUT: Final = (
+    "nullif(1000 * extract(epoch FROM pg_catalog.current_setting('statement_timeout')::pg_catalog.interval), 0)"
+)
+
+
+def stricter_sql(seconds: int) -> str:
+    """Sets, for a session of which nothing is known, the same in the transaction that is open."""
+    least = f"least({_OWN_TIMEOUT}, {seconds * 1000})::pg_catalog.int4::pg_catalog.text"
+    return f"SET LOCAL statement_timeout TO DEFAULT; SELECT pg_catalog.set_config('statement_timeout', {least}, true)"
+
+
+def begin_sql(
+    seconds: int, *, is_shared: bool, has_steps: bool = False, own_ms: int = 0, is_own_known: bool = True
+) -> str:
     """Begins the transaction form. ``is_shared``: nothing is known of the session, and nothing may stay in it.
 
-    ``has_steps``: a second statement follows in it, behind `step_sql`.
+    ``has_steps``: a second statement follows in it, behind `step_sql`. ``own_ms`` is the login's own statement timeout.
     """
     begin = _BEGIN_SHARED if is_shared else "BEGIN READ ONLY"
     savepoint = f"; SAVEPOINT {_SAVEPOINT}" if has_steps else ""
-    return f"{begin}; SET LOCAL statement_timeout = {seconds * 1000}{savepoint}"
+    timeout = _limit_sql(seconds, own_ms) if is_own_known else stricter_sql(seconds)
+    return f"{begin}; {timeout}{savepoint}"
 
 
-def step_sql(seconds: int) -> str:
+def _limit_sql(seconds: int, own_ms: int) -> str:
+    return f"SET LOCAL statement_timeout = {stricter_ms(seconds, own_ms)}"
+
+
+def step_sql(seconds: int, *, own_ms: int = 0, is_own_known: bool = True) -> str:
     """Before the second statement: undoes what the first one has set, so that both mean the same tables."""
-    return f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}; SET LOCAL statement_timeout = {seconds * 1000}"
+    timeout = _limit_sql(seconds, own_ms) if is_own_known else stricter_sql(seconds)
+    return f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}; {timeout}"
 
 
 def end_sql(*, unlocks: bool) -> str:
@@ -117,9 +146,17 @@ class ReadOnlyTransaction:
     """A block in which a connection reads in one transaction that is rolled back at its end."""
 
     def __init__(
-        self, driver: Any, deadline: float, *, is_shared: bool, is_plain: bool, has_steps: bool = False
+        self,
+        driver: Any,
+        deadline: float,
+        *,
+        is_shared: bool,
+        is_plain: bool,
+        has_steps: bool = False,
+        own_timeout_ms: int = 0,
     ) -> None:
         self._driver = driver
+        self._own_ms = own_timeout_ms
         self.timeout_seconds = timeout_seconds(deadline)
         self._is_shared = is_shared
         self._is_plain = is_plain
@@ -128,7 +165,9 @@ class ReadOnlyTransaction:
 
     async def __aenter__(self) -> ReadOnlyTransaction:
         """Begin. Raises the driver's errors."""
-        begin = begin_sql(self.timeout_seconds, is_shared=self._is_shared, has_steps=self._has_steps)
+        begin = begin_sql(
+            self.timeout_seconds, is_shared=self._is_shared, has_steps=self._has_steps, own_ms=self._own_ms
+        )
         await self._driver.execute(begin)
         if self._is_shared and not self._is_plain:
             # Locks that another client of the pool holds on this server connection are not ours to release.
@@ -149,11 +188,11 @@ class ReadOnlyTransaction:
     async def step(self, deadline: float) -> None:
         """Go on to the second statement: what the first one has set is undone."""
         self.timeout_seconds = timeout_seconds(deadline)
-        await self._driver.execute(step_sql(self.timeout_seconds))
+        await self._driver.execute(step_sql(self.timeout_seconds, own_ms=self._own_ms))
 
     async def lower(self, deadline: float) -> None:
         """Lower the statement timeout to what is left: it counts for each statement and each fetch."""
         seconds = timeout_seconds(deadline)
         if seconds < self.timeout_seconds:
-            await self._driver.execute(f"SET LOCAL statement_timeout = {seconds * 1000}")
+            await self._driver.execute(_limit_sql(seconds, self._own_ms))
             self.timeout_seconds = seconds

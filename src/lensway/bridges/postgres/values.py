@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
+from lensway.dialects.compile import Compiled
 from lensway.query.fields import FieldType
+from lensway.query.result import ResultEnd
 
 _DAY_CHARACTERS: Final = 10
 _SECOND_END: Final = 19
@@ -146,3 +148,16 @@ def lens_type(name: str) -> FieldType | None:
 def fits(type: FieldType, name: str, kind: str) -> bool:
     """True when a column of this PostgreSQL type can be shown as this type. Enums are texts."""
     return name in COLUMN_TYPES[type] or (type is FieldType.TEXT and kind == "enum")
+
+
+def exact_end(end: ResultEnd, compiled: Compiled, statement: Any) -> ResultEnd:
+    """The end mark whose key says of each ``float4`` the number that it is, not the one that rows show."""
+    if end.last_key is None or not compiled.has_number_key:
+        return end
+    attributes = statement.get_attributes()
+    names = [attributes[position].type.name for position in compiled.key_positions]
+    key = tuple(
+        single(value) if name == "float4" and isinstance(value, float) else value
+        for value, name in zip(end.last_key, names, strict=True)
+    )
+    return msgspec.structs.replace(end, last_key=key)

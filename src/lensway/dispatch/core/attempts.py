@@ -31,7 +31,7 @@ from lensway.dispatch.core.jobs import Attempt, AttemptState, Job, JobState, Job
 from lensway.dispatch.core.records import ENDED, HANDED_BACK, Cause, EndKind
 from lensway.dispatch.core.routing import Router
 from lensway.dispatch.core.state import State
-from lensway.errors import ErrorCode, Failure
+from lensway.errors import CANCELLED_BY_DATABASE, ErrorCode, Failure
 from lensway.fleet import Verdict
 
 _EXCLUDING: Final[Mapping[RefusalKind, Verdict]] = {
@@ -223,7 +223,7 @@ class Attempts:
                 state.fail(attempt.job, event.failure, now)
             return
         job, failure = attempt.job, event.failure
-        if failure.code is ErrorCode.CANCELLED and not attempt.place.is_service and not event.handed_back:
+        if _is_given_up(failure) and not attempt.place.is_service and not event.handed_back:
             # Nobody here asked for that: a runner whose session breaks gives up what it has, and may still say so.
             self.lost(attempt, "given_up", now)
             return
@@ -379,6 +379,11 @@ class Attempts:
         session = self._state.fleet.sessions.get(attempt.session)
         if session is not None:
             self._state.fleet.heard(session, now)
+
+
+def _is_given_up(failure: Failure) -> bool:
+    """The executor ended the attempt. A database whose administrator ended the statement has answered, and that stands."""
+    return failure.code is ErrorCode.CANCELLED and failure.details.get("reason") != CANCELLED_BY_DATABASE
 
 
 def _is_without_contact(failure: Failure) -> bool:

@@ -20,6 +20,10 @@ _UNABLE_TEXTS: Final[Mapping[Verdict, tuple[str, str]]] = {
         "has no bridge for it",
         "Install the driver where the runner runs (`pip install 'lensway[…]'`) and start the runner again.",
     ),
+    Verdict.NO_ENCODING: (
+        "cannot encode rows in this format",
+        "Ask for another format, or run `pip install 'lensway[arrow]'` where the runner runs and start it again.",
+    ),
     Verdict.NO_CREDENTIALS: (
         "has no credentials for it",
         "Set LENSWAY_SOURCE_<NAME>_URL on the runner, or give the source a managed config.",
@@ -110,6 +114,17 @@ def unable(route: SourceRoute, names: Sequence[tuple[str, Verdict]], refusal_mes
             "class": first.value,
             "runners": [{"name": name, "class": verdict.value} for name, verdict in names],
         },
+    )
+
+
+def no_encoding(route: SourceRoute, names: Sequence[str], format: str) -> Failure:
+    """Runners are live, and none of them has what the format takes."""
+    return Failure(
+        code=ErrorCode.NOT_ACCEPTABLE,
+        message=f"No live runner of source '{route.name}' can encode rows as {format}: "
+        + ", ".join(f"runner '{name}'" for name in names),
+        hint=_UNABLE_TEXTS[Verdict.NO_ENCODING][1],
+        details={"source": route.name, "runners": list(names), "format": format},
     )
 
 

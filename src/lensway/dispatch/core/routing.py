@@ -12,7 +12,7 @@ from lensway.dispatch.core.jobs import Attempt, Job, JobState, JobStimulus, Plac
 from lensway.dispatch.core.ports import SourceRoute
 from lensway.dispatch.core.state import State
 from lensway.errors import Failure
-from lensway.fleet import Ask, CandidateNote, Choice, SessionState
+from lensway.fleet import Ask, CandidateNote, Choice, SessionState, Verdict
 from lensway.fleet.choice import UNABLE
 from lensway.ids import EnvironmentId, SourceId
 
@@ -113,6 +113,7 @@ class Router:
             request.session,
             job.excluded,
             job.pending_failure is not None,
+            request.format,
         )
         choice = self._state.fleet.choose(ask, now)
         session = choice.session
@@ -138,7 +139,7 @@ class Router:
             else:
                 state.fail(job, failures.with_runners(job.pending_failure, job.unreachable), now)
         elif choice.unable is not None:
-            state.fail(job, _unable(route, choice.notes, job.refusal_message), now)
+            state.fail(job, _unable(route, choice.notes, job.refusal_message, request_format=job.request.format), now)
         elif self._may_wait(job, route, choice, now):
             self._wait(job, now)
         else:
@@ -281,8 +282,12 @@ def _place_of(route: SourceRoute) -> tuple[SourceRoute, bool] | Failure:
     return failures.requires_runner(route) if route.needs_runner else (route, True)
 
 
-def _unable(route: SourceRoute, notes: tuple[CandidateNote, ...], refusal_message: str) -> Failure:
+def _unable(
+    route: SourceRoute, notes: tuple[CandidateNote, ...], refusal_message: str, *, request_format: str = ""
+) -> Failure:
     found = {note.runner_name: note.verdict for note in notes if note.verdict in UNABLE}
+    if set(found.values()) == {Verdict.NO_ENCODING}:
+        return failures.no_encoding(route, tuple(found), request_format)
     return failures.unable(route, list(found.items()), refusal_message)
 
 

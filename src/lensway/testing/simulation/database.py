@@ -12,7 +12,7 @@ import msgspec
 from lensway.bridges.contract import Execution, RowSink
 from lensway.bridges.kit.failures import query_failed, unreachable
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.result import ResultEnd
+from lensway.query.result import ResultEnd, RowFormat
 
 if TYPE_CHECKING:
     from lensway.testing.simulation.witness import Witness
@@ -63,6 +63,10 @@ class FakeLibrary:
         self.running: set[tuple[int, int]] = set()
         self._witness = witness
         self._weather = weather
+
+    def encodings(self) -> tuple[str, ...]:
+        """Every format."""
+        return tuple(each.value for each in RowFormat)
 
     def installed(self) -> Mapping[str, str]:
         """One bridge."""

@@ -18,18 +18,32 @@ from adbc_driver_manager import _reader
 
 from lensway import limits
 from lensway.bridges.postgres.settings import PostgresSettings
+from lensway.bridges.postgres.states import Said
 from lensway.errors import LenswayError
 
 _BATCH_SIZE: Final = "adbc.postgresql.batch_size_hint_bytes"
 _NOWHERE: Final = "/nonexistent/lensway"
 
 
-class SessionError(Exception):
-    """The driver's error without its text. ``sqlstate`` None: the connection is gone, or never came to be."""
+_FATAL: Final = frozenset({"FATAL", "PANIC"})
+_SHUTDOWNS: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03"})
 
-    def __init__(self, sqlstate: str | None) -> None:
+
+class SessionError(Exception):
+    """The driver's error without its text. ``sqlstate`` None: the connection is gone, or never came to be. ``said``: the fields
+    of the server's error, when it is one."""
+
+    def __init__(self, sqlstate: str | None, said: Said | None = None) -> None:
         super().__init__(sqlstate or "connection")
         self.sqlstate = sqlstate
+        self.said = said
+        self.own_timeout_ms = 0
+        """The login's own statement timeout in the transaction that failed, where it is stricter than ours."""
+
+    @property
+    def is_broken(self) -> bool:
+        """True when the connection is gone."""
+        return self.said is None or self.said.is_fatal
 
 
 class Home:
@@ -87,6 +101,11 @@ class Session:
         self._statement: Any = None
         self._reader: Any = None
         self.is_canceled = False
+
+    @property
+    def types_known_at(self) -> float:
+        """When the driver read the types of the database that this session knows."""
+        return self._home.made_at
 
     @property
     def is_streaming(self) -> bool:
@@ -181,9 +200,27 @@ def _typed() -> Iterator[None]:
     try:
         yield
     except adbc_driver_manager.Error as error:
-        raise SessionError(error.sqlstate or None) from None
+        raise SessionError(error.sqlstate or None, _said(error)) from None
     except (pa.ArrowException, OSError):
         raise SessionError(None) from None
+
+
+def _said(error: adbc_driver_manager.Error) -> Said | None:
+    """The fields of the server's error; None for an error that the driver makes itself."""
+    if not error.sqlstate:
+        return None
+    fields = {str(name): value.decode(errors="replace") for name, value in error.details or ()}
+    severity = fields.get("PG_DIAG_SEVERITY_NONLOCALIZED") or fields.get("PG_DIAG_SEVERITY")
+    return Said(
+        sqlstate=error.sqlstate,
+        # Of what fails midway the driver tells only the SQLSTATE.
+        is_fatal=severity in _FATAL if severity else error.sqlstate in _SHUTDOWNS,
+        schema=fields.get("PG_DIAG_SCHEMA_NAME"),
+        table=fields.get("PG_DIAG_TABLE_NAME"),
+        column=fields.get("PG_DIAG_COLUMN_NAME"),
+        constraint=fields.get("PG_DIAG_CONSTRAINT_NAME"),
+        data_type=fields.get("PG_DIAG_DATATYPE_NAME"),
+    )
 
 
 def _conninfo(settings: PostgresSettings, address: str, roots: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import pyarrow as pa
@@ -13,6 +14,11 @@ from lensway.bridges.postgres.bulk.sql import BulkColumn
 from lensway.query.fields import FieldType, PlanColumn
 
 _TYPE: Final = b"POSTGRESQL:type"
+_TEXTS: Final = frozenset({"text", "varchar", "bpchar", "name", "char", "xml"})
+"""PostgreSQL's own types that the driver sends as text."""
+_COMPOSITE, _ENUM = "a composite type", "an enum"
+_UNKNOWN: Final = re.compile(r"unnamed<oid:(\d+)>")
+"""What the driver calls a type that was not there when it read the catalog."""
 _TYPMOD: Final = b"POSTGRESQL:typmod"
 _TYPMOD_HEADER: Final = 4
 _SCALE_BITS: Final = 0x7FF
@@ -36,9 +42,15 @@ def bulk_column(declared: PlanColumn, field: Any) -> BulkColumn:
     is_list = pa.types.is_list(field.type)
     element = field.type.value_field if is_list else field
     name = (element.metadata or {}).get(_TYPE, b"").decode()
-    # Of the types that the driver sends as text, only enums have names that are not PostgreSQL's own.
-    is_enum = pa.types.is_string(element.type) and name not in ("text", "varchar", "bpchar", "name")
-    return BulkColumn(declared=declared, type_name=name, is_list=is_list, is_enum=is_enum)
+    # A name alone says nothing: anybody may call a type `uuid`. What the driver makes of its values tells enums and composites.
+    if pa.types.is_struct(element.type):
+        return BulkColumn(declared=declared, type_name=_COMPOSITE, is_list=is_list)
+    if pa.types.is_string(element.type) and name not in _TEXTS:
+        return BulkColumn(declared=declared, type_name=_ENUM, is_list=is_list, is_enum=True)
+    unknown = _UNKNOWN.fullmatch(name)
+    return BulkColumn(
+        declared=declared, type_name=name, is_list=is_list, unknown_type=None if unknown is None else int(unknown[1])
+    )
 
 
 def declared_type(column: BulkColumn, field: Any) -> Declared:

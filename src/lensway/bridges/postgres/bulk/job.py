@@ -27,12 +27,25 @@ from lensway.bridges.postgres.bulk.sql import (
 )
 from lensway.bridges.postgres.transaction import ADVISORY_LOCKS, begin_sql, end_sql, step_sql, timeout_seconds
 from lensway.dialects.compile import Compiled
+from lensway.errors import LenswayError
 from lensway.query.plan import Plan
 from lensway.query.result import RowFormat
 
 _AROUND: Final = {RowFormat.JSON: ",", RowFormat.NDJSON: "\n", RowFormat.CSV: "\r\n"}
 """What separates rows of text from each other: before each in JSON, behind each in lines."""
-_ABOUT_SESSION: Final = f"SELECT pg_catalog.pg_backend_pid(), ({ADVISORY_LOCKS}) > 0"
+_ABOUT_SESSION: Final = (
+    f"SELECT pg_catalog.pg_backend_pid(), ({ADVISORY_LOCKS}) > 0,"  # noqa: S608 - made of our own texts
+    " (1000 * extract(epoch FROM pg_catalog.current_setting('statement_timeout')::pg_catalog.interval))::pg_catalog.int8"
+)
+
+
+class UnknownTypeError(Exception):
+    """The driver does not know this type. ``mismatch`` is what to say when it never will."""
+
+    def __init__(self, oid: int, mismatch: LenswayError) -> None:
+        super().__init__(oid)
+        self.oid = oid
+        self.mismatch = mismatch
 
 
 class Piece(NamedTuple):
@@ -66,6 +79,8 @@ class BulkJob:
         self.last_key: tuple[object, ...] | None = None
         self.row_id: int | None = None
         self.total: int | None = None
+        self.own_timeout_ms = 0
+        """The statement timeout that the database sets for the login, where it is stricter than ours."""
 
     def begin(self) -> int:
         """Begin the transaction; the pid of the backend that it runs in. Raises SessionError."""
@@ -73,8 +88,9 @@ class BulkJob:
         # connection another session for each transaction does not matter: everything is set in here, and nothing outside.
         seconds = timeout_seconds(self._execution.deadline)
         has_steps = self._compiled.count_sql is not None
-        self._session.command(begin_sql(seconds, is_shared=True, has_steps=has_steps))
-        backend_pid, has_locks = self._session.row(_ABOUT_SESSION)
+        self._session.command(begin_sql(seconds, is_shared=True, has_steps=has_steps, is_own_known=False))
+        backend_pid, has_locks, timeout_ms = self._session.row(_ABOUT_SESSION)
+        self.own_timeout_ms = timeout_ms if timeout_ms < seconds * 1000 else 0
         self._unlocks = not has_locks
         return int(backend_pid)
 
@@ -132,7 +148,7 @@ class BulkJob:
         if self._last is not None:
             self.last_key, self.row_id = self._page.key(self._last, has_more=self.has_more)
         if self._compiled.count_sql is not None:
-            self._session.command(step_sql(timeout_seconds(self._execution.deadline)))
+            self._session.command(step_sql(timeout_seconds(self._execution.deadline), is_own_known=False))
             sql = self._with_values(self._compiled.count_sql, self._compiled.bind_count(self._plan))
             self.total = self._session.row(sql)[0]
         self._session.command(end_sql(unlocks=self._unlocks))
@@ -165,7 +181,8 @@ class BulkJob:
             declared = column.declared
             if not column.fits():
                 wanted = f"a list of {declared.type.value}" if declared.is_list else declared.type.value
-                raise type_mismatch(declared.name, wanted, column.type_name + ("[]" if column.is_list else ""))
+                mismatch = type_mismatch(declared.name, wanted, column.type_name + ("[]" if column.is_list else ""))
+                raise mismatch if column.unknown_type is None else UnknownTypeError(column.unknown_type, mismatch)
         if self._execution.format not in TEXT_FORMATS:
             declared_types = [declared_type(*each) for each in zip(columns, fields, strict=True)]
             self._schema = schema_of(self._output, declared_types[: len(self._output)])

@@ -24,11 +24,12 @@ from lensway.bridges.kit.addresses import resolve
 from lensway.bridges.kit.failures import query_failed, row_too_large, unreachable
 from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.bulk.adbc import Home, Session, SessionError
-from lensway.bridges.postgres.bulk.job import BulkJob
+from lensway.bridges.postgres.bulk.job import BulkJob, UnknownTypeError
 from lensway.bridges.postgres.bulk.sql import NESTED_LIST_STATE, ROW_TOO_LARGE_STATE
 from lensway.bridges.postgres.pool import Pool, connect
 from lensway.bridges.postgres.pulse import Pulse, Wait
 from lensway.bridges.postgres.settings import PostgresSettings
+from lensway.bridges.postgres.states import Said
 from lensway.bridges.postgres.watch import lost_backends
 from lensway.dialects.compile import Compiled
 from lensway.errors import LenswayError
@@ -40,10 +41,20 @@ _CANCEL_AGAIN_SECONDS: Final = 0.05
 _HOME_SECONDS: Final = 60.0
 """Types that were made in the database longer ago are known to a new session."""
 
+_TYPES_MET_MAX: Final = 1_000
+"""Unknown types of one database that are remembered."""
 _BULK_NICENESS: Final = 5
 """As measured: the slowest of 100 small queries beside an export take a tenth less."""
 
 Result = TypeVar("Result")
+
+
+class _StaleTypesError(Exception):
+    """The driver read the catalog before a type of the statement was made."""
+
+    def __init__(self, mismatch: LenswayError) -> None:
+        super().__init__()
+        self.mismatch = mismatch
 
 
 class _NotBegunError(SessionError):
@@ -123,10 +134,11 @@ class BulkSource:
     def __init__(self, settings: PostgresSettings, policy: AddressPolicy) -> None:
         self._settings = settings
         self._policy = policy
-        size = limits.EXPORT_CONNECTIONS_PER_SOURCE_MAX
+        size = settings.export_pool_size
         self._cancels = concurrent.futures.ThreadPoolExecutor(2 * size, thread_name_prefix="postgres-cancel")
         self._homes: dict[str, Home] = {}
         self._making = threading.Lock()
+        self._first_met: dict[int, float] = {}
         self._pages = Pool(settings, policy, size=size, connect=self._connected)
         self._exports = Pool(settings, policy, size=size, connect=self._connected)
         self._pulse = Pulse(settings.port, functools.partial(lost_backends, settings), self._found_silent)
@@ -140,14 +152,19 @@ class BulkSource:
         pool = self._exports if execution.is_export else self._pages
         for is_last_try in (False, True):
             meter = Meter(execution.limits)
+            began_at = time.monotonic()
             try:
                 return await self._on_connection(pool, compiled, plan, execution, sink, meter, fresh=is_last_try)
+            except _StaleTypesError as error:
+                if is_last_try:
+                    raise error.mismatch from None
             except SessionError as error:
-                is_broken = errors.is_broken_state(error.sqlstate)
-                if is_last_try and is_broken and isinstance(error, _NotBegunError):
+                if is_last_try and error.is_broken and isinstance(error, _NotBegunError):
                     await self._tell_why()
-                if is_last_try or meter.bytes or not is_broken:
-                    raise _failure(error, execution) from None
+                if is_last_try or meter.bytes or not _can_repeat(error, execution):
+                    own_ms = error.own_timeout_ms
+                    run = errors.Run(deadline=execution.deadline, began_at=began_at, own_timeout_ms=own_ms)
+                    raise _failure(error, execution, run) from None
         raise AssertionError("the second try returns or raises")
 
     def answered(self) -> None:
@@ -180,12 +197,19 @@ class BulkSource:
     ) -> ResultEnd:
         connection = await pool.acquire(fresh=fresh)
         is_clean = False
+        job = BulkJob(connection.session, compiled, plan, execution)
         try:
-            job = BulkJob(connection.session, compiled, plan, execution)
             end = await _streamed(connection, job, sink, meter, self._pulse)
             is_clean = True
             connection.wait.has_answered = False
             return end
+        except UnknownTypeError as error:
+            if not self._may_learn(error.oid, connection.session.types_known_at):
+                raise error.mismatch from None
+            raise _StaleTypesError(error.mismatch) from None
+        except SessionError as error:
+            error.own_timeout_ms = job.own_timeout_ms
+            raise
         finally:
             if is_clean:
                 pool.release(connection)
@@ -219,6 +243,19 @@ class BulkSource:
         probe = await connect(self._settings, self._policy)
         await probe.discard()
 
+    def _may_learn(self, oid: int, known_at: float) -> bool:
+        """True when a driver that reads the catalog again may know this type: it was not read since the type was first met."""
+        first_met_at = self._first_met.get(oid)
+        if first_met_at is None:
+            if len(self._first_met) >= _TYPES_MET_MAX:
+                self._first_met.clear()
+            self._first_met[oid] = time.monotonic()
+            with self._making:
+                while self._homes:
+                    self._homes.popitem()[1].leave()
+            return True
+        return known_at < first_met_at
+
     def _opened(self, address: str) -> Session:
         return Session(self._home(address))
 
@@ -250,7 +287,7 @@ async def _streamed(connection: BulkConnection, job: BulkJob, sink: RowSink, met
     try:
         connection.wait.pid = await connection.finished(connection.begin(job.begin), pulse)
     except SessionError as error:
-        raise _NotBegunError(error.sqlstate) from None
+        raise _NotBegunError(error.sqlstate, error.said) from None
     await connection.finished(connection.begin(job.start), pulse)
     ahead = connection.begin(job.next)
     while (piece := await connection.finished(ahead, pulse)) is not None:
@@ -277,7 +314,14 @@ def _close_late(opening: asyncio.Future[Session]) -> None:
         opening.result().close()
 
 
-def _failure(error: SessionError, execution: Execution) -> LenswayError:
+def _can_repeat(error: SessionError, execution: Execution) -> bool:
+    """True when the statement may be tried a second time. One that was never begun may be tried whatever the lens says."""
+    if isinstance(error, _NotBegunError):
+        return error.is_broken
+    return execution.may_repeat and (error.is_broken or errors.is_repeatable_state(error.sqlstate or ""))
+
+
+def _failure(error: SessionError, execution: Execution, run: errors.Run) -> LenswayError:
     match error.sqlstate:
         case None:
             return unreachable("tcp", "reset")
@@ -290,4 +334,4 @@ def _failure(error: SessionError, execution: Execution) -> LenswayError:
                 hint="Ask for application/x-ndjson or text/csv, which hold every value.",
             )
         case state:
-            return errors.of_state(state)
+            return errors.of_said(error.said or Said(sqlstate=state), run)

@@ -28,7 +28,7 @@ COLUMNS_MAX: Final = 200
 
 _TOKENS: Final = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|\$(\d+)""")
 _SENT_AS_TEXT: Final = frozenset({"text", "varchar", "bpchar", "name"})
-_SIZED: Final = frozenset({"text", "varchar", "bpchar", "bytea"})
+_SIZED: Final = frozenset({"text", "varchar", "bytea"})
 _FIXED: Final = frozenset(
     {"int2", "int4", "int8", "oid", "float4", "float8", "bool", "date", "time", "timetz", "timestamp", "timestamptz"}
     | {"uuid", "name", "money", "interval"}
@@ -43,6 +43,8 @@ class BulkColumn(msgspec.Struct, frozen=True, kw_only=True):
     type_name: str
     is_list: bool
     is_enum: bool = False
+    unknown_type: int | None = None
+    """The oid of a type that the driver does not know: made after it read the catalog, or of a kind that it never knows."""
 
     def fits(self) -> bool:
         """True when the column can be shown as what the lens declares."""
@@ -158,7 +160,8 @@ def _guarded(expression: str, columns: Sequence[BulkColumn], row_bytes: int) -> 
 
 def _size(value: str, column: BulkColumn) -> str:
     if not column.is_list and column.type_name in _SIZED:
-        return f"octet_length({value})"  # known without reading what is stored aside
+        # Known without reading what is stored aside. The cast is for an enum that is called so.
+        return f"octet_length({value}{'' if column.type_name == 'bytea' else '::text'})"
     stored = f"pg_column_size({value})"
     return f"CASE WHEN {stored} > {_LARGE_BYTES} THEN octet_length({value}::text) ELSE {stored} END"
 
