@@ -76,7 +76,8 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     """One question to the fleet: who executes this?
 
     ``excluded`` are sessions that this job must not go to, with the reason. ``live_only`` leaves suspects out. ``wanted`` is
-    the revision of each runner's set: reports about sources are believed only from a session that has it in force.
+    the revision of each runner's set: reports about sources are believed only from a session that has it in force. ``needs`` are
+    the features that a session must have.
     """
 
     source: SourceId
@@ -89,6 +90,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     session: SessionId | None = None
     excluded: Mapping[SessionId, Verdict] = {}
     live_only: bool = False
+    needs: frozenset[str] = frozenset()
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):

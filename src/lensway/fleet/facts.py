@@ -26,3 +26,5 @@ class SessionFacts:
     version: int
     timings: Timings = SMALL_FLEET
     """The windows that its welcome named."""
+    features: frozenset[str] = frozenset()
+    """What it named in its hello and this node knows."""

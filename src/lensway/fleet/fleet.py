@@ -269,6 +269,8 @@ def _obstacle(session: Session, pair: Pair, ask: Ask, place: int, now: float) ->
         return excluded
     if ask.bridge not in session.facts.bridges:
         return Verdict.NO_BRIDGE
+    if not ask.needs <= session.facts.features:
+        return Verdict.UNKNOWN_KIND
     reported = session.source_states.get(ask.source)
     if reported is not None and session.revision is not None and session.revision >= ask.wanted[place]:
         unable = _REPORTED_UNABLE.get(reported[0])

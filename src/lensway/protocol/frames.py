@@ -133,10 +133,20 @@ class JobKind(enum.StrEnum):
         return cls.UNKNOWN
 
 
+class Asker(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """Who asks, for the log of the network's owner: the key by id and name, never the key itself."""
+
+    key: Name = ""
+    key_name: Name = ""
+    environment: Name = ""
+    lens: Name = ""
+
+
 class Offer(Frame, tag=6, frozen=True, kw_only=True):
     """Gateway → runner: execute this, or refuse at once. ``deadline_ms`` is what remains of the caller's time.
 
     ``revision`` is the set that the decision was made on. ``spec`` is only set for a test of a source that is not assigned.
+    ``asker`` is None for jobs of the service itself.
     """
 
     job: Count
@@ -154,6 +164,7 @@ class Offer(Frame, tag=6, frozen=True, kw_only=True):
     request: str = ""
     spec: AssignedSource | None = None
     trace: str = ""
+    asker: Asker | None = None
 
 
 class Accept(Frame, tag=7, frozen=True, kw_only=True):
