@@ -15,7 +15,7 @@ from lensway.bridges.kit import loading
 from lensway.bridges.kit.failures import limit_exceeded
 from lensway.bridges.kit.page_end import PageEnd
 from lensway.dialects.compile import Compiled
-from lensway.query.fields import PlanColumn
+from lensway.query.fields import NestedColumn, PlanColumn
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat, not_available
 
 ARROW_FORMATS: Final = frozenset({RowFormat.ARROW, RowFormat.ARROW_ZSTD, RowFormat.PARQUET})
@@ -145,7 +145,7 @@ async def load_encoder(format: RowFormat) -> None:
             raise not_available(format.value) from None
 
 
-def _encoder_of(format: RowFormat, columns: Sequence[PlanColumn]) -> RowEncoder:
+def _encoder_of(format: RowFormat, columns: Sequence[PlanColumn | NestedColumn]) -> RowEncoder:
     match format:
         case RowFormat.JSON:
             return JsonPage(columns)
