@@ -1,11 +1,11 @@
-"""The local policy against a server that hides a forbidden table in every position a plan has: refused, and nothing is executed."""
+"""A server hides a forbidden table in every position that a plan has: the local policy refuses it, and nothing is executed."""
 
 from __future__ import annotations
 
 import asyncio
 import pathlib
 import sqlite3
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import msgspec
@@ -167,7 +167,7 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
+def path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("tables") / "shop.sqlite"
     connection = sqlite3.connect(path)
     connection.executescript(
@@ -175,7 +175,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
         'CREATE TABLE salaries (id INTEGER PRIMARY KEY); CREATE TABLE "shop.salaries" (id INTEGER PRIMARY KEY)'
     )
     connection.close()
-    yield path
+    return path
 
 
 def asked(path: pathlib.Path, policy: LocalPolicy, payload: bytes, kind: JobKind = JobKind.ROWS) -> Any:
