@@ -115,6 +115,8 @@ GIVE_WAY_SECONDS_MAX: Final = 0.02
 """Longest rest of a large result; after it, its rows flow for as long."""
 TRACE_STATE_CHARACTERS_MAX: Final = 512
 """A caller's `tracestate` that is passed on; the W3C asks for at least so much, and longer ones are left out."""
+SPAN_TABLES_CHARACTERS_MAX: Final = 500
+"""The tables of one plan as a span names them."""
 TRACE_FLUSH_SECONDS: Final = 2.0
 """Longest wait for the last spans to be sent when a process ends; a collector that hangs keeps nobody longer."""
 REQUEST_RING_ENTRIES: Final = 10_000
@@ -417,6 +419,12 @@ PLAN_DEPTH_MAX: Final = 4 * REQUEST_NESTING_MAX
 """Depth of a plan's tree: one level of `where` makes up to three."""
 PLAN_NODES_MAX: Final = 4 * WHERE_NODES_MAX
 """Nodes of a plan's tree: one condition makes up to three."""
+RELATIONS_MAX: Final = 32
+"""Relations of one plan, at any depth: each is another table to read."""
+RELATIONS_DEPTH_MAX: Final = 4
+"""Relations below relations."""
+MEASURES_MAX: Final = 32
+"""Measures of one plan."""
 RELATIONS_KNOWN_MAX: Final = 2_000
 RELATIONS_KNOWN_BYTES_MAX: Final = MIB
 """Tables of one source of which is kept whether they are plain; further ones are looked up again."""

@@ -15,6 +15,7 @@ from websockets.sync.client import connect
 from lensway.protocol.codec import Decoder, encode
 from lensway.protocol.frames import Close, CloseReason, Data, Heartbeat, Hello, Welcome
 from lensway.protocol.version import SUBPROTOCOL
+from lensway.query.plan import FEATURES
 
 pytestmark = pytest.mark.acceptance
 
@@ -38,6 +39,7 @@ def hello(runner: str, **more) -> Hello:
         "public_key": bytes([9, *bytes(31)]),
         "bridges": {"postgres": "x"},
         "capacity": 1,
+        "features": tuple(FEATURES),
     }
     return Hello(**{**values, **more})
 

@@ -25,7 +25,7 @@ def test_every_frame_and_field_is_in_the_reference(frame_type: type[frames.AnyFr
     assert fields.strip() == (", ".join(f"`{name}`" for name in frame_type.__struct_fields__) or "none")
 
 
-@pytest.mark.parametrize("record", [frames.SourceState, frames.AssignedSource])
+@pytest.mark.parametrize("record", [frames.SourceState, frames.AssignedSource, frames.Asker])
 def test_every_nested_record_is_in_the_reference(record: type) -> None:
     assert f"`{record.__name__}`: " + ", ".join(f"`{name}`" for name in record.__struct_fields__) in PAGE
 

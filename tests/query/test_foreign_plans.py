@@ -9,12 +9,14 @@ import pytest
 
 from lensway.dialects.compile import compile_shape
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.fields import FieldType, PlanColumn
-from lensway.query.plan import And, Compare, IsNull, Operator, OrderBy, Plan, PlanKind, Shape, encode_shape
+from lensway.query.conditions import And, Compare, IsNull, Operator
+from lensway.query.fields import FieldType, PlanColumn, TableName
+from lensway.query.measures import COUNT_OF_ROWS
+from lensway.query.plan import OrderBy, Plan, Shape, encode_shape
 
 ID = PlanColumn("id", "id", FieldType.INTEGER)
 NUL = PlanColumn("id", "id\0", FieldType.INTEGER)
-SOUND = Shape(kind=PlanKind.ROWS, lens="orders", schema="public", table="orders", output=(ID,))
+SOUND = Shape(lens="orders", table=TableName("public", "orders"), output=(ID,))
 
 
 @pytest.mark.parametrize("dialect", ["postgres", "sqlite"])
@@ -22,14 +24,14 @@ SOUND = Shape(kind=PlanKind.ROWS, lens="orders", schema="public", table="orders"
     "change",
     [
         {"after": ()},
-        {"table": "orders\0"},
-        {"schema": "\0"},
+        {"table": TableName("public", "orders\0")},
+        {"table": TableName("\0", "orders")},
         {"output": (NUL,)},
         {"output": (PlanColumn("\0", "id", FieldType.INTEGER),)},
         {"order": (OrderBy(NUL),)},
         {"where": And((IsNull(NUL),))},
         {"where": Compare(Operator.EQ, NUL, 0), "params": 1},
-        {"kind": PlanKind.COUNT, "where": IsNull(NUL)},
+        {"output": (), "measures": (COUNT_OF_ROWS,), "where": IsNull(NUL)},
     ],
     ids=str,
 )

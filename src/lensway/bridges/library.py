@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import importlib.util
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -32,7 +32,9 @@ from lensway.bridges.kit import loading
 from lensway.errors import ErrorCode, LenswayError
 from lensway.kinds import BUILT_IN, Kind, Kinds
 from lensway.observe.trace import StatementWatch
-from lensway.query.plan import Constant, Plan, decode_shape
+from lensway.query.conditions import Constant
+from lensway.query.fields import TableName
+from lensway.query.plan import Plan, Shape, decode_shape
 from lensway.query.result import ARROW_FORMATS, ResultEnd, RowFormat
 
 _log: Final = structlog.get_logger("bridges")
@@ -223,6 +225,27 @@ class ExecutionLibrary:
         return bridge
 
 
+def shapes_of(kind: str, payload: bytes) -> list[Shape]:
+    """The shapes of all plans in a job, whether or not this program executes them; empty for jobs without plans.
+
+    Raises:
+        LenswayError: INVALID_REQUEST for a payload that is malformed.
+        UnknownPlanError: for a plan that this program does not know.
+    """
+    match kind:
+        case "rows" | "export":
+            return [Plan.read(payload)[1]]
+        case "test":
+            return [Plan.read(plan)[1] for plan in _encoded_probes(payload)]
+        case _:
+            return []
+
+
+def forbidden_table(shape: Shape, allows: Callable[[str], bool]) -> TableName | None:
+    """The first table of the plan, in any position, that a policy does not allow."""
+    return next((table for table in shape.tables() if not allows(str(table))), None)
+
+
 async def _perform(source: OpenSource, kind: str, payload: bytes, execution: Execution, sink: RowSink) -> ResultEnd:
     deadline = execution.deadline
     match kind:
@@ -265,16 +288,18 @@ async def _tested(source: OpenSource, probes: Sequence[Plan], execution: Executi
     """What the test finds. A lens whose table the policy forbids is not read, and fails the last stage as queries would fail."""
     allows = execution.allows_table
     shapes = [(decode_shape(plan.shape), plan) for plan in probes]
-    forbidden = [] if allows is None else [shape for shape, _ in shapes if not allows(shape.full_table)]
+    forbidden = [] if allows is None else [shape for shape, _ in shapes if forbidden_table(shape, allows) is not None]
     report = await source.test([plan for shape, plan in shapes if shape not in forbidden], deadline=execution.deadline)
     if not forbidden or not report.ok:
         return report
     first = forbidden[0]
+    assert allows is not None, "somebody forbade it"
+    table = forbidden_table(first, allows)
     refused = StageResult(
         stage=Stage.LENSES,
         ok=False,
         error=ErrorCode.REFUSED_BY_RUNNER.value,
-        hint=f"Lens '{first.lens}': the local policy of the runner does not allow the table {first.full_table}.",
+        hint=f"Lens '{first.lens}': the local policy of the runner does not allow the table {table}.",
     )
     return msgspec.structs.replace(report, ok=False, stages=[*report.stages[:-1], refused])
 
@@ -282,7 +307,7 @@ async def _tested(source: OpenSource, probes: Sequence[Plan], execution: Executi
 async def _watched(
     watch: StatementWatch, source: OpenSource, plan: Plan, execution: Execution, sink: RowSink
 ) -> ResultEnd:
-    watch.table = decode_shape(plan.shape).full_table
+    watch.tables = tuple(map(str, decode_shape(plan.shape).tables()))
     watch.started_at = time.monotonic()
     try:
         end = await source.run(plan, execution, sink)
@@ -306,12 +331,15 @@ async def _document(value: object, sink: RowSink) -> ResultEnd:
     return ResultEnd(rows=1, bytes=len(data))
 
 
-def _probes(payload: bytes) -> list[Plan]:
+def _encoded_probes(payload: bytes) -> list[bytes]:
     try:
-        encoded = _PROBES.decode(payload)
+        return _PROBES.decode(payload)
     except (msgspec.MsgspecError, ValueError):
         raise LenswayError(ErrorCode.INVALID_REQUEST, "the payload of the test is malformed") from None
-    plans = [Plan.decode(plan) for plan in encoded]
+
+
+def _probes(payload: bytes) -> list[Plan]:
+    plans = [Plan.decode(plan) for plan in _encoded_probes(payload)]
     if any(decode_shape(plan.shape).where != Constant(False) for plan in plans):
         raise LenswayError(ErrorCode.INVALID_REQUEST, "the plans of a test must read no row")
     return plans

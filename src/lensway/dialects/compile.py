@@ -19,24 +19,12 @@ from lensway.dialects.registry import dialect_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query import cursor, values
 from lensway.query.cache import BoundedCache
+from lensway.query.conditions import And, Compare, Constant, IsNull, Node, Not, Operator, Or
 from lensway.query.fields import FieldType, PlanColumn
+from lensway.query.measures import COUNT_OF_ROWS
 from lensway.query.ordering import DECLARED, RANK_COLUMN, Ordering, known, row_id_column
 from lensway.query.patterns import FOLDING, Transform, bind_text
-from lensway.query.plan import (
-    And,
-    Compare,
-    Constant,
-    IsNull,
-    Node,
-    Not,
-    Operator,
-    Or,
-    OrderBy,
-    Plan,
-    PlanKind,
-    Shape,
-    decode_shape,
-)
+from lensway.query.plan import OrderBy, Plan, Shape, decode_shape
 
 LIMIT_PARAM: Final = -1
 """The page's limit plus one."""
@@ -95,8 +83,8 @@ def compile_shape(shape: bytes, dialect: str, ordering: Ordering = DECLARED) -> 
     """The statement for this shape, kept.
 
     Raises:
-        LenswayError: INVALID_REQUEST when the bytes are not a shape, INVALID_CURSOR when it starts behind a row id that the order
-            does not have.
+        LenswayError: INVALID_REQUEST when the bytes are not a shape that this program executes, INVALID_CURSOR when it starts
+            behind a row id that the order does not have.
     """
     key = (dialect, shape, ordering)
     compiled = _kept.get(key)
@@ -123,16 +111,17 @@ _COMPARISONS: Final[Mapping[Operator, Callable[..., exp.Expression]]] = {
 
 
 def _compile(shape: Shape, make_dialect: Callable[[], Dialect], ordering: Ordering) -> Compiled:
+    shape.require_executed()
     dialect = make_dialect()
-    if shape.kind is PlanKind.COUNT:
+    if shape.measures:
         sql = _counting(shape, dialect)
         params = tuple(dialect.params)
         return Compiled(
             dialect=dialect.name,
             sql=sql,
             params=params,
-            columns=shape.output,
-            output_count=1,
+            columns=tuple(each.result for each in shape.measures),
+            output_count=len(shape.measures),
             key_positions=(),
             shape=shape,
         )
@@ -242,15 +231,17 @@ def _layout(shape: Shape) -> tuple[tuple[PlanColumn, ...], tuple[int, ...]]:
 
 def _table(shape: Shape) -> exp.Table:
     return exp.Table(
-        this=identifier(shape.table),
-        db=identifier(shape.schema) if shape.schema else None,
+        this=identifier(shape.table.name),
+        db=identifier(shape.table.schema) if shape.table.schema else None,
         alias=exp.TableAlias(this=identifier(TABLE_ALIAS)),
     )
 
 
 def _counting(shape: Shape, dialect: Dialect) -> str:
-    counted = exp.alias_(exp.Count(this=exp.Star()), "count", quoted=True)
-    return _sql(_filtered(exp.select(counted).from_(_table(shape), copy=False), shape, dialect), dialect)
+    measures = shape.measures or (COUNT_OF_ROWS,)
+    assert all(each.counts_rows for each in measures), "no other measures are executed yet"
+    counted = [exp.alias_(exp.Count(this=exp.Star()), each.name, quoted=True) for each in measures]
+    return _sql(_filtered(exp.select(*counted).from_(_table(shape), copy=False), shape, dialect), dialect)
 
 
 def _sql(query: exp.Expression, dialect: Dialect) -> str:

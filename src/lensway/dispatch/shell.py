@@ -294,9 +294,11 @@ class Dispatcher:
 
     # --- callers ----------------------------------------------------------------------------------------------------------
 
-    def consider(self, environment: EnvironmentId, source: SourceId) -> Consideration:
+    def consider(
+        self, environment: EnvironmentId, source: SourceId, *, needs: frozenset[str] = frozenset()
+    ) -> Consideration:
         """Where a new job on this source would go now. Changes nothing."""
-        return self._core.consider(environment, source, self._clock.monotonic())
+        return self._core.consider(environment, source, self._clock.monotonic(), needs=needs)
 
     def submit(self, request: JobRequest) -> JobHandle:
         """Take a job; never waits and never raises: every failure is the job's outcome."""

@@ -78,9 +78,9 @@ class CandidateNote(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Ask(msgspec.Struct, frozen=True, gc=False):
     """One question to the fleet: who executes this?
 
-    ``excluded`` are sessions that this job must not go to, with the reason. ``format`` is how rows are to be
-    encoded; empty is any. ``live_only`` leaves suspects out. ``wanted`` is
-    the revision of each runner's set: reports about sources are believed only from a session that has it in force.
+    ``excluded`` are sessions that this job must not go to, with the reason. ``live_only`` leaves suspects out. ``wanted`` is
+    the revision of each runner's set: reports about sources are believed only from a session that has it in force. ``format`` is
+    how rows are to be encoded; empty is any. ``needs`` are the features that a session must have.
     """
 
     source: SourceId
@@ -94,6 +94,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     excluded: Mapping[SessionId, Verdict] = {}
     live_only: bool = False
     format: str = ""
+    needs: frozenset[str] = frozenset()
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):

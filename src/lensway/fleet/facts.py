@@ -28,3 +28,5 @@ class SessionFacts:
     """The formats that it can encode rows in. An older runner names none: it may have every one."""
     timings: Timings = SMALL_FLEET
     """The windows that its welcome named."""
+    features: frozenset[str] = frozenset()
+    """What it named in its hello and this node knows."""

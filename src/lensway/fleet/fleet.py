@@ -274,6 +274,8 @@ def _obstacle(session: Session, pair: Pair, ask: Ask, place: int, now: float) ->
         return Verdict.NO_BRIDGE
     if ask.format and session.facts.encodings and ask.format not in session.facts.encodings:
         return Verdict.NO_ENCODING
+    if not ask.needs <= session.facts.features:
+        return Verdict.UNKNOWN_KIND
     reported = session.source_states.get(ask.source)
     if reported is not None and session.revision is not None and session.revision >= ask.wanted[place]:
         unable = _REPORTED_UNABLE.get(reported[0])

@@ -69,11 +69,13 @@ from lensway.protocol.gateway_session import (
 )
 from lensway.protocol.outbox import Outbox
 from lensway.protocol.transport import Transport, TransportClosedError
-from lensway.protocol.version import choose_features, choose_version
+from lensway.protocol.version import FEATURES, choose_features, choose_version
+from lensway.query.plan import FEATURES as PLAN_FEATURES
 from lensway.transitions import IllegalTransitionError
 
 _log = structlog.get_logger("lensway.gateway")
 
+_FEATURES: Final = (*FEATURES, *PLAN_FEATURES)
 _CLOSE_REASONS: Final = {reason.value: reason for reason in CloseReason}
 
 
@@ -388,6 +390,7 @@ class Link:
             version=version,
             timings=timings,
             encodings=frozenset(map(clipped, hello.encodings)),
+            features=frozenset(choose_features(hello.features, _FEATURES)),
         )
         _log.info("session opened", runner=self.runner.name, session=session, instance=hello.instance)
         self._dispatch.open_session(facts, self)
@@ -401,7 +404,7 @@ class Link:
             heartbeat_ms=int(timings.heartbeat_seconds * 1000),
             fence_ms=int(timings.runner_fence_seconds * 1000),
             nonce=secrets.token_bytes(16),
-            features=choose_features(hello.features),
+            features=choose_features(hello.features, _FEATURES),
             wall_ms=self._sets.wall_ms(),
         )
 

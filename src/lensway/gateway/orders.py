@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final, assert_never
 
 from lensway import limits
+from lensway.dispatch.core import events
 from lensway.dispatch.core.events import (
     Accepted,
     AttemptFailed,
@@ -21,6 +22,7 @@ from lensway.observe.trace import text_of_attempt
 from lensway.protocol.failures import MESSAGE_CHARACTERS_MAX, decode_failure
 from lensway.protocol.frames import (
     Accept,
+    Asker,
     AssignedSource,
     Data,
     End,
@@ -55,7 +57,12 @@ def offer_frame(order: SendOffer, spec: AssignedSource | None) -> Offer:
         spec=spec,
         trace=text_of_attempt(request.trace, order.attempt) if request.trace else "",
         may_repeat=request.may_retry,
+        asker=None if request.asker is None else _asker(request.asker),
     )
+
+
+def _asker(asker: events.Asker) -> Asker:
+    return Asker(key=asker.key, key_name=asker.key_name, environment=asker.environment, lens=asker.lens)
 
 
 def answer_event(session: SessionId, frame: Accept | Refuse | Data | End | Fail) -> Event:

@@ -102,7 +102,11 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
 def _clean(value: Any) -> Any:
     match value:
         case str():
-            cleaned = _URL_LOGIN.sub("://redacted@", _TOKEN.sub(r"\1_redacted", value))
+            # A runner logs a line for each job, and few texts hold either.
+            cleaned = _TOKEN.sub(r"\1_redacted", value) if "k_" in value else value
+            cleaned = _URL_LOGIN.sub("://redacted@", cleaned) if "://" in cleaned else cleaned
+            if cleaned.isprintable():
+                return cleaned
             # A line break would forge a line, an escape sequence drive the terminal of whoever reads the log.
             return "".join(each if each.isprintable() else repr(each)[1:-1] for each in cleaned)
         case dict():

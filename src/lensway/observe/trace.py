@@ -161,13 +161,13 @@ class Tracer(Protocol):
 class StatementWatch:
     """What the execution library notes about the statement of one traced job."""
 
-    __slots__ = ("code", "ended_at", "rows", "started_at", "status", "system", "table")
+    __slots__ = ("code", "ended_at", "rows", "started_at", "status", "system", "tables")
 
     def __init__(self) -> None:
         self.started_at: float | None = None
         self.ended_at = 0.0
         self.system = ""
-        self.table = ""
+        self.tables: tuple[str, ...] = ()
         self.rows: int | None = None
         self.code: str | None = None
         self.status: str | None = None
@@ -176,8 +176,9 @@ class StatementWatch:
         """The span of the statement below this one; None when no statement was begun."""
         if self.started_at is None:
             return None
+        tables = ", ".join(self.tables)[: limits.SPAN_TABLES_CHARACTERS_MAX]
         return Span(
-            name=f"{SpanName.SELECT} {self.table}",
+            name=f"{SpanName.SELECT} {tables}",
             kind=SpanKind.CLIENT,
             context=parent.below(),
             parent=parent,
@@ -186,7 +187,7 @@ class StatementWatch:
             attributes={
                 Attribute.DB_SYSTEM: self.system,
                 Attribute.DB_OPERATION: SpanName.SELECT.value,
-                Attribute.DB_TABLE: self.table,
+                Attribute.DB_TABLE: tables,
                 Attribute.DB_ROWS: self.rows,
                 Attribute.DB_STATUS: self.status,
             },

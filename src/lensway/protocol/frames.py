@@ -135,10 +135,20 @@ class JobKind(enum.StrEnum):
         return cls.UNKNOWN
 
 
+class Asker(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """Who asks, for the log of the network's owner: the key by id and name, never the key itself."""
+
+    key: Name = ""
+    key_name: Name = ""
+    environment: Name = ""
+    lens: Name = ""
+
+
 class Offer(Frame, tag=6, frozen=True, kw_only=True):
     """Gateway → runner: execute this, or refuse at once. ``deadline_ms`` is what remains of the caller's time.
 
     ``revision`` is the set that the decision was made on. ``spec`` is only set for a test of a source that is not assigned.
+    ``asker`` is None for jobs of the service itself.
     """
 
     job: Count
@@ -158,6 +168,7 @@ class Offer(Frame, tag=6, frozen=True, kw_only=True):
     trace: str = ""
     may_repeat: bool = True
     """The lens lets the runner run the statement a second time, as long as no row has left."""
+    asker: Asker | None = None
 
 
 class Accept(Frame, tag=7, frozen=True, kw_only=True):

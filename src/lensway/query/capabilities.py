@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from lensway.query.plan import Operator
+from lensway.query.conditions import Operator
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,8 +13,9 @@ import msgspec
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query import values
+from lensway.query.conditions import Node
 from lensway.query.fields import FieldType
-from lensway.query.plan import Node, OrderBy
+from lensway.query.plan import OrderBy
 
 _MAC_BYTES: Final = 16
 """128 bits: a forger has no second try that costs nothing."""

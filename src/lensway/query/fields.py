@@ -25,7 +25,22 @@ class FieldType(enum.StrEnum):
     BYTES = "bytes"
 
 
-class PlanColumn(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class TableName(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    """A table in a plan. ``schema`` None is whatever schema the database looks in first."""
+
+    schema: str | None
+    name: str
+
+    def __str__(self) -> str:
+        """``schema.name``. A part that holds a dot or a quote is quoted, so that no two tables have the same text."""
+        return _plain(self.name) if self.schema is None else f"{_plain(self.schema)}.{_plain(self.name)}"
+
+
+def _plain(part: str) -> str:
+    return '"' + part.replace('"', '""') + '"' if "." in part or '"' in part else part
+
+
+class PlanColumn(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """One column as plans have it: ``name`` is the field's, ``column`` the table's."""
 
     name: str
@@ -33,6 +48,19 @@ class PlanColumn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     type: FieldType
     is_list: bool = False
     nullable: bool = True
+
+    @property
+    def has_order(self) -> bool:
+        """True when values of the column compare: all but JSON and lists."""
+        return self.type is not FieldType.JSON and not self.is_list
+
+
+class NestedColumn(msgspec.Struct, frozen=True, gc=False):
+    """A column whose value is a row of its own, or with ``is_list`` a list of rows. NULL where there is no such row."""
+
+    name: str
+    columns: tuple[PlanColumn | NestedColumn, ...]
+    is_list: bool = False
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -77,3 +105,8 @@ class LensDefinition(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Schema, where one is declared, and table."""
         schema, dot, table = self.table.partition(".")
         return (schema, table) if dot else (None, schema)
+
+    @functools.cached_property
+    def plan_table(self) -> TableName:
+        """The table as plans name it."""
+        return TableName(*self.place)

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from lensway import limits
+from lensway.query.conditions import Operator
 from lensway.query.fields import FieldType
-from lensway.query.plan import Operator
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
-from lensway.query.plan import Operator
+from lensway.query.conditions import Operator
 
 
 class Transform(enum.Enum):

@@ -1,102 +1,51 @@
 """A checked query as a value: a shape (what is asked, without values) and the values.
 
-The shape's bytes are the key under which every compiled statement is kept, in the service and in the runner. Identifiers in it
-come from the lens, never from a caller; values travel beside it and are always bound.
+A shape is a root table, relations below it, and measures over it. Its bytes are the key under which every compiled statement is
+kept, in the service and in the runner: equal shapes have equal bytes. Identifiers in it come from the lens, never from a
+caller; values travel beside it and are always bound.
+
+The form has a version, and each part of it that not every program executes has a feature: runners name theirs in the hello.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from typing import Final, TypeAlias, assert_never
+import functools
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.cache import BoundedCache
-from lensway.query.fields import FieldType, PlanColumn
+from lensway.query.conditions import Node, columns_of, params_of
+from lensway.query.fields import NestedColumn, PlanColumn, TableName
+from lensway.query.measures import Measure
+
+VERSION: Final = 2
+"""The form of shapes that this program reads and makes."""
+ROWS_AND_COUNTS: Final = frozenset({f"plan:{VERSION}"})
+"""The features that rows and counts of one table need."""
+FEATURES: Final = ROWS_AND_COUNTS
+"""The features of plans that this program executes."""
+_RELATIONS: Final = f"plan:{VERSION}:relations"
+_AGGREGATES: Final = f"plan:{VERSION}:aggregates"
 
 
-class Operator(enum.StrEnum):
-    """The comparisons that a plan can hold; the value is the caller's word without its dollar sign."""
+class UnknownPlanError(LenswayError):
+    """The plan is sound as far as can be seen, and asks for what this program does not execute: a runner refuses it."""
 
-    EQ = "eq"
-    NE = "ne"
-    GT = "gt"
-    GTE = "gte"
-    LT = "lt"
-    LTE = "lte"
-    IN = "in"
-    NIN = "nin"
-    LIKE = "like"
-    ILIKE = "ilike"
-    CONTAINS = "contains"
-    STARTS_WITH = "startsWith"
-    ENDS_WITH = "endsWith"
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            ErrorCode.INVALID_REQUEST,
+            f"The plan needs {what}, which this version of Lensway does not execute",
+            hint="Upgrade Lensway where the source is executed.",
+            details={"needs": what},
+        )
 
 
-PATTERN_OPERATORS: Final = frozenset(
-    {Operator.LIKE, Operator.ILIKE, Operator.CONTAINS, Operator.STARTS_WITH, Operator.ENDS_WITH}
-)
-"""The comparisons with a pattern; only text has them."""
-
-
-class And(msgspec.Struct, frozen=True, array_like=True, tag="and"):
-    """Every item holds."""
-
-    items: tuple[Node, ...]
-
-
-class Or(msgspec.Struct, frozen=True, array_like=True, tag="or"):
-    """Some item holds."""
-
-    items: tuple[Node, ...]
-
-
-class Not(msgspec.Struct, frozen=True, array_like=True, tag="not"):
-    """The item does not hold; unknown stays unknown."""
-
-    item: Node
-
-
-class Compare(msgspec.Struct, frozen=True, array_like=True, tag="compare"):
-    """A column against the value at index ``param``: a list of values for IN and NIN.
-
-    ``zoned`` is set when the value is a time of day that says its zone, which some databases compare as another type.
-    ``bound_as`` is the type of a number that is not bound as the column's type, because that would round it.
-    """
-
-    operator: Operator
-    column: PlanColumn
-    param: int
-    zoned: bool = False
-    bound_as: FieldType | None = None
-
-
-class IsNull(msgspec.Struct, frozen=True, array_like=True, tag="null"):
-    """The column is NULL."""
-
-    column: PlanColumn
-
-
-class Constant(msgspec.Struct, frozen=True, array_like=True, tag="constant"):
-    """True, False, or None for unknown."""
-
-    value: bool | None
-
-
-Node: TypeAlias = And | Or | Not | Compare | IsNull | Constant
-
-
-class PlanKind(enum.StrEnum):
-    """What comes back."""
-
-    ROWS = "rows"
-    COUNT = "count"
-
-
-class OrderBy(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class OrderBy(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """One term of the order."""
 
     column: PlanColumn
@@ -114,22 +63,59 @@ class After(enum.IntEnum):
     """A number or decimal that is an integer of 64 bits: compared as one, which a double may not hold, and by every index."""
 
 
-class Shape(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class RelationKind(enum.StrEnum):
+    """How many rows belong to one row above: a list of them, or at most one."""
+
+    MANY = "many"
+    ONE = "one"
+
+
+class Relation(msgspec.Struct, frozen=True, array_like=True, kw_only=True, forbid_unknown_fields=True):
+    """The rows of another table that belong to each row above, as a column of that row.
+
+    ``on`` pairs a column of the table above with one of this table. ``limit`` bounds the rows of each list; None is all.
+    """
+
+    name: str
+    lens: str
+    table: TableName
+    kind: RelationKind
+    on: tuple[tuple[PlanColumn, PlanColumn], ...]
+    output: tuple[PlanColumn, ...]
+    where: Node | None = None
+    order: tuple[OrderBy, ...] = ()
+    limit: int | None = None
+    relations: tuple[Relation, ...] = ()
+
+    @property
+    def column(self) -> NestedColumn:
+        """The column that holds its rows."""
+        columns: tuple[PlanColumn | NestedColumn, ...] = (*self.output, *(each.column for each in self.relations))
+        return NestedColumn(self.name, columns, is_list=self.kind is RelationKind.MANY)
+
+
+class Shape(msgspec.Struct, frozen=True, array_like=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """What is asked, without values.
+
+    Without ``measures`` it asks for rows with the columns of ``output``; with them for one row for each group of rows that are
+    equal in ``output``, or for all rows together where that is empty. ``having`` and ``order`` then speak of those columns and
+    of the results of measures.
 
     ``order`` ends with the primary key, so that it is total; ``keys`` are its columns when the lens has a primary key, and then
     the end of a result says their values in the last row. ``after`` is set when the page starts behind a cursor, one entry for
     each term of the order, and one more where the cursor says a row id; the values that are not NULL are the last params.
-    ``params`` counts those of ``where``.
+    ``params`` counts those of every condition.
     """
 
-    kind: PlanKind
+    version: int = VERSION
     lens: str
-    schema: str | None
-    table: str
-    output: tuple[PlanColumn, ...]
+    table: TableName
+    output: tuple[PlanColumn, ...] = ()
+    measures: tuple[Measure, ...] = ()
+    relations: tuple[Relation, ...] = ()
     keys: tuple[PlanColumn, ...] = ()
     where: Node | None = None
+    having: Node | None = None
     order: tuple[OrderBy, ...] = ()
     after: tuple[After, ...] | None = None
     has_limit: bool = False
@@ -137,13 +123,38 @@ class Shape(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     with_total: bool = False
     params: int = 0
 
-    @property
-    def full_table(self) -> str:
-        """``schema.table``, or ``table`` where no schema is said."""
-        return f"{self.schema}.{self.table}" if self.schema else self.table
+    def tables(self) -> tuple[TableName, ...]:
+        """Every table that the plan reads, in every position: the root's first, each once."""
+        return self._tables
+
+    @functools.cached_property
+    def _tables(self) -> tuple[TableName, ...]:
+        found = {self.table: None}
+        pending = list(self.relations)
+        while pending:
+            relation = pending.pop(0)
+            found[relation.table] = None
+            pending += relation.relations
+        return tuple(found)
+
+    @functools.cached_property
+    def needs(self) -> frozenset[str]:
+        """The features that a program must have to execute this."""
+        needs = {*ROWS_AND_COUNTS}
+        if self.relations:
+            needs.add(_RELATIONS)
+        is_plain = not self.measures or (len(self.measures) == 1 and self.measures[0].counts_rows)
+        if not is_plain or self.having is not None or (self.measures and (self.output or self.order or self.has_limit)):
+            needs.add(_AGGREGATES)
+        return frozenset(needs)
+
+    def require_executed(self) -> None:
+        """Refuse what this program does not execute, before anything is compiled. Raises UnknownPlanError."""
+        if not self.needs <= FEATURES:
+            raise UnknownPlanError(" and ".join(sorted(self.needs - FEATURES)))
 
 
-class Plan(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Plan(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """A shape as bytes, the values, and the page. ``limit`` None is every row."""
 
     shape: bytes
@@ -168,8 +179,20 @@ class Plan(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @classmethod
     def decode(cls, data: bytes) -> Plan:
-        """The plan of these bytes; its shape is sound and its values are as many as that asks for. Their types are checked
-        when they are bound. Raises LenswayError INVALID_REQUEST for anything else."""
+        """The plan of these bytes, which this program executes. Raises LenswayError as `read`, and UnknownPlanError."""
+        plan, shape = cls.read(data)
+        shape.require_executed()
+        return plan
+
+    @classmethod
+    def read(cls, data: bytes) -> tuple[Plan, Shape]:
+        """The plan of these bytes and its shape, whether or not this program executes it. The shape is sound and the values are
+        as many as that asks for; their types are checked when they are bound.
+
+        Raises:
+            LenswayError: INVALID_REQUEST for anything else.
+            UnknownPlanError: for a version, or a part of a plan, that this program does not know.
+        """
         if len(data) > limits.PLAN_BYTES_MAX:
             raise _malformed()
         try:
@@ -184,7 +207,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True, gc=False):
             or not _is_page(plan.offset, given=shape.has_offset)
         ):
             raise _malformed()
-        return plan
+        return plan, shape
 
 
 def encode_shape(shape: Shape) -> bytes:
@@ -193,16 +216,29 @@ def encode_shape(shape: Shape) -> bytes:
 
 
 def decode_shape(data: bytes) -> Shape:
-    """The shape of these bytes, kept. Raises LenswayError INVALID_REQUEST for anything else."""
+    """The shape of these bytes, kept. Raises LenswayError as `Plan.read`."""
     shape = _kept.get(data)
     if shape is None:
+        shape = _decode(data)
+        _kept.put(data, shape, len(data))
+    return shape
+
+
+def _decode(data: bytes) -> Shape:
+    try:
+        version = _HEADS.decode(data).version
+        if version != VERSION:
+            raise UnknownPlanError(f"plan:{version}")
         try:
             shape = _SHAPES.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-            raise _malformed() from None
-        if not _is_sound(shape):
-            raise _malformed()
-        _kept.put(data, shape, len(data))
+        except msgspec.ValidationError:
+            # Well-formed, and not one of ours: somebody newer knows what it says.
+            raise UnknownPlanError("a part of a plan that is not known") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        raise _malformed() from None
+    # Another spelling of the same shape would be compiled and kept beside it.
+    if not _is_sound(shape) or _ENCODER.encode(shape) != data:
+        raise _malformed()
     return shape
 
 
@@ -212,66 +248,90 @@ def _is_page(value: int | None, *, given: bool) -> bool:
 
 
 def _is_sound(shape: Shape) -> bool:
-    """Whether a shape from elsewhere is one that the planner could have made, as far as statements depend on it."""
-    if not shape.output or (shape.has_offset and not shape.has_limit):
+    """Whether a shape from elsewhere is one that a planner could have made, as far as statements depend on it."""
+    relations = _below(shape)
+    if relations is None or not _is_named(shape.table) or (shape.has_offset and not shape.has_limit):
+        return False
+    is_whole = _is_aggregate(shape) if shape.measures else _are_rows(shape)
+    if not is_whole or not all(term.column.has_order for term in shape.order):
+        return False
+    # Every value is used once, so that none is sent for nothing and none is missing.
+    params = params_of((shape.where, shape.having, *(each.where for each in relations)))
+    return params is not None and sorted(params) == list(range(shape.params))
+
+
+def _are_rows(shape: Shape) -> bool:
+    if not shape.output or shape.having is not None or not _are_names(_names(shape.output, shape.relations)):
         return False
     if shape.after is not None and (not shape.order or not _is_behind(shape.after, len(shape.order))):
         return False
-    if shape.keys and shape.keys != tuple(term.column for term in shape.order):
-        return False
-    if not all(_is_ordered(term.column) for term in shape.order):
-        return False
-    seen: list[int] = []
-    pending: list[tuple[Node, int]] = [(shape.where, 1)] if shape.where is not None else []
-    nodes = 0
+    return not shape.keys or shape.keys == tuple(term.column for term in shape.order)
+
+
+def _is_aggregate(shape: Shape) -> bool:
+    results = (*shape.output, *(each.result for each in shape.measures if each.is_sound()))
+    return (
+        len(results) == len(shape.output) + len(shape.measures)
+        and len(shape.measures) <= limits.MEASURES_MAX
+        and all(column.has_order for column in shape.output)
+        and _are_names([column.name for column in results])
+        and not (shape.relations or shape.keys or shape.with_total or shape.after is not None)
+        and all(term.column in results for term in shape.order)
+        and all(column in results for column in columns_of(shape.having))
+    )
+
+
+def _below(shape: Shape) -> Sequence[Relation] | None:
+    """Every relation at any depth; None when one of them is unsound, or they are too many or too deep."""
+    found: list[Relation] = []
+    pending = [(each, 1) for each in shape.relations]
     while pending:
-        node, depth = pending.pop()
-        nodes += 1
-        if depth > limits.PLAN_DEPTH_MAX or nodes > limits.PLAN_NODES_MAX:
-            return False
-        match node:
-            case And(items) | Or(items):
-                pending.extend((item, depth + 1) for item in items)
-            case Not(item):
-                pending.append((item, depth + 1))
-            case Compare(operator, column, param):
-                if not _is_comparison(operator, column, node.bound_as):
-                    return False
-                seen.append(param)
-            case IsNull() | Constant():
-                pass
-            case _:
-                assert_never(node)
-    # Every value is used once, so that none is sent for nothing and none is missing.
-    return sorted(seen) == list(range(shape.params))
+        relation, depth = pending.pop()
+        found.append(relation)
+        if depth > limits.RELATIONS_DEPTH_MAX or len(found) > limits.RELATIONS_MAX or not _is_relation(relation):
+            return None
+        pending += [(each, depth + 1) for each in relation.relations]
+    return found
+
+
+def _is_relation(relation: Relation) -> bool:
+    return (
+        bool(relation.on and relation.output)
+        and _is_named(relation.table)
+        and _are_names(_names(relation.output, relation.relations))
+        and all(local.has_order and foreign.has_order for local, foreign in relation.on)
+        and all(term.column.has_order for term in relation.order)
+        and (relation.limit is None or 0 < relation.limit <= limits.ROWS_PER_PAGE_MAX)
+    )
+
+
+def _names(output: Sequence[PlanColumn], relations: Sequence[Relation]) -> list[str]:
+    return [*(column.name for column in output), *(each.name for each in relations)]
+
+
+def _are_names(names: Sequence[str]) -> bool:
+    return len(set(names)) == len(names)
+
+
+def _is_named(table: TableName) -> bool:
+    return bool(table.name) and table.schema != ""
 
 
 def _is_behind(after: tuple[After, ...], terms: int) -> bool:
     return len(after) == terms or (len(after) == terms + 1 and after[-1] is After.VALUE)
 
 
-_BOUND_AS: Final[Mapping[FieldType, tuple[FieldType, ...]]] = {
-    FieldType.NUMBER: (FieldType.INTEGER, FieldType.DECIMAL),
-    FieldType.DECIMAL: (FieldType.INTEGER,),
-}
-
-
-def _is_comparison(operator: Operator, column: PlanColumn, bound_as: FieldType | None) -> bool:
-    if not _is_ordered(column) or (operator in PATTERN_OPERATORS and column.type is not FieldType.TEXT):
-        return False
-    return bound_as is None or bound_as in _BOUND_AS.get(column.type, ())
-
-
-def _is_ordered(column: PlanColumn) -> bool:
-    return column.type is not FieldType.JSON and not column.is_list
-
-
 def _malformed() -> LenswayError:
     return LenswayError(ErrorCode.INVALID_REQUEST, "the plan is malformed")
 
 
+class _Head(msgspec.Struct, array_like=True):
+    version: int
+
+
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _PLANS: Final = msgspec.msgpack.Decoder(Plan)
+_HEADS: Final = msgspec.msgpack.Decoder(_Head)
 _SHAPES: Final = msgspec.msgpack.Decoder(Shape)
 _kept: Final[BoundedCache[bytes, Shape]] = BoundedCache(
     entries_max=limits.COMPILED_PLANS_MAX, bytes_max=limits.COMPILED_SHAPES_BYTES_MAX

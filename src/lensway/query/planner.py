@@ -15,8 +15,10 @@ from lensway.query import cursor as cursors
 from lensway.query import values
 from lensway.query import where as wheres
 from lensway.query.capabilities import Capabilities
+from lensway.query.conditions import Constant
 from lensway.query.fields import Field, FieldType, LensDefinition, PlanColumn
-from lensway.query.plan import After, Constant, OrderBy, Plan, PlanKind, Shape, encode_shape
+from lensway.query.measures import COUNT_OF_ROWS
+from lensway.query.plan import After, OrderBy, Plan, Shape, encode_shape
 from lensway.query.result import ResultEnd, unbelievable
 from lensway.query.suggestions import nearest
 
@@ -25,6 +27,7 @@ _AROUND_BYTES: Final = 32
 """More than anything in a plan takes beside its value: lengths, the limit and the offset."""
 _SMALL: Final[Mapping[type, int]] = {int: 9, float: 9, bool: 1, type(None): 1}
 """Bytes of values in MessagePack."""
+_COUNT: Final = (COUNT_OF_ROWS,)
 _INTEGER: Final = re.compile(r"-?\d{1,19}", re.ASCII)
 """How databases write an integer that may have 64 bits."""
 _DOUBLE_INTEGERS_MAX: Final = 2**53
@@ -96,12 +99,9 @@ def plan_rows(
             for value, each in zip(last, after, strict=True)
             if each is not After.NULL
         )
-    schema, table = definition.place
     shape = Shape(
-        kind=PlanKind.ROWS,
         lens=definition.name,
-        schema=schema,
-        table=table,
+        table=definition.plan_table,
         output=_output(definition, request.select),
         keys=tuple(term.column for term in order) if is_total else (),
         where=node,
@@ -123,12 +123,9 @@ def plan_export(definition: LensDefinition, request: ExportRequest, capabilities
     """
     node, params = wheres.parse(request.where, definition, capabilities)
     order = () if request.order_by == [] else _order(definition, request.order_by)[0]
-    schema, table = definition.place
     shape = Shape(
-        kind=PlanKind.ROWS,
         lens=definition.name,
-        schema=schema,
-        table=table,
+        table=definition.plan_table,
         output=_output(definition, request.select),
         where=node,
         order=order,
@@ -140,13 +137,10 @@ def plan_export(definition: LensDefinition, request: ExportRequest, capabilities
 def plan_count(definition: LensDefinition, where: object, capabilities: Capabilities) -> Plan:
     """How many rows match: one row with one column `count`. Raises LenswayError as `plan_rows`."""
     node, params = wheres.parse(where, definition, capabilities)
-    schema, table = definition.place
     shape = Shape(
-        kind=PlanKind.COUNT,
         lens=definition.name,
-        schema=schema,
-        table=table,
-        output=(PlanColumn("count", "count", FieldType.INTEGER, nullable=False),),
+        table=definition.plan_table,
+        measures=_COUNT,
         where=node,
         params=len(params),
     )
@@ -155,15 +149,12 @@ def plan_count(definition: LensDefinition, where: object, capabilities: Capabili
 
 def plan_probe(definition: LensDefinition) -> Plan:
     """A plan over every column that reads no row: it proves that the lens can be read, and in the order of its key."""
-    schema, table = definition.place
     order = _order(definition, None)[0]
-    if not all(_has_order(term.column) for term in order):
+    if not all(term.column.has_order for term in order):
         order = ()
     shape = Shape(
-        kind=PlanKind.ROWS,
         lens=definition.name,
-        schema=schema,
-        table=table,
+        table=definition.plan_table,
         output=_output(definition, None),
         keys=tuple(term.column for term in order),
         order=order,
@@ -260,10 +251,6 @@ def _term(definition: LensDefinition, item: object, path: str) -> tuple[Field, b
     if not isinstance(direction, str) or direction not in _DIRECTIONS:
         raise _invalid(f"{path}.dir", 'expected "asc" or "desc"')
     return field, _DIRECTIONS[direction]
-
-
-def _has_order(column: PlanColumn) -> bool:
-    return column.type is not FieldType.JSON and not column.is_list
 
 
 def _field(definition: LensDefinition, name: object, path: str) -> Field:

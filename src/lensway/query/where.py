@@ -9,8 +9,8 @@ from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query import numbers, patterns, values
 from lensway.query.capabilities import Capabilities
+from lensway.query.conditions import PATTERN_OPERATORS, And, Compare, Constant, IsNull, Node, Not, Operator, Or
 from lensway.query.fields import Field, FieldType, LensDefinition, PlanColumn
-from lensway.query.plan import PATTERN_OPERATORS, And, Compare, Constant, IsNull, Node, Not, Operator, Or
 from lensway.query.suggestions import nearest
 
 _OPERATORS: Final = {f"${operator.value}": operator for operator in Operator}

@@ -22,6 +22,7 @@ from lensway.observe.trace import Tracer
 from lensway.protocol.frames import FATAL_CLOSES, CloseReason, Hello, Welcome
 from lensway.protocol.transport import Transport
 from lensway.protocol.version import FEATURES, VERSIONS_SPOKEN
+from lensway.query.plan import FEATURES as PLAN_FEATURES
 from lensway.query.result import ResultLimits, RowFormat
 from lensway.runner.backoff import Backoff
 from lensway.runner.credentials import LocalCredentials
@@ -427,7 +428,7 @@ def _hello(
         public_key=keys.public_bytes,
         bridges=dict(library.installed()),
         capacity=capacity,
-        features=FEATURES,
+        features=(*FEATURES, *sorted(PLAN_FEATURES)),
         hostname=(hostname if hostname is not None else socket.gethostname())[:255],
         started_at=clock.wall().isoformat(timespec="seconds"),
         encodings=tuple(library.encodings()),

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import msgspec
 import structlog
 
 from lensway import limits
 from lensway.bridges.contract import Execution
+from lensway.bridges.library import forbidden_table, shapes_of
 from lensway.clock import Clock
 from lensway.errors import ErrorCode, Failure, LenswayError
 from lensway.observe.trace import Tracer
 from lensway.protocol.failures import encode_failure
-from lensway.protocol.frames import Accept, Cancel, Credit, Fail, JobKind, Offer, Refuse, RefuseReason
+from lensway.protocol.frames import Accept, Asker, Cancel, Credit, Fail, JobKind, Offer, Refuse, RefuseReason
 from lensway.protocol.outbox import Outbox
 from lensway.protocol.stream import SendStream
-from lensway.query.plan import Plan, decode_shape
+from lensway.query.plan import Shape, UnknownPlanError
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat, encode_end
 from lensway.runner import tracing
 from lensway.runner.library import Library
@@ -42,9 +43,14 @@ _KINDS = frozenset({JobKind.ROWS, JobKind.EXPORT, JobKind.TEST, JobKind.TABLES, 
 class _Attempt:
     """One accepted attempt: its stream, and the sink that its bridge writes to."""
 
-    def __init__(self, offer: Offer, served: ServedSource, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, offer: Offer, served: ServedSource, shapes: Sequence[Shape], wake: Callable[[], None], now: float
+    ) -> None:
         self.offer = offer
         self.served = served
+        self.shapes = shapes
+        self.accepted_at = now
+        self.rows = 0
         self.stream = SendStream(job=offer.job, attempt=offer.attempt, credit=offer.credit)
         self.result: bytes | None = None
         self.is_over = False
@@ -138,10 +144,13 @@ class Jobs:
         """Accept and begin, or refuse. ``spec`` is the source of a test that needs no assignment."""
         served = spec or self._sources.get(offer.source)
         reason, message = self._obstacle(offer, served)
+        shapes: Sequence[Shape] = ()
+        if reason is None:
+            shapes, reason, message = self._read(offer)
         if reason is not None or served is None:
             why = reason or RefuseReason.NOT_ASSIGNED
             return Refuse(job=offer.job, attempt=offer.attempt, reason=why, revision=revision, message=message)
-        attempt = _Attempt(offer, served, self._wake)
+        attempt = _Attempt(offer, served, shapes, self._wake, self._clock.monotonic())
         if self._tracer is not None:
             attempt.trace = tracing.begin(self._tracer, self._clock, offer)
         self._attempts[offer.job, offer.attempt] = attempt
@@ -160,14 +169,26 @@ class Jobs:
             return served.refusal, f"the local policy refuses this {served.cause}" if served.state == "refused" else ""
         if len(self._attempts) >= self._capacity:
             return RefuseReason.BUSY, ""
-        if offer.kind in _PLAN_KINDS and self._policy.tables is not None:
-            try:
-                table = decode_shape(Plan.decode(offer.payload).shape).full_table
-            except LenswayError:
-                return None, ""  # executing says what is wrong with it
-            if not self._policy.allows_table(table):
-                return RefuseReason.POLICY, f"the local policy does not allow the table {table}"
         return None, ""
+
+    def _read(self, offer: Offer) -> tuple[Sequence[Shape], RefuseReason | None, str]:
+        """What the plans of this offer ask for, and why this runner does not execute them, if there is a reason."""
+        try:
+            shapes = shapes_of(offer.kind.value, offer.payload)
+            # A test reads no rows, and says itself which lenses the policy keeps it from.
+            if offer.kind in _PLAN_KINDS and self._policy.tables is not None:
+                for shape in shapes:
+                    table = forbidden_table(shape, self._policy.allows_table)
+                    if table is not None:
+                        _log.warning("job refused by policy", table=str(table), **_asked(offer))
+                        return shapes, RefuseReason.POLICY, f"the local policy does not allow the table {table}"
+            for shape in shapes:
+                shape.require_executed()
+        except UnknownPlanError as error:
+            return (), RefuseReason.UNKNOWN_KIND, error.message
+        except LenswayError:
+            return (), None, ""  # executing says what is wrong with it
+        return shapes, None, ""
 
     # --- orders -----------------------------------------------------------------------------------------------------------
 
@@ -249,7 +270,7 @@ class Jobs:
         if end is None:
             return False
         self._outbox.put_data(end)
-        self._forget(attempt)
+        self._forget(attempt, "completed")
         return True
 
     def _end(self, attempt: _Attempt, failure: Failure, *, retryable: bool = False, handed_back: bool = False) -> None:
@@ -265,11 +286,21 @@ class Jobs:
             handed_back=handed_back,
         )
         self._outbox.put_data(fail)
-        self._forget(attempt)
+        self._forget(attempt, "handed_back" if handed_back else failure.code.value)
         self._wake()
 
-    def _forget(self, attempt: _Attempt) -> None:
+    def _forget(self, attempt: _Attempt, outcome: str) -> None:
         attempt.is_over = True
+        _log.info(
+            "job",
+            **_asked(attempt.offer),
+            source=attempt.served.name,
+            tables=[str(table) for shape in attempt.shapes for table in shape.tables()],
+            outcome=outcome,
+            rows=attempt.rows,
+            bytes=attempt.stream.sent_bytes,
+            ms=round((self._clock.monotonic() - attempt.accepted_at) * 1000, 1),
+        )
         attempt.close()
         self._attempts.pop((attempt.offer.job, attempt.offer.attempt), None)
         if attempt.trace is not None:
@@ -350,6 +381,7 @@ class Jobs:
     def _done(self, attempt: _Attempt, end: ResultEnd) -> None:
         if attempt.offer.kind in _PLAN_KINDS and self._sources.note(attempt.served.id, READY):
             self._report()
+        attempt.rows = end.rows
         attempt.result = encode_end(end)
         if len(attempt.result) > limits.END_MARK_BYTES_MAX:
             # No cursor can be made of so long a key, as in `planner.next_cursor`.
@@ -371,6 +403,20 @@ class Jobs:
             if self._sources.note(attempt.served.id, UNREACHABLE, cause):
                 self._report()
         self._end(attempt, failure, retryable=is_unreachable or failure.code is ErrorCode.OVERLOADED)
+
+
+def _asked(offer: Offer) -> dict[str, object]:
+    """Who asks, as the log says it. The texts come from the gateway; the log escapes what would forge a line."""
+    asker = offer.asker or Asker()
+    return {
+        "key_id": asker.key,
+        "key_name": asker.key_name,
+        "environment": asker.environment,
+        "lens": asker.lens,
+        "request": offer.request,
+        "attempt": offer.attempt,
+        "kind": offer.kind.value,
+    }
 
 
 def _cancelled() -> Failure:

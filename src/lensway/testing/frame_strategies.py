@@ -21,6 +21,7 @@ sources = st.builds(
     config_version=counts,
     sealed_config=st.none() | blobs,
 )
+askers = st.builds(frames.Asker, key=names, key_name=names, environment=names, lens=names)
 
 _BY_HINT: dict[str, st.SearchStrategy[typing.Any]] = {
     "Count": counts,
@@ -38,6 +39,7 @@ _BY_HINT: dict[str, st.SearchStrategy[typing.Any]] = {
     "SourceStates": st.lists(states, max_size=3).map(tuple),
     "tuple[AssignedSource, ...]": st.lists(sources, max_size=3).map(tuple),
     "AssignedSource | None": st.none() | sources,
+    "Asker | None": st.none() | askers,
     "Annotated[tuple[tuple[Count, Attempt], ...], msgspec.Meta(max_length=ATTEMPTS_OPEN_MAX)]": st.lists(
         st.tuples(counts, attempts), max_size=3
     ).map(tuple),

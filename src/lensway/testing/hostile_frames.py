@@ -25,6 +25,7 @@ from lensway.protocol import codec, frames
 from lensway.protocol.codec import Decoder
 from lensway.protocol.errors import ProtocolError
 from lensway.protocol.version import SUBPROTOCOL
+from lensway.query.plan import FEATURES
 from lensway.query.result import ResultEnd, encode_end
 from lensway.testing.hostile_runner import NO_POINT, SOME_POINT
 
@@ -194,6 +195,7 @@ def hello_of(runner: str, /, **more: object) -> frames.Hello:
         "public_key": SOME_POINT,
         "bridges": {"sqlite": "x", "postgres": "x"},
         "capacity": 64,
+        "features": tuple(FEATURES),
     }
     return frames.Hello(**{**fields, **more})  # type: ignore[arg-type]  # hostile on purpose
 

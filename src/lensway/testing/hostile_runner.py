@@ -13,6 +13,7 @@ from websockets.sync.client import connect
 from lensway.protocol.codec import Decoder, encode
 from lensway.protocol.frames import AnyFrame, AssignmentInForce, AssignmentSet, Heartbeat, Hello, Offer
 from lensway.protocol.version import SUBPROTOCOL
+from lensway.query.plan import FEATURES
 
 NO_POINT = bytes(32)
 """32 bytes that are no usable X25519 key: every agreement with it fails."""
@@ -37,6 +38,7 @@ class HostileRunner:
                 "public_key": SOME_POINT,
                 "bridges": {"postgres": "x", "sqlite": "x"},
                 "capacity": 4,
+                "features": tuple(FEATURES),
                 **hello,
             }
         )

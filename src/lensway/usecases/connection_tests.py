@@ -14,10 +14,11 @@ from lensway.bridges.contract import ConnectionReport, Stage
 from lensway.bridges.library import encode_probes
 from lensway.catalog.records import Runner, Source
 from lensway.catalog.snapshot import Snapshot
-from lensway.dispatch.core.events import JobRequest, Release
+from lensway.dispatch.core.events import Asker, JobRequest, Release
 from lensway.errors import ErrorCode, LenswayError
 from lensway.fleet import Session
 from lensway.ids import RequestId, RunnerId, SessionId, new_request_id
+from lensway.query.plan import ROWS_AND_COUNTS
 from lensway.query.planner import plan_probe
 from lensway.query.result import RowFormat, unbelievable
 from lensway.usecases.desk import Desk
@@ -39,6 +40,13 @@ class DocumentJob:
     session: SessionId | None = None
     unassigned: bool = False
     owner: str = ""
+    asker: Asker | None = None
+    needs: frozenset[str] = frozenset()
+
+
+def asker_of(caller: Caller) -> Asker:
+    """Who asks, for a job that is on no lens."""
+    return Asker(caller.identity.key, caller.identity.name, caller.environment.name)
 
 
 async def run_document_job(
@@ -64,6 +72,8 @@ async def run_document_job(
         session=job.session,
         unassigned=job.unassigned,
         owner=job.owner,
+        asker=job.asker,
+        needs=job.needs,
     )
     page = await desk.dispatcher.submit(request).page()
     try:
@@ -140,7 +150,14 @@ class ConnectionTests:
         *,
         assigned: tuple[RunnerId, ...] = (),
     ) -> dict[str, Any]:
-        job = DocumentJob(kind="test", source=source, payload=payload, owner=caller.identity.key)
+        job = DocumentJob(
+            kind="test",
+            source=source,
+            payload=payload,
+            owner=caller.identity.key,
+            asker=asker_of(caller),
+            needs=ROWS_AND_COUNTS,
+        )
         if session is not None:
             job = dataclasses.replace(
                 job,

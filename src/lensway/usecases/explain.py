@@ -9,7 +9,7 @@ from lensway.auth.caller import Caller
 from lensway.catalog.records import Source
 from lensway.dialects.compile import LIMIT_PARAM, OFFSET_PARAM, compile_shape
 from lensway.query.ordering import assumed
-from lensway.query.plan import decode_shape
+from lensway.query.plan import ROWS_AND_COUNTS, decode_shape
 from lensway.usecases.desk import Desk
 from lensway.usecases.query import Queries
 from lensway.usecases.requests import candidate_document
@@ -56,7 +56,7 @@ def _parameter(index: int, type: str, *, is_array: bool) -> str:
 
 
 def _route(desk: Desk, source: Source) -> dict[str, Any]:
-    found = desk.dispatcher.consider(source.environment, source.id)
+    found = desk.dispatcher.consider(source.environment, source.id, needs=ROWS_AND_COUNTS)
     session = None if found.choice is None else found.choice.session
     answer: dict[str, Any] = {
         "via": "inline" if found.is_inline else None if found.choice is None else "runner",

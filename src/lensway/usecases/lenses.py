@@ -15,8 +15,8 @@ from lensway.catalog.records import Lens
 from lensway.dialects.registry import capabilities_of
 from lensway.ids import new_lens_id
 from lensway.query.capabilities import Capabilities
+from lensway.query.conditions import PATTERN_OPERATORS, Operator
 from lensway.query.fields import Field, FieldType
-from lensway.query.plan import PATTERN_OPERATORS, Operator
 from lensway.usecases.desk import Desk
 
 

@@ -15,12 +15,12 @@ from lensway.auth.gate import KeyGate
 from lensway.catalog.names import invalid
 from lensway.catalog.records import Lens, RetryMode, Source
 from lensway.dialects.registry import capabilities_of
-from lensway.dispatch.core.events import JobRequest, Release
+from lensway.dispatch.core.events import Asker, JobRequest, Release
 from lensway.dispatch.core.records import JobRecord
 from lensway.dispatch.shell import JobHandle
 from lensway.ids import RequestId
 from lensway.query.capabilities import Capabilities
-from lensway.query.plan import Plan
+from lensway.query.plan import ROWS_AND_COUNTS, Plan
 from lensway.query.planner import PlannedRows, plan_count, plan_export, plan_rows
 from lensway.query.result import ResultEnd, RowFormat
 from lensway.usecases.bounds import bounds_of, default_page_rows
@@ -209,6 +209,8 @@ class Queries:
             stall_seconds=self._stall_seconds,
             trace="" if job.following is None else job.following.text(),
             owner=identity.key,
+            asker=Asker(identity.key, identity.name, caller.environment.name, asked.lens.name),
+            needs=ROWS_AND_COUNTS,
         )
         entry = RequestEntry(
             id=caller.request_id,

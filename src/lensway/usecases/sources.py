@@ -20,7 +20,7 @@ from lensway.catalog.warnings import warnings_now
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import new_source_id
-from lensway.usecases.connection_tests import ConnectionTests, DocumentJob, run_document_job
+from lensway.usecases.connection_tests import ConnectionTests, DocumentJob, asker_of, run_document_job
 from lensway.usecases.desk import Desk, warning_document
 
 CheckConfig = Callable[[str, Mapping[str, object]], None]
@@ -105,13 +105,15 @@ class Sources:
     async def tables(self, caller: Caller, name: str) -> Any:
         """The tables that the source's login can read. Raises LenswayError."""
         source = rules.require_source(self._desk.snapshot(), caller.environment.id, name)
-        job = DocumentJob(kind="tables", source=source, owner=caller.identity.key)
+        job = DocumentJob(kind="tables", source=source, owner=caller.identity.key, asker=asker_of(caller))
         return {"tables": await run_document_job(self._desk, job, list[TableSummary], request_id=caller.request_id)}
 
     async def table(self, caller: Caller, name: str, table: str) -> Any:
         """One table's columns. Raises LenswayError."""
         source = rules.require_source(self._desk.snapshot(), caller.environment.id, name)
-        job = DocumentJob(kind="table", source=source, payload=table.encode(), owner=caller.identity.key)
+        job = DocumentJob(
+            kind="table", source=source, payload=table.encode(), owner=caller.identity.key, asker=asker_of(caller)
+        )
         return await run_document_job(self._desk, job, TableDescription, request_id=caller.request_id)
 
     def check(self, draft: SourceDraft) -> None:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from lensway import limits
 from lensway.bridges.encoding.arrow_types import Declared, schema_of
 from lensway.bridges.kit.failures import not_representable, row_too_large
-from lensway.query.fields import FieldType, PlanColumn
+from lensway.errors import ErrorCode, LenswayError
+from lensway.query.fields import FieldType, NestedColumn, PlanColumn
 from lensway.query.result import RowFormat
 
 
@@ -32,6 +33,23 @@ def batch_encoder(format: RowFormat, schema: Any) -> BatchEncoder:
     if format is RowFormat.PARQUET:
         return ParquetFile(schema)
     return ArrowStream(schema, compression="zstd" if format is RowFormat.ARROW_ZSTD else None)
+
+
+def flat(columns: Sequence[PlanColumn | NestedColumn], format: RowFormat) -> Sequence[PlanColumn]:
+    """These columns, none of which holds rows of its own.
+
+    Raises:
+        LenswayError: NOT_ACCEPTABLE for one that does.
+    """
+    found = [column for column in columns if isinstance(column, PlanColumn)]
+    if len(found) == len(columns):
+        return found
+    nested = next(column.name for column in columns if isinstance(column, NestedColumn))
+    raise LenswayError(
+        ErrorCode.NOT_ACCEPTABLE,
+        f"Rows with the relation '{nested}' inside are not available as {format.value}",
+        hint="Ask for JSON or NDJSON, or leave the relation out.",
+    )
 
 
 class _Drain:
@@ -123,8 +141,9 @@ class ParquetFile:
 class ArrowRows:
     """Rows of wire values, encoded as batches; for databases whose driver has no Arrow of its own."""
 
-    def __init__(self, columns: Sequence[PlanColumn], format: RowFormat) -> None:
-        self._columns = columns
+    def __init__(self, columns: Sequence[PlanColumn | NestedColumn], format: RowFormat) -> None:
+        self._columns = flat(columns, format)
+        columns = self._columns
         self._schema = schema_of(columns, [Declared()] * len(columns))
         self._format = format
         self._encoder = batch_encoder(format, self._schema)

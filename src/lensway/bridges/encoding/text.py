@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from lensway.bridges.kit.failures import row_too_large
-from lensway.query.fields import FieldType, PlanColumn
+from lensway.query.fields import FieldType, NestedColumn, PlanColumn
 
 Document: TypeAlias = dict[str, Any]
 
@@ -19,11 +19,18 @@ _QUOTED: Final = re.compile(r'[",\r\n]')
 
 
 class _Documents:
-    """Rows as objects by field; what JSON cannot say of floats is spelled."""
+    """Rows as objects by field, rows of relations inside them; what JSON cannot say of floats is spelled."""
 
-    def __init__(self, columns: Sequence[PlanColumn]) -> None:
+    def __init__(self, columns: Sequence[PlanColumn | NestedColumn]) -> None:
         self._names = [column.name for column in columns]
-        self._floats = [column.name for column in columns if column.type is FieldType.NUMBER]
+        self._floats = [
+            column.name for column in columns if isinstance(column, PlanColumn) and column.type is FieldType.NUMBER
+        ]
+        self._nested = [
+            (column.name, column.is_list, _Documents(column.columns))
+            for column in columns
+            if isinstance(column, NestedColumn)
+        ]
 
     def documents(self, rows: Sequence[Sequence[Any]]) -> list[Document]:
         names = self._names
@@ -36,13 +43,18 @@ class _Documents:
                         document[name] = _spelled(value)
                 elif type(value) is list:
                     document[name] = _spelled_list(value)
+        for name, is_list, inner in self._nested:
+            for document in documents:
+                if (value := document[name]) is not None:
+                    found = inner.documents(value if is_list else [value])
+                    document[name] = found if is_list else found[0]
         return documents
 
 
 class JsonPage(_Documents):
     """The inside of a JSON array."""
 
-    def __init__(self, columns: Sequence[PlanColumn]) -> None:
+    def __init__(self, columns: Sequence[PlanColumn | NestedColumn]) -> None:
         super().__init__(columns)
         self._has_rows = False
 
@@ -80,7 +92,7 @@ class JsonLines(_Documents):
 class CsvLines(_Documents):
     """A header and a line for each row. NULL is an empty cell, an empty text is ``""``."""
 
-    def __init__(self, columns: Sequence[PlanColumn]) -> None:
+    def __init__(self, columns: Sequence[PlanColumn | NestedColumn]) -> None:
         super().__init__(columns)
         self._header = csv_header(self._names)
 

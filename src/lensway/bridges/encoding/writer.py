@@ -16,7 +16,7 @@ from lensway.bridges.kit.failures import limit_exceeded
 from lensway.bridges.kit.page_end import PageEnd
 from lensway.dialects.compile import Compiled
 from lensway.query import result
-from lensway.query.fields import PlanColumn
+from lensway.query.fields import NestedColumn, PlanColumn
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat, not_available
 
 ARROW_FORMATS: Final = result.ARROW_FORMATS
@@ -146,7 +146,7 @@ async def load_encoder(format: RowFormat) -> None:
             raise not_available(format.value) from None
 
 
-def _encoder_of(format: RowFormat, columns: Sequence[PlanColumn]) -> RowEncoder:
+def _encoder_of(format: RowFormat, columns: Sequence[PlanColumn | NestedColumn]) -> RowEncoder:
     match format:
         case RowFormat.JSON:
             return JsonPage(columns)

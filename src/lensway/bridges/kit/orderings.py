@@ -8,15 +8,15 @@ from __future__ import annotations
 import enum
 import math
 import time
-from typing import Final, TypeAlias
+from typing import Final
 
 from lensway import limits
 from lensway.dialects.compile import Compiled, compile_shape
 from lensway.query.cache import BoundedCache
+from lensway.query.fields import TableName
 from lensway.query.ordering import TableFacts, judge
 from lensway.query.plan import Shape, decode_shape
 
-_Place: TypeAlias = tuple[str | None, str]
 _FACTS_BYTES: Final = 1_024
 
 
@@ -37,9 +37,9 @@ def key_warning(shape: Shape, found: EqualKeys) -> dict[str, str] | None:
         return None
     keys = ", ".join(column.name for column in shape.keys)
     reason = (
-        f"rows of {shape.full_table} share values of its primary key ({keys})"
+        f"rows of {shape.table} share values of its primary key ({keys})"
         if found is EqualKeys.SEEN
-        else f"no unique index of {shape.full_table} covers its primary key ({keys}), without NULLs"
+        else f"no unique index of {shape.table} covers its primary key ({keys}), without NULLs"
     )
     message = f"Lens '{shape.lens}': {reason}. A page that would end between such rows is refused: declare a key that is unique."
     return {"code": KEY_NOT_UNIQUE, "message": message}
@@ -67,7 +67,7 @@ class Orderings:
         decoded = decode_shape(shape)
         if not (decoded.keys or (self._are_exports_ordered and decoded.order)):
             return self._keep(shape, compile_shape(shape, self._dialect), math.inf)
-        facts = self._facts.get((decoded.schema, decoded.table))
+        facts = self._facts.get(decoded.table)
         if facts is None or facts[1] <= now:
             return None
         return self._judged(shape, *facts)
@@ -76,14 +76,16 @@ class Orderings:
         """The statement for this shape, whose table the catalog says this of. Raises LenswayError as `compile_shape`."""
         decoded = decode_shape(shape)
         until = time.monotonic() + self._seconds
-        self._facts.put((decoded.schema, decoded.table), (facts, until), _FACTS_BYTES)
+        self._facts.put(decoded.table, (facts, until), _FACTS_BYTES)
         return self._judged(shape, facts, until)
 
     def forget(self) -> None:
         """Ask again: a table has changed."""
         entries, size = limits.COMPILED_PLANS_MAX, limits.COMPILED_SHAPES_BYTES_MAX
         self._compiled: BoundedCache[bytes, tuple[Compiled, float]] = BoundedCache(entries_max=entries, bytes_max=size)
-        self._facts: BoundedCache[_Place, tuple[TableFacts, float]] = BoundedCache(entries_max=entries, bytes_max=size)
+        self._facts: BoundedCache[TableName, tuple[TableFacts, float]] = BoundedCache(
+            entries_max=entries, bytes_max=size
+        )
 
     def _judged(self, shape: bytes, facts: TableFacts, until: float) -> Compiled:
         ordering = judge(decode_shape(shape), facts)

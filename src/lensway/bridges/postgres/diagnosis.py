@@ -10,8 +10,9 @@ from typing import Any, Final
 from lensway.bridges.postgres import errors
 from lensway.dialects.compile import Compiled
 from lensway.errors import ErrorCode, Failure, LenswayError
+from lensway.query.conditions import And, Compare, Node, Not, Operator, Or, columns_of
 from lensway.query.fields import PlanColumn
-from lensway.query.plan import And, Compare, IsNull, Node, Not, Operator, Or, Plan, Shape
+from lensway.query.plan import Plan, Shape
 
 _EXPLAINED: Final = frozenset(
     {"undefined_column", "undefined_table", "permission_denied", "not_ready", "invalid_value", "undefined_object"}
@@ -63,7 +64,7 @@ def is_explained(error: LenswayError) -> bool:
 
 async def explained(driver: Any, failure: Failure, shape: Shape, plan: Plan) -> LenswayError:
     """The failure with the object that it is about. Raises the driver's errors."""
-    row = await driver.fetchrow(_FACTS, shape.schema, shape.table)
+    row = await driver.fetchrow(_FACTS, shape.table.schema, shape.table.name)
     match failure.details.get("class"):
         case "undefined_column":
             return _of_column(failure, shape, row)
@@ -74,9 +75,9 @@ async def explained(driver: Any, failure: Failure, shape: Shape, plan: Plan) -> 
         case "not_ready" if row is not None and not row["is_populated"]:
             return _changed(
                 failure,
-                f"The materialized view {shape.full_table} was never populated",
-                hint=f"Run REFRESH MATERIALIZED VIEW {shape.full_table}.",
-                table=shape.full_table,
+                f"The materialized view {shape.table} was never populated",
+                hint=f"Run REFRESH MATERIALIZED VIEW {shape.table}.",
+                table=str(shape.table),
             )
         case "invalid_value":
             return await _of_value(driver, failure, shape, plan)
@@ -112,9 +113,9 @@ def _of_column(failure: Failure, shape: Shape, row: Mapping[str, Any] | None) ->
     names = ", ".join(f"'{column.column}' (field '{column.name}')" for column in gone)
     return _changed(
         failure,
-        f"Table {shape.full_table} has no column {names}",
+        f"Table {shape.table} has no column {names}",
         hint=f"It was renamed or dropped. Correct `column` in lens '{shape.lens}', or leave the field out with `select`.",
-        table=shape.full_table,
+        table=str(shape.table),
         column=gone[0].column,
         field=gone[0].name,
     )
@@ -125,14 +126,14 @@ def _of_table(failure: Failure, shape: Shape, row: Mapping[str, Any] | None) -> 
         return _within(failure, shape, "a table that does not exist")
     return _changed(
         failure,
-        f"Table {shape.full_table} of lens '{shape.lens}' does not exist",
+        f"Table {shape.table} of lens '{shape.lens}' does not exist",
         hint="Correct `table` in the lens.",
-        table=shape.full_table,
+        table=str(shape.table),
     )
 
 
 def _of_privilege(failure: Failure, shape: Shape, row: Mapping[str, Any] | None) -> LenswayError:
-    table = shape.full_table
+    table = str(shape.table)
     if row is None:
         return _named(failure, shape)
     if not row["has_schema"]:
@@ -164,13 +165,15 @@ async def _of_value(driver: Any, failure: Failure, shape: Shape, plan: Plan) -> 
     if not plan.params:
         return _changed(
             failure,
-            f"A value in the data of {shape.full_table} does not exist in the type that it is converted to",
+            f"A value in the data of {shape.table} does not exist in the type that it is converted to",
             hint="Correct the value in the database, or the expression of the view.",
-            table=shape.full_table,
+            table=str(shape.table),
         )
     asked = list(_compared(shape.where))
     names = list({compare.column.column for compare in asked})
-    labels = {row["name"]: row["labels"] for row in await driver.fetch(_LABELS, shape.schema, shape.table, names)}
+    labels = {
+        row["name"]: row["labels"] for row in await driver.fetch(_LABELS, shape.table.schema, shape.table.name, names)
+    }
     for compare in asked:
         known = labels.get(compare.column.column)
         if known is not None and not _are_known(plan.params[compare.param], known):
@@ -188,16 +191,14 @@ def _within(failure: Failure, shape: Shape, what: str) -> LenswayError:
     """The lens and its table are right: the reason lies in what the table is made of."""
     return _changed(
         failure,
-        f"{shape.full_table} uses {what}",
+        f"{shape.table} uses {what}",
         hint="Correct the view, or the functions, policies and expressions that reading it runs.",
-        table=shape.full_table,
+        table=str(shape.table),
     )
 
 
 def _named(failure: Failure, shape: Shape) -> LenswayError:
-    return _changed(
-        failure, f"{failure.message}; reading {shape.full_table}", hint=failure.hint, table=shape.full_table
-    )
+    return _changed(failure, f"{failure.message}; reading {shape.table}", hint=failure.hint, table=str(shape.table))
 
 
 def _changed(failure: Failure, message: str, *, hint: str | None, **facts: str) -> LenswayError:
@@ -217,21 +218,8 @@ def _are_known(value: object, labels: list[str]) -> bool:
 
 def _columns(shape: Shape) -> list[PlanColumn]:
     """Every column that the plan names, once."""
-    found = [*shape.output, *shape.keys, *(term.column for term in shape.order), *_in_where(shape.where)]
+    found = [*shape.output, *shape.keys, *(term.column for term in shape.order), *columns_of(shape.where)]
     return list({column.column: column for column in found}.values())
-
-
-def _in_where(node: Node | None) -> Iterator[PlanColumn]:
-    match node:
-        case And(items=items) | Or(items=items):
-            for item in items:
-                yield from _in_where(item)
-        case Not(item=item):
-            yield from _in_where(item)
-        case Compare(column=column) | IsNull(column=column):
-            yield column
-        case _:
-            return
 
 
 def _compared(node: Node | None) -> Iterator[Compare]:

@@ -111,7 +111,7 @@ async def _has_equal_keys(driver: Any, shape: Shape) -> bool:
 
 
 def _place(shape: Shape) -> str:
-    return ".".join(_quoted(part) for part in (shape.schema, shape.table) if part)
+    return ".".join(_quoted(part) for part in (shape.table.schema, shape.table.name) if part)
 
 
 def _quoted(name: str) -> str:

@@ -38,7 +38,6 @@ from lensway.bridges.postgres.values import TEXT_DECODERS, fits, written
 from lensway.dialects.compile import Compiled
 from lensway.errors import LenswayError
 from lensway.query.cache import BoundedCache
-from lensway.query.plan import PlanKind
 
 _CANCEL_AGAIN_SECONDS: Final = 0.05
 """Before the first repetition of a cancel; twice as long before each further one."""
@@ -148,7 +147,7 @@ class PooledConnection:
         return statement
 
     async def _check(self, compiled: Compiled, sql: str, statement: Any) -> None:
-        if sql != compiled.sql or compiled.shape.kind is PlanKind.COUNT:
+        if sql != compiled.sql or compiled.shape.measures:
             return
         types = {attribute.type.oid for attribute in statement.get_attributes() if attribute.type.schema not in _OWN}
         if unknown := types - self._types.keys():

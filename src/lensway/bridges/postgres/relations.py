@@ -18,6 +18,7 @@ import msgspec
 from lensway import limits
 from lensway.dialects.compile import Compiled
 from lensway.query.cache import BoundedCache
+from lensway.query.fields import TableName
 
 # Operators in the statements that plans become. Where the search path leads to it, a user's operator for PostgreSQL's own types
 # wins over a less exact one of PostgreSQL's.
@@ -92,18 +93,18 @@ class Relations:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._found: BoundedCache[tuple[str | None, str], tuple[Relation | None, float]] = BoundedCache(
+        self._found: BoundedCache[TableName, tuple[Relation | None, float]] = BoundedCache(
             entries_max=limits.RELATIONS_KNOWN_MAX, bytes_max=limits.RELATIONS_KNOWN_BYTES_MAX
         )
 
     async def plain(self, driver: Any, compiled: Compiled) -> Relation | None:
         """The table that the statement reads, or None when it is not plain or not there. Raises the driver's errors."""
-        key = (compiled.shape.schema, compiled.shape.table)
+        key = compiled.shape.table
         now = self._clock()
         found = self._found.get(key)
         if found is not None and found[1] > now:
             return found[0]
-        name = ".".join(_quoted(part) for part in key if part is not None)
+        name = ".".join(_quoted(part) for part in (key.schema, key.name) if part is not None)
         row = await driver.fetchrow(_LOOK, name)
         is_plain = row is not None and row["is_plain"]
         relation = Relation(name=name, oid=row["oid"], file=row["file"]) if is_plain else None
@@ -112,12 +113,12 @@ class Relations:
 
     def is_known(self, compiled: Compiled) -> bool:
         """True when `plain` needs not ask the database."""
-        found = self._found.get((compiled.shape.schema, compiled.shape.table))
+        found = self._found.get(compiled.shape.table)
         return found is not None and found[1] > self._clock()
 
     def forget(self, compiled: Compiled) -> None:
         """Look again before the next statement is prepared: the table has changed."""
-        self._found.put((compiled.shape.schema, compiled.shape.table), (None, 0.0), 1)
+        self._found.put(compiled.shape.table, (None, 0.0), 1)
 
 
 def _quoted(name: str) -> str:

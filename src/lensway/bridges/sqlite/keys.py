@@ -26,15 +26,15 @@ _LOOKED_AT_ROWS: Final = 10_000
 
 def table_facts(connection: sqlite3.Connection, shape: Shape) -> TableFacts:
     """What is guaranteed of the table of this shape: nothing of views and virtual tables, and of what cannot be looked at."""
-    if (shape.schema or "main").lower() != "main":
+    if (shape.table.schema or "main").lower() != "main":
         return TableFacts()
     try:
-        listed = _pragma(connection, "table_list", shape.table)
+        listed = _pragma(connection, "table_list", shape.table.name)
         found = [row for row in listed if row[0] == "main" and row[2] in ("table", "shadow")]
         if not found:
             return TableFacts()
-        columns = _pragma(connection, "table_xinfo", shape.table)
-        indexes = _pragma(connection, "index_list", shape.table)
+        columns = _pragma(connection, "table_xinfo", shape.table.name)
+        indexes = _pragma(connection, "index_list", shape.table.name)
     except sqlite3.DatabaseError:
         return TableFacts()  # the statement itself says why
     has_row_id = not found[0][4]
@@ -71,7 +71,7 @@ def key_warnings(connection: sqlite3.Connection, lenses: Sequence[Plan]) -> list
 
 def _has_equal_keys(connection: sqlite3.Connection, shape: Shape) -> bool:
     names = ", ".join(f"t.{_quoted(column.column)} AS k{at}" for at, column in enumerate(shape.keys))
-    place = ".".join(_quoted(part) for part in (shape.schema, shape.table) if part)
+    place = ".".join(_quoted(part) for part in (shape.table.schema, shape.table.name) if part)
     keys = ", ".join(f"k{at}" for at in range(len(shape.keys)))
     sql = (
         f"SELECT 1 FROM (SELECT {names} FROM {place} AS t LIMIT {_LOOKED_AT_ROWS})"  # noqa: S608 - names are quoted

@@ -98,9 +98,9 @@ class Reading:
     def _numbers(self, connection: GuardedConnection) -> frozenset[str]:
         """The columns that turn a text which is a number into one, as it is compared and stored; others tell 5 from '5'."""
         if self._numeric is None:
-            shape = self._compiled.shape
-            schema = f"{_quoted(shape.schema)}." if shape.schema else ""
-            found = connection.execute(f"PRAGMA {schema}table_xinfo({_quoted(shape.table)})").fetchall()
+            table = self._compiled.shape.table
+            schema = f"{_quoted(table.schema)}." if table.schema else ""
+            found = connection.execute(f"PRAGMA {schema}table_xinfo({_quoted(table.name)})").fetchall()
             self._numeric = frozenset(name for _, name, type, *_ in found if _is_numeric(type.upper()))
         return self._numeric
 

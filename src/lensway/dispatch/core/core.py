@@ -83,9 +83,11 @@ class Core:
         """What was dropped or is worth knowing, by name."""
         return self._state.counters
 
-    def consider(self, environment: EnvironmentId, source: SourceId, now: float) -> Consideration:
+    def consider(
+        self, environment: EnvironmentId, source: SourceId, now: float, *, needs: frozenset[str] = frozenset()
+    ) -> Consideration:
         """Where a new job on this source would go now. Changes nothing."""
-        return consider(self._state, environment, source, now)
+        return consider(self._state, environment, source, now, needs=needs)
 
     def job_of(self, request: RequestId) -> JobId | None:
         """The job of this request that is not over; asked rarely, so it is looked for."""

@@ -45,6 +45,15 @@ class RefusalKind(enum.Enum):
     """The offer never left this node: the link was closed already. Said by the link, never by a runner."""
 
 
+class Asker(msgspec.Struct, frozen=True, gc=False):
+    """Who asks, by names that a runner may log: the key's id and name, the environment's name, the lens."""
+
+    key: str
+    key_name: str
+    environment: str
+    lens: str = ""
+
+
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request to be executed. ``payload`` is opaque (an encoded plan). ``deadline`` is monotonic time.
 
@@ -52,6 +61,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     elsewhere. ``unassigned`` lets a pinned job go to a runner without an assignment. ``may_overflow`` lets a page that is
     more than may be held go on as a stream, instead of failing. ``trace`` is the context of the job's span where it is traced,
     as `lensway.observe.trace` writes it. ``owner`` is the key that asked, with which the job ends.
+    ``asker`` tells a runner who asks; ``needs`` are the features that a runner must have named to be offered the job.
     """
 
     request: RequestId
@@ -75,6 +85,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     stall_seconds: float = limits.STALL_TIMEOUT_SECONDS
     trace: str = ""
     owner: str = ""
+    asker: Asker | None = None
+    needs: frozenset[str] = frozenset()
 
 
 # --- events ---------------------------------------------------------------------------------------------------------------

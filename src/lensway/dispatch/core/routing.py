@@ -114,6 +114,7 @@ class Router:
             job.excluded,
             job.pending_failure is not None,
             request.format,
+            request.needs,
         )
         choice = self._state.fleet.choose(ask, now)
         session = choice.session
@@ -252,8 +253,10 @@ class Consideration(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
-def consider(state: State, environment: EnvironmentId, source: SourceId, now: float) -> Consideration:
-    """Decide as for a new job on this source, and change nothing.
+def consider(
+    state: State, environment: EnvironmentId, source: SourceId, now: float, *, needs: frozenset[str] = frozenset()
+) -> Consideration:
+    """Decide as for a new job on this source that needs these features of a runner, and change nothing.
 
     A job might wait a moment for a runner that is about to come back; this speaks of the present moment.
     """
@@ -265,7 +268,7 @@ def consider(state: State, environment: EnvironmentId, source: SourceId, now: fl
         return Consideration(failure=target)
     if target[1]:
         return Consideration(is_inline=True)
-    ask = Ask(route.source, route.bridge, route.runners, route.runner_names, route.wanted, route.serving)
+    ask = Ask(route.source, route.bridge, route.runners, route.runner_names, route.wanted, route.serving, needs=needs)
     choice = state.fleet.consider(ask, now)
     failure = None
     if choice.unable is not None:
