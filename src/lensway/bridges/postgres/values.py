@@ -146,3 +146,8 @@ def lens_type(name: str) -> FieldType | None:
 def fits(type: FieldType, name: str, kind: str) -> bool:
     """True when a column of this PostgreSQL type can be shown as this type. Enums are texts."""
     return name in COLUMN_TYPES[type] or (type is FieldType.TEXT and kind == "enum")
+
+
+def fitting_types(name: str, kind: str) -> list[FieldType]:
+    """Every type of a lens that can show a column of this PostgreSQL type."""
+    return [type for type in FieldType if fits(type, name, kind)]

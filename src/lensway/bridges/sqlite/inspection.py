@@ -1,0 +1,121 @@
+"""SQLite's catalog as introspection shows it: columns with the lens types that fit, and keys."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from lensway.bridges.contract import ForeignKey, TableColumn, TableDescription
+from lensway.query.fields import FieldType
+
+_BEST_TYPES: Final = (
+    ("BOOL", FieldType.BOOLEAN),
+    ("INT", FieldType.INTEGER),
+    ("CHAR", FieldType.TEXT),
+    ("CLOB", FieldType.TEXT),
+    ("TEXT", FieldType.TEXT),
+    ("BLOB", FieldType.BYTES),
+    ("REAL", FieldType.NUMBER),
+    ("FLOA", FieldType.NUMBER),
+    ("DOUB", FieldType.NUMBER),
+    ("TIMESTAMP", FieldType.TIMESTAMP),
+    ("DATETIME", FieldType.TIMESTAMP),
+    ("DATE", FieldType.DATE),
+    ("TIME", FieldType.TIME),
+    ("JSON", FieldType.JSON),
+    ("UUID", FieldType.UUID),
+    ("NUM", FieldType.DECIMAL),
+    ("DEC", FieldType.DECIMAL),
+)
+"""The first word that a declared type contains decides."""
+
+_NUMBERS: Final = frozenset(
+    {FieldType.INTEGER, FieldType.NUMBER, FieldType.DECIMAL, FieldType.BOOLEAN, FieldType.DATE, FieldType.TIMESTAMP}
+)
+_AFFINITIES: Final = (
+    (("INT",), _NUMBERS),
+    (("CHAR", "CLOB", "TEXT"), frozenset(FieldType) - {FieldType.INTEGER, FieldType.NUMBER, FieldType.BOOLEAN}),
+    (("BLOB",), frozenset(FieldType)),
+    (("REAL", "FLOA", "DOUB"), _NUMBERS),
+)
+"""Which types a lens can give a column, by its affinity (https://www.sqlite.org/datatype3.html, section 3.1): a column of text
+stores a number as text, and one of numbers stores a text that looks like a number as a number. Others store what they get."""
+
+
+def is_same_table(name: str, given: str) -> bool:
+    """True when a lens that says ``given`` reads this table: names compare without case, and ``main`` is the file itself."""
+    return given.lower() in (name.lower(), f"main.{name.lower()}")
+
+
+def describe_table(connection: sqlite3.Connection, name: str, kind: str) -> TableDescription:
+    """The table with its columns and keys. Raises sqlite3.Error."""
+    columns = _pragma(connection, "table_xinfo", name)
+    key = _key(columns)
+    return TableDescription(
+        name=name,
+        kind=kind,
+        # Hidden columns of virtual tables (1) are arguments, not data; generated ones (2, 3) are data.
+        columns=[_column(row) for row in columns if row[6] != 1],
+        key=key,
+        unique_keys=_unique_keys(connection, name),
+        foreign_keys=_foreign_keys(connection, name),
+        folds_case=True,
+    )
+
+
+def _column(row: Sequence[Any]) -> TableColumn:
+    _, name, declared, required, _, key, _ = row
+    upper = declared.upper()
+    found = next((type for word, type in _BEST_TYPES if word in upper), None)
+    fitting = next(
+        (types for words, types in _AFFINITIES if any(word in upper for word in words)), frozenset(FieldType)
+    )
+    return TableColumn(
+        name=name,
+        database_type=declared,
+        type=None if found is None else found.value,
+        nullable=not required and not key,
+        primary_key=bool(key),
+        types=[type.value for type in FieldType if type in fitting],
+    )
+
+
+def _key(columns: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(row[1] for row in sorted((row for row in columns if row[5]), key=lambda row: int(row[5])))
+
+
+def _unique_keys(connection: sqlite3.Connection, table: str) -> tuple[tuple[str, ...], ...]:
+    found = []
+    for _, index, is_unique, origin, is_partial in _pragma(connection, "index_list", table):
+        names = [row[2] for row in _pragma(connection, "index_info", index)]
+        if is_unique and origin != "pk" and not is_partial and None not in names:
+            found.append(tuple(names))
+    return tuple(sorted(dict.fromkeys(found), key=lambda names: (len(names), names)))
+
+
+def _foreign_keys(connection: sqlite3.Connection, table: str) -> tuple[ForeignKey, ...]:
+    """Names of tables and columns compare without case here; each is given as it was created."""
+    rows_of: dict[int, list[Sequence[Any]]] = {}
+    for row in _pragma(connection, "foreign_key_list", table):
+        rows_of.setdefault(row[0], []).append(row)
+    found = []
+    for rows in rows_of.values():
+        other = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)", (rows[0][2],)
+        ).fetchone()
+        if other is None:
+            continue  # SQLite lets a key refer to a table that does not exist
+        columns = _pragma(connection, "table_xinfo", other[0])
+        names: Mapping[str, str] = {row[1].lower(): row[1] for row in columns}
+        # Without columns, a key refers to the primary key of the other table.
+        given = [row[4] for row in rows]
+        referenced = _key(columns) if None in given else tuple(names.get(name.lower(), name) for name in given)
+        if len(referenced) == len(rows):
+            found.append(ForeignKey(columns=tuple(row[3] for row in rows), table=other[0], references=referenced))
+    return tuple(sorted(found, key=lambda key: (key.columns, key.table)))
+
+
+def _pragma(connection: sqlite3.Connection, name: str, argument: str) -> list[Any]:
+    quoted = argument.replace('"', '""')
+    return connection.execute(f'PRAGMA {name}("{quoted}")').fetchall()
