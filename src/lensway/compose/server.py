@@ -63,6 +63,7 @@ from lensway.usecases.push import Declarations
 from lensway.usecases.query import Queries
 from lensway.usecases.requests import RequestRing, Requests
 from lensway.usecases.runners import Runners
+from lensway.usecases.scaffold import Scaffolds
 from lensway.usecases.sources import Sources
 from lensway.usecases.statuses import CONNECTED, Statuses
 from lensway.usecases.tally import AuditTally
@@ -376,6 +377,7 @@ def _use_cases(desk: Desk, library: ExecutionLibrary, queries: Queries, ring: Re
         requests=Requests(desk, ring),
         sources=sources,
         lenses=Lenses(desk),
+        scaffolds=Scaffolds(desk),
         runners=Runners(desk, tests),
         environments=Environments(desk),
         keys=Keys(desk),
