@@ -49,7 +49,9 @@ class Sink:
         self.data += chunk
 
 
-def described(bridge: str, config: Mapping[str, object], *tables: str, **execution: object) -> list[dict]:
+def described(
+    bridge: str, config: Mapping[str, object], *tables: str, kind: str = "table", **execution: object
+) -> list[dict]:
     """The tables as the execution library describes them."""
 
     async def run() -> list[dict]:
@@ -62,7 +64,7 @@ def described(bridge: str, config: Mapping[str, object], *tables: str, **executi
                     deadline=time.monotonic() + 10, format=RowFormat.DOCUMENT, limits=LIMITS, tag="t/1", **execution
                 )
                 await library.perform(
-                    "key", bridge, config, kind="table", payload=table.encode(), execution=job, sink=sink
+                    "key", bridge, config, kind=kind, payload=table.encode(), execution=job, sink=sink
                 )
                 found.append(json.loads(sink.data))
         finally:
@@ -108,6 +110,14 @@ def test_postgresql_describes_keys(postgres_config) -> None:
         "d": ("decimal", ["decimal"]),
         "e": (None, []),
     }
+
+
+def test_tables_in_which_a_virtual_table_keeps_its_data_are_not_listed(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "texts.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE VIRTUAL TABLE texts USING fts5(body); CREATE TABLE texts_data_too (id INT);")
+    (listed,) = described("sqlite", {"path": str(path)}, "", kind="tables")
+    assert [table["name"] for table in listed] == ["texts", "texts_data_too"]
 
 
 def test_sqlite_describes_keys(sqlite_config) -> None:

@@ -38,7 +38,7 @@ from lensway.bridges.kit.failures import (
 )
 from lensway.bridges.kit.orderings import Orderings
 from lensway.bridges.sqlite.guard import GuardedConnection
-from lensway.bridges.sqlite.inspection import describe_table, is_same_table
+from lensway.bridges.sqlite.inspection import describe_table, is_same_table, list_tables
 from lensway.bridges.sqlite.keys import key_warnings, table_facts
 from lensway.bridges.sqlite.reading import Reading, started
 from lensway.dialects.compile import Compiled, compile_shape
@@ -183,9 +183,8 @@ class SqliteSource:
 
     async def tables(self, *, deadline: float) -> Sequence[TableSummary]:
         """Every table and view."""
-        sql = "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY name"
         async with self._connection(deadline) as work:
-            rows: list[tuple[str, str]] = await work(lambda connection: connection.execute(sql).fetchall())
+            rows: list[tuple[str, str]] = await work(list_tables)
         return [TableSummary(name=name, kind=kind) for name, kind in rows]
 
     async def table(self, name: str, *, deadline: float) -> TableDescription:

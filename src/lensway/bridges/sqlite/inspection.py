@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -41,6 +42,17 @@ _AFFINITIES: Final = (
 )
 """Which types a lens can give a column, by its affinity (https://www.sqlite.org/datatype3.html, section 3.1): a column of text
 stores a number as text, and one of numbers stores a text that looks like a number as a number. Others store what they get."""
+
+
+def list_tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Name and kind of every table and view, without the tables in which virtual ones keep their data. Raises sqlite3.Error."""
+    found = connection.execute(
+        "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY name"
+    ).fetchall()
+    shadows: set[str] = set()
+    with contextlib.suppress(sqlite3.DatabaseError):  # a list with more than it should have is better than none
+        shadows = {row[1] for row in connection.execute("PRAGMA table_list") if row[0] == "main" and row[2] == "shadow"}
+    return [(name, kind) for name, kind in found if name not in shadows]
 
 
 def is_same_table(name: str, given: str) -> bool:
