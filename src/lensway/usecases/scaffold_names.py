@@ -11,8 +11,8 @@ from typing import Final
 from lensway.catalog.names import check_field_name, check_name
 from lensway.errors import LenswayError
 from lensway.limits import NAME_CHARACTERS_MAX
+from lensway.query.table_names import parts_of
 
-_QUOTED_OR_PLAIN: Final = re.compile(r'^(?:(?P<schema>"(?:[^"]|"")*"|[^".]+)\.)?(?P<table>.+)$', re.DOTALL)
 _REFERENCE_ENDINGS: Final = re.compile(r"(?<=.)(?:_?(?:id|fk|uuid)|Id|ID)$")
 
 
@@ -105,8 +105,8 @@ def plain_name(table: str) -> str:
 
 
 def _parts(table: str) -> tuple[str | None, str]:
-    found = _QUOTED_OR_PLAIN.match(table)
-    return (None, table) if found is None else (found["schema"], found["table"])
+    found = parts_of(table) or (table,)
+    return (None, found[0]) if len(found) == 1 else (found[0], ".".join(found[1:]))
 
 
 def _is_field_name(name: str) -> bool:

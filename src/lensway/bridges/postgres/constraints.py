@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from lensway.bridges.contract import ForeignKey
+from lensway.query.table_names import written
 
 _UNIQUE: Final = """
 SELECT i.indisprimary AS is_primary, ARRAY(
@@ -36,9 +36,8 @@ ORDER BY k.conname
 """A key that refers to a partitioned table has one more row for each partition of it; only the first is the declared one."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Constraints:
-    """The keys of one table, with columns by name."""
+class Constraints(TypedDict):
+    """The keys of one table, as members of its description."""
 
     key: tuple[str, ...]
     unique_keys: tuple[tuple[str, ...], ...]
@@ -55,7 +54,7 @@ async def read_constraints(driver: Any, table: int) -> Constraints:
         foreign_keys=tuple(
             ForeignKey(
                 columns=tuple(row["columns"]),
-                table=f"{row['schema']}.{row['name']}",
+                table=written(row["schema"], row["name"]),
                 references=tuple(row["referenced"]),
             )
             for row in foreign

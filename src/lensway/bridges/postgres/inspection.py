@@ -279,12 +279,14 @@ ORDER BY 1, 2 LIMIT {_TABLES_MAX}
 
 _COLUMNS: Final = """
 SELECT a.attname AS name, t.typname AS type, t.typtype::text AS kind, e.typname AS element, a.attnotnull AS required,
-  pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, c.relkind::text AS relation, c.oid AS relation_id
+  pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, c.relkind::text AS relation, c.oid AS relation_id,
+  coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false) AS is_key
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped
   AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
   AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
@@ -312,7 +314,6 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
             f"No table '{name[:120]}' that this login can read",
             hint="List the tables of the source.",
         )
-    constraints = await read_constraints(driver, rows[0]["relation_id"])
     return TableDescription(
         name=f"{schema or 'public'}.{table}",
         kind=_KINDS[rows[0]["relation"]],
@@ -323,14 +324,12 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
                 type=_lens_type(row),
                 is_list=row["element"] is not None,
                 nullable=not row["required"],
-                primary_key=row["name"] in constraints.key,
+                primary_key=row["is_key"],
                 types=_lens_types(row),
             )
             for row in rows
         ],
-        key=constraints.key,
-        unique_keys=constraints.unique_keys,
-        foreign_keys=constraints.foreign_keys,
+        **await read_constraints(driver, rows[0]["relation_id"]),
     )
 
 

@@ -134,6 +134,11 @@ def _digits(value: Any) -> Any:
     return None if value is None else str(value)
 
 
+def fitting_types(name: str, kind: str) -> list[FieldType]:
+    """Every type of a lens that can show a column of this PostgreSQL type."""
+    return [type for type in FieldType if fits(type, name, kind)]
+
+
 def lens_type(name: str) -> FieldType | None:
     """The type of the lens that fits a column type best, or None."""
     if name == "uuid":
@@ -146,8 +151,3 @@ def lens_type(name: str) -> FieldType | None:
 def fits(type: FieldType, name: str, kind: str) -> bool:
     """True when a column of this PostgreSQL type can be shown as this type. Enums are texts."""
     return name in COLUMN_TYPES[type] or (type is FieldType.TEXT and kind == "enum")
-
-
-def fitting_types(name: str, kind: str) -> list[FieldType]:
-    """Every type of a lens that can show a column of this PostgreSQL type."""
-    return [type for type in FieldType if fits(type, name, kind)]

@@ -38,12 +38,12 @@ from lensway.bridges.kit.failures import (
 )
 from lensway.bridges.kit.orderings import Orderings
 from lensway.bridges.sqlite.guard import GuardedConnection
-from lensway.bridges.sqlite.inspection import describe_table, is_same_table, list_tables
+from lensway.bridges.sqlite.inspection import describe_table, list_tables
 from lensway.bridges.sqlite.keys import key_warnings, table_facts
 from lensway.bridges.sqlite.reading import Reading, started
 from lensway.dialects.compile import Compiled, compile_shape
 from lensway.dialects.sqlite_functions import FUNCTIONS
-from lensway.errors import ErrorCode, LenswayError
+from lensway.errors import LenswayError
 from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd
 
@@ -184,21 +184,14 @@ class SqliteSource:
     async def tables(self, *, deadline: float) -> Sequence[TableSummary]:
         """Every table and view."""
         async with self._connection(deadline) as work:
-            rows: list[tuple[str, str]] = await work(list_tables)
-        return [TableSummary(name=name, kind=kind) for name, kind in rows]
+            found: Sequence[TableSummary] = await work(list_tables)
+        return found
 
     async def table(self, name: str, *, deadline: float) -> TableDescription:
-        """One table's columns. Raises LenswayError NOT_FOUND."""
-        listed = await self.tables(deadline=deadline)
-        alike = [each for each in listed if is_same_table(each.name, name)]
-        found = next((each for each in alike if each.name == name), alike[0] if alike else None)
-        if found is None:
-            raise LenswayError(ErrorCode.NOT_FOUND, f"No table '{name[:120]}' in the file", hint="List the tables.")
+        """One table's columns and keys. Raises LenswayError NOT_FOUND."""
         async with self._connection(deadline) as work:
-            described: TableDescription = await work(
-                lambda connection: describe_table(connection, found.name, found.kind)
-            )
-        return described
+            found: TableDescription = await work(lambda connection: describe_table(connection, name))
+        return found
 
     async def close(self) -> None:
         """Close every connection."""

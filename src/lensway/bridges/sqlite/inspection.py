@@ -7,8 +7,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from lensway.bridges.contract import ForeignKey, TableColumn, TableDescription
+from lensway.bridges.contract import ForeignKey, TableColumn, TableDescription, TableSummary
+from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import FieldType
+from lensway.query.table_names import parts_of, written
 
 _BEST_TYPES: Final = (
     ("BOOL", FieldType.BOOLEAN),
@@ -44,8 +46,37 @@ _AFFINITIES: Final = (
 stores a number as text, and one of numbers stores a text that looks like a number as a number. Others store what they get."""
 
 
-def list_tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Name and kind of every table and view, without the tables in which virtual ones keep their data. Raises sqlite3.Error."""
+def list_tables(connection: sqlite3.Connection) -> list[TableSummary]:
+    """Every table and view, without the tables in which virtual ones keep their data. Raises sqlite3.Error."""
+    return [TableSummary(name=written(name), kind=kind) for name, kind in _tables(connection)]
+
+
+def describe_table(connection: sqlite3.Connection, name: str) -> TableDescription:
+    """The table that a lens of this name reads, with its columns and keys: names compare without case, ``main`` is the file.
+
+    Raises:
+        LenswayError: NOT_FOUND.
+        sqlite3.Error: when the file cannot be read.
+    """
+    *schema, given = parts_of(name) or ("",)
+    alike = [each for each in _tables(connection) if each[0].lower() == given.lower()]
+    if not alike or [each.lower() for each in schema] not in ([], ["main"]):
+        raise LenswayError(ErrorCode.NOT_FOUND, f"No table '{name[:120]}' in the file", hint="List the tables.")
+    table, kind = next((each for each in alike if each[0] == given), alike[0])
+    columns = _pragma(connection, "table_xinfo", table)
+    return TableDescription(
+        name=written(table),
+        kind=kind,
+        # Hidden columns of virtual tables (1) are arguments, not data; generated ones (2, 3) are data.
+        columns=[_column(row) for row in columns if row[6] != 1],
+        key=_key(columns),
+        unique_keys=_unique_keys(connection, table),
+        foreign_keys=_foreign_keys(connection, table),
+        folds_case=True,
+    )
+
+
+def _tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     found = connection.execute(
         "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY name"
     ).fetchall()
@@ -53,27 +84,6 @@ def list_tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     with contextlib.suppress(sqlite3.DatabaseError):  # a list with more than it should have is better than none
         shadows = {row[1] for row in connection.execute("PRAGMA table_list") if row[0] == "main" and row[2] == "shadow"}
     return [(name, kind) for name, kind in found if name not in shadows]
-
-
-def is_same_table(name: str, given: str) -> bool:
-    """True when a lens that says ``given`` reads this table: names compare without case, and ``main`` is the file itself."""
-    return given.lower() in (name.lower(), f"main.{name.lower()}")
-
-
-def describe_table(connection: sqlite3.Connection, name: str, kind: str) -> TableDescription:
-    """The table with its columns and keys. Raises sqlite3.Error."""
-    columns = _pragma(connection, "table_xinfo", name)
-    key = _key(columns)
-    return TableDescription(
-        name=name,
-        kind=kind,
-        # Hidden columns of virtual tables (1) are arguments, not data; generated ones (2, 3) are data.
-        columns=[_column(row) for row in columns if row[6] != 1],
-        key=key,
-        unique_keys=_unique_keys(connection, name),
-        foreign_keys=_foreign_keys(connection, name),
-        folds_case=True,
-    )
 
 
 def _column(row: Sequence[Any]) -> TableColumn:
@@ -124,7 +134,9 @@ def _foreign_keys(connection: sqlite3.Connection, table: str) -> tuple[ForeignKe
         given = [row[4] for row in rows]
         referenced = _key(columns) if None in given else tuple(names.get(name.lower(), name) for name in given)
         if len(referenced) == len(rows):
-            found.append(ForeignKey(columns=tuple(row[3] for row in rows), table=other[0], references=referenced))
+            found.append(
+                ForeignKey(columns=tuple(row[3] for row in rows), table=written(other[0]), references=referenced)
+            )
     return tuple(sorted(found, key=lambda key: (key.columns, key.table)))
 
 
