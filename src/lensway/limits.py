@@ -196,6 +196,10 @@ RUNNER_HINT_CHARACTERS_MAX: Final = 2_000
 """A hint of a runner that people see: longer ones are cut."""
 TABLES_BYTES_MAX: Final = 4 * MIB
 """The document of an introspection: some 40,000 tables. Decoding it holds the loop for about 20 ms."""
+SCAFFOLD_TABLES_MAX: Final = 500
+"""Tables that one scaffold describes, with a job for each: about 10 MiB of documents at once."""
+SCAFFOLD_JOBS_MAX: Final = 4
+"""Jobs of one scaffold under way at once: they leave connections of the source to queries."""
 WELCOME_INTERVAL_MS_MAX: Final = 60_000
 """Longest heartbeat interval that a runner takes from a gateway; the fence may be ten times as long."""
 TOLD_SECONDS_MAX: Final = 300.0

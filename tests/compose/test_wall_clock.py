@@ -10,13 +10,13 @@ import pytest
 
 from lensway import limits
 from lensway.clock import SystemClock
-from lensway.compose.server import recall_sightings
 from lensway.fleet.fleet import Fleet
 from lensway.store.bootstrap import DataDirectory
+from lensway.usecases.statuses import recall_sightings
 
 
 class Known:
-    """A store and a dispatcher as far as sightings go."""
+    """A store as far as sightings go, and a fleet."""
 
     def __init__(self, at: datetime.datetime, fleet: Fleet) -> None:
         self._at = at
@@ -30,7 +30,7 @@ class Known:
 def test_n4_a_runner_seen_in_the_future_was_not_lost_just_now(hours: int) -> None:
     clock = SystemClock()
     known = Known(clock.wall() + datetime.timedelta(hours=hours), Fleet())
-    asyncio.run(recall_sightings(known, known, clock))
+    asyncio.run(recall_sightings(known, known.fleet, clock))
     loss = known.fleet.last_loss("run_a")
     assert loss.at <= clock.monotonic()
     assert loss.cause == "going_away"

@@ -87,7 +87,7 @@ def in_a_process_of_its_own(code: str, tmp_path: pathlib.Path, **environment: st
 
 
 ASKED = (
-    "from lensway.clock import SystemClock as C; from lensway.compose.tracing import tracer_of as t; import os, sys; "
+    "from lensway.clock import SystemClock as C; from lensway.observe.tracing import tracer_of as t; import os, sys; "
 )
 
 

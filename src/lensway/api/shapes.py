@@ -13,6 +13,17 @@ Moment: TypeAlias = Annotated[str, msgspec.Meta(description="RFC 3339")]
 FieldKind: TypeAlias = Literal[
     "text", "integer", "number", "decimal", "boolean", "date", "time", "timestamp", "uuid", "json", "bytes"
 ]
+DriftCode: TypeAlias = Literal[
+    "table_missing",
+    "column_missing",
+    "type_differs",
+    "list_differs",
+    "nullable",
+    "key_not_unique",
+    "key_nullable",
+    "key_unknown",
+    "column_unused",
+]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -251,6 +262,49 @@ class TestAnswer(Answer, frozen=True, kw_only=True):
     """One result per place."""
 
     results: list[TestResult]
+
+
+class ScaffoldRequest(Request, frozen=True, kw_only=True):
+    """Which tables to declare: all that the source's login can read, when `tables` is absent. `prefix` begins new names."""
+
+    tables: list[str] | None = None
+    prefix: str = ""
+
+
+class ScaffoldNote(Answer, frozen=True, kw_only=True):
+    """Something to know of a table or column: above all what was left out, and why."""
+
+    table: str
+    column: str | None = None
+    reason: str
+
+
+class ScaffoldAnswer(Answer, frozen=True, kw_only=True):
+    """Declarations of lenses. `declaration` is a document that `POST /v1/push` takes."""
+
+    source: str
+    declaration: dict[str, Any]
+    notes: list[ScaffoldNote]
+
+
+class DriftFinding(Answer, frozen=True, kw_only=True):
+    """One difference between a lens and its table."""
+
+    level: Literal["error", "note"]
+    code: DriftCode
+    message: str
+    field: str | None = None
+    column: str | None = None
+
+
+class LensDrift(Answer, frozen=True, kw_only=True):
+    """How a lens differs from its table; `ok` is false when one of the findings is an error."""
+
+    lens: str
+    source: str
+    table: str
+    ok: bool
+    findings: list[DriftFinding]
 
 
 class LensRequest(Request, frozen=True, kw_only=True):

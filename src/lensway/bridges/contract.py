@@ -78,7 +78,10 @@ class ConnectionReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
 
 class TableColumn(msgspec.Struct, frozen=True, kw_only=True):
-    """One column as the database declares it; ``type`` is the lens type that fits, None where there is none."""
+    """One column as the database declares it; ``type`` is the lens type that fits best, None where there is none.
+
+    ``types`` are all lens types that can show the column; empty where the bridge cannot know.
+    """
 
     name: str
     database_type: str = msgspec.field(name="databaseType")
@@ -86,6 +89,15 @@ class TableColumn(msgspec.Struct, frozen=True, kw_only=True):
     is_list: bool = msgspec.field(name="list", default=False)
     nullable: bool = True
     primary_key: bool = msgspec.field(name="primaryKey", default=False)
+    types: Sequence[str] = ()
+
+
+class ForeignKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A foreign key: ``columns`` refer to ``references`` of ``table``, pair by pair. ``table`` is as a lens would declare it."""
+
+    columns: Sequence[str]
+    table: str
+    references: Sequence[str]
 
 
 class TableSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,11 +108,20 @@ class TableSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """One table with its columns in their order."""
+    """One table with its columns in their order.
+
+    ``key`` are the columns of the primary key in the key's own order; ``unique_keys`` are the other keys that the database keeps
+    unique for all rows. Both are empty for views, and where a runner of an earlier version looked.
+    ``folds_case`` says that names of columns compare without case.
+    """
 
     name: str
     kind: str
     columns: Sequence[TableColumn]
+    key: Sequence[str] = ()
+    unique_keys: Sequence[Sequence[str]] = msgspec.field(name="uniqueKeys", default=())
+    foreign_keys: Sequence[ForeignKey] = msgspec.field(name="foreignKeys", default=())
+    folds_case: bool = msgspec.field(name="foldsCase", default=False)
 
 
 class OpenSource(Protocol):

@@ -275,8 +275,12 @@ async def _described(source: OpenSource, name: str, execution: Execution) -> Tab
     names = (name,) if "." in name else (name, f"public.{name}")
     if allows is None or any(map(allows, names)):
         found = await source.table(name, deadline=execution.deadline)
-        if allows is None or allows(found.name):
+        if allows is None:
             return found
+        if allows(found.name):
+            # A foreign key names another table, which may be a forbidden one.
+            keys = [key for key in found.foreign_keys if allows(key.table)]
+            return msgspec.structs.replace(found, foreign_keys=keys)
     raise LenswayError(
         ErrorCode.REFUSED_BY_RUNNER,
         f"The local policy of the runner does not allow the table '{name[:120]}'",

@@ -9,7 +9,7 @@ import msgspec
 
 from lensway.catalog.records import AnyRecord, Change, Runner
 from lensway.catalog.snapshot import Snapshot
-from lensway.ids import EnvironmentId, KeyId, SourceId
+from lensway.ids import EnvironmentId, KeyId, RunnerId, SourceId
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +108,9 @@ class SightingKeeper(SnapshotSource, Protocol):
 
     def note_sightings(self, sightings: Sequence[Sighting]) -> Awaitable[None]:
         """Remember these; a newer sighting of a runner replaces the older one."""
+
+    def sightings(self) -> Awaitable[Mapping[RunnerId, tuple[str, str]]]:
+        """When each runner was seen last (RFC 3339), and why it was lost then."""
 
 
 __all__ = [

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from cyclopts import App
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
 
-from lensway.cli import report, target
-from lensway.client import segment
+from cyclopts import App, Parameter
+
+from lensway.cli import report, target, toml
+from lensway.client import Client, segment
+from lensway.client.saving import PartialFile
+from lensway.errors import ErrorCode, LenswayError
 
 lenses = App(name="lenses", help="Lenses: declared views of tables.")
 
 _To = target.Target
+_OF_ONE_SOURCE: Final = frozenset(
+    {
+        ErrorCode.SOURCE_UNREACHABLE,
+        ErrorCode.SOURCE_QUERY_FAILED,
+        ErrorCode.SOURCE_REQUIRES_RUNNER,
+        ErrorCode.NO_RUNNERS_ONLINE,
+        ErrorCode.REFUSED_BY_RUNNER,
+        ErrorCode.RUNNER_FAILED,
+        ErrorCode.QUERY_TIMEOUT,
+    }
+)
+"""Failures of one lens's source or runner, which say nothing of the other lenses."""
 
 
 @lenses.command(name="list")
@@ -48,3 +66,97 @@ def delete(lens: str, *, to: _To = target.DEFAULT) -> None:
     with to.client() as client:
         client.call("DELETE", f"/v1/lenses/{segment(lens)}")
     report.write_note(f"lens {lens} deleted")
+
+
+@lenses.command
+def scaffold(
+    source: str,
+    *tables: Annotated[str, Parameter(name="TABLE")],
+    prefix: Annotated[str | None, Parameter(help="What the names of new lenses begin with.")] = None,
+    output: Annotated[
+        pathlib.Path | None, Parameter(name=("--output", "-o"), help="The file; default: standard output.")
+    ] = None,
+    to: _To = target.DEFAULT,
+) -> None:
+    """Write declarations of lenses for a source's tables as TOML: all that its login can read, or those that are named.
+
+    Nothing is changed; review the file, then push it. Comments say what was left out, and why.
+    """
+    body: dict[str, object] = {} if prefix is None else {"prefix": prefix}
+    if tables:
+        body["tables"] = list(tables)
+    with to.client() as client:
+        answer = client.call("POST", f"/v1/sources/{segment(source)}/scaffold", body)
+    if to.json:
+        text = report.json_text(answer)
+    else:
+        text = "\n".join(_scaffold_lines(answer)) + "\n"
+    if output is None:
+        report.write_text(text)
+        return
+    try:
+        with PartialFile(output) as file:
+            file.open()
+            file.write(text.encode())
+            file.commit()
+    except OSError as error:
+        raise LenswayError(ErrorCode.INVALID_REQUEST, f"cannot write {output}: {error.strerror}") from None
+    report.write_note(f"{output}: {len(answer['declaration']['lenses'])} lenses; lensway push {output} --dry-run")
+
+
+def _scaffold_lines(answer: Mapping[str, Any]) -> Iterator[str]:
+    declared, notes = answer["declaration"]["lenses"], list(answer["notes"])
+    tables = {lens["table"] for lens in declared.values()}
+    yield toml.comment(f"Lenses for the tables of source {answer['source']}. Review, then push this file.")
+    for note in notes:
+        if note["table"] not in tables:
+            yield toml.comment(_note_text(note, with_table=True))
+    for name, lens in declared.items():
+        yield ""
+        yield from (toml.comment(_note_text(note)) for note in notes if note["table"] == lens["table"])
+        yield from toml.lens_lines(name, lens)
+
+
+def _note_text(note: Mapping[str, Any], *, with_table: bool = False) -> str:
+    place = f"table {note['table']}: " if with_table else ""
+    column = f"column {note['column']}: " if note.get("column") else ""
+    return f"{place}{column}{note['reason']}"
+
+
+@lenses.command
+def check(*names: Annotated[str, Parameter(name="LENS")], to: _To = target.DEFAULT) -> int:
+    """Compare lenses with their tables, all of them or those that are named: columns, types, keys.
+
+    Exits 1 when something is wrong. New columns are notes.
+    """
+    with to.client() as client:
+        chosen = names or [lens["name"] for lens in client.call("GET", "/v1/lenses")["lenses"]]
+        results = [_checked(client, name) for name in chosen]
+    if report.wants_json(to.json):
+        report.write_json(results)
+    else:
+        for result in results:
+            for line in _check_lines(result):
+                report.write_line(line)
+        if not results:
+            report.write_line("no lenses yet: lensway lenses scaffold SOURCE")
+    return 0 if all(result["ok"] for result in results) else report.FAILURE_EXIT
+
+
+def _checked(client: Client, name: str) -> dict[str, Any]:
+    """What the server found; for one lens of several whose source cannot be asked, that."""
+    try:
+        found: dict[str, Any] = client.call("POST", f"/v1/lenses/{segment(name)}/check")
+    except LenswayError as error:
+        if error.code not in _OF_ONE_SOURCE:
+            raise
+        finding = {"level": "error", "code": error.code.value, "message": error.failure.message}
+        return {"lens": name, "ok": False, "findings": [finding]}
+    return found
+
+
+def _check_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    place = f" ({result['table']} in {result['source']})" if "table" in result else ""
+    yield report.text_of(f"{result['lens']}{place}: {'ok' if result['ok'] else 'DIFFERS'}")
+    for finding in result["findings"]:
+        yield report.text_of(f"  {finding['level']:<5} {finding['code']}: {finding['message']}")

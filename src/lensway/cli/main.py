@@ -44,7 +44,7 @@ app.register_install_completion_command(add_to_startup=False)
 
 
 def main() -> None:
-    """Run the program and exit: 0 ok, 1 failure, 2 usage or configuration."""
+    """Run the program and exit: 0 ok, 1 failure, 2 usage or configuration, or the code that the command returns."""
     open_streams()
     code = 0
     try:

@@ -12,13 +12,15 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from lensway.cli import report, target
+from lensway.cli import report, target, toml
 from lensway.errors import ErrorCode, LenswayError
 
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([^}]*)\}|\$\{")
 _MARK: Final = {"created": "+", "changed": "~", "removed": "-", "unchanged": "="}
 
 _To = target.Target
+_DIFFERS_EXIT: Final = 3
+"""`--exit-code`: the file and the server differ. 1 and 2 stay what they are everywhere: a failure, and a wrong use."""
 
 
 def push(
@@ -26,31 +28,36 @@ def push(
     *,
     dry_run: Annotated[bool, Parameter(negative=(), help="Show the difference, change nothing.")] = False,
     prune: Annotated[bool, Parameter(negative=(), help="Remove what the file does not name.")] = False,
+    exit_code: Annotated[
+        bool, Parameter(negative=(), help="Exit with 3 when something differs, applied or not.")
+    ] = False,
     to: _To = target.DEFAULT,
-) -> None:
+) -> int:
     """Apply a declaration in one transaction: TOML, or what `pull` printed. ${VAR} is taken from this environment; $$ is $."""
     document = read_declaration(file, os.environ)
     params = {name: "true" for name, is_set in (("dryRun", dry_run), ("prune", prune)) if is_set}
     with to.client() as client:
         answer = client.call("POST", "/v1/push", document, params=params)
+    changed = sum(change["action"] != "unchanged" for change in answer["changes"])
+    code = _DIFFERS_EXIT if exit_code and changed else 0
     if report.wants_json(to.json):
         report.write_json(answer)
-        return
+        return code
     for change in answer["changes"]:
         if change["action"] != "unchanged":
             note = f" ({change['details']})" if change.get("details") else ""
             report.write_line(f"{_MARK[change['action']]} {change['kind']} {change['name']}{note}")
-    changed = sum(change["action"] != "unchanged" for change in answer["changes"])
     report.write_line(
         f"{changed} changed, {len(answer['changes']) - changed} unchanged" + (" (dry run)" if dry_run else "")
     )
     report.write_warnings(answer.get("warnings", ()))
+    return code
 
 
 def pull(*, to: _To = target.DEFAULT) -> None:
     """Print the declaration as the server has it, without any config."""
     with to.client() as client:
-        report.write_json(client.call("GET", "/v1/config"))
+        report.write_json(_unexpanded(client.call("GET", "/v1/config")))
 
 
 def read_declaration(file: pathlib.Path, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -96,6 +103,17 @@ def _expand(value: object, environment: Mapping[str, str], unset: list[str]) -> 
         return {key: _expand(item, environment, unset) for key, item in value.items()}
     if isinstance(value, list):
         return [_expand(item, environment, unset) for item in value]
+    return value
+
+
+def _unexpanded(value: object) -> object:
+    """The value with every text in the form that pushing it expands to what it is."""
+    if isinstance(value, str):
+        return toml.unexpanded(value)
+    if isinstance(value, dict):
+        return {key: _unexpanded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unexpanded(item) for item in value]
     return value
 
 

@@ -31,7 +31,12 @@ def wants_json(json: bool) -> bool:
 
 def write_json(value: object) -> None:
     """The value as indented JSON on standard output."""
-    sys.stdout.write(msgspec.json.format(numbers.encode(value), indent=2).decode() + "\n")
+    sys.stdout.write(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """The value as indented JSON with a line end."""
+    return msgspec.json.format(numbers.encode(value), indent=2).decode() + "\n"
 
 
 def read_json(text: bytes, what: str, decode: Callable[[bytes], object] = msgspec.json.decode) -> object:
@@ -52,6 +57,11 @@ def read_stdin_json(what: str) -> object:
 def write_line(text: str) -> None:
     """One line on standard output."""
     sys.stdout.write(text + "\n")
+
+
+def write_text(text: str) -> None:
+    """Text as it is on standard output."""
+    sys.stdout.write(text)
 
 
 def write_note(text: str) -> None:

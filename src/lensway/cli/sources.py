@@ -91,7 +91,24 @@ def tables(source: str, table: str | None = None, *, to: _To = target.DEFAULT) -
     """The tables that its login can read, or one table's columns: the raw material of a lens."""
     with to.client() as client:
         suffix = f"/{segment(table)}" if table else ""
-        report.write_json(client.call("GET", f"/v1/sources/{segment(source)}/tables{suffix}"))
+        found = client.call("GET", f"/v1/sources/{segment(source)}/tables{suffix}")
+    if report.wants_json(to.json):
+        report.write_json(found)
+    elif table is None:
+        report.write_table(
+            ("TABLE", "KIND"),
+            [(each["name"], each["kind"]) for each in found["tables"]],
+            empty="no tables that the login can read",
+        )
+    else:
+        report.write_table(
+            ("COLUMN", "DATABASE TYPE", "LENS TYPE", "LIST", "NULLABLE", "KEY"),
+            [
+                (c["name"], c["databaseType"], c["type"], c.get("list"), c.get("nullable"), c.get("primaryKey"))
+                for c in found["columns"]
+            ],
+            empty="no columns that the login can read",
+        )
 
 
 def _place(source: dict[str, Any]) -> str:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from lensway.bridges.library import ExecutionLibrary
 from lensway.clock import SystemClock
 from lensway.compose.process import calm_collector
-from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
 from lensway.errors import LenswayError
 from lensway.ids import new_instance_id
 from lensway.kinds import BUILT_IN, Kinds
 from lensway.observe.trace import Tracer
+from lensway.observe.tracing import tracer_of
 from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dialer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime
 import functools
 import os
 import pathlib
@@ -15,7 +14,6 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-import uvicorn
 
 from lensway import limits
 from lensway.auth.address import Network
@@ -24,11 +22,9 @@ from lensway.auth.limiter import FailureLimiter
 from lensway.auth.secret import Secret
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.library import ExecutionLibrary
-from lensway.clock import Clock, SystemClock
+from lensway.clock import SystemClock
 from lensway.compose.doors import TlsDoor
-from lensway.compose.listening import HttpServer, MetricsListener, bound, port_error, security_headers
 from lensway.compose.process import calm_collector
-from lensway.compose.tracing import tracer_of
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console
 from lensway.dispatch.routes import SnapshotRoutes
@@ -40,11 +36,13 @@ from lensway.kinds import BUILT_IN, Kinds
 from lensway.observe.metrics import Metrics
 from lensway.observe.refusals import Refusals
 from lensway.observe.trace import Tracer
+from lensway.observe.tracing import tracer_of
 from lensway.service.app import Operations, build_app
-from lensway.service.connection import Connection, http_shares
+from lensway.service.connection import http_shares
 from lensway.service.control_plane import ControlPlane
 from lensway.service.data_plane import DataPlane
 from lensway.service.http import Endpoint
+from lensway.service.listening import MetricsListener, bound, http_server, port_error
 from lensway.store.bootstrap import DataDirectory, admin_key_notice, first_admin_key
 from lensway.store.sqlite import SqliteStore
 from lensway.usecases.audit import Audit, AuditRetention, Verify
@@ -63,8 +61,9 @@ from lensway.usecases.push import Declarations
 from lensway.usecases.query import Queries
 from lensway.usecases.requests import RequestRing, Requests
 from lensway.usecases.runners import Runners
+from lensway.usecases.scaffold import Scaffolds
 from lensway.usecases.sources import Sources
-from lensway.usecases.statuses import CONNECTED, Statuses
+from lensway.usecases.statuses import Statuses, recall_sightings
 from lensway.usecases.tally import AuditTally
 
 _log = structlog.get_logger("lensway.server")
@@ -205,7 +204,7 @@ class Server:
         )
         statuses.look_at(dispatcher.fleet)
         executor.connect(dispatcher.handle)
-        await recall_sightings(store, dispatcher, clock)
+        await recall_sightings(store, dispatcher.fleet, clock)
         listener = Listener(
             store,
             dispatcher,
@@ -286,29 +285,15 @@ class Server:
         minted: Secret | None,
     ) -> None:
         settings, refusals = self._settings, Refusals("http")
-        http = HttpServer(
-            uvicorn.Config(
-                app,  # type: ignore[arg-type]
-                host=settings.http_host,
-                port=settings.http_port,
-                http=Connection.stalling_after(  # type: ignore[arg-type]
-                    settings.stall_seconds + limits.STALL_GRACE_SECONDS,
-                    shares=http_shares(settings.trusted_proxies, refusals.note),
-                    door=None if tls is None else functools.partial(TlsDoor, tls=tls),
-                ),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                headers=security_headers(is_tls=settings.public_url.startswith("https://")),
-                # Who asks is decided by --trusted-proxies alone; the library would believe anybody on this machine.
-                proxy_headers=False,
-                date_header=True,
-                lifespan="off",
-                ws="none",
-                timeout_keep_alive=limits.HTTP_IDLE_SECONDS,
-                timeout_graceful_shutdown=int(settings.drain_seconds),
-                h11_max_incomplete_event_size=64 * limits.KIB,
-            )
+        http = http_server(
+            app,
+            settings.http_host,
+            settings.http_port,
+            shares=http_shares(settings.trusted_proxies, refusals.note),
+            door=None if tls is None else functools.partial(TlsDoor, tls=tls),
+            is_tls=settings.public_url.startswith("https://"),
+            stall_seconds=settings.stall_seconds,
+            drain_seconds=settings.drain_seconds,
         )
         sockets = [await self._bound(listener, tls)]
         serving = asyncio.create_task(http.serve(sockets=sockets), name="http")
@@ -376,6 +361,7 @@ def _use_cases(desk: Desk, library: ExecutionLibrary, queries: Queries, ring: Re
         requests=Requests(desk, ring),
         sources=sources,
         lenses=Lenses(desk),
+        scaffolds=Scaffolds(desk),
         runners=Runners(desk, tests),
         fleet=FleetPages(desk),
         environments=Environments(desk),
@@ -383,19 +369,3 @@ def _use_cases(desk: Desk, library: ExecutionLibrary, queries: Queries, ring: Re
         declarations=Declarations(desk, sources),
         audit=Audit(desk, verify),
     )
-
-
-async def recall_sightings(store: SqliteStore, dispatcher: Dispatcher, clock: Clock) -> None:
-    """Tell the fleet when each runner was seen last, for people to read.
-
-    The stored moment is wall time, and the clock may have been set since. It is shown as it is, though never in the future, and
-    decides nothing: no runner counts as lost just now. Queries wait for runners after a restart because of the restart.
-    """
-    for runner, (at, cause) in (await store.sightings()).items():
-        now = clock.monotonic()
-        ago = (clock.wall() - datetime.datetime.fromisoformat(at)).total_seconds()
-        then = now - max(ago, 0.0)
-        if cause == CONNECTED:
-            dispatcher.fleet.recall_connected(runner, then, now)
-        else:
-            dispatcher.fleet.recall(runner, then, cause)

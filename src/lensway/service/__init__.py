@@ -1,1 +1,1 @@
-"""Room: service. HTTP: data plane and control plane; the use cases that the Console shares; inline execution."""
+"""Room: service. HTTP: data plane, control plane, and the servers that listen for callers."""

@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
+from lensway.api.shapes import ScaffoldRequest
 from lensway.auth.caller import Caller
 from lensway.catalog.names import invalid
+from lensway.service.decoding import read_request
 from lensway.service.http import Call, json_response
 from lensway.usecases.bundle import UseCases
 from lensway.usecases.desk import Desk
@@ -92,6 +94,15 @@ class ControlPlane:
     async def show_table(self, call: Call) -> Response:
         """One table's columns."""
         return json_response(await self._use.sources.table(call.by, call.path("source"), call.path("table")))
+
+    async def scaffold_source(self, call: Call) -> Response:
+        """Declarations of lenses for the source's tables."""
+        request = read_request(ScaffoldRequest, await call.body())
+        return json_response(await self._use.scaffolds.scaffold(call.by, call.path("source"), request))
+
+    async def check_lens(self, call: Call) -> Response:
+        """How a lens differs from its table."""
+        return json_response(await self._use.scaffolds.check(call.by, call.path("lens")))
 
     async def put_lens(self, call: Call) -> Response:
         """Declare a lens."""

@@ -14,6 +14,7 @@ from lensway.usecases.push import Declarations
 from lensway.usecases.query import Queries
 from lensway.usecases.requests import Requests
 from lensway.usecases.runners import Runners
+from lensway.usecases.scaffold import Scaffolds
 from lensway.usecases.sources import Sources
 
 
@@ -26,6 +27,7 @@ class UseCases:
     requests: Requests
     sources: Sources
     lenses: Lenses
+    scaffolds: Scaffolds
     runners: Runners
     fleet: FleetPages
     environments: Environments

@@ -168,3 +168,19 @@ class Statuses:
             self._telling.cancel()
         if self._writer is not None:
             await asyncio.gather(self._writer, return_exceptions=True)
+
+
+async def recall_sightings(store: SightingKeeper, fleet: Fleet, clock: Clock) -> None:
+    """Tell the fleet when each runner was seen last, for people to read.
+
+    The stored moment is wall time, and the clock may have been set since. It is shown as it is, though never in the future, and
+    decides nothing: no runner counts as lost just now. Queries wait for runners after a restart because of the restart.
+    """
+    for runner, (at, cause) in (await store.sightings()).items():
+        now = clock.monotonic()
+        ago = (clock.wall() - datetime.datetime.fromisoformat(at)).total_seconds()
+        then = now - max(ago, 0.0)
+        if cause == CONNECTED:
+            fleet.recall_connected(runner, then, now)
+        else:
+            fleet.recall(runner, then, cause)

@@ -25,10 +25,11 @@ from lensway.bridges.kit.addresses import is_loopback, resolve
 from lensway.bridges.kit.failures import HINTS, unreachable
 from lensway.bridges.kit.orderings import key_warning
 from lensway.bridges.postgres import errors
+from lensway.bridges.postgres.constraints import read_constraints
 from lensway.bridges.postgres.keys import find_equal_keys
 from lensway.bridges.postgres.pool import PooledConnection, connect
 from lensway.bridges.postgres.settings import PostgresSettings
-from lensway.bridges.postgres.values import lens_type
+from lensway.bridges.postgres.values import fitting_types, lens_type
 from lensway.dialects.compile import compile_shape
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.plan import Plan, decode_shape
@@ -278,8 +279,8 @@ ORDER BY 1, 2 LIMIT {_TABLES_MAX}
 
 _COLUMNS: Final = """
 SELECT a.attname AS name, t.typname AS type, t.typtype::text AS kind, e.typname AS element, a.attnotnull AS required,
-  pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, c.relkind::text AS relation,
-  coalesce(a.attnum = ANY (i.indkey::int2[]), false) AS is_key
+  pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, c.relkind::text AS relation, c.oid AS relation_id,
+  coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false) AS is_key
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -324,9 +325,11 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
                 is_list=row["element"] is not None,
                 nullable=not row["required"],
                 primary_key=row["is_key"],
+                types=_lens_types(row),
             )
             for row in rows
         ],
+        **await read_constraints(driver, rows[0]["relation_id"]),
     )
 
 
@@ -336,3 +339,8 @@ def _lens_type(row: Any) -> str | None:
     else:
         found = lens_type("text" if row["kind"] == "e" else row["type"])
     return None if found is None else found.value
+
+
+def _lens_types(row: Any) -> list[str]:
+    name = row["type"] if row["element"] is None else row["element"]
+    return [type.value for type in fitting_types(name, "enum" if row["kind"] == "e" else "")]

@@ -136,6 +136,11 @@ def _digits(value: Any) -> Any:
     return None if value is None else str(value)
 
 
+def fitting_types(name: str, kind: str) -> list[FieldType]:
+    """Every type of a lens that can show a column of this PostgreSQL type."""
+    return [type for type in FieldType if fits(type, name, kind)]
+
+
 def lens_type(name: str) -> FieldType | None:
     """The type of the lens that fits a column type best, or None."""
     if name == "uuid":

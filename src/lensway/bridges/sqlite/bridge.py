@@ -24,7 +24,6 @@ from lensway.bridges.contract import (
     RowSink,
     Stage,
     StageResult,
-    TableColumn,
     TableDescription,
     TableSummary,
 )
@@ -39,12 +38,12 @@ from lensway.bridges.kit.failures import (
 )
 from lensway.bridges.kit.orderings import Orderings
 from lensway.bridges.sqlite.guard import GuardedConnection
+from lensway.bridges.sqlite.inspection import describe_table, list_tables
 from lensway.bridges.sqlite.keys import key_warnings, table_facts
 from lensway.bridges.sqlite.reading import Reading, started
 from lensway.dialects.compile import Compiled, compile_shape
 from lensway.dialects.sqlite_functions import FUNCTIONS
-from lensway.errors import ErrorCode, LenswayError
-from lensway.query.fields import FieldType
+from lensway.errors import LenswayError
 from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd
 
@@ -184,22 +183,15 @@ class SqliteSource:
 
     async def tables(self, *, deadline: float) -> Sequence[TableSummary]:
         """Every table and view."""
-        sql = "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY name"
         async with self._connection(deadline) as work:
-            rows: list[tuple[str, str]] = await work(lambda connection: connection.execute(sql).fetchall())
-        return [TableSummary(name=name, kind=kind) for name, kind in rows]
+            found: Sequence[TableSummary] = await work(list_tables)
+        return found
 
     async def table(self, name: str, *, deadline: float) -> TableDescription:
-        """One table's columns. Raises LenswayError NOT_FOUND."""
-        kind = next((each.kind for each in await self.tables(deadline=deadline) if each.name == name), None)
-        if kind is None:
-            raise LenswayError(ErrorCode.NOT_FOUND, f"No table '{name[:120]}' in the file", hint="List the tables.")
-        quoted = name.replace('"', '""')
+        """One table's columns and keys. Raises LenswayError NOT_FOUND."""
         async with self._connection(deadline) as work:
-            rows: list[Any] = await work(
-                lambda connection: connection.execute(f'PRAGMA table_info("{quoted}")').fetchall()
-            )
-        return TableDescription(name=name, kind=kind, columns=[_column(row) for row in rows])
+            found: TableDescription = await work(lambda connection: describe_table(connection, name))
+        return found
 
     async def close(self) -> None:
         """Close every connection."""
@@ -348,39 +340,3 @@ def _of_sqlite(error: sqlite3.Error, length_max: int = limits.ROW_BYTES_MAX) -> 
                 hint="Correct `table` and `column` in the lens.",
                 sqlite=getattr(error, "sqlite_errorname", "SQLITE_ERROR"),
             )
-
-
-# --- values -----------------------------------------------------------------------------------------------------------------
-
-
-_AFFINITIES: Final = (
-    ("BOOL", FieldType.BOOLEAN),
-    ("INT", FieldType.INTEGER),
-    ("CHAR", FieldType.TEXT),
-    ("CLOB", FieldType.TEXT),
-    ("TEXT", FieldType.TEXT),
-    ("BLOB", FieldType.BYTES),
-    ("REAL", FieldType.NUMBER),
-    ("FLOA", FieldType.NUMBER),
-    ("DOUB", FieldType.NUMBER),
-    ("TIMESTAMP", FieldType.TIMESTAMP),
-    ("DATETIME", FieldType.TIMESTAMP),
-    ("DATE", FieldType.DATE),
-    ("TIME", FieldType.TIME),
-    ("JSON", FieldType.JSON),
-    ("UUID", FieldType.UUID),
-    ("NUM", FieldType.DECIMAL),
-    ("DEC", FieldType.DECIMAL),
-)
-
-
-def _column(row: Any) -> TableColumn:
-    _, name, declared, required, _, key = row
-    found = next((type for word, type in _AFFINITIES if word in declared.upper()), None)
-    return TableColumn(
-        name=name,
-        database_type=declared,
-        type=None if found is None else found.value,
-        nullable=not required and not key,
-        primary_key=bool(key),
-    )

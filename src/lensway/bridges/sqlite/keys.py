@@ -16,7 +16,7 @@ from lensway.query.fields import FieldType
 from lensway.query.ordering import TableFacts, has_unique_key
 from lensway.query.plan import Plan, Shape, decode_shape
 
-PRAGMAS: Final = frozenset({"table_info", "table_list", "table_xinfo", "index_list"})
+PRAGMAS: Final = frozenset({"table_info", "table_list", "table_xinfo", "index_list", "index_info", "foreign_key_list"})
 """What the catalog is asked by; these read nothing else."""
 _ROW_IDS: Final = ("rowid", "oid", "_rowid_")
 _UNIQUE_TYPES: Final = frozenset({FieldType.INTEGER})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from collections.abc import Mapping
 
 import structlog
 
-import lensway
 from lensway.clock import Clock
 from lensway.errors import ErrorCode, LenswayError
 from lensway.observe.trace import Tracer
@@ -16,7 +16,7 @@ _log = structlog.get_logger("lensway.trace")
 
 
 def tracer_of(service: str, environment: Mapping[str, str], clock: Clock) -> Tracer | None:
-    """The tracer that the variables ask for, or None: nobody asks, or the extra `otel` is not installed.
+    """The tracer that the variables ask for, or None: they ask for none, or the extra `otel` is not installed.
 
     Raises:
         LenswayError: INVALID_REQUEST for variables that the library cannot use.
@@ -28,8 +28,9 @@ def tracer_of(service: str, environment: Mapping[str, str], clock: Clock) -> Tra
     except ImportError:
         _log.warning("tracing is configured and cannot be done", hint="pip install 'lensway[otel]'")
         return None
+    version = importlib.metadata.version("lensway")
     try:
-        tracer: Tracer = module.OtlpTracer(service, lensway.__version__, environment, clock)
+        tracer: Tracer = module.OtlpTracer(service, version, environment, clock)
     except (ValueError, TypeError):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,

@@ -1,4 +1,4 @@
-"""HTTP servers of this process: sockets bound with one helpful line when they cannot be, and the listener of metrics."""
+"""HTTP servers of this process: their sockets, with one helpful line when a port is in use, and the listener of metrics."""
 
 from __future__ import annotations
 
@@ -14,18 +14,66 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lensway import limits
+from lensway.auth.shares import Shares
 from lensway.errors import ErrorCode, LenswayError
 from lensway.observe.metrics import CONTENT_TYPE, Metrics
-from lensway.service.connection import Connection
+from lensway.service.connection import Connection, Door
 
 
 class HttpServer(uvicorn.Server):
-    """Signals are ours: the order in which things stop is decided here."""
+    """Leaves signals to the program, which decides the order in which things stop."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leaves them alone."""
         yield
+
+
+def http_server(
+    app: object,
+    host: str,
+    port: int,
+    *,
+    shares: Shares,
+    door: Door | None,
+    is_tls: bool,
+    stall_seconds: float,
+    drain_seconds: float,
+) -> HttpServer:
+    """The server of the API and the Console; it serves on the sockets that it is given.
+
+    Args:
+        app: The ASGI application.
+        host: Where it listens, for its own records.
+        port: The same.
+        shares: The places of connections without a known key.
+        door: Makes the protocol that shakes hands before a connection begins; None without TLS.
+        is_tls: Whether callers use TLS, here or at a proxy.
+        stall_seconds: After that time, a caller that takes nothing is disconnected.
+        drain_seconds: Time for requests to finish once the server ends.
+    """
+    return HttpServer(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            host=host,
+            port=port,
+            http=Connection.stalling_after(  # type: ignore[arg-type]
+                stall_seconds + limits.STALL_GRACE_SECONDS, shares=shares, door=door
+            ),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            headers=security_headers(is_tls=is_tls),
+            # `--trusted-proxies` alone decides who asks; the library would trust every peer on this machine.
+            proxy_headers=False,
+            date_header=True,
+            lifespan="off",
+            ws="none",
+            timeout_keep_alive=limits.HTTP_IDLE_SECONDS,
+            timeout_graceful_shutdown=int(drain_seconds),
+            h11_max_incomplete_event_size=64 * limits.KIB,
+        )
+    )
 
 
 def bound(host: str, port: int, option: str) -> socket.socket:
@@ -39,10 +87,10 @@ def bound(host: str, port: int, option: str) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         if family is socket.AF_INET6:
-            # Whatever the system's default is: every listener of this process behaves alike.
+            # Every listener of this process behaves alike, on every system.
             found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         found.bind((host, port))
-        # At once: an address that is bound and does not listen yet can be bound by somebody else as well.
+        # At once: until it listens, another process can bind the same address.
         found.listen(limits.HTTP_BACKLOG)
     except OSError as error:
         found.close()
@@ -69,7 +117,7 @@ def security_headers(*, is_tls: bool) -> list[tuple[str, str]]:
 
 
 class MetricsListener:
-    """`/metrics` without a key, on an address of its own: whoever reaches it may read it."""
+    """`/metrics` without a key, on an address of its own: every peer that reaches it may read it."""
 
     def __init__(self, host: str, port: int, metrics: Metrics) -> None:
         self._host, self._port = host, port
