@@ -42,7 +42,7 @@ def test_n4_the_stored_moment_is_shown_and_decides_nothing(seconds: float) -> No
     clock = SystemClock()
     expected = clock.monotonic() - seconds
     known = Known(clock.wall() - datetime.timedelta(seconds=seconds), Fleet())
-    asyncio.run(recall_sightings(known, known, clock))
+    asyncio.run(recall_sightings(known, known.fleet, clock))
     assert known.fleet.last_loss("run_a").at == pytest.approx(expected, abs=0.1)
     assert not known.fleet.lost_within(("run_a",), 2 * 3600.0, clock.monotonic())
 
