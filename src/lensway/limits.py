@@ -439,6 +439,12 @@ KEY_REQUESTS_PER_MINUTE_MAX: Final = 10_000_000
 """Highest `requestsPerMinute` that a key may be given."""
 KEY_CONCURRENT_REQUESTS_MAX: Final = 10_000
 """Highest `concurrentRequests` that a key may be given."""
+KEY_ORIGINS_MAX: Final = 32
+"""Origins of web pages that one publishable key lists."""
+ORIGIN_CHARACTERS_MAX: Final = 300
+"""Length of one origin: a host has up to 253 characters, beside scheme and port."""
+PREFLIGHT_SECONDS: Final = 600
+"""How long a browser may keep the answer to a preflight. A key that is deleted opens nothing at once all the same."""
 KEYS_COUNTED_MAX: Final = 10_000
 """Keys with bounds of their own whose requests are counted at once; of more, the idle ones start anew."""
 CREDENTIAL_SEAL_SECONDS: Final = 300.0
