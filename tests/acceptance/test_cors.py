@@ -235,3 +235,15 @@ def test_chromium_reads_what_the_key_lists(site, tmp_path: pathlib.Path) -> None
         made(site, stranger)  # now the preflight passes, and the answer to the other key stays closed
         assert "error" in ask(url, key)
         page.close()
+
+
+def test_what_this_version_does_not_have_is_refused_by_name(site) -> None:
+    client = site.client()
+    for path in ("/v1/query/items", "/v1/query/items/export", "/v1/query/items/explain", "/v1/count/items"):
+        for key in ("include", "groupBy", "measures", "having"):
+            answer = client.post(path, json={key: {"x": {}}})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["details"]["path"]) == (400, "invalid_request", key)
+            assert "view" in error["hint"]
+    answer = client.post("/v1/aggregate/items", json={})
+    assert (answer.status_code, "aggregates" in answer.json()["error"]["hint"]) == (404, True)

@@ -16,6 +16,7 @@ from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.cache import BoundedCache
 from lensway.query.fields import FieldType, PlanColumn
+from lensway.query.table_names import written
 
 
 class Operator(enum.StrEnum):
@@ -139,8 +140,8 @@ class Shape(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     @property
     def full_table(self) -> str:
-        """``schema.table``, or ``table`` where no schema is said."""
-        return f"{self.schema}.{self.table}" if self.schema else self.table
+        """``schema.table``, or ``table`` where no schema is said, as a lens declares it."""
+        return written(self.schema, self.table) if self.schema else written(self.table)
 
 
 class Plan(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -31,6 +31,7 @@ from lensway.errors import CODES, ErrorCode, Failure, LenswayError
 from lensway.ids import new_request_id
 from lensway.observe.metrics import Metrics
 from lensway.observe.trace import Tracer
+from lensway.query import unavailable
 from lensway.query.suggestions import nearest
 from lensway.service import tracing
 from lensway.service.cors import ORIGIN, REFUSAL, Cors, is_preflight
@@ -50,6 +51,7 @@ _REQUIRE: Final[Mapping[Access, Callable[[decisions.Identity], None]]] = {
 }
 _REFUSALS: Final = frozenset({ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED})
 _OK: Final = "ok"
+_PATH_START: Final = len("/v1/aggregate/")
 _CONSOLE: Final = "/console/"
 _REQUEST_ID: Final = b"x-request-id"
 _NO_STORE: Final = (b"cache-control", b"no-store")
@@ -350,7 +352,9 @@ class Endpoint:
             )
         else:
             failure = Failure(
-                code=ErrorCode.NOT_FOUND, message="There is no such path", hint="GET /openapi.json lists what there is."
+                code=ErrorCode.NOT_FOUND,
+                message="There is no such path",
+                hint=unavailable.PATHS.get(request.url.path[:_PATH_START], "GET /openapi.json lists what there is."),
             )
         return self.failure(failure, request_id), failure.code.value
 

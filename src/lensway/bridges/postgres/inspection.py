@@ -32,6 +32,7 @@ from lensway.bridges.postgres.values import lens_type
 from lensway.dialects.compile import compile_shape
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.plan import Plan, decode_shape
+from lensway.query.table_names import parts_of, written
 
 _SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
 """PostgreSQL protocol, message SSLRequest."""
@@ -296,7 +297,7 @@ ORDER BY a.attnum
 async def list_tables(driver: Any) -> list[TableSummary]:
     """Every table and view that the login can read. Raises the driver's errors."""
     rows = await driver.fetch(_TABLES)
-    return [TableSummary(name=f"{row['schema']}.{row['name']}", kind=_KINDS[row["kind"]]) for row in rows]
+    return [TableSummary(name=written(row["schema"], row["name"]), kind=_KINDS[row["kind"]]) for row in rows]
 
 
 async def describe_table(driver: Any, name: str) -> TableDescription:
@@ -305,8 +306,9 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
     Raises:
         LenswayError: NOT_FOUND; also for one that the login cannot see. And the driver's errors.
     """
-    schema, _, table = name.rpartition(".")
-    rows = await driver.fetch(_COLUMNS, schema or "public", table)
+    parts = parts_of(name) or ()
+    schema, table = parts if len(parts) == 2 else ("public", *parts) if len(parts) == 1 else ("", "")
+    rows = await driver.fetch(_COLUMNS, schema, table)
     if not rows:
         raise LenswayError(
             ErrorCode.NOT_FOUND,
@@ -314,7 +316,7 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
             hint="List the tables of the source.",
         )
     return TableDescription(
-        name=f"{schema or 'public'}.{table}",
+        name=written(schema, table),
         kind=_KINDS[rows[0]["relation"]],
         columns=[
             TableColumn(

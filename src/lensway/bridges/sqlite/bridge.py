@@ -47,6 +47,7 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import FieldType
 from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd
+from lensway.query.table_names import parts_of, written
 
 _DIALECT: Final = "sqlite"
 _STEPS_PER_CHECK: Final = 10_000
@@ -187,19 +188,22 @@ class SqliteSource:
         sql = "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY name"
         async with self._connection(deadline) as work:
             rows: list[tuple[str, str]] = await work(lambda connection: connection.execute(sql).fetchall())
-        return [TableSummary(name=name, kind=kind) for name, kind in rows]
+        return [TableSummary(name=written(name), kind=kind) for name, kind in rows]
 
     async def table(self, name: str, *, deadline: float) -> TableDescription:
         """One table's columns. Raises LenswayError NOT_FOUND."""
-        kind = next((each.kind for each in await self.tables(deadline=deadline) if each.name == name), None)
+        *schema, table = parts_of(name) or ("",)
+        listed = written(table) if [each.lower() for each in schema] in ([], ["main"]) else ""
+        kind = next((each.kind for each in await self.tables(deadline=deadline) if each.name == listed), None)
         if kind is None:
             raise LenswayError(ErrorCode.NOT_FOUND, f"No table '{name[:120]}' in the file", hint="List the tables.")
-        quoted = name.replace('"', '""')
+        quoted = table.replace('"', '""')
         async with self._connection(deadline) as work:
             rows: list[Any] = await work(
-                lambda connection: connection.execute(f'PRAGMA table_info("{quoted}")').fetchall()
+                lambda connection: connection.execute(f'PRAGMA table_xinfo("{quoted}")').fetchall()
             )
-        return TableDescription(name=name, kind=kind, columns=[_column(row) for row in rows])
+        columns = [_column(row) for row in rows if row[-1] != _HIDDEN]
+        return TableDescription(name=listed, kind=kind, columns=columns)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -374,8 +378,12 @@ _AFFINITIES: Final = (
 )
 
 
+_HIDDEN: Final = 1
+"""A column that only `MATCH` and the like use, of a virtual table; generated columns are 2 and 3."""
+
+
 def _column(row: Any) -> TableColumn:
-    _, name, declared, required, _, key = row
+    _, name, declared, required, _, key, _ = row
     found = next((type for word, type in _AFFINITIES if word in declared.upper()), None)
     return TableColumn(
         name=name,
