@@ -357,6 +357,10 @@ COME_BACK_MS: Final = 1_000
 """A server that stops tells its runners to dial again after about so long; a restart takes about as long."""
 
 # --- databases ------------------------------------------------------------------------------------------------------------
+SOURCE_HOSTS_MAX: Final = 16
+"""Hosts that one source lists; each that does not answer costs a new connection its timeout."""
+CONNECT_TIMEOUT_SECONDS_MAX: Final = 60
+"""Highest `connect_timeout` of a source."""
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 RESOLVE_SECONDS: Final = 2.0
 """A name that cannot be looked up by then is as good as unreachable: another runner may reach the database meanwhile."""

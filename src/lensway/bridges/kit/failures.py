@@ -22,6 +22,7 @@ HINTS: Final[Mapping[str, str]] = {
     "too_many_connections": "The server has no free connection. Raise max_connections, or lower what else connects.",
     "no_transactions": "The pooler before the database ends a connection that begins a transaction. Set its pool_mode to "
     "transaction or session; statement pooling cannot serve Lensway.",
+    "session_attributes": "No server of the list is what target_session_attrs asks for.",
     "starting_up": "The database is starting, stopping or recovering.",
     "forbidden_address": "The policy of whoever executes this source forbids that address.",
     "no_file": "The file does not exist there, or cannot be read.",

@@ -21,10 +21,11 @@ from lensway.bridges.contract import (
     TableDescription,
     TableSummary,
 )
-from lensway.bridges.kit.addresses import is_loopback, resolve
+from lensway.bridges.kit.addresses import is_loopback
 from lensway.bridges.kit.failures import HINTS, unreachable
 from lensway.bridges.kit.orderings import key_warning
 from lensway.bridges.postgres import errors
+from lensway.bridges.postgres.endpoints import Endpoint, endpoints_of
 from lensway.bridges.postgres.keys import find_equal_keys
 from lensway.bridges.postgres.pool import PooledConnection, connect
 from lensway.bridges.postgres.settings import PostgresSettings
@@ -94,12 +95,13 @@ async def run_test(
 ) -> ConnectionReport:
     """All seven stages in order, on a connection of its own."""
     stages = _Stages(deadline)
-    addresses = await stages.run(Stage.DNS, lambda: resolve(settings.host, settings.port, policy))
-    await stages.run(Stage.TCP, lambda: _tcp(addresses, settings.port))
-    if settings.sslmode == "disable":
+    endpoints = await stages.run(Stage.DNS, lambda: endpoints_of(settings, policy))
+    answering = await stages.run(Stage.TCP, lambda: _tcp(endpoints, settings))
+    secured = [each for each in answering or () if settings.at(each).sslmode != "disable"]
+    if answering and not secured:
         stages.skip(Stage.TLS)
     else:
-        has_tls = await stages.run(Stage.TLS, lambda: _tls(addresses, settings))
+        has_tls = await stages.run(Stage.TLS, lambda: _tls(secured, settings))
         if has_tls is False:
             stages.results[-1] = StageResult(stage=Stage.TLS, ok=None, ms=stages.results[-1].ms)
     connection: PooledConnection | None = await stages.run(Stage.LOGIN, lambda: connect(settings, policy))
@@ -114,11 +116,15 @@ async def run_test(
             version = f"{found.major}.{found.micro}"
             if not stages.is_failed:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                    await _look_for_risks(connection.driver, settings, stages)
+                    await _look_for_risks(connection, stages)
                     async with connection.transaction(deadline, is_plain=False):
                         await _look_at_keys(connection.driver, lenses, stages)
             if connection.is_shared:
                 stages.warn("transaction_pooling", _POOLED)
+            for host in sorted({each.host for each in settings.places} - {each.host for each in answering or ()}):
+                stages.warn(
+                    "host_silent", f"The host {host} of the list does not answer: look at it, or take it from the list."
+                )
     except TimeoutError:
         pass  # the stages have said it
     finally:
@@ -129,38 +135,53 @@ async def run_test(
     )
 
 
-async def _tcp(addresses: Sequence[str], port: int) -> None:
+async def _tcp(endpoints: Sequence[Endpoint], settings: PostgresSettings) -> list[Endpoint]:
+    """The endpoints that answer, at most one for each place: that they all do is asked of lists only."""
     failure: LenswayError | None = None
-    for address in addresses:
+    answering: list[Endpoint] = []
+    for endpoint in endpoints:
+        if any((each.host, each.port) == (endpoint.host, endpoint.port) for each in answering):
+            continue
         try:
-            async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS):
-                _, writer = await asyncio.open_connection(address, port)
+            async with asyncio.timeout(settings.connect_timeout_seconds):
+                _, writer = await _opened(endpoint)
             writer.close()
-            return
+            answering.append(endpoint)
         except OSError as error:
             failure = unreachable(*errors.of_socket(error))
-    raise failure or unreachable("tcp", "unreachable")
+    if not answering:
+        raise failure or unreachable("tcp", "unreachable")
+    return answering
 
 
-async def _tls(addresses: Sequence[str], settings: PostgresSettings) -> bool:
+async def _opened(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if (path := endpoint.socket_path) is not None:
+        return await asyncio.open_unix_connection(path)
+    return await asyncio.open_connection(endpoint.address, endpoint.port)
+
+
+async def _tls(endpoints: Sequence[Endpoint], settings: PostgresSettings) -> bool:
     """True when the handshake succeeds, False when the server has none and none is required."""
-    context = settings.tls()
-    assert context is not None, "sslmode disable has no TLS stage"
     failure: LenswayError | None = None
-    for address in addresses:
+    for endpoint in endpoints:
+        own = settings.at(endpoint)
+        context = own.tls()
+        assert context is not None, "sslmode disable has no TLS stage"
         try:
-            async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS):
-                reader, writer = await asyncio.open_connection(address, settings.port)
+            async with asyncio.timeout(own.connect_timeout_seconds):
+                reader, writer = await _opened(endpoint)
                 try:
                     writer.write(_SSL_REQUEST)
                     if await reader.readexactly(1) != b"S":
-                        if settings.sslmode == "prefer":
+                        if own.sslmode == "prefer":
                             return False
                         raise unreachable("tls", "no_tls")
-                    await writer.start_tls(context, server_hostname=settings.host)
+                    await writer.start_tls(context, server_hostname=own.host)
                     return True
                 finally:
                     writer.close()
+        except LenswayError as error:
+            failure = error
         except (OSError, EOFError, asyncio.IncompleteReadError) as error:
             stage, cause = errors.of_socket(error)
             failure = unreachable("tls", cause if stage == "tls" or cause != "login" else "tls")
@@ -216,7 +237,8 @@ async def _lenses(connection: PooledConnection | None, lenses: Sequence[Plan], d
             ) from None
 
 
-async def _look_for_risks(driver: Any, settings: PostgresSettings, stages: _Stages) -> None:
+async def _look_for_risks(connection: PooledConnection, stages: _Stages) -> None:
+    driver = connection.driver
     try:
         row = await driver.fetchrow(
             "SELECT rolsuper, rolbypassrls, rolcreaterole, rolreplication FROM pg_catalog.pg_roles WHERE rolname = current_user"
@@ -229,7 +251,8 @@ async def _look_for_risks(driver: Any, settings: PostgresSettings, stages: _Stag
         stages.warn("powerful_login", "The login may do more than read: give Lensway one that may only SELECT.")
     transport = getattr(driver, "_transport", None)
     is_secured = transport is not None and transport.get_extra_info("ssl_object") is not None
-    if not is_secured and not is_loopback(settings.host):
+    host = connection.wait.address.host
+    if not is_secured and not host.startswith("/") and not is_loopback(host):
         stages.warn("no_tls", "The connection is not encrypted: rows and password travel in clear.")
 
 

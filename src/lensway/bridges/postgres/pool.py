@@ -16,9 +16,9 @@ import asyncpg
 
 from lensway import limits
 from lensway.bridges.contract import AddressPolicy
-from lensway.bridges.kit.addresses import resolve
 from lensway.bridges.kit.failures import type_mismatch, unreachable
 from lensway.bridges.postgres import errors
+from lensway.bridges.postgres.endpoints import Endpoint, endpoints_of
 from lensway.bridges.postgres.guard import GuardedConnection
 from lensway.bridges.postgres.pulse import Pulse, Wait, watch_socket
 from lensway.bridges.postgres.relations import Relation
@@ -35,6 +35,9 @@ _CANCEL_AGAIN_SECONDS: Final = 0.05
 _STATEMENTS_MAX: Final = 200
 _STATEMENTS_BYTES_MAX: Final = 4 * limits.MIB
 _READ_ONLY: Final = "default_transaction_read_only"
+_OTHER_SESSION: Final = "session_attributes"
+_FINAL: Final = frozenset({"password", "unknown_database", "not_permitted"})
+"""Another server of the list says the same, and a wrong password that is sent to all of them may lock the login."""
 _OWN: Final = ("pg_catalog", "information_schema")
 _ENUMS: Final = """
 SELECT t.oid FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem
@@ -50,7 +53,7 @@ class PooledConnection:
     """
 
     def __init__(
-        self, connection: Any, address: str, *, has_statement_tags: bool = False, is_shared: bool = False
+        self, connection: Any, endpoint: Endpoint, *, has_statement_tags: bool = False, is_shared: bool = False
     ) -> None:
         self.driver = connection
         self.is_shared = is_shared
@@ -58,7 +61,7 @@ class PooledConnection:
         self.opened_at = self.judged_at = asyncio.get_running_loop().time()
         self.idle_since = 0.0
         # A pooler gives numbers of its own, which tell the server nothing.
-        self.wait = Wait(address, connection.terminate, None if is_shared else connection.get_server_pid())
+        self.wait = Wait(endpoint, connection.terminate, None if is_shared else connection.get_server_pid())
         self.timeout_seconds = 0
         self._enums: set[int] = set()
         self._known_types: set[int] = set()
@@ -375,33 +378,44 @@ async def connect(
     Raises:
         LenswayError: SOURCE_UNREACHABLE with stage and class.
     """
-    addresses = await resolve(settings.host, settings.port, policy)
-    failure = unreachable("tcp", "unreachable")
-    for address in addresses:
-        if pulse is not None and pulse.is_silent(address):
-            failure = unreachable("tcp", "timeout")
-            continue
-        try:
-            return await _connect_to(address, settings, pulse, is_shared=is_shared)
-        except TimeoutError:
-            failure = unreachable("tcp", "timeout")
-        except (*errors.DRIVER_ERRORS, LenswayError) as error:
-            failure = errors.of_connecting(error)
-            if failure.failure.details.get("stage") == "login":
-                break  # another address of the same server says the same
-    raise failure
+    endpoints = await endpoints_of(settings, policy)
+    failure: LenswayError | None = None
+    for attributes in settings.attributes_in_turn():
+        answered: set[tuple[str, int]] = set()
+        for endpoint in endpoints:
+            if (place := (endpoint.host, endpoint.port)) in answered:
+                continue  # another address of the same server says the same
+            if pulse is not None and pulse.is_silent(endpoint):
+                failure = _telling(failure, unreachable("tcp", "timeout"))
+                continue
+            try:
+                return await _connect_to(endpoint, settings.at(endpoint, attributes), pulse, is_shared=is_shared)
+            except TimeoutError:
+                failure = _telling(failure, unreachable("tcp", "timeout"))
+            except (*errors.DRIVER_ERRORS, LenswayError) as error:
+                failure = _telling(failure, errors.of_connecting(error))
+                if failure.failure.details.get("class") in _FINAL:
+                    raise failure from None
+                if errors.of_connecting(error).failure.details.get("stage") == "login":
+                    answered.add(place)
+    raise failure or unreachable("tcp", "unreachable")
+
+
+def _telling(before: LenswayError | None, failure: LenswayError) -> LenswayError:
+    """Which of the two failures tells more: the last one, but that a server is down says more than that another is no primary."""
+    return before if before is not None and failure.failure.details.get("class") == _OTHER_SESSION else failure
 
 
 async def _connect_to(
-    address: str, settings: PostgresSettings, pulse: Pulse | None, *, is_shared: bool
+    endpoint: Endpoint, settings: PostgresSettings, pulse: Pulse | None, *, is_shared: bool
 ) -> PooledConnection:
-    async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS) as limit:
-        wait = Wait(address, lambda: limit.reschedule(0.0))
+    async with asyncio.timeout(settings.connect_timeout_seconds) as limit:
+        wait = Wait(endpoint, lambda: limit.reschedule(0.0))
         if pulse is not None:
             pulse.began(wait)
         driver = None
         try:
-            driver = await connect_driver(settings, address)
+            driver = await connect_driver(settings, endpoint.address)
             watch_socket(driver)
             is_shared = is_shared or settings.pooler == "transaction" or not await _set_up(driver, settings)
             if is_shared:
@@ -409,7 +423,7 @@ async def _connect_to(
             for name, decode in TEXT_DECODERS.items():
                 await _set_decoder(driver, name, decode)
             return PooledConnection(
-                driver, address, has_statement_tags=settings.has_statement_tags, is_shared=is_shared
+                driver, endpoint, has_statement_tags=settings.has_statement_tags, is_shared=is_shared
             )
         except BaseException:
             if driver is not None:
@@ -473,16 +487,19 @@ async def connect_driver(settings: PostgresSettings, address: str) -> Any:
 
 
 async def _driver(settings: PostgresSettings, address: str, context: Any) -> Any:
-    return await asyncpg.connect(
-        host=address,
-        port=settings.port,
-        user=settings.user,
-        password=settings.password,
-        database=settings.database,
-        ssl=False if context is None else context,
-        direct_tls=False,
-        timeout=limits.CONNECT_TIMEOUT_SECONDS,
-        statement_cache_size=0,
-        target_session_attrs="any",
-        connection_class=GuardedConnection,
-    )
+    try:
+        return await asyncpg.connect(
+            host=address,
+            port=settings.port,
+            user=settings.user,
+            password=settings.password,
+            database=settings.database,
+            ssl=False if context is None else context,
+            direct_tls=False,
+            timeout=settings.connect_timeout_seconds,
+            statement_cache_size=0,
+            target_session_attrs=settings.target_session_attrs,
+            connection_class=GuardedConnection,
+        )
+    except asyncpg.exceptions.TargetServerAttributeNotMatched:
+        raise unreachable("login", _OTHER_SESSION) from None
