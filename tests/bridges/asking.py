@@ -68,8 +68,8 @@ class Asked:
             f"f{number}": {
                 "type": column["type"],
                 "column": column["name"],
-                "list": column.get("is_list", False),
-                "primaryKey": column.get("primary_key", False),
+                "list": column.get("list", False),
+                "primaryKey": column.get("primaryKey", False),
             }
             for number, column in enumerate(described["columns"])
             if column["type"] is not None

@@ -32,6 +32,7 @@ from lensway.bridges.postgres.settings import PostgresSettings
 from lensway.bridges.postgres.values import lens_type
 from lensway.dialects.compile import compile_shape
 from lensway.errors import ErrorCode, LenswayError
+from lensway.query.fields import FieldType
 from lensway.query.plan import Plan, decode_shape
 from lensway.query.table_names import parts_of, written
 
@@ -302,12 +303,20 @@ ORDER BY 1, 2 LIMIT {_TABLES_MAX}
 
 _COLUMNS: Final = """
 SELECT a.attname AS name, t.typname AS type, t.typtype::text AS kind, e.typname AS element, a.attnotnull AS required,
+  t.oid <> a.atttypid AS is_domain,
   pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, c.relkind::text AS relation,
   coalesce(a.attnum = ANY (i.indkey::int2[]), false) AS is_key
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+CROSS JOIN LATERAL (
+  WITH RECURSIVE base(oid, kind, next) AS (
+    SELECT d.oid, d.typtype, d.typbasetype FROM pg_catalog.pg_type d WHERE d.oid = a.atttypid
+    UNION ALL
+    SELECT d.oid, d.typtype, d.typbasetype FROM base JOIN pg_catalog.pg_type d ON d.oid = base.next WHERE base.kind = 'd'
+  ) SELECT base.oid FROM base WHERE base.kind <> 'd'
+) base
+JOIN pg_catalog.pg_type t ON t.oid = base.oid
 LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
 LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped
@@ -356,8 +365,16 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
 
 
 def _lens_type(row: Any) -> str | None:
-    if row["element"] is not None:
-        found = lens_type(row["element"])
-    else:
-        found = lens_type("text" if row["kind"] == "e" else row["type"])
+    """What the column can be in every format, filter and order; None where some of that fails."""
+    if row["kind"] == "e":
+        # Operators of enums take no domain.
+        return None if row["is_domain"] else FieldType.TEXT.value
+    name = row["element"] or row["type"]
+    if name in _NOT_COMPARED and row["element"] is None:
+        return None
+    found = lens_type(name)
     return None if found is None else found.value
+
+
+_NOT_COMPARED: Final = frozenset({"point", "xml"})
+"""PostgreSQL can neither order them nor test them for equality. A lens may declare them as text all the same, to be read."""
