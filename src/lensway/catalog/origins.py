@@ -46,7 +46,7 @@ def _read(value: object, path: str) -> str:
     scheme, host, port = origin
     if scheme == "http" and not _is_loopback(host):
         raise invalid(
-            path, f"{shown(value)} is not encrypted, so anybody on its way can read the key", hint="Serve it as https."
+            path, f"{shown(value)} is not encrypted, so its network can read the key", hint="Serve it as https."
         )
     return f"{scheme}://{host}" + (f":{port}" if port and port != _DEFAULT_PORTS[scheme] else "")
 
