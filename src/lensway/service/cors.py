@@ -2,7 +2,8 @@
 
 A preflight carries no key, so it allows every origin that some publishable key lists. The request itself says its key, and its
 answer names the origin only when that very key lists it. The answer to a request without a good key follows the rule of
-preflights, so that the page can read why. Cookies play no part, so answers carry neither `Access-Control-Allow-Credentials` nor a wildcard.
+preflights, so that the page can read why. Cookies play no part, so answers carry neither `Access-Control-Allow-Credentials`
+nor a wildcard.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ def _of_url(url: object) -> dict[str, str]:
     host, port = places_of_authority(parts.netloc.rpartition("@")[2])
     for key, value in (("host", host), ("port", port)):
         if value and values.setdefault(key, value) != value:
-            raise invalid_setting("url", f"says its {key} twice", hint="Behind // or as an option, not both.")
+            raise invalid_setting("url", f"says {key!r} twice", hint="Behind // or as an option, not both.")
     if parts.username is not None:
         values["user"] = urllib.parse.unquote(parts.username)
     if parts.password is not None:
