@@ -15,6 +15,7 @@ from lensway.kinds import BUILT_IN, DIALECTS, Kind
 SOURCE: Final = pathlib.Path("src/lensway")
 
 LAYERS: Final[tuple[tuple[str, ...], ...]] = (
+    ("__main__",),
     ("cli",),
     ("compose",),
     ("service", "console", "gateway", "runner"),

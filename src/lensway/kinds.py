@@ -142,7 +142,10 @@ BUILT_IN: Final = Kinds(
             extra="postgres",
             system="postgresql",
             url_schemes=("postgres", "postgresql"),
-            address_keys=frozenset({"url", "host", "port", "database", "user", "password", "sslmode", "sslrootcert"}),
+            address_keys=frozenset(
+                {"url", "host", "port", "database", "user", "password", "sslmode", "sslrootcert"}
+                | {"connect_timeout", "target_session_attrs"}
+            ),
             scrubbed=("PG*", "SSLKEYLOGFILE"),
         ),
         Kind(name="mysql"),

@@ -363,6 +363,10 @@ COME_BACK_MS: Final = 1_000
 """A server that stops tells its runners to dial again after about so long; a restart takes about as long."""
 
 # --- databases ------------------------------------------------------------------------------------------------------------
+SOURCE_HOSTS_MAX: Final = 16
+"""Hosts that one source lists; each that does not answer costs a new connection its timeout."""
+CONNECT_TIMEOUT_SECONDS_MAX: Final = 60
+"""Highest `connect_timeout` of a source."""
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 RESOLVE_SECONDS: Final = 2.0
 """A name that cannot be looked up by then is as good as unreachable: another runner may reach the database meanwhile."""
@@ -453,6 +457,12 @@ KEY_REQUESTS_PER_MINUTE_MAX: Final = 10_000_000
 """Highest `requestsPerMinute` that a key may be given."""
 KEY_CONCURRENT_REQUESTS_MAX: Final = 10_000
 """Highest `concurrentRequests` that a key may be given."""
+KEY_ORIGINS_MAX: Final = 32
+"""Origins of web pages that one publishable key lists."""
+ORIGIN_CHARACTERS_MAX: Final = 300
+"""Length of one origin: a host has up to 253 characters, beside scheme and port."""
+PREFLIGHT_SECONDS: Final = 600
+"""How long a browser may keep the answer to a preflight. A key that is deleted opens nothing at once all the same."""
 KEYS_COUNTED_MAX: Final = 10_000
 """Keys with bounds of their own whose requests are counted at once; of more, the idle ones start anew."""
 CREDENTIAL_SEAL_SECONDS: Final = 300.0

@@ -509,7 +509,7 @@ def test_a_locked_sqlite_file_is_waited_for_and_the_wait_can_be_ended(file: path
         ({"url": "mysql://u@h/d"}, "config.url"),
         ({"url": "postgresql://u@h/d?options=-c"}, "config.url"),
         ({"url": "postgresql://u@h/d?host=/var/run"}, "'host'"),
-        ({"host": "/var/run/postgresql", "user": "u"}, "config.host"),
+        ({"host": "db:5432", "user": "u"}, "config.host"),
         ({"host": "h", "user": "u", "port": "70000"}, "config.port"),
         ({"host": "h", "user": "u", "sslmode": "maybe"}, "config.sslmode"),
         ({"host": "h"}, "config.user"),

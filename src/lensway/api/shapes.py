@@ -450,6 +450,7 @@ class KeyRequest(Request, frozen=True, kw_only=True):
     instance_wide: bool = False
     limits: dict[str, int] = {}
     expires_at: Moment | None = None
+    origins: list[str] = []
 
 
 class KeyAnswer(Answer, frozen=True, kw_only=True):
@@ -464,6 +465,7 @@ class KeyAnswer(Answer, frozen=True, kw_only=True):
     limits: dict[str, int] = {}
     expires_at: Moment | None = None
     last_used_at: Moment | None = None
+    origins: list[str] = []
     key: str | None = None
 
 

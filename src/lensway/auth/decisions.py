@@ -32,6 +32,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     environment: EnvironmentId | None
     name: str
     limits: KeyLimits
+    origins: tuple[str, ...] = ()
 
     @property
     def actor(self) -> str:
@@ -77,7 +78,13 @@ def authenticate(snapshot: Snapshot, header: str | None, *, at: str) -> Identity
 def identity_of(key: Key) -> Identity:
     """The identity that a key gives."""
     return Identity(
-        key=key.id, kind=key.kind, role=key.role, environment=key.environment, name=key.name, limits=key.limits
+        key=key.id,
+        kind=key.kind,
+        role=key.role,
+        environment=key.environment,
+        name=key.name,
+        limits=key.limits,
+        origins=key.origins,
     )
 
 

@@ -183,3 +183,5 @@ class AddressPolicy:
     source_dirs: tuple[str, ...] | None = None
     forbidden_dirs: tuple[str, ...] = ("/proc", "/sys", "/dev")
     allowed_hosts: tuple[str, ...] | None = None
+    allows_sockets: bool = False
+    """May databases be reached over Unix sockets; ``allowed_hosts`` then names their directories, if it is set."""

@@ -36,6 +36,7 @@ from lensway.query.conditions import Constant
 from lensway.query.fields import TableName
 from lensway.query.plan import Plan, Shape, decode_shape
 from lensway.query.result import ARROW_FORMATS, ResultEnd, RowFormat
+from lensway.query.table_names import parts_of, written
 
 _log: Final = structlog.get_logger("bridges")
 _PROBES: Final = msgspec.msgpack.Decoder(list[bytes])
@@ -272,7 +273,8 @@ async def _perform(source: OpenSource, kind: str, payload: bytes, execution: Exe
 async def _described(source: OpenSource, name: str, execution: Execution) -> TableDescription:
     """One table. One that the policy forbids is refused before the database is asked, so that nobody learns whether it exists."""
     allows = execution.allows_table
-    names = (name,) if "." in name else (name, f"public.{name}")
+    parts = parts_of(name) or (name,)
+    names = [written(*parts)] + ([written("public", *parts)] if len(parts) == 1 else [])
     if allows is None or any(map(allows, names)):
         found = await source.table(name, deadline=execution.deadline)
         if allows is None:

@@ -5,14 +5,13 @@ The same for `PUT /v1/lenses/{lens}`, for `POST /v1/sources` and for the file th
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from lensway.catalog.names import check_field_name, check_name, clipped, invalid, shown
-from lensway.catalog.reading import Section, described, joined, mapping
+from lensway.catalog.names import check_field_name, check_name, invalid, shown
+from lensway.catalog.reading import Section, joined, mapping
 from lensway.catalog.records import (
     Credentials,
     ExecutionMode,
@@ -37,8 +36,8 @@ from lensway.limits import (
     REQUEST_NESTING_MAX,
     ROW_BYTES_MAX,
 )
+from lensway.query import table_names, unavailable
 from lensway.query.fields import Field, FieldType, LensDefinition
-from lensway.query.suggestions import nearest
 
 PLACEHOLDER: Final = "${"
 """Only the command line expands ``${VAR}``; where it reaches the server somebody forgot to."""
@@ -66,23 +65,14 @@ class LensDraft(Record, frozen=True, kw_only=True):
     definition: LensDefinition
     query_grant: QueryGrant = QueryGrant.NONE
     limits: LensLimits = LensLimits()
-    relations: Mapping[str, object] = {}
     retry: RetryMode = RetryMode.AUTO
 
 
 _SOURCE_KEYS: Final = frozenset({"bridge", "credentials", "config", "execution"})
-_LENS_KEYS: Final = frozenset({"source", "table", "fields", "grants", "limits", "relations", "retry"})
+_LENS_KEYS: Final = frozenset({"source", "table", "fields", "grants", "limits", "retry"})
 _FIELD_KEYS: Final = frozenset({"type", "column", "primaryKey", "nullable", "list"})
 _LIMIT_KEYS: Final = frozenset({"maxRows", "maxBytes", "maxRowBytes", "timeoutMs"})
 _KEY_LIMIT_KEYS: Final = _LIMIT_KEYS | {"requestsPerMinute", "concurrentRequests"}
-_RELATION_KEYS: Final = frozenset({"lens", "kind", "on"})
-
-
-class RelationKind(enum.StrEnum):
-    """How many rows of the other lens belong to one of this."""
-
-    ONE = "one"
-    MANY = "many"
 
 
 # --- sources --------------------------------------------------------------------------------------------------------------
@@ -190,7 +180,9 @@ def read_lens(name: object, value: object, *, path: str = "", name_path: str = "
         LenswayError: INVALID_REQUEST with the path of what is wrong.
     """
     checked_name = check_name(name, kind="lens", path=name_path)
-    section = Section(value, path, _LENS_KEYS)
+    section = Section(value, path, _LENS_KEYS, unlisted=frozenset({"relations"}))
+    if mapping(section.get("relations") if "relations" in section else {}, section.path("relations")):
+        raise unavailable.relations_refusal(section.path("relations"))
     fields = _read_fields(section.required("fields"), section.path("fields"))
     grants = Section(section.get("grants") if "grants" in section else {}, section.path("grants"), frozenset({"query"}))
     return LensDraft(
@@ -201,16 +193,15 @@ def read_lens(name: object, value: object, *, path: str = "", name_path: str = "
         ),
         query_grant=grants.choice("query", QueryGrant, QueryGrant.NONE),
         limits=_read_limits(section),
-        relations=_read_relations(section, fields),
         retry=section.choice("retry", RetryMode, RetryMode.AUTO),
     )
 
 
 def _read_table(table: str, path: str) -> str:
-    parts = table.split(".")
-    if len(parts) > 2 or not all(_is_identifier(part) for part in parts):
-        raise invalid(path, f"{shown(table)} is not the name of a table", hint="Write `table` or `schema.table`.")
-    return table
+    parts = table_names.parts_of(table)
+    if parts is None or len(parts) > 2 or not all(map(_is_identifier, parts)):
+        raise invalid(path, f"{shown(table)} is not the name of a table", hint=table_names.GRAMMAR)
+    return table_names.written(*parts)
 
 
 def _is_identifier(name: str) -> bool:
@@ -268,33 +259,6 @@ def read_key_limits(value: object, path: str) -> KeyLimits:
         requests_per_minute=section.whole("requestsPerMinute", maximum=KEY_REQUESTS_PER_MINUTE_MAX),
         concurrent_requests=section.whole("concurrentRequests", maximum=KEY_CONCURRENT_REQUESTS_MAX),
     )
-
-
-def _read_relations(lens: Section, fields: Mapping[str, Field]) -> Mapping[str, object]:
-    path = lens.path("relations")
-    members = mapping(lens.get("relations") if "relations" in lens else {}, path)
-    return {name: _read_relation(name, member, joined(path, name), fields) for name, member in members.items()}
-
-
-def _read_relation(name: str, value: object, path: str, fields: Mapping[str, Field]) -> Mapping[str, object]:
-    check_field_name(name, path=path)
-    if name in fields:
-        raise invalid(path, "a field has the same name")
-    section = Section(value, path, _RELATION_KEYS)
-    # Whether the other lens exists is not asked: lenses may be declared in any order and name each other.
-    lens = check_name(section.text("lens"), kind="lens", path=section.path("lens"))
-    pairs = mapping(section.required("on"), section.path("on"))
-    if not pairs:
-        raise invalid(section.path("on"), "needs at least one pair of fields")
-    for own, other in pairs.items():
-        pair_path = joined(section.path("on"), own)
-        if own not in fields:
-            raise invalid(pair_path, f"this lens has no field {clipped(own)!r}", nearest=nearest(own, fields))
-        if not isinstance(other, str):
-            raise invalid(pair_path, f"must be the name of a field, not {described(other)}")
-        check_field_name(other, path=pair_path)
-    kind = section.choice("kind", RelationKind, RelationKind.ONE)
-    return {"lens": lens, "kind": kind.value, "on": dict(pairs)}
 
 
 # --- and back -------------------------------------------------------------------------------------------------------------

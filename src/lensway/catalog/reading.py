@@ -51,11 +51,14 @@ class Section:
     and wrong.
     """
 
-    def __init__(self, value: object, path: str, known: frozenset[str]) -> None:
+    def __init__(
+        self, value: object, path: str, known: frozenset[str], *, unlisted: frozenset[str] = frozenset()
+    ) -> None:
+        """``unlisted`` keys may be there, so that the reader can refuse them by name, and are never suggested."""
         self._members = mapping(value, path)
         self._path = path
         for key in self._members:
-            if key not in known:
+            if key not in known and key not in unlisted:
                 raise invalid(
                     joined(path, key),
                     f"unknown key; known are {', '.join(sorted(known))}",

@@ -166,6 +166,8 @@ class Key(Record, frozen=True, kw_only=True):
     created_at: str
     expires_at: str | None = None
     """RFC 3339 in UTC, always in the form of `lensway.catalog.moments`; None: it does not expire."""
+    origins: tuple[str, ...] = ()
+    """Of a publishable key: the origins of the web pages whose browsers may read its answers."""
 
 
 class RetiredKey(Record, frozen=True, kw_only=True):

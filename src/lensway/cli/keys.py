@@ -35,6 +35,12 @@ def create(
     expires: Annotated[
         str | None, Parameter(help="When the key ends: 90d (s, m, h, d, w), a date, or a moment with its zone.")
     ] = None,
+    origin: Annotated[
+        list[str] | None,
+        Parameter(
+            negative=(), help="For pk keys: the origin of a web page that may use it (https://HOST[:PORT]); repeat it."
+        ),
+    ] = None,
     max_rows: Annotated[int | None, Parameter(help="Rows of one answer.")] = None,
     max_bytes: Annotated[int | None, Parameter(help="Bytes of one answer.")] = None,
     max_row_bytes: Annotated[int | None, Parameter(help="Bytes of one row.")] = None,
@@ -52,6 +58,8 @@ def create(
         body["instanceWide"] = True
     if expires is not None:
         body["expiresAt"] = _moment_of(expires)
+    if origin:
+        body["origins"] = origin
     limits = {
         "maxRows": max_rows,
         "maxBytes": max_bytes,
@@ -80,7 +88,7 @@ def list_(*, to: _To = target.DEFAULT) -> None:
         report.write_json(found)
         return
     report.write_table(
-        ("ID", "KIND", "NAME", "ROLE", "CREATED", "EXPIRES", "LAST USED"),
+        ("ID", "KIND", "NAME", "ROLE", "CREATED", "EXPIRES", "LAST USED", "ORIGINS"),
         [
             (
                 key["id"],
@@ -88,6 +96,7 @@ def list_(*, to: _To = target.DEFAULT) -> None:
                 key["name"],
                 key.get("role"),
                 *(report.moment_of(key.get(moment)) for moment in ("createdAt", "expiresAt", "lastUsedAt")),
+                ", ".join(key.get("origins", ())),
             )
             for key in found
         ],

@@ -14,6 +14,7 @@ from lensway.api import numbers
 from lensway.cli import report, target
 from lensway.client import Client, Page, Stream
 from lensway.errors import ErrorCode, LenswayError
+from lensway.limits import ROWS_PER_PAGE_MAX
 
 Where = Annotated[str | None, Parameter(help='Filter as JSON, e.g. \'{"total": {"$gt": 100}}\'.')]
 OrderBy = Annotated[str | None, Parameter(help="FIELD or FIELD:desc, several separated by commas.")]
@@ -38,6 +39,13 @@ def query(
     to: target.To = target.DEFAULT,
 ) -> None:
     """Ask a lens for rows."""
+    if limit is not None and limit > ROWS_PER_PAGE_MAX:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"--limit {limit:,} is more than a page of lens {lens!r} can have, which is {ROWS_PER_PAGE_MAX:,} rows",
+            hint="--all gives every matching row"
+            + (f" (in pages of --limit {ROWS_PER_PAGE_MAX})." if all else "; `lensway export` writes them to a file."),
+        )
     asked = options(where=where, order_by=order_by, select=select)
     chosen = format or ("json" if report.wants_json(to.json) else "table")
     report.refuse_binary_on_terminal(chosen)

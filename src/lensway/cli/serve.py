@@ -37,6 +37,9 @@ def serve(
     deny_private_sources: Annotated[
         bool, Parameter(negative=(), help="Refuse inline sources at private and loopback addresses.")
     ] = False,
+    unix_sockets: Annotated[
+        bool, Parameter(negative=(), help="Let inline sources reach databases over Unix sockets of this machine.")
+    ] = False,
     stall_timeout: Annotated[
         float, Parameter(help="Seconds after which a caller that takes nothing is cancelled: 1 to 60.")
     ] = limits.STALL_TIMEOUT_SECONDS,
@@ -88,6 +91,7 @@ def serve(
         trusted_proxies=tuple(_network(text) for text in trusted_proxies or ()),
         source_dirs=tuple(source_dir or ()),
         deny_private_sources=deny_private_sources,
+        allows_sockets=unix_sockets,
         admin_key=check_admin_key(admin_key) if admin_key else None,
         master_key=os.environ.get("LENSWAY_MASTER_KEY"),
         stall_seconds=_stall(stall_timeout),

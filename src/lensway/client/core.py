@@ -58,13 +58,13 @@ class Connection:
         """Raises InvalidRequestError for what can never work."""
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise _unusable("the URL must be http://HOST[:PORT] or https://HOST[:PORT]")
+            raise unusable("the URL must be http://HOST[:PORT] or https://HOST[:PORT]")
         if "@" in parts.netloc:
-            raise _unusable("the URL must not hold a login", "The key is given apart.")
+            raise unusable("the URL must not hold a login", "The key is given apart.")
         if not self.key or not self.key.isascii() or not self.key.isprintable() or " " in self.key:
-            raise _unusable("the key is empty, or holds characters that no key has")
+            raise unusable("the key is empty, or holds characters that no key has")
         if not self.timeout_seconds > 0 or self.attempts_max < 1:
-            raise _unusable("the timeout must be above 0 seconds and the attempts at least 1")
+            raise unusable("the timeout must be above 0 seconds and the attempts at least 1")
 
 
 def presented(
@@ -81,7 +81,8 @@ def presented(
     return method
 
 
-def _unusable(message: str, hint: str | None = None) -> LenswayError:
+def unusable(message: str, hint: str | None = None) -> LenswayError:
+    """The error for what can never work."""
     return exceptions.InvalidRequestError(ErrorCode.INVALID_REQUEST, message, hint=hint)
 
 

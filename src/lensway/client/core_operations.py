@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import quote
 
 from lensway import limits
@@ -19,6 +19,8 @@ Where: TypeAlias = Mapping[str, Any]
 OrderBy: TypeAlias = str | Mapping[str, str] | Sequence[str | Mapping[str, str]]
 """``"placed"``, ``"placed:desc"``, ``{"field": "placed", "dir": "desc"}``, or a list of these."""
 Format: TypeAlias = Literal["ndjson", "csv", "arrow", "parquet"]
+
+_FORMATS: Final = get_args(Format)
 
 ACCEPT: Final[Mapping[str, str]] = {
     "json": "application/json",
@@ -349,7 +351,14 @@ def any_stream_request(
 
 
 def stream_request(lens: str, *, is_export: bool, format: str, **members: Any) -> Request:
-    """A query (one page) or an export in a streamed format."""
+    """A query (one page) or an export in a streamed format. Raises InvalidRequestError for a format that it does not have."""
+    if format not in ACCEPT:
+        kind = "an export" if is_export else "a page"
+        raise core.unusable(
+            f"Lensway has no format {format!r}, which {kind} of lens {lens!r} was asked for in",
+            f"Choose one of {', '.join(_FORMATS)}."
+            + (" Spreadsheets open csv." if str(format).startswith("xls") else ""),
+        )
     return Request(
         method="POST",
         path=f"/v1/query/{segment(lens)}" + ("/export" if is_export else ""),

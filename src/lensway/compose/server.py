@@ -88,6 +88,8 @@ class ServerSettings:
     trusted_proxies: tuple[Network, ...] = ()
     source_dirs: tuple[pathlib.Path, ...] = ()
     deny_private_sources: bool = False
+    allows_sockets: bool = False
+    """May inline sources be reached over Unix sockets of this machine."""
     admin_key: Secret | None = None
     master_key: str | None = None
     drain_seconds: float = limits.DRAIN_SECONDS
@@ -119,7 +121,12 @@ class ServerSettings:
         """Where inline sources may point."""
         forbidden = ("/proc", "/sys", "/dev", str(self.data_dir.resolve()))
         dirs = tuple(str(each.resolve()) for each in self.source_dirs)
-        return AddressPolicy(deny_private=self.deny_private_sources, source_dirs=dirs, forbidden_dirs=forbidden)
+        return AddressPolicy(
+            deny_private=self.deny_private_sources,
+            source_dirs=dirs,
+            forbidden_dirs=forbidden,
+            allows_sockets=self.allows_sockets,
+        )
 
     def tls(self) -> ssl.SSLContext | None:
         """The certificate of both listeners. Raises LenswayError INVALID_REQUEST."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from lensway.query.table_names import parts_of, written
+
 
 class FieldType(enum.StrEnum):
     """The closed list of types that a field can declare."""
@@ -33,11 +35,7 @@ class TableName(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_u
 
     def __str__(self) -> str:
         """``schema.name``. A part that holds a dot or a quote is quoted, so that no two tables have the same text."""
-        return _plain(self.name) if self.schema is None else f"{_plain(self.schema)}.{_plain(self.name)}"
-
-
-def _plain(part: str) -> str:
-    return '"' + part.replace('"', '""') + '"' if "." in part or '"' in part else part
+        return written(self.name) if self.schema is None else written(self.schema, self.name)
 
 
 class PlanColumn(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
@@ -82,8 +80,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 class LensDefinition(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What may be asked of one table: the fields in declared order, and where they come from.
 
-    ``table`` is the name as declared: ``name`` or ``schema.name``. The primary key is the fields with ``primary_key`` in
-    declared order; it may be empty (then there are no cursors).
+    ``table`` is the name as declared, ``name`` or ``schema.name``: see `lensway.query.table_names`. The primary key is the fields
+    with ``primary_key`` in declared order; it may be empty (then there are no cursors).
     """
 
     name: str
@@ -103,8 +101,9 @@ class LensDefinition(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @functools.cached_property
     def place(self) -> tuple[str | None, str]:
         """Schema, where one is declared, and table."""
-        schema, dot, table = self.table.partition(".")
-        return (schema, table) if dot else (None, schema)
+        parts = parts_of(self.table)
+        assert parts is not None, "the declaration was checked"
+        return (parts[0], parts[1]) if len(parts) > 1 else (None, parts[0])
 
     @functools.cached_property
     def plan_table(self) -> TableName:

@@ -12,7 +12,7 @@ from lensway import limits
 from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query import cursor as cursors
-from lensway.query import values
+from lensway.query import unavailable, values
 from lensway.query import where as wheres
 from lensway.query.capabilities import Capabilities
 from lensway.query.conditions import Constant
@@ -245,7 +245,10 @@ def _term(definition: LensDefinition, item: object, path: str) -> tuple[Field, b
     field = _field(definition, item.get("field"), f"{path}.field")
     if field.type is FieldType.JSON or field.is_list:
         raise LenswayError(
-            ErrorCode.UNSUPPORTED_OPERATOR, f"{path}: field {field.name!r} has no order", details={"path": path}
+            ErrorCode.UNSUPPORTED_OPERATOR,
+            f"{path}: field {field.name!r} has no order",
+            hint=unavailable.MEMBERS_HINT,
+            details={"path": path},
         )
     direction = item.get("dir", "asc")
     if not isinstance(direction, str) or direction not in _DIRECTIONS:

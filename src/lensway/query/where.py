@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query import numbers, patterns, values
+from lensway.query import numbers, patterns, unavailable, values
 from lensway.query.capabilities import Capabilities
 from lensway.query.conditions import PATTERN_OPERATORS, And, Compare, Constant, IsNull, Node, Not, Operator, Or
 from lensway.query.fields import Field, FieldType, LensDefinition, PlanColumn
@@ -78,9 +78,7 @@ class _Reader:
             self._count()
             return Not(self.group(value, path, depth + 1))
         if key.startswith("$"):
-            raise self._unknown_operator(
-                key, path, _GROUPS, f"operators stand under a field, {', '.join(_GROUPS)} here"
-            )
+            raise _unknown_operator(key, path, _GROUPS, f"operators stand under a field, {', '.join(_GROUPS)} here")
         field = self._definition.fields.get(key)
         if field is None:
             raise unknown_field(key, self._definition, path)
@@ -104,9 +102,10 @@ class _Reader:
             return Not(is_null) if value else is_null
         operator = _OPERATORS.get(key)
         if operator is None:
-            raise self._unknown_operator(
-                key, path, (*_OPERATORS, _EXISTS), f"operators: {', '.join((*_OPERATORS, _EXISTS))}"
-            )
+            if _has_members(field) and key not in unavailable.OPERATORS:
+                raise _exists_only(field, path)
+            known = operators_of(field, self._capabilities.operators)
+            raise _unknown_operator(key, path, known, f"operators of field {field.name!r}: {', '.join(known)}")
         return self._compare(field, operator, value, path)
 
     def _compare(self, field: Field, operator: Operator, value: object, path: str) -> Node:
@@ -193,9 +192,8 @@ class _Reader:
     def _check_operator(self, field: Field, operator: Operator, path: str) -> None:
         if operator not in self._capabilities.operators:
             raise _unsupported(path, f"${operator.value} cannot be served by bridge {self._capabilities.bridge!r}")
-        if field.type is FieldType.JSON or field.is_list:
-            kind = "a list" if field.is_list else "json"
-            raise _unsupported(path, f"field {field.name!r} is {kind} and takes $exists only")
+        if _has_members(field):
+            raise _exists_only(field, path)
         if operator in PATTERN_OPERATORS and field.type is not FieldType.TEXT:
             raise _unsupported(path, f"${operator.value} is for text; field {field.name!r} is {field.type.value}")
 
@@ -209,14 +207,42 @@ class _Reader:
         self.params.append(value)
         return len(self.params) - 1
 
-    def _unknown_operator(self, key: str, path: str, known: Iterable[str], hint: str) -> LenswayError:
-        near = nearest(key, known)
-        return LenswayError(
-            ErrorCode.UNSUPPORTED_OPERATOR,
-            f"{path}: there is no operator {_short(key)!r} here",
-            hint=f"did you mean {near!r}?" if near else hint,
-            details={"path": path, "operator": _short(key), **({"nearest": near} if near else {})},
-        )
+
+def operators_of(field: Field, available: Collection[Operator] = frozenset(Operator)) -> list[str]:
+    """The operators that a condition on this field may use, where the bridge has ``available``."""
+    if _has_members(field):
+        return [_EXISTS]
+    is_text = field.type is FieldType.TEXT
+    return [
+        name
+        for name, operator in _OPERATORS.items()
+        if operator in available and (is_text or operator not in PATTERN_OPERATORS)
+    ] + [_EXISTS]
+
+
+def _has_members(field: Field) -> bool:
+    return field.type is FieldType.JSON or field.is_list
+
+
+def _exists_only(field: Field, path: str) -> LenswayError:
+    kind = "a list" if field.is_list else "json"
+    return LenswayError(
+        ErrorCode.UNSUPPORTED_OPERATOR,
+        f"{path}: field {field.name!r} is {kind} and takes $exists only",
+        hint=unavailable.MEMBERS_HINT,
+        details={"path": path},
+    )
+
+
+def _unknown_operator(key: str, path: str, known: Iterable[str], hint: str) -> LenswayError:
+    other = unavailable.OPERATORS.get(key)
+    near = nearest(key, known) if other is None else None
+    return LenswayError(
+        ErrorCode.UNSUPPORTED_OPERATOR,
+        f"{path}: there is no operator {_short(key)!r} here",
+        hint=other or (f"did you mean {near!r}?" if near else hint),
+        details={"path": path, "operator": _short(key), **({"nearest": near} if near else {})},
+    )
 
 
 def _all(items: list[Node]) -> Node:

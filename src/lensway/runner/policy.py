@@ -1,7 +1,8 @@
 """The local policy: what this runner serves whatever the control plane says. A TOML file that only the network's owner edits.
 
     sources = ["orders-*"]          # names, with * as wildcard; absent: every assigned source
-    hosts = ["*.internal", "10.0.0.0/8"]  # where sources may point: patterns for names, networks for addresses; absent: any
+    hosts = ["*.internal", "10.0.0.0/8"]  # where sources may point: patterns for names, networks for addresses,
+                                          # and directories of Unix sockets; absent: any
     tables = ["public.*"]           # tables that plans may read; absent: any
     rows_max = 100000               # per result
     source_dirs = ["/srv/data"]     # where file-backed sources may lie; absent: nowhere
@@ -41,7 +42,9 @@ class LocalPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def address_policy(self) -> AddressPolicy:
         """Where sources may point. A runner stands in the network of its databases: private addresses are what it is for."""
-        return AddressPolicy(deny_private=False, source_dirs=self.source_dirs, allowed_hosts=self.hosts)
+        return AddressPolicy(
+            deny_private=False, source_dirs=self.source_dirs, allowed_hosts=self.hosts, allows_sockets=True
+        )
 
 
 def read_policy(path: pathlib.Path | None) -> LocalPolicy:
@@ -63,7 +66,7 @@ def read_policy(path: pathlib.Path | None) -> LocalPolicy:
             hint="Known keys: sources, hosts, tables, rows_max, source_dirs.",
         ) from None
     for host in policy.hosts or ():
-        if is_address_pattern(host):
+        if is_address_pattern(host) and not host.startswith("/"):
             # As a pattern for names it would admit names that anybody can register.
             raise LenswayError(
                 ErrorCode.INVALID_REQUEST,

@@ -12,6 +12,7 @@ from lensway import limits
 from lensway.api.shapes import Request
 from lensway.catalog.names import invalid
 from lensway.catalog.reading import mapping
+from lensway.query import unavailable
 from lensway.query.suggestions import nearest
 
 AnyRequest = TypeVar("AnyRequest", bound=Request)
@@ -38,8 +39,11 @@ def _attributes(kind: type[Request]) -> Mapping[str, str]:
 
 def _unknown(members: Mapping[str, object], attributes: Mapping[str, str]) -> Exception:
     key = next(key for key in members if key not in attributes)
+    if key in unavailable.KEYS:
+        return unavailable.key_refusal(key)
+    known = [each for each in attributes if each not in unavailable.KEYS]
     return invalid(
         key[: limits.NAME_CHARACTERS_MAX],
-        f"unknown key; known are {', '.join(attributes)}",
-        nearest=nearest(key, attributes),
+        f"unknown key; known are {', '.join(known)}",
+        nearest=nearest(key, known),
     )

@@ -31,8 +31,10 @@ from lensway.errors import CODES, ErrorCode, Failure, LenswayError
 from lensway.ids import new_request_id
 from lensway.observe.metrics import Metrics
 from lensway.observe.trace import Tracer
+from lensway.query import unavailable
 from lensway.query.suggestions import nearest
 from lensway.service import tracing
+from lensway.service.cors import ORIGIN, REFUSAL, Cors, is_preflight
 from lensway.service.streaming import StreamedRows
 from lensway.service.tracing import RequestTrace
 from lensway.service.wire import WIRE, Wire
@@ -49,6 +51,8 @@ _REQUIRE: Final[Mapping[Access, Callable[[decisions.Identity], None]]] = {
 }
 _REFUSALS: Final = frozenset({ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED})
 _OK: Final = "ok"
+_PATH_START: Final = len("/v1/aggregate/")
+_CONSOLE: Final = "/console/"
 _REQUEST_ID: Final = b"x-request-id"
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _FORWARDED: Final = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})
@@ -239,6 +243,7 @@ class Endpoint:
         self._trusted = trusted_proxies
         self._proxies = ProxyWatch(trusted_proxies)
         self._tracer = tracer
+        self._cors = Cors(snapshots)
 
     def of(self, route: Route, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint of one route."""
@@ -293,6 +298,8 @@ class Endpoint:
     def _answered(self, call: Call, response: Response, code: str) -> Response:
         """The response with what every one carries. Its outcome is counted now, or when its stream is over."""
         response.raw_headers += (_NO_STORE, (_REQUEST_ID, call.request_id.encode()))
+        if (origin := call.headers.get(ORIGIN)) is not None:
+            self._cors.mark(response, origin, None if call.caller is None else call.caller.identity)
         trace = call.trace
         over = self._metrics.request if trace is None else trace.answered(call.request_id, response.status_code)
         if isinstance(response, StreamedRows):
@@ -312,24 +319,44 @@ class Endpoint:
         return Response(body, CODES[failure.code].status, headers, "application/json")
 
     async def unrouted(self, request: Request, error: Exception) -> Response:
-        """A path or method that no route has."""
+        """A path or method that no route has, and the preflights of browsers, which every path has."""
         request_id = new_request_id()
+        # Pages of the Console are for its own origin.
+        origin = None if request.url.path.startswith(_CONSOLE) else request.headers.get("origin")
+        response, code = self._unrouted(request, error, request_id, is_cross=origin is not None)
+        self._metrics.request(code)
+        response.raw_headers += (_NO_STORE, (_REQUEST_ID, request_id.encode()))
+        if (
+            isinstance(error, HTTPException)
+            and error.headers
+            and "Allow" in error.headers
+            and response.status_code == 405
+        ):
+            response.headers["Allow"] = error.headers["Allow"]
+        if origin is not None:
+            self._cors.mark(response, origin.encode("latin-1"), None)
+        return response
+
+    def _unrouted(self, request: Request, error: Exception, request_id: str, *, is_cross: bool) -> tuple[Response, str]:
+        if is_cross and (allowed := self._cors.preflight(request)) is not None:
+            return allowed, _OK
+        if request.url.path == "/" and request.method in ("GET", "HEAD") and _wants_page(request):
+            return Response(status_code=303, headers={"Location": _CONSOLE, "Vary": "Accept"}), _OK
         status = error.status_code if isinstance(error, HTTPException) else 404
-        if status == 405:
+        if is_cross and is_preflight(request):
+            failure = REFUSAL
+        elif status == 405:
             failure = Failure(
                 code=ErrorCode.METHOD_NOT_ALLOWED,
                 message=f"{request.method} is not possible on {request.url.path[:200]}",
             )
         else:
             failure = Failure(
-                code=ErrorCode.NOT_FOUND, message="There is no such path", hint="GET /openapi.json lists what there is."
+                code=ErrorCode.NOT_FOUND,
+                message="There is no such path",
+                hint=unavailable.PATHS.get(request.url.path[:_PATH_START], "GET /openapi.json lists what there is."),
             )
-        self._metrics.request(failure.code.value)
-        response = self.failure(failure, request_id)
-        response.raw_headers += (_NO_STORE, (_REQUEST_ID, request_id.encode()))
-        if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers:
-            response.headers["Allow"] = error.headers["Allow"]
-        return response
+        return self.failure(failure, request_id), failure.code.value
 
     def _check_url(self, call: Call) -> None:
         query = call.request.scope["query_string"].decode("latin-1")
@@ -412,6 +439,12 @@ class Endpoint:
 def json_response(value: object, *, status: int = 200) -> Response:
     """The value as JSON."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _wants_page(request: Request) -> bool:
+    """True for a browser that opens an address: it names HTML, which programs do not."""
+    kinds = ",".join(request.headers.getlist("accept")).split(",")
+    return any(kind.partition(";")[0].strip().lower() == "text/html" for kind in kinds)
 
 
 def _headers(request: Request) -> dict[bytes, bytes]:

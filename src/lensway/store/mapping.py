@@ -76,6 +76,7 @@ def put(connection: Connection, record: AnyRecord) -> None:
                 "limits": None if record.limits == KeyLimits() else msgspec.json.encode(record.limits).decode(),
                 "created_at": record.created_at,
                 "expires_at": record.expires_at,
+                "origins": msgspec.json.encode(record.origins).decode() if record.origins else None,
             }
             _replace(connection, t.keys, {"environment": _owner(record), "id": record.id}, values)
         case RetiredKey():
@@ -173,6 +174,7 @@ def _key_of(row: Any) -> Key:
         limits=KeyLimits() if row.limits is None else msgspec.json.decode(row.limits, type=KeyLimits),
         created_at=row.created_at,
         expires_at=row.expires_at,
+        origins=() if row.origins is None else msgspec.json.decode(row.origins, type=tuple[str, ...]),
     )
 
 

@@ -137,6 +137,7 @@ keys = Table(
     Column("created_at", String, nullable=False),
     Column("limits", String, nullable=True),
     Column("expires_at", String, nullable=True),
+    Column("origins", String, nullable=True),
     PrimaryKeyConstraint("environment", "id"),
 )
 retired_keys = Table(

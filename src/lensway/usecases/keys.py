@@ -11,6 +11,7 @@ from lensway.catalog import declaration, rules
 from lensway.catalog.definitions import limits_document, read_key_limits
 from lensway.catalog.moments import read_moment
 from lensway.catalog.names import invalid
+from lensway.catalog.origins import read_origins
 from lensway.catalog.reading import Section
 from lensway.catalog.records import Key, KeyKind, Role
 from lensway.ids import EnvironmentId, new_key_id, new_lens_id, new_source_id
@@ -35,7 +36,9 @@ class Keys:
 
     async def create(self, caller: Caller, body: object) -> dict[str, Any]:
         """A new key, shown once. Raises LenswayError INVALID_REQUEST, FORBIDDEN for an instance-wide one."""
-        section = Section(body, "", frozenset({"kind", "name", "role", "instanceWide", "limits", "expiresAt"}))
+        section = Section(
+            body, "", frozenset({"kind", "name", "role", "instanceWide", "limits", "expiresAt", "origins"})
+        )
         kind = section.choice("kind", KeyKind)
         role = section.choice("role", Role) if section.get("role") is not None else None
         is_wide = section.flag("instanceWide", default=False)
@@ -46,6 +49,7 @@ class Keys:
         environment: EnvironmentId | None = None if is_wide else caller.environment.id
         limits = read_key_limits(section.get("limits") if "limits" in section else {}, "limits")
         expires_at = None if section.get("expiresAt") is None else read_moment(section.get("expiresAt"), "expiresAt")
+        origins = read_origins(section.get("origins"), "origins") if "origins" in section else ()
         minted = tokens.mint(kind.value)
         id, at, name = new_key_id(), self._desk.now_text(), section.required("name")
         hashed = tokens.hash_token(minted.reveal())
@@ -61,13 +65,15 @@ class Keys:
                 role=role,
                 limits=limits,
                 expires_at=expires_at,
+                origins=origins,
                 id=id,
                 hash=hashed,
                 at=at,
             ),
             details={"kind": kind.value, "role": None if role is None else role.value, "instanceWide": is_wide}
             | ({"limits": given} if (given := limits_document(limits)) else {})
-            | ({} if expires_at is None else {"expiresAt": expires_at}),
+            | ({} if expires_at is None else {"expiresAt": expires_at})
+            | ({"origins": list(origins)} if origins else {}),
         )
         self._desk.hub.publish(caller.environment.id, "key", {"key": id, "change": "created"})
         return self._answer(rules.require_key(changed.snapshot, environment, id)) | {"key": minted.reveal()}
@@ -96,6 +102,8 @@ class Keys:
             answer["limits"] = given
         if key.expires_at is not None:
             answer["expiresAt"] = key.expires_at
+        if key.origins:
+            answer["origins"] = list(key.origins)
         if (used := self._desk.endings.last_use(key.id)) is not None:
             answer["lastUsedAt"] = used
         return answer

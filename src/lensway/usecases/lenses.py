@@ -14,9 +14,8 @@ from lensway.catalog.definitions import (
 from lensway.catalog.records import Lens
 from lensway.dialects.registry import capabilities_of
 from lensway.ids import new_lens_id
-from lensway.query.capabilities import Capabilities
-from lensway.query.conditions import PATTERN_OPERATORS, Operator
-from lensway.query.fields import Field, FieldType
+from lensway.query.conditions import Operator
+from lensway.query.where import operators_of
 from lensway.usecases.desk import Desk
 
 
@@ -60,6 +59,7 @@ class Lenses:
     def _answer(self, lens: Lens) -> dict[str, Any]:
         source = self._desk.snapshot().source(lens.environment, lens.source)
         capabilities = None if source is None else capabilities_of(source.bridge, self._desk.kinds)
+        available = frozenset(Operator) if capabilities is None else capabilities.operators
         fields = list(lens.definition.fields.values())
         return {
             "name": lens.name,
@@ -74,15 +74,5 @@ class Lenses:
                 for field in fields
             ],
             "primaryKey": [field.name for field in lens.definition.primary_key],
-            "operators": {field.name: _operators_of(field, capabilities) for field in fields},
+            "operators": {field.name: operators_of(field, available) for field in fields},
         }
-
-
-def _operators_of(field: Field, capabilities: Capabilities | None) -> list[str]:
-    available = frozenset(Operator) if capabilities is None else capabilities.operators
-    if field.is_list or field.type is FieldType.JSON:
-        return ["$exists"]
-    usable = [operator for operator in Operator if operator in available]
-    if field.type is not FieldType.TEXT:
-        usable = [operator for operator in usable if operator not in PATTERN_OPERATORS]
-    return [*(f"${operator.value}" for operator in usable), "$exists"]

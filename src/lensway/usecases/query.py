@@ -12,13 +12,13 @@ from lensway.api.shapes import CountRequest, ExportRequest, PageMeta, QueryReque
 from lensway.auth import decisions
 from lensway.auth.caller import Caller
 from lensway.auth.gate import KeyGate
-from lensway.catalog.names import invalid
 from lensway.catalog.records import Lens, RetryMode, Source
 from lensway.dialects.registry import capabilities_of
 from lensway.dispatch.core.events import Asker, JobRequest, Release
 from lensway.dispatch.core.records import JobRecord
 from lensway.dispatch.shell import JobHandle
 from lensway.ids import RequestId
+from lensway.query import unavailable
 from lensway.query.capabilities import Capabilities
 from lensway.query.plan import ROWS_AND_COUNTS, Plan
 from lensway.query.planner import PlannedRows, plan_count, plan_export, plan_rows
@@ -158,7 +158,7 @@ class Queries:
         """Check and plan one page of rows; nothing runs. Raises LenswayError as `rows`."""
         asked = self._asked(caller, lens)
         if question.include is not None:
-            raise invalid("include", "is not available in this version", hint="Query the other lens by its key.")
+            raise unavailable.key_refusal("include")
         if question.limit is None:
             rows = default_page_rows(asked.lens.limits, caller.identity.limits)
             question = msgspec.structs.replace(question, limit=rows)

@@ -91,6 +91,19 @@ def check_host(host: str, policy: AddressPolicy) -> None:
         raise unreachable("dns", "forbidden_address")
 
 
+def check_socket(directory: str, policy: AddressPolicy) -> None:
+    """Refuse a directory of Unix sockets that the policy does not allow. Raises LenswayError class forbidden_address."""
+    if not policy.allows_sockets:
+        raise unreachable("dns", "forbidden_address", hint=_SOCKETS)
+    real = os.path.realpath(directory)
+    if any(pathlib.Path(real).is_relative_to(os.path.realpath(each)) for each in policy.forbidden_dirs):
+        raise unreachable("dns", "forbidden_address")
+    if policy.allowed_hosts is not None and not any(
+        entry.startswith("/") and fnmatch.fnmatchcase(real, os.path.realpath(entry)) for entry in policy.allowed_hosts
+    ):
+        raise unreachable("dns", "forbidden_address")
+
+
 async def resolve(host: str, port: int, policy: AddressPolicy) -> list[str]:
     """The addresses of a host, all of them allowed.
 
@@ -116,6 +129,9 @@ async def resolve(host: str, port: int, policy: AddressPolicy) -> list[str]:
     return addresses
 
 
+_SOCKETS: Final = (
+    "Runners reach databases over Unix sockets; the server itself does so only when it is started with --unix-sockets."
+)
 _OUTSIDE: Final = (
     "File-backed sources lie in directories that are named where they are opened: start the server with --source-dir DIR, or "
     "name `source_dirs` in the runner's local policy."

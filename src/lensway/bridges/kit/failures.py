@@ -22,9 +22,15 @@ HINTS: Final[Mapping[str, str]] = {
     "too_many_connections": "The server has no free connection. Raise max_connections, or lower what else connects.",
     "no_transactions": "The pooler before the database ends a connection that begins a transaction. Set its pool_mode to "
     "transaction or session; statement pooling cannot serve Lensway.",
+    "session_attributes": "No server of the list is what target_session_attrs asks for.",
     "starting_up": "The database is starting, stopping or recovering.",
     "forbidden_address": "The policy of whoever executes this source forbids that address.",
     "no_file": "The file does not exist there, or cannot be read.",
+    "wal_read_only": "The file is in WAL mode, which SQLite reads only where it can write beside the file. Let this "
+    "process write in the directory, or end WAL where the file is made (PRAGMA journal_mode = DELETE). If the file "
+    "never changes, checkpoint it (PRAGMA wal_checkpoint(TRUNCATE)) and set `immutable` to true in the source's config.",
+    "wal_not_checkpointed": "The source is `immutable`, but a write-ahead log with rows lies beside the file. "
+    "Checkpoint it where it can be written (PRAGMA wal_checkpoint(TRUNCATE)), and copy it again.",
     "not_a_database": "The file is not a database of this kind.",
     "protocol": "What answers there does not speak the database's protocol: is it the right port, and is something in between?",
     "unreachable": "The network has no way there.",

@@ -31,13 +31,13 @@ from lensway.bridges.contract import (
 )
 from lensway.bridges.encoding.writer import ARROW_FORMATS, RowWriter
 from lensway.bridges.kit import loading
-from lensway.bridges.kit.addresses import check_host
 from lensway.bridges.kit.deadlines import Deadlines
 from lensway.bridges.kit.failures import limit_exceeded, row_too_large, timed_out, undecodable
 from lensway.bridges.kit.orderings import Orderings
 from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.bulk.sql import COLUMNS_MAX, TEXT_FORMATS
 from lensway.bridges.postgres.diagnosis import explained, is_explained, undecodable_field
+from lensway.bridges.postgres.endpoints import check_places
 from lensway.bridges.postgres.guard import Cut
 from lensway.bridges.postgres.inspection import describe_table, list_tables, run_test
 from lensway.bridges.postgres.keys import table_facts
@@ -81,7 +81,7 @@ class PostgresBridge:
         """Refuse settings that cannot work or that the policy forbids. Raises LenswayError."""
         settings = read_settings(config)
         settings.tls()
-        check_host(settings.host, policy)
+        check_places(settings, policy)
 
     async def open(self, config: Mapping[str, object], *, policy: AddressPolicy) -> PostgresSource:
         """A source ready for use; connections are made when needed."""

@@ -21,18 +21,21 @@ from lensway.bridges.contract import (
     TableDescription,
     TableSummary,
 )
-from lensway.bridges.kit.addresses import is_loopback, resolve
+from lensway.bridges.kit.addresses import is_loopback
 from lensway.bridges.kit.failures import HINTS, unreachable
 from lensway.bridges.kit.orderings import key_warning
 from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.constraints import read_constraints
+from lensway.bridges.postgres.endpoints import Endpoint, endpoints_of
 from lensway.bridges.postgres.keys import find_equal_keys
 from lensway.bridges.postgres.pool import PooledConnection, connect
 from lensway.bridges.postgres.settings import PostgresSettings
 from lensway.bridges.postgres.values import fitting_types, lens_type
 from lensway.dialects.compile import compile_shape
 from lensway.errors import ErrorCode, LenswayError
+from lensway.query.fields import FieldType
 from lensway.query.plan import Plan, decode_shape
+from lensway.query.table_names import parts_of, written
 
 _SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
 """PostgreSQL protocol, message SSLRequest."""
@@ -94,12 +97,13 @@ async def run_test(
 ) -> ConnectionReport:
     """All seven stages in order, on a connection of its own."""
     stages = _Stages(deadline)
-    addresses = await stages.run(Stage.DNS, lambda: resolve(settings.host, settings.port, policy))
-    await stages.run(Stage.TCP, lambda: _tcp(addresses, settings.port))
-    if settings.sslmode == "disable":
+    endpoints = await stages.run(Stage.DNS, lambda: endpoints_of(settings, policy))
+    answering = await stages.run(Stage.TCP, lambda: _tcp(endpoints, settings))
+    secured = [each for each in answering or () if settings.at(each).sslmode != "disable"]
+    if answering and not secured:
         stages.skip(Stage.TLS)
     else:
-        has_tls = await stages.run(Stage.TLS, lambda: _tls(addresses, settings))
+        has_tls = await stages.run(Stage.TLS, lambda: _tls(secured, settings))
         if has_tls is False:
             stages.results[-1] = StageResult(stage=Stage.TLS, ok=None, ms=stages.results[-1].ms)
     connection: PooledConnection | None = await stages.run(Stage.LOGIN, lambda: connect(settings, policy))
@@ -114,11 +118,15 @@ async def run_test(
             version = f"{found.major}.{found.micro}"
             if not stages.is_failed:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                    await _look_for_risks(connection.driver, settings, stages)
+                    await _look_for_risks(connection, stages)
                     async with connection.transaction(deadline, is_plain=False):
                         await _look_at_keys(connection.driver, lenses, stages)
             if connection.is_shared:
                 stages.warn("transaction_pooling", _POOLED)
+            for host in sorted({each.host for each in settings.places} - {each.host for each in answering or ()}):
+                stages.warn(
+                    "host_silent", f"The host {host} of the list does not answer: look at it, or take it from the list."
+                )
     except TimeoutError:
         pass  # the stages have said it
     finally:
@@ -129,38 +137,53 @@ async def run_test(
     )
 
 
-async def _tcp(addresses: Sequence[str], port: int) -> None:
+async def _tcp(endpoints: Sequence[Endpoint], settings: PostgresSettings) -> list[Endpoint]:
+    """The endpoints that answer, at most one for each place: that they all do is asked of lists only."""
     failure: LenswayError | None = None
-    for address in addresses:
+    answering: list[Endpoint] = []
+    for endpoint in endpoints:
+        if any((each.host, each.port) == (endpoint.host, endpoint.port) for each in answering):
+            continue
         try:
-            async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS):
-                _, writer = await asyncio.open_connection(address, port)
+            async with asyncio.timeout(settings.connect_timeout_seconds):
+                _, writer = await _opened(endpoint)
             writer.close()
-            return
+            answering.append(endpoint)
         except OSError as error:
             failure = unreachable(*errors.of_socket(error))
-    raise failure or unreachable("tcp", "unreachable")
+    if not answering:
+        raise failure or unreachable("tcp", "unreachable")
+    return answering
 
 
-async def _tls(addresses: Sequence[str], settings: PostgresSettings) -> bool:
+async def _opened(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if (path := endpoint.socket_path) is not None:
+        return await asyncio.open_unix_connection(path)
+    return await asyncio.open_connection(endpoint.address, endpoint.port)
+
+
+async def _tls(endpoints: Sequence[Endpoint], settings: PostgresSettings) -> bool:
     """True when the handshake succeeds, False when the server has none and none is required."""
-    context = settings.tls()
-    assert context is not None, "sslmode disable has no TLS stage"
     failure: LenswayError | None = None
-    for address in addresses:
+    for endpoint in endpoints:
+        own = settings.at(endpoint)
+        context = own.tls()
+        assert context is not None, "sslmode disable has no TLS stage"
         try:
-            async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS):
-                reader, writer = await asyncio.open_connection(address, settings.port)
+            async with asyncio.timeout(own.connect_timeout_seconds):
+                reader, writer = await _opened(endpoint)
                 try:
                     writer.write(_SSL_REQUEST)
                     if await reader.readexactly(1) != b"S":
-                        if settings.sslmode == "prefer":
+                        if own.sslmode == "prefer":
                             return False
                         raise unreachable("tls", "no_tls")
-                    await writer.start_tls(context, server_hostname=settings.host)
+                    await writer.start_tls(context, server_hostname=own.host)
                     return True
                 finally:
                     writer.close()
+        except LenswayError as error:
+            failure = error
         except (OSError, EOFError, asyncio.IncompleteReadError) as error:
             stage, cause = errors.of_socket(error)
             failure = unreachable("tls", cause if stage == "tls" or cause != "login" else "tls")
@@ -216,7 +239,8 @@ async def _lenses(connection: PooledConnection | None, lenses: Sequence[Plan], d
             ) from None
 
 
-async def _look_for_risks(driver: Any, settings: PostgresSettings, stages: _Stages) -> None:
+async def _look_for_risks(connection: PooledConnection, stages: _Stages) -> None:
+    driver = connection.driver
     try:
         row = await driver.fetchrow(
             "SELECT rolsuper, rolbypassrls, rolcreaterole, rolreplication FROM pg_catalog.pg_roles WHERE rolname = current_user"
@@ -229,7 +253,8 @@ async def _look_for_risks(driver: Any, settings: PostgresSettings, stages: _Stag
         stages.warn("powerful_login", "The login may do more than read: give Lensway one that may only SELECT.")
     transport = getattr(driver, "_transport", None)
     is_secured = transport is not None and transport.get_extra_info("ssl_object") is not None
-    if not is_secured and not is_loopback(settings.host):
+    host = connection.wait.address.host
+    if not is_secured and not host.startswith("/") and not is_loopback(host):
         stages.warn("no_tls", "The connection is not encrypted: rows and password travel in clear.")
 
 
@@ -279,12 +304,20 @@ ORDER BY 1, 2 LIMIT {_TABLES_MAX}
 
 _COLUMNS: Final = """
 SELECT a.attname AS name, t.typname AS type, t.typtype::text AS kind, e.typname AS element, a.attnotnull AS required,
+  t.oid <> a.atttypid AS is_domain,
   pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, c.relkind::text AS relation, c.oid AS relation_id,
   coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false) AS is_key
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+CROSS JOIN LATERAL (
+  WITH RECURSIVE base(oid, kind, next) AS (
+    SELECT d.oid, d.typtype, d.typbasetype FROM pg_catalog.pg_type d WHERE d.oid = a.atttypid
+    UNION ALL
+    SELECT d.oid, d.typtype, d.typbasetype FROM base JOIN pg_catalog.pg_type d ON d.oid = base.next WHERE base.kind = 'd'
+  ) SELECT base.oid FROM base WHERE base.kind <> 'd'
+) base
+JOIN pg_catalog.pg_type t ON t.oid = base.oid
 LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
 LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped
@@ -297,7 +330,7 @@ ORDER BY a.attnum
 async def list_tables(driver: Any) -> list[TableSummary]:
     """Every table and view that the login can read. Raises the driver's errors."""
     rows = await driver.fetch(_TABLES)
-    return [TableSummary(name=f"{row['schema']}.{row['name']}", kind=_KINDS[row["kind"]]) for row in rows]
+    return [TableSummary(name=written(row["schema"], row["name"]), kind=_KINDS[row["kind"]]) for row in rows]
 
 
 async def describe_table(driver: Any, name: str) -> TableDescription:
@@ -306,8 +339,9 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
     Raises:
         LenswayError: NOT_FOUND; also for one that the login cannot see. And the driver's errors.
     """
-    schema, _, table = name.rpartition(".")
-    rows = await driver.fetch(_COLUMNS, schema or "public", table)
+    parts = parts_of(name) or ()
+    schema, table = parts if len(parts) == 2 else ("public", *parts) if len(parts) == 1 else ("", "")
+    rows = await driver.fetch(_COLUMNS, schema, table)
     if not rows:
         raise LenswayError(
             ErrorCode.NOT_FOUND,
@@ -315,7 +349,7 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
             hint="List the tables of the source.",
         )
     return TableDescription(
-        name=f"{schema or 'public'}.{table}",
+        name=written(schema, table),
         kind=_KINDS[rows[0]["relation"]],
         columns=[
             TableColumn(
@@ -334,13 +368,21 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
 
 
 def _lens_type(row: Any) -> str | None:
-    if row["element"] is not None:
-        found = lens_type(row["element"])
-    else:
-        found = lens_type("text" if row["kind"] == "e" else row["type"])
+    """What the column can be in every format, filter and order; None where some of that fails."""
+    if row["kind"] == "e":
+        # Operators of enums take no domain.
+        return None if row["is_domain"] else FieldType.TEXT.value
+    name = row["element"] or row["type"]
+    if name in _NOT_COMPARED and row["element"] is None:
+        return None
+    found = lens_type(name)
     return None if found is None else found.value
 
 
 def _lens_types(row: Any) -> list[str]:
     name = row["type"] if row["element"] is None else row["element"]
     return [type.value for type in fitting_types(name, "enum" if row["kind"] == "e" else "")]
+
+
+_NOT_COMPARED: Final = frozenset({"point", "xml"})
+"""PostgreSQL can neither order them nor test them for equality. A lens may declare them as text all the same, to be read."""

@@ -17,9 +17,9 @@ import asyncpg
 
 from lensway import limits
 from lensway.bridges.contract import AddressPolicy
-from lensway.bridges.kit.addresses import resolve
 from lensway.bridges.kit.failures import type_mismatch, unreachable
 from lensway.bridges.postgres import errors
+from lensway.bridges.postgres.endpoints import Endpoint, endpoints_of
 from lensway.bridges.postgres.guard import GuardedConnection
 from lensway.bridges.postgres.pulse import Pulse, Wait, watch_socket
 from lensway.bridges.postgres.relations import Relation
@@ -34,7 +34,7 @@ from lensway.bridges.postgres.transaction import (
     stricter_ms,
     timeout_seconds,
 )
-from lensway.bridges.postgres.values import TEXT_DECODERS, fits, written
+from lensway.bridges.postgres.values import KINDS_OF_TYPES, TEXT_DECODERS, fits, written
 from lensway.dialects.compile import Compiled
 from lensway.errors import LenswayError
 from lensway.query.cache import BoundedCache
@@ -44,18 +44,10 @@ _CANCEL_AGAIN_SECONDS: Final = 0.05
 _STATEMENTS_MAX: Final = 200
 _STATEMENTS_BYTES_MAX: Final = 4 * limits.MIB
 _READ_ONLY: Final = "default_transaction_read_only"
+_OTHER_SESSION: Final = "session_attributes"
+_FINAL: Final = frozenset({"password", "unknown_database", "not_permitted"})
+"""Another server of the list says the same, and a wrong password that is sent to all of them may lock the login."""
 _OWN: Final = ("pg_catalog", "information_schema")
-_ENUM, _CITEXT = "enum", "citext"
-_TYPES: Final = f"""
-SELECT t.oid, CASE WHEN b.typtype = 'e' THEN '{_ENUM}' WHEN x.extname IS NOT NULL THEN '{_CITEXT}' END AS kind
-FROM pg_catalog.pg_type t
-LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
-JOIN pg_catalog.pg_type b ON b.oid = coalesce(e.oid, t.oid)
-LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = b.oid
-  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e'
-LEFT JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid AND x.extname = '{_CITEXT}' AND b.typname = '{_CITEXT}'
-WHERE t.oid = ANY($1::pg_catalog.oid[])
-"""  # noqa: S608 - made of our own texts
 
 
 class PooledConnection:
@@ -68,7 +60,7 @@ class PooledConnection:
     def __init__(
         self,
         connection: Any,
-        address: str,
+        endpoint: Endpoint,
         *,
         has_statement_tags: bool = False,
         is_shared: bool = False,
@@ -81,7 +73,7 @@ class PooledConnection:
         self.opened_at = self.judged_at = asyncio.get_running_loop().time()
         self.idle_since = 0.0
         # A pooler gives numbers of its own, which tell the server nothing.
-        self.wait = Wait(address, connection.terminate, None if is_shared else connection.get_server_pid())
+        self.wait = Wait(endpoint, connection.terminate, None if is_shared else connection.get_server_pid())
         self.timeout_seconds = 0
         self._types: dict[int, str] = {}
         # Random: no two connections share a name, not even through a pooler that was not recognised.
@@ -152,7 +144,7 @@ class PooledConnection:
         types = {attribute.type.oid for attribute in statement.get_attributes() if attribute.type.schema not in _OWN}
         if unknown := types - self._types.keys():
             # The driver does not say which types are enums, and a name says nothing: anybody may call a type `uuid`.
-            found = await self.driver.fetch(_TYPES, list(unknown))
+            found = await self.driver.fetch(KINDS_OF_TYPES, list(unknown))
             self._types |= {row["oid"]: row["kind"] or "" for row in found}
         check_columns(compiled, statement, self._types)
         self._note_digits(compiled, sql, statement)
@@ -465,33 +457,44 @@ async def connect(
     Raises:
         LenswayError: SOURCE_UNREACHABLE with stage and class.
     """
-    addresses = await resolve(settings.host, settings.port, policy)
-    failure = unreachable("tcp", "unreachable")
-    for address in addresses:
-        if pulse is not None and pulse.is_silent(address):
-            failure = unreachable("tcp", "timeout")
-            continue
-        try:
-            return await _connect_to(address, settings, pulse, is_shared=is_shared)
-        except TimeoutError:
-            failure = unreachable("tcp", "timeout")
-        except (*errors.DRIVER_ERRORS, LenswayError) as error:
-            failure = errors.of_connecting(error)
-            if failure.failure.details.get("stage") == "login":
-                break  # another address of the same server says the same
-    raise failure
+    endpoints = await endpoints_of(settings, policy)
+    failure: LenswayError | None = None
+    for attributes in settings.attributes_in_turn():
+        answered: set[tuple[str, int]] = set()
+        for endpoint in endpoints:
+            if (place := (endpoint.host, endpoint.port)) in answered:
+                continue  # another address of the same server says the same
+            if pulse is not None and pulse.is_silent(endpoint):
+                failure = _telling(failure, unreachable("tcp", "timeout"))
+                continue
+            try:
+                return await _connect_to(endpoint, settings.at(endpoint, attributes), pulse, is_shared=is_shared)
+            except TimeoutError:
+                failure = _telling(failure, unreachable("tcp", "timeout"))
+            except (*errors.DRIVER_ERRORS, LenswayError) as error:
+                failure = _telling(failure, errors.of_connecting(error))
+                if failure.failure.details.get("class") in _FINAL:
+                    raise failure from None
+                if errors.of_connecting(error).failure.details.get("stage") == "login":
+                    answered.add(place)
+    raise failure or unreachable("tcp", "unreachable")
+
+
+def _telling(before: LenswayError | None, failure: LenswayError) -> LenswayError:
+    """Which of the two failures tells more: the last one, but that a server is down says more than that another is no primary."""
+    return before if before is not None and failure.failure.details.get("class") == _OTHER_SESSION else failure
 
 
 async def _connect_to(
-    address: str, settings: PostgresSettings, pulse: Pulse | None, *, is_shared: bool
+    endpoint: Endpoint, settings: PostgresSettings, pulse: Pulse | None, *, is_shared: bool
 ) -> PooledConnection:
-    async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS) as limit:
-        wait = Wait(address, lambda: limit.reschedule(0.0))
+    async with asyncio.timeout(settings.connect_timeout_seconds) as limit:
+        wait = Wait(endpoint, lambda: limit.reschedule(0.0))
         if pulse is not None:
             pulse.began(wait)
         driver = None
         try:
-            driver = await connect_driver(settings, address)
+            driver = await connect_driver(settings, endpoint.address)
             watch_socket(driver)
             own_timeout_ms = None if is_shared or settings.pooler == "transaction" else await _set_up(driver, settings)
             if is_shared := own_timeout_ms is None:
@@ -500,7 +503,7 @@ async def _connect_to(
                 await _set_decoder(driver, name, decode)
             return PooledConnection(
                 driver,
-                address,
+                endpoint,
                 has_statement_tags=settings.has_statement_tags,
                 is_shared=is_shared,
                 own_timeout_ms=own_timeout_ms or 0,
@@ -571,16 +574,19 @@ async def connect_driver(settings: PostgresSettings, address: str) -> Any:
 
 
 async def _driver(settings: PostgresSettings, address: str, context: Any) -> Any:
-    return await asyncpg.connect(
-        host=address,
-        port=settings.port,
-        user=settings.user,
-        password=settings.password,
-        database=settings.database,
-        ssl=False if context is None else context,
-        direct_tls=False,
-        timeout=limits.CONNECT_TIMEOUT_SECONDS,
-        statement_cache_size=0,
-        target_session_attrs="any",
-        connection_class=GuardedConnection,
-    )
+    try:
+        return await asyncpg.connect(
+            host=address,
+            port=settings.port,
+            user=settings.user,
+            password=settings.password,
+            database=settings.database,
+            ssl=False if context is None else context,
+            direct_tls=False,
+            timeout=settings.connect_timeout_seconds,
+            statement_cache_size=0,
+            target_session_attrs=settings.target_session_attrs,
+            connection_class=GuardedConnection,
+        )
+    except asyncpg.exceptions.TargetServerAttributeNotMatched:
+        raise unreachable("login", _OTHER_SESSION) from None

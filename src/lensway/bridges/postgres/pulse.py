@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, Protocol
 
 from lensway import limits
+from lensway.bridges.postgres.endpoints import Endpoint
 
 _REQUEST: Final = struct.pack("!ii", 8, 80877103)
 """`SSLRequest`: a server answers S or N."""
@@ -34,7 +35,7 @@ class Wait:
 
     __slots__ = ("address", "cut", "has_answered", "looked_at", "pid", "since")
 
-    def __init__(self, address: str, cut: Callable[[], None], pid: int | None = None) -> None:
+    def __init__(self, address: Endpoint, cut: Callable[[], None], pid: int | None = None) -> None:
         self.address = address
         self.cut = cut
         self.pid = pid
@@ -51,23 +52,22 @@ class Wait:
 class Witness(Protocol):
     """Asks the server about its backends, over a connection of its own."""
 
-    def __call__(self, address: str, pids: Collection[int]) -> Awaitable[Collection[int]]:
+    def __call__(self, address: Endpoint, pids: Collection[int]) -> Awaitable[Collection[int]]:
         """Those of the backends that are certainly not working for us. Raises nothing but for cancellation."""
 
 
 class Pulse:
     """Everybody who waits for one server, and what is known of its silence. All methods are called on one event loop."""
 
-    def __init__(self, port: int, witness: Witness, on_silence: Callable[[str], None]) -> None:
-        self._port = port
+    def __init__(self, witness: Witness, on_silence: Callable[[Endpoint], None]) -> None:
         self._witness = witness
         self._on_silence = on_silence
         self._waits: dict[Wait, None] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._asking: dict[str, asyncio.Task[None]] = {}
-        self._failures: dict[str, int] = {}
-        self._asked_at: dict[str, float] = {}
-        self._silent_at: dict[str, float] = {}
+        self._asking: dict[Endpoint, asyncio.Task[None]] = {}
+        self._failures: dict[Endpoint, int] = {}
+        self._asked_at: dict[Endpoint, float] = {}
+        self._silent_at: dict[Endpoint, float] = {}
         # Kept: to ask for the running one is a system call, for each query.
         self._loop = asyncio.get_running_loop()
 
@@ -83,7 +83,7 @@ class Pulse:
         """It does not wait any more."""
         self._waits.pop(wait, None)
 
-    def is_silent(self, address: str) -> bool:
+    def is_silent(self, address: Endpoint) -> bool:
         """True when the server at this address did not answer a moment ago."""
         at = self._silent_at.get(address)
         return at is not None and self._loop.time() - at < limits.PULSE_SECONDS
@@ -114,7 +114,7 @@ class Pulse:
                 task = self._asking[address] = loop.create_task(self._ask(address), name="ask a silent server")
                 task.add_done_callback(functools.partial(self._asked, address))
 
-    def _asked(self, address: str, _task: asyncio.Task[None]) -> None:
+    def _asked(self, address: Endpoint, _task: asyncio.Task[None]) -> None:
         del self._asking[address]
 
     def _is_due(self, wait: Wait, now: float) -> bool:
@@ -122,9 +122,9 @@ class Pulse:
             return False
         return wait.is_new or now - self._asked_at.get(wait.address, 0.0) >= limits.PULSE_SECONDS
 
-    async def _ask(self, address: str) -> None:
+    async def _ask(self, address: Endpoint) -> None:
         now = self._asked_at[address] = self._loop.time()
-        if not await _answers(address, self._port):
+        if not await _answers(address):
             self._found_silent(address, now)
             return
         self._failures.pop(address, None)
@@ -146,7 +146,7 @@ class Pulse:
                 if wait in self._waits and wait.since == began:
                     self._cut(wait)
 
-    def _found_silent(self, address: str, asked_at: float) -> None:
+    def _found_silent(self, address: Endpoint, asked_at: float) -> None:
         failures = self._failures[address] = self._failures.get(address, 0) + 1
         self._silent_at[address] = self._loop.time()
         self._on_silence(address)
@@ -165,12 +165,15 @@ def _pause(waited_seconds: float) -> float:
     return min(max(limits.PULSE_SECONDS, waited_seconds / 2), limits.WITNESS_AGAIN_SECONDS_MAX)
 
 
-async def _answers(address: str, port: int) -> bool:
+async def _answers(endpoint: Endpoint) -> bool:
     """False when nothing at all comes back. Being refused is an answer."""
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(limits.PULSE_SECONDS):
-            reader, writer = await asyncio.open_connection(address, port)
+            if (path := endpoint.socket_path) is None:
+                reader, writer = await asyncio.open_connection(endpoint.address, endpoint.port)
+            else:
+                reader, writer = await asyncio.open_unix_connection(path)
             writer.write(_REQUEST)
             await reader.read(1)
             return True

@@ -11,11 +11,11 @@ import ssl
 import stat
 import urllib.parse
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from lensway import limits
-from lensway.bridges.kit.addresses import is_loopback
 from lensway.bridges.kit.failures import invalid_setting
+from lensway.bridges.postgres.places import Place, places_of_authority, read_places
 from lensway.query.suggestions import nearest
 
 FIELDS: Final = (
@@ -27,25 +27,20 @@ FIELDS: Final = (
     "sslmode",
     "sslrootcert",
     "connect_timeout",
+    "target_session_attrs",
     "statement_tags",
     "pooler",
     "pool_size",
 )
 _POOLERS: Final = ("auto", "session", "transaction")
 _SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
-_URL_OPTIONS: Final = ("sslmode", "sslrootcert")
+_SESSION_ATTRIBUTES: Final = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
+_URL_OPTIONS: Final = ("host", "port", "sslmode", "sslrootcert", "connect_timeout", "target_session_attrs")
 _OTHER_OPTIONS: Final = frozenset(
-    {"host", "port", "user", "password", "dbname", "options", "service", "passfile", "sslcert", "sslkey", "sslcrl"}
-    | {
-        "application_name",
-        "connect_timeout",
-        "target_session_attrs",
-        "channel_binding",
-        "gssencmode",
-        "client_encoding",
-    }
+    {"user", "password", "dbname", "options", "service", "passfile", "sslcert", "sslkey", "sslcrl"}
+    | {"application_name", "channel_binding", "gssencmode", "client_encoding"}
 )
-_PORT: Final = 5432
+_DIGITS_MAX: Final = 4
 _CERTIFICATE_START: Final = "-----BEGIN CERTIFICATE-----"
 _HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 """OpenSSL looks for nothing else in a directory of certificates."""
@@ -68,12 +63,25 @@ class _NamedContext(ssl.SSLContext):
         return super().wrap_bio(incoming, outgoing, server_side, self.host, session)
 
 
+class Where(Protocol):
+    """What says a place: an endpoint, or the place itself."""
+
+    @property
+    def host(self) -> str:
+        """Its host."""
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresSettings:
-    """Where and as whom to connect."""
+    """Where and as whom to connect. ``host``, ``port`` and ``sslmode`` are those of the first of ``places``."""
 
     host: str
     port: int
+    places: tuple[Place, ...]
     database: str
     user: str
     password: str = dataclasses.field(repr=False)
@@ -83,6 +91,25 @@ class PostgresSettings:
     """Every statement carries its request and attempt as a comment, pages too: the database's log tells who asked."""
     pooler: str = "auto"
     """What a pooler keeps on one server connection: a ``session``, or a ``transaction``; ``auto`` finds out at each login."""
+    connect_timeout_seconds: float = limits.CONNECT_TIMEOUT_SECONDS
+    target_session_attrs: str = "any"
+    """Which server of several is wanted; ``prefer-standby`` is tried as ``standby``, then as ``any``."""
+
+    def attributes_in_turn(self) -> tuple[str, ...]:
+        """What to ask of the servers: of all of them the first, then of all of them the next."""
+        return ("standby", "any") if self.target_session_attrs == "prefer-standby" else (self.target_session_attrs,)
+
+    def at(self, where: Where, attributes: str = "any") -> PostgresSettings:
+        """The settings for one of the places, and for a server with these attributes."""
+        place = next(each for each in self.places if (each.host, each.port) == (where.host, where.port))
+        return dataclasses.replace(
+            self,
+            host=place.host,
+            port=place.port,
+            sslmode=place.sslmode,
+            places=(place,),
+            target_session_attrs=attributes,
+        )
 
     pool_size: int = limits.CONNECTIONS_PER_SOURCE_MAX
     """Connections for queries; exports have as many at most, within their own bound."""
@@ -174,25 +201,29 @@ def read_settings(config: Mapping[str, object]) -> PostgresSettings:
             hint = f"Did you mean {near!r}?" if near else f"Known: url, {', '.join(FIELDS)}."
             raise invalid_setting(str(key)[:63], "unknown setting of a postgres source", hint=hint)
         values[key] = _text(key, value)
-    host = values.get("host") or "localhost"
-    if host.startswith("/") or "," in host:
-        raise invalid_setting("host", "must be one host name or address")
     user = values.get("user", "")
     if not user:
         raise invalid_setting("user", "is missing", hint="Use a login that may only SELECT.")
-    sslmode = values.get("sslmode") or ("prefer" if is_loopback(host) else "require")
-    if sslmode not in _SSL_MODES:
+    sslmode = values.get("sslmode") or ""
+    if sslmode and sslmode not in _SSL_MODES:
         raise invalid_setting("sslmode", f"must be one of {', '.join(_SSL_MODES)}")
     tags = values.get("statement_tags") or "off"
     if tags not in ("on", "off"):
         raise invalid_setting("statement_tags", "must be on or off")
+    attributes = values.get("target_session_attrs") or "any"
+    if attributes not in _SESSION_ATTRIBUTES:
+        raise invalid_setting("target_session_attrs", f"must be one of {', '.join(_SESSION_ATTRIBUTES)}")
+    places = read_places(values.get("host", ""), values.get("port", ""), sslmode)
     return PostgresSettings(
-        host=host,
-        port=_port(values.get("port")),
+        host=places[0].host,
+        port=places[0].port,
+        places=places,
+        connect_timeout_seconds=_connect_timeout(values.get("connect_timeout")),
+        target_session_attrs=attributes,
         database=values.get("database") or user,
         user=user,
         password=values.get("password", ""),
-        sslmode=sslmode,
+        sslmode=places[0].sslmode,
         sslrootcert=values.get("sslrootcert"),
         has_statement_tags=tags == "on",
         pooler=_pooler(values.get("pooler")),
@@ -221,7 +252,6 @@ def _of_url(url: object) -> dict[str, str]:
         raise invalid_setting("url", "must be text")
     try:
         parts = urllib.parse.urlsplit(url)
-        port, host = parts.port, parts.hostname
     except ValueError:
         # The library's own text quotes parts of the URL, which may be parts of a password.
         raise invalid_setting(
@@ -230,10 +260,10 @@ def _of_url(url: object) -> dict[str, str]:
     if parts.scheme not in ("postgres", "postgresql"):
         raise invalid_setting("url", "must begin with postgresql://")
     values = _options_of(parts.query)
-    if host:
-        values["host"] = host
-    if port:
-        values["port"] = str(port)
+    host, port = places_of_authority(parts.netloc.rpartition("@")[2])
+    for key, value in (("host", host), ("port", port)):
+        if value and values.setdefault(key, value) != value:
+            raise invalid_setting("url", f"says {key!r} twice", hint="Behind // or as an option, not both.")
     if parts.username is not None:
         values["user"] = urllib.parse.unquote(parts.username)
     if parts.password is not None:
@@ -269,9 +299,10 @@ def _text(key: str, value: object) -> str:
     return str(value)
 
 
-def _port(text: str | None) -> int:
+def _connect_timeout(text: str | None) -> float:
     if not text:
-        return _PORT
-    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 65536:
-        raise invalid_setting("port", "must be a number from 1 to 65535")
-    return int(text)
+        return limits.CONNECT_TIMEOUT_SECONDS
+    most = limits.CONNECT_TIMEOUT_SECONDS_MAX
+    if not text.isascii() or not text.isdecimal() or len(text) > _DIGITS_MAX or not 1 <= int(text) <= most:
+        raise invalid_setting("connect_timeout", f"must be a whole number of seconds from 1 to {most}")
+    return float(text)

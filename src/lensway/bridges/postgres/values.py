@@ -166,3 +166,17 @@ def exact_end(end: ResultEnd, compiled: Compiled, statement: Any) -> ResultEnd:
         for value, name in zip(end.last_key, names, strict=True)
     )
     return msgspec.structs.replace(end, last_key=key)
+
+
+_ENUM, _CITEXT = "enum", "citext"
+KINDS_OF_TYPES: Final = f"""
+SELECT t.oid, CASE WHEN b.typtype = 'e' THEN '{_ENUM}' WHEN x.extname IS NOT NULL THEN '{_CITEXT}' END AS kind
+FROM pg_catalog.pg_type t
+LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+JOIN pg_catalog.pg_type b ON b.oid = coalesce(e.oid, t.oid)
+LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = b.oid
+  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e'
+LEFT JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid AND x.extname = '{_CITEXT}' AND b.typname = '{_CITEXT}'
+WHERE t.oid = ANY($1::pg_catalog.oid[])
+"""  # noqa: S608 - made of our own texts
+"""Which of the types with these object ids are enums or from the extension citext, of lists the elements."""

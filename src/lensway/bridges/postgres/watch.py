@@ -14,6 +14,7 @@ import asyncpg
 
 from lensway import limits
 from lensway.bridges.contract import AddressPolicy
+from lensway.bridges.postgres.endpoints import Endpoint
 from lensway.bridges.postgres.pool import Pool, PooledConnection, connect, connect_driver
 from lensway.bridges.postgres.pulse import Pulse
 from lensway.bridges.postgres.relations import Relations
@@ -43,7 +44,7 @@ class WatchedPool(Pool[PooledConnection]):
         self._is_shared = False
         self.server = server_of(settings.host, settings.port)
         self.server.join(self)
-        self._pulse = Pulse(settings.port, functools.partial(lost_backends, settings), self._drop_silent)
+        self._pulse = Pulse(functools.partial(lost_backends, settings), self._drop_silent)
 
     def take_idle(self) -> PooledConnection | None:
         """As of any pool. From now on somebody waits for the server."""
@@ -118,7 +119,7 @@ class WatchedPool(Pool[PooledConnection]):
         self.release(connection)
         connection.idle_since = idle_since
 
-    def _drop_silent(self, address: str) -> None:
+    def _drop_silent(self, address: Endpoint) -> None:
         """The server is silent: its idle connections are worth nothing, and it may be another one when it speaks again."""
         for connection in [each for each in self._idle if each.wait.address == address]:
             self._idle.remove(connection)
@@ -127,12 +128,12 @@ class WatchedPool(Pool[PooledConnection]):
             self._wake_one()
 
 
-async def lost_backends(settings: PostgresSettings, address: str, pids: Collection[int]) -> Collection[int]:
+async def lost_backends(settings: PostgresSettings, address: Endpoint, pids: Collection[int]) -> Collection[int]:
     """Those of our backends that the server does not know as active; none when it cannot be asked."""
     driver = None
     try:
-        async with asyncio.timeout(limits.CONNECT_TIMEOUT_SECONDS):
-            driver = await connect_driver(settings, address)
+        async with asyncio.timeout(settings.connect_timeout_seconds):
+            driver = await connect_driver(settings.at(address), address.address)
             if await driver.fetchval("SELECT pg_backend_pid()") != driver.get_server_pid():
                 return ()  # something in between gives its own numbers
             rows = await driver.fetch(_OURS, list(pids))

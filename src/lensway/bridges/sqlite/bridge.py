@@ -14,7 +14,7 @@ import sqlite3
 import time
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from lensway import limits
 from lensway.bridges.contract import (
@@ -37,6 +37,7 @@ from lensway.bridges.kit.failures import (
     unreachable,
 )
 from lensway.bridges.kit.orderings import Orderings
+from lensway.bridges.sqlite import wal
 from lensway.bridges.sqlite.guard import GuardedConnection
 from lensway.bridges.sqlite.inspection import describe_table, list_tables
 from lensway.bridges.sqlite.keys import key_warnings, table_facts
@@ -67,17 +68,25 @@ class SqliteBridge:
 
     def check_config(self, config: Mapping[str, object], *, policy: AddressPolicy) -> None:
         """Refuse settings that cannot work or that the policy forbids. Raises LenswayError."""
-        confined_path(_path_of(config), policy)
+        confined_path(_file_of(config).path, policy)
 
     async def open(self, config: Mapping[str, object], *, policy: AddressPolicy) -> SqliteSource:
         """A source ready for use; the file is opened when needed."""
-        return SqliteSource(_path_of(config), policy)
+        return SqliteSource(_file_of(config), policy)
 
 
-def _path_of(config: Mapping[str, object]) -> str:
+class _File(NamedTuple):
+    path: str
+    is_immutable: bool
+
+
+def _file_of(config: Mapping[str, object]) -> _File:
     for key in config:
-        if key not in ("path", "url"):
-            raise invalid_setting(str(key)[:63], "unknown setting of a sqlite source", hint="Known: path.")
+        if key not in ("path", "url", "immutable"):
+            raise invalid_setting(str(key)[:63], "unknown setting of a sqlite source", hint="Known: path, immutable.")
+    immutable = config.get("immutable", False)
+    if immutable not in (True, False, "true", "false"):
+        raise invalid_setting("immutable", "must be true or false")
     path = config.get("path")
     if path is None and isinstance(config.get("url"), str):
         parts = urllib.parse.urlsplit(str(config["url"]))
@@ -86,14 +95,15 @@ def _path_of(config: Mapping[str, object]) -> str:
         path = urllib.parse.unquote(parts.path)
     if not isinstance(path, str) or not path:
         raise invalid_setting("path", "is missing")
-    return path
+    return _File(path, immutable in (True, "true"))
 
 
 class SqliteSource:
     """Implements `lensway.bridges.contract.OpenSource`. One thread and one connection for each statement that runs."""
 
-    def __init__(self, path: str, policy: AddressPolicy) -> None:
-        self._path = path
+    def __init__(self, file: _File, policy: AddressPolicy) -> None:
+        self._path = file.path
+        self._is_immutable = file.is_immutable
         self._policy = policy
         self._threads = concurrent.futures.ThreadPoolExecutor(
             limits.CONNECTIONS_PER_SOURCE_MAX, thread_name_prefix="sqlite"
@@ -267,8 +277,11 @@ class SqliteSource:
         path = confined_path(self._path, self._policy)
         if not path.is_file():
             raise unreachable("login", "no_file")
+        if self._is_immutable and wal.has_log(path):
+            # What it holds would be missing from every answer.
+            raise unreachable("login", "wal_not_checkpointed")
         connection = sqlite3.connect(
-            _uri(path),
+            _uri(path) + ("&immutable=1" if self._is_immutable else ""),
             uri=True,
             check_same_thread=False,
             isolation_level=None,
@@ -280,8 +293,10 @@ class SqliteSource:
             for name, function in FUNCTIONS.items():
                 connection.create_function(name, 1, function, deterministic=True)
             connection.guard()
-        except sqlite3.Error:
+        except sqlite3.Error as error:
             connection.close()
+            if wal.needs_writing(path, error):
+                raise unreachable("login", "wal_read_only") from None
             raise
         return connection
 

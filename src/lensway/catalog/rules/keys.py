@@ -22,6 +22,7 @@ def create_key(
     role: Role | None = None,
     limits: KeyLimits = KeyLimits(),  # noqa: B008 - an immutable value
     expires_at: str | None = None,
+    origins: tuple[str, ...] = (),
     id: KeyId,
     hash: bytes,
     at: str,
@@ -29,8 +30,8 @@ def create_key(
     """A new key. ``environment`` None makes an instance-wide admin key. Names are labels, they need not be unique.
 
     Raises:
-        LenswayError: INVALID_REQUEST for a role on a key that has none, a service key without environment, or an expiry in the
-            past; CONFLICT for the text of a deleted key; NOT_FOUND.
+        LenswayError: INVALID_REQUEST for a role or origins on a key that has none, a service key without environment, or an
+            expiry in the past; CONFLICT for the text of a deleted key; NOT_FOUND.
     """
     if environment is not None:
         require_environment(snapshot, environment)
@@ -44,6 +45,12 @@ def create_key(
             raise invalid("kind", f"{kind.value} keys belong to one environment")
     elif role is None:
         role = Role.ADMIN
+    if origins and kind is not KeyKind.PUBLISHABLE:
+        raise invalid(
+            "origins",
+            f"only publishable keys (pk) are for web pages, not {kind.value} keys",
+            hint="A page shows its key to everybody who opens it: make a pk key.",
+        )
     if expires_at is not None and expires_at <= at:
         raise invalid("expiresAt", f"{expires_at} is over", hint="Name a moment in the future.")
     if (retired := snapshot.retired_key(hash)) is not None:
@@ -62,6 +69,7 @@ def create_key(
         limits=limits,
         created_at=at,
         expires_at=expires_at,
+        origins=origins,
     )
     return [Put(record=key)]
 

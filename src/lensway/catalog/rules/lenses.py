@@ -30,7 +30,6 @@ def put_lens(
         definition=draft.definition,
         query_grant=draft.query_grant,
         limits=draft.limits,
-        relations=draft.relations,
         retry=draft.retry,
         created_at=at,
     )

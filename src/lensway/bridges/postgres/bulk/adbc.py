@@ -227,7 +227,7 @@ def _conninfo(settings: PostgresSettings, address: str, roots: str) -> str:
     """Everything is said, so that no variable, file of passwords or service of this machine has a say."""
     values = {
         "host": settings.host,  # for certificates; the address that was checked is where it connects
-        "hostaddr": address,
+        **({} if address.startswith("/") else {"hostaddr": address}),
         "port": str(settings.port),
         "user": settings.user,
         "password": settings.password,
@@ -241,11 +241,11 @@ def _conninfo(settings: PostgresSettings, address: str, roots: str) -> str:
         "passfile": _NOWHERE,
         "options": "",
         "client_encoding": "UTF8",
-        "connect_timeout": str(int(limits.CONNECT_TIMEOUT_SECONDS)),
+        "connect_timeout": str(int(settings.connect_timeout_seconds)),
         "gssencmode": "disable",
         "require_auth": "password,md5,scram-sha-256,none",
         "channel_binding": "prefer",
-        "target_session_attrs": "any",
+        "target_session_attrs": settings.target_session_attrs,
         "load_balance_hosts": "disable",
         "keepalives": "1",
         "keepalives_idle": str(limits.SOCKET_IDLE_SECONDS),

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
+import itertools
 import os
 import sys
 import threading
@@ -20,12 +21,12 @@ from typing import Any, Final, TypeVar
 from lensway import limits
 from lensway.bridges.contract import AddressPolicy, Execution, RowSink
 from lensway.bridges.encoding.writer import Meter
-from lensway.bridges.kit.addresses import resolve
 from lensway.bridges.kit.failures import query_failed, row_too_large, unreachable
 from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.bulk.adbc import Home, Session, SessionError
 from lensway.bridges.postgres.bulk.job import BulkJob, UnknownTypeError
 from lensway.bridges.postgres.bulk.sql import NESTED_LIST_STATE, ROW_TOO_LARGE_STATE
+from lensway.bridges.postgres.endpoints import Endpoint, endpoints_of
 from lensway.bridges.postgres.pool import Pool, connect
 from lensway.bridges.postgres.pulse import Pulse, Wait
 from lensway.bridges.postgres.settings import PostgresSettings
@@ -136,12 +137,12 @@ class BulkSource:
         self._policy = policy
         size = settings.export_pool_size
         self._cancels = concurrent.futures.ThreadPoolExecutor(2 * size, thread_name_prefix="postgres-cancel")
-        self._homes: dict[str, Home] = {}
+        self._homes: dict[tuple[Endpoint, str], Home] = {}
         self._making = threading.Lock()
         self._first_met: dict[int, float] = {}
         self._pages = Pool(settings, policy, size=size, connect=self._connected)
         self._exports = Pool(settings, policy, size=size, connect=self._connected)
-        self._pulse = Pulse(settings.port, functools.partial(lost_backends, settings), self._found_silent)
+        self._pulse = Pulse(functools.partial(lost_backends, settings), self._found_silent)
 
     async def run(self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows. Cancelling the task cancels the statement first.
@@ -180,7 +181,7 @@ class BulkSource:
         while self._homes:
             self._homes.popitem()[1].leave()
 
-    def _found_silent(self, _address: str) -> None:
+    def _found_silent(self, _endpoint: Endpoint) -> None:
         self._pages.drop_idle()
         self._exports.drop_idle()
 
@@ -218,16 +219,20 @@ class BulkSource:
 
     async def _connected(self, settings: PostgresSettings, policy: AddressPolicy) -> BulkConnection:
         failure = unreachable("tcp", "unreachable")
-        for address in await resolve(settings.host, settings.port, policy):
-            if self._pulse.is_silent(address):
-                raise unreachable("tcp", "timeout")
+        has_asked = False
+        endpoints = await endpoints_of(settings, policy)
+        for attributes, endpoint in itertools.product(settings.attributes_in_turn(), endpoints):
+            if self._pulse.is_silent(endpoint):
+                failure = unreachable("tcp", "timeout")
+                continue
+            has_asked = True
             thread = concurrent.futures.ThreadPoolExecutor(
                 1, thread_name_prefix="postgres-bulk", initializer=_be_patient
             )
-            opening = asyncio.get_running_loop().run_in_executor(thread, self._opened, address)
+            opening = asyncio.get_running_loop().run_in_executor(thread, self._opened, endpoint, attributes)
             try:
                 session = await asyncio.shield(opening)
-                return BulkConnection(session, thread, self._cancels, Wait(address, lambda: None))
+                return BulkConnection(session, thread, self._cancels, Wait(endpoint, lambda: None))
             except SessionError:
                 thread.shutdown(wait=False)
                 failure = unreachable("login", "login")
@@ -235,7 +240,8 @@ class BulkSource:
                 opening.add_done_callback(_close_late)
                 thread.shutdown(wait=False)
                 raise
-        await self._tell_why()
+        if has_asked:
+            await self._tell_why()
         raise failure
 
     async def _tell_why(self) -> None:
@@ -256,16 +262,16 @@ class BulkSource:
             return True
         return known_at < first_met_at
 
-    def _opened(self, address: str) -> Session:
-        return Session(self._home(address))
+    def _opened(self, endpoint: Endpoint, attributes: str) -> Session:
+        return Session(self._home(endpoint, attributes))
 
-    def _home(self, address: str) -> Home:
+    def _home(self, endpoint: Endpoint, attributes: str) -> Home:
         """The home at this address, entered."""
         with self._making:
-            home = self._homes.get(address)
+            home = self._homes.get((endpoint, attributes))
             if home is None or time.monotonic() - home.made_at > _HOME_SECONDS:
-                made = Home(self._settings, address)
-                self._homes[address] = made
+                made = Home(self._settings.at(endpoint, attributes), endpoint.address)
+                self._homes[endpoint, attributes] = made
                 if home is not None:
                     home.leave()
                 home = made
