@@ -281,6 +281,14 @@ class PostgresStage(Stage):
         )
         return bool(found[0][0])
 
+    async def is_connected(self) -> bool:
+        """The server's own list of clients."""
+        found = await self.fetch(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        return bool(found[0][0])
+
     async def failure(self, situation: Situation) -> Failure:
         """SQLSTATEs, and errors of the socket."""
         failed, unreachable = ErrorCode.SOURCE_QUERY_FAILED, ErrorCode.SOURCE_UNREACHABLE

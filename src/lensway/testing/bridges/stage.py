@@ -16,6 +16,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
+import psutil
+
+from lensway import limits
 from lensway.bridges.contract import Stage as TestStage
 from lensway.dialects.registry import capabilities_of
 from lensway.errors import ErrorCode
@@ -102,6 +105,7 @@ class Stage(abc.ABC):
         lacks: Situations that cannot happen here, each with the reason.
         types: The lens types that the bridge serves.
         skipped_stages: Stages of the connection test that do not apply to `config`.
+        memory_bytes_max: What this process may hold while a result of 64 MiB passes through.
         cells: The values of the table of types that this database has, by `Cell.key`.
         odd_columns: Columns of odd values, by name. Names that several stages share are of one type: ``words`` (text),
             ``big`` (integer), ``double``, ``exact``, ``flag``, ``moment``.
@@ -112,6 +116,7 @@ class Stage(abc.ABC):
     lacks: ClassVar[Mapping[Situation, str]] = {}
     types: ClassVar[frozenset[FieldType]] = frozenset(FieldType)
     skipped_stages: ClassVar[frozenset[TestStage]] = frozenset()
+    memory_bytes_max: ClassVar[int] = 32 * limits.MIB
     cells: ClassVar[Mapping[str, Stored]] = {}
     odd_columns: ClassVar[Mapping[str, OddColumn]] = {}
 
@@ -196,6 +201,11 @@ class Stage(abc.ABC):
     @abc.abstractmethod
     async def is_executing(self) -> bool:
         """True while the database works on a statement of a source."""
+
+    async def is_connected(self) -> bool:
+        """True while a source holds a connection. For the file of a path source: while this process has it open."""
+        path = pathlib.Path(str(self.config["path"])).resolve()
+        return any(pathlib.Path(each.path) == path for each in psutil.Process().open_files())
 
     @abc.abstractmethod
     async def failure(self, situation: Situation) -> Failure:
