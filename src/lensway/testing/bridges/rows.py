@@ -152,7 +152,7 @@ class RowTests:
             assert bench.count(definition, where) == wanted, where
 
     @settings(
-        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
+        max_examples=40, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
     )
     @given(data=st.data())
     def test_pages_totals_counts_and_offsets_are_those_of_the_model(self, bench: Bench, data: st.DataObject) -> None:

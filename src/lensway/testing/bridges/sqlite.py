@@ -211,7 +211,7 @@ class SqliteStage(Stage):
                 path = self._directory / "Canary-missing.db"
                 return Failure(code=unreachable, cause="no_file", stage=TestStage.LOGIN, config={"path": str(path)})
             case Situation.NOT_A_DATABASE:
-                path = self._directory / "notes.txt"
+                path = self._directory / "notes.db"
                 path.write_text("Canary: no database at all. " * 100)
                 return Failure(
                     code=unreachable, cause="not_a_database", stage=TestStage.LOGIN, config={"path": str(path)}
