@@ -12,13 +12,15 @@ the capabilities of the dialect), and what is not declared must be refused.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import pytest
 
 for _part in ("bench", "rows", "running", "telling"):
-    pytest.register_assert_rewrite(f"lensway.testing.bridges.{_part}")
+    if f"lensway.testing.bridges.{_part}" not in sys.modules:
+        pytest.register_assert_rewrite(f"lensway.testing.bridges.{_part}")
 
 from lensway.bridges.contract import AddressPolicy, Bridge, OpenSource  # noqa: E402  # the parts are registered first
 from lensway.bridges.library import bridge_of  # noqa: E402
