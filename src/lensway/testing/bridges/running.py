@@ -214,7 +214,9 @@ class RunningTests:
             endless.cancel()
             await asyncio.wait({endless})
             assert not await bench.stage.is_executing()
+            give_up = time.monotonic() + _LATE_SECONDS_MAX
             while await bench.stage.is_connected():  # the database may take a moment to notice
+                assert time.monotonic() < give_up, "no connection stays behind"
                 await asyncio.sleep(0.005)
 
         async def reopen() -> None:

@@ -54,13 +54,13 @@ class BridgeSuite(RowTests, RunningTests, TellingTests):
     def bench(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         """The started stage with an open source, one for all tests of the class."""
         stage = cls.stage_class()
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(stage.start(tmp_path_factory.mktemp(stage.kind.name)))
-        bench = Bench(stage, loop.run_until_complete(cls.open_source(stage.config)), loop)
-        yield bench
-        bench.run(bench.source.close())
-        loop.run_until_complete(stage.stop())
-        loop.close()
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            loop.run_until_complete(stage.start(tmp_path_factory.mktemp(stage.kind.name)))
+            bench = Bench(stage, loop.run_until_complete(cls.open_source(stage.config)), loop)
+            yield bench
+            bench.run(bench.source.close())
+            loop.run_until_complete(stage.stop())
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """The cells and the situations that the stage declares."""
