@@ -42,6 +42,7 @@ prove: test-deps ## the long proofs; appends to docs/proofs.md
 
 mutants: test-deps ## plant known bugs and look which test notices each; ARGS picks them by words of their names
 	@$(BIN)/python -m tools.mutants $(ARGS)
+	@$(BIN)/python -m tools.planted_bridges $(ARGS)
 
 chaos: test-deps ## the chaos run for a few minutes, with its verdict
 	@$(BIN)/python -m proofs chaos $(ARGS)

@@ -110,6 +110,7 @@ class SqliteSource:
         )
         self._orderings = Orderings(_DIALECT, seconds=limits.FILE_KEY_FACTS_SECONDS, are_exports_ordered=True)
         self._idle: list[GuardedConnection] = []
+        self._in_use = 0
         self._is_closed = False
 
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
@@ -204,12 +205,13 @@ class SqliteSource:
         return found
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every idle connection; the ones in use close when they are released."""
         self._is_closed = True
         for connection in self._idle:
             connection.close()
         self._idle.clear()
-        self._threads.shutdown(wait=False)
+        if not self._in_use:
+            self._threads.shutdown(wait=False)
 
     # --- threads ------------------------------------------------------------------------------------------------------------
 
@@ -219,6 +221,7 @@ class SqliteSource:
         loop = asyncio.get_running_loop()
         connection = self._idle.pop() if self._idle else await self._open(deadline)
         connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_CHECK)
+        self._in_use += 1
 
         async def work(do: Callable[[GuardedConnection], Result]) -> Result:
             try:
@@ -242,8 +245,11 @@ class SqliteSource:
         try:
             yield work
         finally:
+            self._in_use -= 1
             if self._is_closed:
                 connection.close()
+                if not self._in_use:
+                    self._threads.shutdown(wait=False)
             else:
                 self._idle.append(connection)
 
