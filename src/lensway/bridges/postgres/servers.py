@@ -145,7 +145,7 @@ class Login:
             self.learned = self._open
 
     def failed(self) -> None:
-        """It could not be opened, for whatever reason."""
+        """It could not be opened."""
         self._opening -= 1
 
     def learn(self) -> bool:
