@@ -79,7 +79,9 @@ class Bench:
         self.orders += made
         return made
 
-    def connect(self, runner: str, *, capacity: int = 64, instance: str = "") -> SessionId:
+    def connect(
+        self, runner: str, *, capacity: int = 64, instance: str = "", features: frozenset[str] = frozenset()
+    ) -> SessionId:
         self._session += 1
         session = SessionId(self._session)
         facts = SessionFacts(
@@ -95,6 +97,7 @@ class Bench:
             address="",
             version=1,
             timings=self.core.fleet.timings_for_next(),
+            features=features,
         )
         self.give(SessionOpened(facts))
         return session

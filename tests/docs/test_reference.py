@@ -12,8 +12,8 @@ from lensway.cli import serve
 from lensway.errors import ErrorCode
 from lensway.observe.metrics import Metrics
 from lensway.observe.trace import Attribute, Moment, SpanName
-from lensway.query.fields import FieldType
 from lensway.query.conditions import Operator
+from lensway.query.fields import FieldType
 from lensway.runner.policy import LocalPolicy
 from tools import exceptions
 from tools.reference import PARTS, written
