@@ -123,7 +123,7 @@ class Jobs:
         self._report = report
         self._forget_source = forget
         self._tracer = tracer
-        # Asked once: the line of a job is not made where nobody reads it.
+        # Asked once: below this level of the log a job costs no line.
         self._logs_jobs: bool = _log.is_enabled_for(logging.INFO)
         self._attempts: OrderedDict[tuple[int, int], _Attempt] = OrderedDict()
         self._done_lately: list[_Attempt] = []
