@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from lensway.catalog.definitions import read_lens
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.fields import LensDefinition
-from lensway.query.fields import TableName
+from lensway.query.fields import LensDefinition, TableName
 from lensway.query.table_names import parts_of, written
 
 PARTS = st.lists(st.text(st.sampled_from('ab. "é$'), min_size=1, max_size=8), min_size=1, max_size=2)
