@@ -218,6 +218,8 @@ def test_what_a_check_finds() -> None:
     ]
     folded = table("t", *other, key=["ID"], folds_case=True)
     assert codes(lens, folded) == [("list_differs", "b"), ("type_differs", "c")]
+    untyped = [whole[0], whole[1], column("c", None, types=["text", "json"])]
+    assert codes(lens, table("t", *untyped, key=["id"])) == []
     # A runner of an earlier version says neither all types nor keys.
     earlier = [
         column("id", types=[], primary_key=True),
