@@ -280,10 +280,11 @@ class ScaffoldNote(Answer, frozen=True, kw_only=True):
 
 
 class ScaffoldAnswer(Answer, frozen=True, kw_only=True):
-    """Declarations of lenses. `declaration` is a document that `POST /v1/push` takes."""
+    """Declarations of lenses. `declaration` is a document that `POST /v1/push` takes; `relations` are foreign keys, by lens."""
 
     source: str
     declaration: dict[str, Any]
+    relations: dict[str, dict[str, Any]]
     notes: list[ScaffoldNote]
 
 
