@@ -81,22 +81,28 @@ class Threads(Generic[Connection]):
         """A connection to do work on, until the deadline. Raises LenswayError as `Driver.failure`, and QUERY_TIMEOUT."""
         self._lent += 1
         lent: _Lent[Connection] | None = None
+        is_clean = False
         try:
             lent = _Lent(self, self._idle.pop() if self._idle else await self._opened(deadline), deadline)
             self._driver.lend(lent.connection, deadline)
             yield lent
+            is_clean = True
         finally:
             self._lent -= 1
             if lent is not None:
-                self._take_back(lent)
+                self._take_back(lent.connection, is_clean=is_clean)
             if not self._lent:
-                self._rest(is_at_once=lent is None or lent.was_interrupted)
+                self._rest(is_at_once=not is_clean)
+
+    def rest(self) -> None:
+        """Close connections now that would be kept for a while, if no work uses any."""
+        if self._keep_seconds is not None and not self._lent:
+            self._close_idle()
 
     def close(self) -> None:
         """Close every connection that is not in use; those in use close when their work ends."""
         self._is_closed = True
         self._close_idle()
-        self._threads.shutdown(wait=False)
 
     def submit(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
         """Do this in a thread."""
@@ -133,14 +139,24 @@ class Threads(Generic[Connection]):
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            opening.add_done_callback(_close_late)
+            # Nothing interrupts it, and it takes some milliseconds: what is cancelled leaves nothing behind.
+            await asyncio.wait({opening}, timeout=limits.CANCEL_SECONDS)
+            opening.add_done_callback(self._close_late)
+            await asyncio.sleep(0)
             raise
 
-    def _take_back(self, lent: _Lent[Connection]) -> None:
-        if self._is_closed or (lent.was_interrupted and self._keep_seconds is not None):
-            lent.connection.close()
+    def _close_late(self, opening: asyncio.Future[Connection]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            opening.result().close()
+        if not (self._lent or self._idle):
+            self._driver.released()
+
+    def _take_back(self, connection: Connection, *, is_clean: bool) -> None:
+        # A statement may be left on one whose work did not end by itself.
+        if self._is_closed or not (is_clean or self._keep_seconds is None):
+            connection.close()
         else:
-            self._idle.append(lent.connection)
+            self._idle.append(connection)
 
     def _rest(self, *, is_at_once: bool) -> None:
         """No work uses a connection."""
@@ -161,6 +177,8 @@ class Threads(Generic[Connection]):
             self._idle.pop().close()
         if not self._lent:
             self._driver.released()
+            if self._is_closed:
+                self._threads.shutdown(wait=False)
 
 
 class _Lent(Generic[Connection]):
@@ -168,7 +186,6 @@ class _Lent(Generic[Connection]):
 
     def __init__(self, threads: Threads[Connection], connection: Connection, deadline: float) -> None:
         self.connection = connection
-        self.was_interrupted = False
         self._threads = threads
         self._deadline = deadline
 
@@ -186,7 +203,6 @@ class _Lent(Generic[Connection]):
         finally:
             # Interrupt again and again: one that comes before the statement has begun is lost.
             while not future.done():
-                self.was_interrupted = True
                 self.connection.interrupt()
                 await asyncio.wait({future}, timeout=_INTERRUPT_AGAIN_SECONDS)
             if not future.cancelled():
@@ -200,8 +216,3 @@ async def within(deadline: float, awaited: Awaitable[Result]) -> Result:
             return await awaited
     except TimeoutError:
         raise timed_out() from None
-
-
-def _close_late(opening: asyncio.Future[Connection]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
