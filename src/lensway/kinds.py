@@ -134,6 +134,7 @@ class Kinds:
 DIALECTS: Final[Mapping[str, str]] = {
     "postgres": "lensway.dialects.postgres",
     "sqlite": "lensway.dialects.sqlite",
+    "duckdb": "lensway.dialects.duckdb",
 }
 """The module of each dialect of SQL. It holds `Dialect`, how the dialect is written, and `CAPABILITIES`, what it can do."""
 
@@ -161,7 +162,18 @@ BUILT_IN: Final = Kinds(
             is_path=True,
             url_schemes=("sqlite",),
         ),
-        Kind(name="duckdb"),
+        Kind(
+            name="duckdb",
+            adapter="lensway.bridges.duckdb.bridge:DuckdbBridge",
+            dialects=("duckdb",),
+            drivers=("duckdb",),
+            accelerators=("pyarrow",),
+            extra="duckdb",
+            system="duckdb",
+            is_path=True,
+            suffixes=(".duckdb", ".ddb"),
+            url_schemes=("duckdb",),
+        ),
         Kind(name="files"),
         Kind(name="sqlalchemy"),
         Kind(name="adbc"),
