@@ -18,6 +18,20 @@ REQUEST_NESTING_MAX: Final = 16
 """Depth of `where`; deeper is refused before any recursion."""
 WHERE_NODES_MAX: Final = 1_000
 """Comparisons in one `where`."""
+PATTERN_CHARACTERS_MAX: Final = 500
+"""Longest pattern of `$like`, `$ilike`, `$contains`, `$startsWith` and `$endsWith`. A database compares a pattern with one value
+without looking at cancels; the time grows with pattern times value."""
+PATTERN_WILDCARDS_MAX: Final = 100
+"""Wildcards `%` of one pattern: databases recurse once for each."""
+PATTERNS_MAX: Final = 100
+PATTERNS_CHARACTERS_MAX: Final = 1_000
+"""Pattern conditions of one `where`, and their characters in all: databases test all conditions of a row between two looks at
+cancels."""
+PATTERN_NATIVE_BYTES_MAX: Final = 16 * KIB
+"""Larger values are matched by Lensway's own function on SQLite, whose LIKE nothing can interrupt. With the patterns above, one
+row costs SQLite at most some 0.1 s."""
+PATTERN_STEPS_PER_CHECK: Final = 4_096
+"""Characters of a value that Lensway's own matching reads between two looks at the deadline."""
 IN_VALUES_MAX: Final = 10_000
 """Values in one `$in` or `$nin`."""
 ORDER_TERMS_MAX: Final = 16
@@ -400,6 +414,8 @@ CONNECTION_AGE_SECONDS_MAX: Final = 900.0
 """Then a connection is replaced when it is free: a name that stands for another server now is noticed under load too."""
 CANCEL_SECONDS: Final = 2.0
 """Longest wait for the database to confirm a cancel before the connection is cut."""
+BACKEND_GONE_SECONDS: Final = 120.0
+"""Longest time that a database session which ignores a cancel keeps its place among a source's connections."""
 DEADLINE_SLACK_SECONDS: Final = 1.0
 """An outcome arrives by deadline + this (I2), and the database ends the statement by then too (I7)."""
 FETCH_BYTES_TARGET: Final = 64 * KIB

@@ -185,20 +185,25 @@ class PooledConnection:
         """False once the driver knows that it is closed."""
         return not self.driver.is_closed()
 
-    async def discard(self) -> None:
-        """Close it, whatever it does: a running statement has been cancelled by the driver and is waited for, briefly.
+    async def discard(self, seconds: float = limits.CANCEL_SECONDS) -> None:
+        """Close it and wait until the server has, at most for ``seconds``: the driver has cancelled what runs.
 
         PostgreSQL ignores a cancel that comes between two messages of a statement that is just beginning. It is sent again until
         the statement is gone, ever more rarely, as each takes a connection.
         """
-        closing = asyncio.ensure_future(self.driver.close(timeout=limits.CANCEL_SECONDS))
+        self.driver.is_ending = True
+        closing = asyncio.ensure_future(self.driver.close(timeout=seconds))
         pause = _CANCEL_AGAIN_SECONDS
-        while not (await asyncio.wait((closing,), timeout=pause))[0]:
-            self.driver.cancel_again()
-            pause *= 2
         try:
+            while not (await asyncio.wait((closing,), timeout=pause))[0]:
+                self.driver.cancel_again()
+                pause *= 2
             closing.result()
         except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            pass
+        finally:
+            closing.cancel()
+            self.driver.is_ending = False
             self.driver.terminate()
 
 
@@ -237,8 +242,8 @@ class Connection(Protocol):
     def is_usable(self) -> bool:
         """False once it is known to be closed."""
 
-    async def discard(self) -> None:
-        """Close it, whatever it does; returns when its statement is gone from the database."""
+    async def discard(self, seconds: float = limits.CANCEL_SECONDS) -> None:
+        """Close it, whatever it does; returns when its backend is gone from the database, or after so long."""
 
 
 AnyConnection = TypeVar("AnyConnection", bound=Connection)
@@ -311,12 +316,13 @@ class Pool(Generic[AnyConnection]):
         self._wake_one()
 
     async def discard(self, connection: AnyConnection) -> None:
-        """Close it; returns when its statement is gone from the database."""
-        closing = asyncio.ensure_future(connection.discard())
-        self._count -= 1
-        self._wake_one()
-        # Our own cancellation must not leave the statement running.
-        await asyncio.shield(closing)
+        """Close it; returns when its statement is gone from the database, or `limits.CANCEL_SECONDS` later.
+
+        It keeps its place for as long as its backend works on: some work of a database looks at no cancel.
+        """
+        # A task of its own: our own cancellation must not leave the statement running.
+        closing = self._begin_closing(connection, limits.BACKEND_GONE_SECONDS)
+        await asyncio.wait((closing,), timeout=limits.CANCEL_SECONDS)
 
     def drop_idle(self) -> None:
         """Close what nobody uses."""
@@ -330,7 +336,10 @@ class Pool(Generic[AnyConnection]):
             self._pruning.cancel()
         self.drop_idle()
         if self._closing:
-            await asyncio.wait(self._closing)
+            _, late = await asyncio.wait(self._closing, timeout=2 * limits.CANCEL_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _open(self) -> AnyConnection:
         self._count += 1
@@ -342,10 +351,17 @@ class Pool(Generic[AnyConnection]):
             raise
 
     def _drop(self, connection: AnyConnection) -> None:
-        self._count -= 1
-        task = asyncio.ensure_future(connection.discard())
+        _ = self._begin_closing(connection, limits.CANCEL_SECONDS)
+
+    def _begin_closing(self, connection: AnyConnection, seconds: float) -> asyncio.Task[None]:
+        task = asyncio.create_task(connection.discard(seconds), name="close a connection")
         self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        task.add_done_callback(self._closed)
+        return task
+
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        self._closing.discard(task)
+        self._count -= 1
         self._wake_one()
 
     def _wake_one(self) -> None:

@@ -42,7 +42,6 @@ from lensway.bridges.sqlite.guard import GuardedConnection
 from lensway.bridges.sqlite.keys import key_warnings, table_facts
 from lensway.bridges.sqlite.reading import Reading, started
 from lensway.dialects.compile import Compiled, compile_shape
-from lensway.dialects.sqlite_functions import FUNCTIONS
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import FieldType
 from lensway.query.plan import Plan, decode_shape
@@ -216,7 +215,7 @@ class SqliteSource:
         """Gives a function that does work on one connection in a thread; ended by interruption."""
         loop = asyncio.get_running_loop()
         connection = self._idle.pop() if self._idle else await self._open(deadline)
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_CHECK)
+        connection.limit_time(deadline, _STEPS_PER_CHECK)
 
         async def work(do: Callable[[GuardedConnection], Result]) -> Result:
             try:
@@ -285,8 +284,7 @@ class SqliteSource:
         )
         try:
             connection.execute("PRAGMA query_only = ON")
-            for name, function in FUNCTIONS.items():
-                connection.create_function(name, 1, function, deterministic=True)
+            connection.add_functions()
             connection.guard()
         except sqlite3.Error:
             connection.close()
