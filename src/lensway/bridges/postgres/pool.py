@@ -16,9 +16,10 @@ import asyncpg
 
 from lensway import limits
 from lensway.bridges.contract import AddressPolicy
-from lensway.bridges.kit.addresses import resolve
+from lensway.bridges.kit.addresses import is_loopback, resolve
 from lensway.bridges.kit.failures import type_mismatch, unreachable
 from lensway.bridges.postgres import errors
+from lensway.bridges.postgres.clear_text import GuardedLoop
 from lensway.bridges.postgres.guard import GuardedConnection
 from lensway.bridges.postgres.pulse import Pulse, Wait, watch_socket
 from lensway.bridges.postgres.relations import Relation
@@ -489,16 +490,24 @@ async def connect_driver(settings: PostgresSettings, address: str) -> Any:
 
 
 async def _driver(settings: PostgresSettings, address: str, context: Any) -> Any:
-    return await asyncpg.connect(
-        host=address,
-        port=settings.port,
-        user=settings.user,
-        password=settings.password,
-        database=settings.database,
-        ssl=False if context is None else context,
-        direct_tls=False,
-        timeout=limits.CONNECT_TIMEOUT_SECONDS,
-        statement_cache_size=0,
-        target_session_attrs="any",
-        connection_class=GuardedConnection,
-    )
+    # A password travels in clear text under TLS or on this machine only.
+    loop = GuardedLoop() if context is None and not is_loopback(address) else None
+    try:
+        return await asyncpg.connect(
+            host=address,
+            port=settings.port,
+            user=settings.user,
+            password=settings.password,
+            database=settings.database,
+            ssl=False if context is None else context,
+            direct_tls=False,
+            timeout=limits.CONNECT_TIMEOUT_SECONDS,
+            statement_cache_size=0,
+            target_session_attrs="any",
+            connection_class=GuardedConnection,
+            loop=loop,
+        )
+    except errors.DRIVER_ERRORS:
+        if loop is not None and loop.has_refused:
+            raise unreachable("login", "clear_text_password") from None
+        raise
