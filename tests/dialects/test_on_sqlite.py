@@ -215,7 +215,7 @@ def test_a_cursor_walks_an_index(direction: str) -> None:
         plan = plan_rows(lens, request, SQLITE, cursor_key=KEY, environment="e").plan
         compiled = compile_shape(plan.shape, "sqlite")
         steps = connection.execute("EXPLAIN QUERY PLAN " + compiled.sql, compiled.bind(plan)).fetchall()
-        assert any("SEARCH t USING INDEX by_a" in step[3] for step in steps), steps
+        assert any("SEARCH lensway_t USING INDEX by_a" in step[3] for step in steps), steps
     connection.close()
 
 
