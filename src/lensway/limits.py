@@ -476,7 +476,12 @@ KEY_EXPIRY_SLACK_SECONDS: Final = 0.005
 """A timer that ends a key wakes so long after its expiry: a clock's step of a millisecond must not make it wake in vain."""
 KEY_EXPIRY_LOOK_SECONDS: Final = 30.0
 """Longest sleep before the next expiry of a key: the wall clock may be set forward meanwhile."""
-CONSOLE_SESSION_SECONDS: Final = 12 * 3600
+CONSOLE_SIGN_IN_SECONDS: Final = 12 * 3600
+"""Then a sign-in to the Console ends, used or not."""
+CONSOLE_IDLE_SECONDS: Final = 4 * 3600
+"""A sign-in that nobody used for so long ends. What an open page fetches by itself is no use."""
+CONSOLE_SIGN_INS_PER_KEY_MAX: Final = 100
+"""One more ends the one that was used longest ago."""
 CONSOLE_BEAT_SECONDS: Final = 2.0
 """Between two signs of life to an open page; it calls itself stale when it misses two."""
 CONSOLE_PUSH_SECONDS: Final = 1.0

@@ -296,7 +296,7 @@ def test_an_index_still_serves_filters(file: File) -> None:
                 compiled = compile_shape(plan.shape, "sqlite")
                 steps = connection.execute("EXPLAIN QUERY PLAN " + compiled.sql, compiled.bind(plan)).fetchall()
                 used = "INTEGER PRIMARY KEY" if index == "id" else f"INDEX {index}"
-                assert any(f"SEARCH t USING {used}" in step[3].replace("COVERING ", "") for step in steps), (
+                assert any(f"SEARCH lensway_t USING {used}" in step[3].replace("COVERING ", "") for step in steps), (
                     where,
                     steps,
                 )

@@ -11,7 +11,7 @@ import pathlib
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -47,7 +47,7 @@ from lensway.service.data_plane import DataPlane
 from lensway.service.http import Endpoint
 from lensway.store.bootstrap import DataDirectory, admin_key_notice, first_admin_key
 from lensway.store.sqlite import SqliteStore
-from lensway.usecases.audit import Audit, AuditRetention, Verify
+from lensway.usecases.audit import Audit, AuditRetention
 from lensway.usecases.bundle import UseCases
 from lensway.usecases.connection_tests import ConnectionTests
 from lensway.usecases.desk import Desk
@@ -63,6 +63,7 @@ from lensway.usecases.push import Declarations
 from lensway.usecases.query import Queries
 from lensway.usecases.requests import RequestRing, Requests
 from lensway.usecases.runners import Runners
+from lensway.usecases.sign_ins import SignIns
 from lensway.usecases.sources import Sources
 from lensway.usecases.statuses import CONNECTED, Statuses
 from lensway.usecases.tally import AuditTally
@@ -91,6 +92,8 @@ class ServerSettings:
     deny_private_sources: bool = False
     admin_key: Secret | None = None
     master_key: str | None = None
+    previous_master_keys: str | None = None
+    """Still decrypt; separated by commas."""
     drain_seconds: float = limits.DRAIN_SECONDS
     stall_seconds: float = limits.STALL_TIMEOUT_SECONDS
     metrics_address: tuple[str, int] | None = None
@@ -169,7 +172,8 @@ class Server:
         directory = DataDirectory.open(settings.data_dir)
         try:
             master = directory.master_key(settings.master_key)
-            store = SqliteStore.open(directory.database, master_key=master, clock=clock)
+            previous = directory.previous_keys(settings.previous_master_keys)
+            store = SqliteStore.open(directory.database, master_key=master, clock=clock, previous_keys=previous)
         except BaseException:
             directory.close()
             raise
@@ -179,7 +183,7 @@ class Server:
             notice = admin_key_notice(store.current(), settings.admin_key, clock)
             if notice is not None:
                 self._announce(notice)
-            await self._serve(store, master, clock, tls, minted)
+            await self._serve(store, (master, *previous), clock, tls, minted)
         finally:
             if tracer is not None:
                 tracer.close()
@@ -187,7 +191,12 @@ class Server:
             directory.close()
 
     async def _serve(
-        self, store: SqliteStore, master: bytes, clock: SystemClock, tls: ssl.SSLContext | None, minted: Secret | None
+        self,
+        store: SqliteStore,
+        masters: Sequence[bytes],
+        clock: SystemClock,
+        tls: ssl.SSLContext | None,
+        minted: Secret | None,
     ) -> None:
         settings = self._settings
         metrics, hub, ring, tally = Metrics(), EventHub(clock), RequestRing(), AuditTally(store, clock)
@@ -230,10 +239,13 @@ class Server:
             kinds=self._kinds,
         )
         watch(metrics, store, dispatcher)
-        queries = Queries(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
-        operations, use = Operations(desk, metrics), _use_cases(desk, library, queries, ring, store.verify_audit)
+        cursor_keys = [derive(each, "cursor") for each in masters]
+        queries = Queries(
+            desk, ring, cursor_keys[0], stall_seconds=settings.stall_seconds, previous_cursor_keys=cursor_keys[1:]
+        )
+        operations, use = Operations(desk, metrics), _use_cases(desk, library, queries, ring, store)
         endpoint = self._endpoint(desk, metrics)
-        console = self._console(use, desk, master)
+        console = self._console(use, desk, masters[0])
         planes = (DataPlane(use), ControlPlane(use, desk), operations)
         app = build_app(endpoint, planes, mounts=console.routes())
         scraped = None if settings.metrics_address is None else MetricsListener(*settings.metrics_address, metrics)
@@ -263,10 +275,10 @@ class Server:
 
     def _console(self, use: UseCases, desk: Desk, master: bytes) -> Console:
         return Console(
-            Uses(fleet=FleetPages(desk), runners=use.runners, sources=use.sources),
+            Uses(fleet=FleetPages(desk), runners=use.runners, sources=use.sources, sign_ins=use.sign_ins),
             snapshots=desk.store,
             clock=desk.clock,
-            signing_key=derive(master, "session"),
+            signing_key=derive(master, "sign-in"),
             is_secure=self._settings.public_url.startswith("https://"),
             trusted_proxies=self._settings.trusted_proxies,
             on_use=desk.endings.used,
@@ -367,7 +379,9 @@ class Server:
             self._announce(f"  admin key {minted.reveal()}   (shown once)")
 
 
-def _use_cases(desk: Desk, library: ExecutionLibrary, queries: Queries, ring: RequestRing, verify: Verify) -> UseCases:
+def _use_cases(
+    desk: Desk, library: ExecutionLibrary, queries: Queries, ring: RequestRing, store: SqliteStore
+) -> UseCases:
     tests = ConnectionTests(desk)
     sources = Sources(desk, tests, library.check)
     return UseCases(
@@ -380,7 +394,8 @@ def _use_cases(desk: Desk, library: ExecutionLibrary, queries: Queries, ring: Re
         environments=Environments(desk),
         keys=Keys(desk),
         declarations=Declarations(desk, sources),
-        audit=Audit(desk, verify),
+        audit=Audit(desk, store.verify_audit),
+        sign_ins=SignIns(desk, store),
     )
 
 

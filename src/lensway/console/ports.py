@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from lensway import limits
 from lensway.auth.caller import Caller
+from lensway.auth.decisions import Identity
+from lensway.catalog.ports import SignIn
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +65,19 @@ class SourceUse(Protocol):
 
     async def test(self, caller: Caller, name: str, *, runner: str | None = None) -> dict[str, Any]:
         """Test the connection from where it is executed."""
+
+
+class SignInUse(Protocol):
+    """Sign-ins to the Console."""
+
+    async def open(self, identity: Identity, address: str) -> str:
+        """Sign in; the cookie's value."""
+
+    def find(self, cookie: str) -> tuple[SignIn, Identity] | None:
+        """The sign-in of this cookie and its key as it is now."""
+
+    def used(self, sign_in: SignIn) -> None:
+        """Note that a person used it."""
+
+    async def close(self, sign_in: SignIn) -> None:
+        """Sign out."""

@@ -13,6 +13,7 @@ from lensway.usecases.push import Declarations
 from lensway.usecases.query import Queries
 from lensway.usecases.requests import Requests
 from lensway.usecases.runners import Runners
+from lensway.usecases.sign_ins import SignIns
 from lensway.usecases.sources import Sources
 
 
@@ -30,3 +31,4 @@ class UseCases:
     keys: Keys
     declarations: Declarations
     audit: Audit
+    sign_ins: SignIns
