@@ -19,7 +19,7 @@ GOOD = encode([Heartbeat(sequence=2, ack=0, revision=1), AssignmentSet(revision=
 def test_a_stranger_a_runner_and_crowds_beside_good_callers(tmp_path: pathlib.Path) -> None:
     outcome = run_hostile(tmp_path, seconds=8.0, seed=3, with_strangers=True)
     assert outcome.wrong == []
-    assert outcome.tracebacks == 0
+    assert outcome.tracebacks == 0, outcome.unanswered
     assert outcome.is_up
     assert min(outcome.garbage) > 50
     assert outcome.grown_mib < 64

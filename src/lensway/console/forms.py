@@ -6,7 +6,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from lensway.errors import ErrorCode, LenswayError
 
@@ -30,12 +30,15 @@ class Form:
 
 
 async def read_form(request: Request) -> Form:
-    """The form in the body. Raises LenswayError PAYLOAD_TOO_LARGE, INVALID_REQUEST."""
+    """The form in the body. Raises LenswayError PAYLOAD_TOO_LARGE, INVALID_REQUEST, CANCELLED."""
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _FORM_BYTES_MAX:
-            raise LenswayError(ErrorCode.PAYLOAD_TOO_LARGE, "The form is too large")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > _FORM_BYTES_MAX:
+                raise LenswayError(ErrorCode.PAYLOAD_TOO_LARGE, "The form is too large")
+    except ClientDisconnect:
+        raise LenswayError(ErrorCode.CANCELLED, "The browser closed the connection within the form") from None
     try:
         return Form(urllib.parse.parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_FORM_FIELDS_MAX))
     except (UnicodeDecodeError, ValueError):
