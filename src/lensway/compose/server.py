@@ -215,17 +215,7 @@ class Server:
         statuses.look_at(dispatcher.fleet)
         executor.connect(dispatcher.handle)
         await recall_sightings(store, dispatcher, clock)
-        listener = Listener(
-            store,
-            dispatcher,
-            clock,
-            transport_of=WebSocketTransport,
-            door_of=TlsDoor,
-            limiter=FailureLimiter(),
-            trusted_proxies=settings.trusted_proxies,
-            push_is_lost=lambda: settings.is_losing_pushes,
-            note=tally.note,
-        )
+        listener = self._gateway(store, dispatcher, clock, tally)
         store.subscribe(lambda _snapshot, _changes: dispatcher.catalog_changed())
         endings = KeyEndings(store, dispatcher, clock, tally.note)
         desk = Desk(
@@ -239,10 +229,7 @@ class Server:
             kinds=self._kinds,
         )
         watch(metrics, store, dispatcher)
-        cursor_keys = [derive(each, "cursor") for each in masters]
-        queries = Queries(
-            desk, ring, cursor_keys[0], stall_seconds=settings.stall_seconds, previous_cursor_keys=cursor_keys[1:]
-        )
+        queries = self._queries(desk, ring, masters)
         operations, use = Operations(desk, metrics), _use_cases(desk, library, queries, ring, store)
         endpoint = self._endpoint(desk, metrics)
         console = self._console(use, desk, masters[0])
@@ -260,6 +247,25 @@ class Server:
             for part in (scraped, retention, statuses, endings, tally):
                 if part is not None:
                     await part.close()
+
+    def _gateway(self, store: SqliteStore, dispatcher: Dispatcher, clock: SystemClock, tally: AuditTally) -> Listener:
+        settings = self._settings
+        return Listener(
+            store,
+            dispatcher,
+            clock,
+            transport_of=WebSocketTransport,
+            door_of=TlsDoor,
+            limiter=FailureLimiter(),
+            trusted_proxies=settings.trusted_proxies,
+            push_is_lost=lambda: settings.is_losing_pushes,
+            note=tally.note,
+        )
+
+    def _queries(self, desk: Desk, ring: RequestRing, masters: Sequence[bytes]) -> Queries:
+        cursor_key, *previous = [derive(each, "cursor") for each in masters]
+        stall = self._settings.stall_seconds
+        return Queries(desk, ring, cursor_key, stall_seconds=stall, previous_cursor_keys=previous)
 
     def _endpoint(self, desk: Desk, metrics: Metrics) -> Endpoint:
         return Endpoint(
