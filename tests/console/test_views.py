@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lensway import limits
 from lensway.console import views
 from lensway.console.ports import ListQuery
-from lensway.console.sessions import safe_next
+from lensway.console.visits import safe_next
 
 NAMES = st.text("abcz019_-", min_size=1, max_size=8)
 
