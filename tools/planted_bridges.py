@@ -35,7 +35,7 @@ from lensway.bridges.contract import (
     TableSummary,
 )
 from lensway.bridges.contract import Stage as TestStage
-from lensway.bridges.postgres import pool, transaction
+from lensway.bridges.postgres import connecting, transaction
 from lensway.bridges.sqlite.guard import GuardedConnection
 from lensway.dialects.sqlite_functions import FUNCTIONS
 from lensway.errors import ErrorCode, LenswayError
@@ -340,7 +340,7 @@ def _unguarded_postgres(_: OpenSource) -> Iterator[None]:
 
     on, off = "'default_transaction_read_only', 'on'", "'default_transaction_read_only', 'off'"
     with (
-        mock.patch.object(pool, "session_sql", without(transaction.session_sql, on, off)),
+        mock.patch.object(connecting, "session_sql", without(transaction.session_sql, on, off)),
         mock.patch.object(transaction, "begin_sql", without(transaction.begin_sql, "BEGIN READ ONLY", "BEGIN")),
     ):
         yield

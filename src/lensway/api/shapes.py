@@ -476,6 +476,31 @@ class KeyList(Answer, frozen=True, kw_only=True):
     keys: list[KeyAnswer]
 
 
+class SignInAnswer(Answer, frozen=True, kw_only=True):
+    """A sign-in to the Console, by which key and from where."""
+
+    id: str
+    key: str
+    key_name: str
+    role: str
+    address: str
+    created_at: Moment
+    last_used_at: Moment
+    expires_at: Moment
+
+
+class SignInList(Answer, frozen=True, kw_only=True):
+    """Sign-ins, the newest first."""
+
+    sign_ins: list[SignInAnswer]
+
+
+class SignInsEnded(Answer, frozen=True, kw_only=True):
+    """How many sign-ins were ended."""
+
+    ended: Count
+
+
 class AuditHead(Answer, frozen=True, kw_only=True):
     """The newest row of the audit and the value of its chain."""
 

@@ -44,7 +44,6 @@ from lensway.bridges.sqlite.inspection import describe_table, list_tables
 from lensway.bridges.sqlite.keys import key_warnings, table_facts
 from lensway.bridges.sqlite.reading import Reading, started
 from lensway.dialects.compile import Compiled, compile_shape
-from lensway.dialects.sqlite_functions import FUNCTIONS
 from lensway.errors import LenswayError
 from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd
@@ -190,8 +189,7 @@ class _Driver(Driver[GuardedConnection]):
         )
         try:
             connection.execute("PRAGMA query_only = ON")
-            for name, function in FUNCTIONS.items():
-                connection.create_function(name, 1, function, deterministic=True)
+            connection.add_functions()
             connection.guard()
         except sqlite3.Error as error:
             connection.close()
@@ -202,7 +200,7 @@ class _Driver(Driver[GuardedConnection]):
 
     def lend(self, connection: GuardedConnection, deadline: float) -> None:
         """The library looks at the clock itself."""
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_CHECK)
+        connection.limit_time(deadline, _STEPS_PER_CHECK)
 
     def is_locked(self, error: Exception) -> bool:
         """A writer has the file."""
