@@ -71,6 +71,10 @@ class Feed:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._turned.wait(), seconds)
 
+    def wake(self) -> None:
+        """Let the pages' streams look at once whether they are still welcome."""
+        self._turn()
+
     async def _listen(self) -> None:
         try:
             async for _ in self._fleet.changes(self._view.caller):
@@ -119,11 +123,12 @@ class Feeds:
         feed = self._join(view)
         try:
             yield b"retry: 1000\n\n"
-            while not feed.is_over and is_welcome():
-                now = self._clock.monotonic()
-                if now - feed.rendered_at < limits.CONSOLE_STANDING_SECONDS + limits.CONSOLE_BEAT_SECONDS:
-                    yield _beat(feed, now, round(self._clock.wall().timestamp() * 1000))
-                await feed.next(limits.CONSOLE_BEAT_SECONDS)
+            with self._fleet.until_ended(view.caller, feed.wake):
+                while not feed.is_over and is_welcome():
+                    now = self._clock.monotonic()
+                    if now - feed.rendered_at < limits.CONSOLE_STANDING_SECONDS + limits.CONSOLE_BEAT_SECONDS:
+                        yield _beat(feed, now, round(self._clock.wall().timestamp() * 1000))
+                    await feed.next(limits.CONSOLE_BEAT_SECONDS)
         finally:
             self._streams[key] -= 1
             if not self._streams[key]:

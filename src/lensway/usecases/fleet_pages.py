@@ -11,6 +11,7 @@ import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
 from lensway import limits
@@ -72,6 +73,10 @@ class FleetPages:
     def check_room(self, caller: Caller) -> None:
         """Raises LenswayError OVERLOADED when `changes` would."""
         self._desk.hub.check_room(caller.environment.id, caller.identity.key)
+
+    def until_ended(self, caller: Caller, call: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within the block, ``call`` is called as soon as the caller's key or environment ends."""
+        return self._desk.endings.watched(call, caller.identity.key, caller.environment.id)
 
     async def changes(self, caller: Caller) -> AsyncIterator[None]:
         """One item for each thing that happens in the caller's environment. Raises LenswayError OVERLOADED."""
