@@ -158,15 +158,15 @@ def test_i10_environments_are_chosen_by_instance_wide_keys_only() -> None:
 
 
 def test_a_publishable_key_sees_granted_lenses_only() -> None:
-    assert decisions.require_lens(SNAPSHOT, identity("public"), OWN, "granted").name == "granted"
+    assert decisions.access(SNAPSHOT, identity("public"), OWN, "granted").lens.name == "granted"
     with pytest.raises(LenswayError) as hidden:
-        decisions.require_lens(SNAPSHOT, identity("public"), OWN, "private")
+        decisions.access(SNAPSHOT, identity("public"), OWN, "private")
     with pytest.raises(LenswayError) as absent:
-        decisions.require_lens(SNAPSHOT, identity("public"), OWN, "privato")
+        decisions.access(SNAPSHOT, identity("public"), OWN, "privato")
     assert hidden.value.code is absent.value.code is ErrorCode.NOT_FOUND
     assert "private" not in str(absent.value.failure), "a suggestion would give it away"
-    assert decisions.require_lens(SNAPSHOT, identity("service"), OWN, "private").name == "private"
-    assert code_of(decisions.require_lens, SNAPSHOT, identity("viewer"), OWN, "private") is ErrorCode.FORBIDDEN
+    assert decisions.access(SNAPSHOT, identity("service"), OWN, "private").lens.name == "private"
+    assert code_of(decisions.access, SNAPSHOT, identity("viewer"), OWN, "private") is ErrorCode.FORBIDDEN
 
 
 def test_runner_tokens_count_while_they_are_good() -> None:
