@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.lensway-env
 
 .DEFAULT_GOAL := help
-.PHONY: help env check test test-deps demo bench prove mutants chaos screenshots dist lock format
+.PHONY: help env check test unit test-deps demo bench prove mutants chaos screenshots dist lock format
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ test-deps: $(STAMP) ## install the system packages that the tests need, only wha
 test: test-deps ## the whole suite; ARGS goes to pytest
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
+unit: $(STAMP) ## every test that needs no process, database or browser, in under 20 s
+	@$(BIN)/python -m pytest -p tools.unit --numprocesses 2 --dist worksteal -q $(ARGS)
+
 demo: $(STAMP) ## the main job on real data; ARGS=--once exits after it
 	@$(BIN)/python -m demo $(ARGS)
 
@@ -42,6 +45,7 @@ prove: test-deps ## the long proofs; appends to docs/proofs.md
 
 mutants: test-deps ## plant known bugs and look which test notices each; ARGS picks them by words of their names
 	@$(BIN)/python -m tools.mutants $(ARGS)
+	@$(BIN)/python -m tools.planted_bridges $(ARGS)
 
 chaos: test-deps ## the chaos run for a few minutes, with its verdict
 	@$(BIN)/python -m proofs chaos $(ARGS)

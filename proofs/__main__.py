@@ -11,7 +11,7 @@ from typing import Any
 from proofs.cancels import cancels
 from proofs.changes import CHANGES, changes
 from proofs.databases import database, gray
-from proofs.hostile import hostile_runner
+from proofs.hostile import hostile, hostile_runner
 from proofs.jobs import chaos, jobs
 from proofs.kills import kills
 from proofs.numbers import numbers
@@ -65,7 +65,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=180.0, help="length of chaos")
     parser.add_argument("--times", type=int, default=None, help="how often each thing is done; for a quick look")
     parser.add_argument("--jobs", type=int, default=100_000, help="requests of jobs")
-    parser.add_argument("--hostile-seconds", type=float, default=600.0, help="length of hostile-runner")
+    parser.add_argument("--hostile-seconds", type=float, default=600.0, help="length of hostile and hostile-runner")
     parser.add_argument("--seeds", type=int, default=100_000, help="scenarios of the simulation")
     return parser.parse_args(arguments)
 
@@ -90,6 +90,7 @@ def _proofs(options: argparse.Namespace, report: Report) -> dict[str, Callable[[
         "walks": lambda: walks(report, count=times or 1_000, seed=options.seed),
         "changes": lambda: changes(report, count=CHANGES if times is None else times * 50, seed=options.seed),
         "jobs": lambda: jobs(report, count=options.jobs, seed=options.seed),
+        "hostile": lambda: hostile(report, seconds=options.hostile_seconds, seed=options.seed),
         "hostile-runner": lambda: hostile_runner(report, seconds=options.hostile_seconds, seed=options.seed),
         "seeds": lambda: simulation(report, count=options.seeds),
     }

@@ -13,17 +13,33 @@ TURN_MS_MAX = 50.0
 GROWN_MIB_MAX = 64.0
 
 
-def hostile_runner(report: Report, *, seconds: float = 600.0, seed: int | None = None) -> None:
+def hostile(report: Report, *, seconds: float = 600.0, seed: int | None = None) -> None:
+    """Strangers, crowds and a hostile runner at once, beside 100 good queries a second."""
+    hostile_runner(report, seconds=seconds, seed=seed, with_strangers=True)
+
+
+def hostile_runner(
+    report: Report, *, seconds: float = 600.0, seed: int | None = None, with_strangers: bool = False
+) -> None:
     """Every kind of frame with hostile sizes, values, rates and bytes, for so long."""
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
-    report.title(
-        "hostile-runner", f"a runner with a good token floods, lies and sends garbage for {seconds:.0f} s; seed {seed}"
-    )
+    name, who = "hostile-runner", "a runner with a good token"
+    if with_strangers:
+        name, who = "hostile", f"garbage on both listeners and a crowd without a key; and {who}"
+    report.title(name, f"{who} floods, lies and sends garbage for {seconds:.0f} s; seed {seed}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-        outcome = run_hostile(pathlib.Path(directory), seconds=seconds, seed=seed)
+        outcome = run_hostile(
+            pathlib.Path(directory),
+            seconds=seconds,
+            seed=seed,
+            with_strangers=with_strangers,
+            rate=100.0 if with_strangers else 40.0,
+        )
     report.add(
         "acts played", f"{sum(outcome.played.values()):,} of {len(outcome.played)} kinds, {outcome.sent_mib:,.0f} MiB"
     )
+    if with_strangers:
+        report.add("connections with garbage", f"{sum(outcome.garbage):,}")
     report.none("failed good queries", len(outcome.wrong), outcome.asked)
     report.details(outcome.wrong)
     report.none("tracebacks of the server", outcome.tracebacks)

@@ -399,7 +399,7 @@ PLANTED: Final = (
     Planted(
         "the driver's text is passed on",
         "src/lensway/bridges/postgres/errors.py",
-        '            return of_state(error.sqlstate or "")',
+        '            return unreachable("tcp", "reset") if said is None else of_said(said, run)',
         "            raise LenswayError(ErrorCode.SOURCE_QUERY_FAILED, str(error)) from None",
         ("tests/bridges/test_bridges.py",),
     ),

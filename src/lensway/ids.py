@@ -11,6 +11,8 @@ LensId = NewType("LensId", str)
 RunnerId = NewType("RunnerId", str)
 KeyId = NewType("KeyId", str)
 RequestId = NewType("RequestId", str)
+SignInId = NewType("SignInId", str)
+"""One sign-in to the Console."""
 InstanceId = NewType("InstanceId", str)
 """One running process of a runner; made by the process itself at its start."""
 SessionId = NewType("SessionId", int)
@@ -71,6 +73,11 @@ def new_request_id() -> RequestId:
         first, *others = [RequestId(f"req_{characters[at : at + _RANDOM_CHARACTERS]}") for at in starts]
         _request_ids.extend(others)
         return first
+
+
+def new_sign_in_id() -> SignInId:
+    """A fresh ``sin_…`` id."""
+    return SignInId(_new("sin"))
 
 
 def new_instance_id() -> InstanceId:

@@ -28,6 +28,7 @@ class Kind:
             brings the kind.
         system: The value of OpenTelemetry's `db.system.name`.
         is_path: The database is a file on the executing machine, named by the setting `path`.
+        suffixes: Endings of the names of such files, by which settings that only have a `path` tell their kind.
         url_schemes: The schemes of URLs that name such a database.
         address_keys: Settings that a local URL on a runner replaces as a whole: address, login and transport security.
         scrubbed: Environment variables that the driver would read behind our back; a trailing ``*`` matches any ending.
@@ -42,6 +43,7 @@ class Kind:
     extra: str | None = None
     system: str = ""
     is_path: bool = False
+    suffixes: tuple[str, ...] = ()
     url_schemes: tuple[str, ...] = ()
     address_keys: frozenset[str] = frozenset({"url", "path"})
     scrubbed: tuple[str, ...] = ()
@@ -100,16 +102,20 @@ class Kinds:
         return Kinds(joined.values())
 
     def of_settings(self, settings: Mapping[str, object]) -> Kind | None:
-        """The served kind that these settings mean, by the scheme of their URL or by their `path`; None if unclear."""
+        """The served kind that these settings mean, by the scheme of their URL or by their `path`; None if unclear.
+
+        A path whose ending tells nothing is of the first kind of files.
+        """
         url = settings.get("url")
         if isinstance(url, str):
             scheme = url.partition(":")[0].lower()
             return next((kind for kind in self.served if scheme in kind.url_schemes), None)
+        files = [kind for kind in self.served if kind.is_path]
         if "path" in settings:
-            found = [kind for kind in self.served if kind.is_path]
-        else:
-            found = [kind for kind in self.served if not kind.is_path]
-        return found[0] if len(found) == 1 else None
+            path = str(settings["path"]).lower()
+            return next((kind for kind in files if path.endswith(kind.suffixes)), files[0] if files else None)
+        servers = [kind for kind in self.served if not kind.is_path]
+        return servers[0] if len(servers) == 1 else None
 
     def is_scrubbed(self, variable: str) -> bool:
         """True for an environment variable that some driver would read behind our back."""
@@ -128,6 +134,7 @@ class Kinds:
 DIALECTS: Final[Mapping[str, str]] = {
     "postgres": "lensway.dialects.postgres",
     "sqlite": "lensway.dialects.sqlite",
+    "duckdb": "lensway.dialects.duckdb",
 }
 """The module of each dialect of SQL. It holds `Dialect`, how the dialect is written, and `CAPABILITIES`, what it can do."""
 
@@ -158,7 +165,18 @@ BUILT_IN: Final = Kinds(
             is_path=True,
             url_schemes=("sqlite",),
         ),
-        Kind(name="duckdb"),
+        Kind(
+            name="duckdb",
+            adapter="lensway.bridges.duckdb.bridge:DuckdbBridge",
+            dialects=("duckdb",),
+            drivers=("duckdb",),
+            accelerators=("pyarrow",),
+            extra="duckdb",
+            system="duckdb",
+            is_path=True,
+            suffixes=(".duckdb", ".ddb"),
+            url_schemes=("duckdb",),
+        ),
         Kind(name="files"),
         Kind(name="sqlalchemy"),
         Kind(name="adbc"),

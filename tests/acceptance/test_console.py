@@ -151,7 +151,7 @@ def test_a_wrong_key_is_refused_and_a_forged_session_is_none(page: Page, stage) 
     assert answer.value.status == 401
     anonymous = stage.deployment.client()
     anonymous.headers.pop("Authorization")
-    anonymous.cookies.set("lensway_session", "forged", path="/console")
+    anonymous.cookies.set("lensway_sign_in", "forged", path="/console")
     here = "/console/e/default/runners"
     assert anonymous.get(here).headers["location"] == "/console/login?next=%2Fconsole%2Fe%2Fdefault%2Frunners"
     assert anonymous.post("/console/e/default/assign", data={"runner": "a", "source": "b"}).status_code == 303

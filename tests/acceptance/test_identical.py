@@ -9,6 +9,7 @@ import random
 import pytest
 
 from lensway.testing import odd_values
+from lensway.testing.bridges.postgres import PostgresStage
 
 pytestmark = pytest.mark.acceptance
 ROWS = 60
@@ -29,8 +30,8 @@ FORMATS = (
 def test_i11_assigning_a_runner_changes_no_byte_of_any_format(stage) -> None:
     chance = random.Random(11)
     table = f"odd_{stage.source}"
-    asyncio.run(stage.database.execute(*odd_values.postgres_statements(table, ROWS, chance)))
-    definition = odd_values.postgres_lens(table)
+    asyncio.run(stage.database.execute(*odd_values.statements(PostgresStage(), table, ROWS, chance)))
+    definition = odd_values.lens_of(PostgresStage(), table)
     fields = {
         name: {"type": field.type.value, "list": field.is_list, "primaryKey": field.primary_key}
         for name, field in definition.fields.items()

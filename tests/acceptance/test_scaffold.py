@@ -211,7 +211,7 @@ def test_names_keys_types_relations_and_what_is_left_out(site) -> None:
     assert columns["1st"] == "_1st"
     assert len(set(columns.values())) == 9
 
-    relations = {name: lens.get("relations", {}) for name, lens in lenses.items()}
+    relations = found["relations"]
     assert relations["items"]["order"] == {"lens": "public_orders", "kind": "one", "on": {"order_id": "id"}}
     assert relations["items"]["products"] == {"lens": "products", "kind": "one", "on": {"shop": "shop", "sku": "sku"}}
     assert relations["products"]["items"] == {"lens": "items", "kind": "many", "on": {"shop": "shop", "sku": "sku"}}
@@ -253,7 +253,6 @@ def test_what_people_decided_stays_and_no_other_lens_is_replaced(site, shop) -> 
         "grants": {"query": "public"},
         "limits": {"maxRows": 5},
         "fields": {"label": {"type": "text", "column": "b"}, "a": {"type": "decimal", "primaryKey": True}},
-        "relations": {"mine": {"lens": "customers", "kind": "one", "on": {"a": "id"}}},
     }
     assert site.client.put("/v1/lenses/plain", json=own).status_code == 200
     lenses = site.scaffold("main", "products", "no_key")["declaration"]["lenses"]
@@ -338,8 +337,8 @@ def test_a_file_of_sqlite_becomes_lenses(tmp_path) -> None:
         lenses = found["declaration"]["lenses"]
         assert set(lenses) >= {"customers", "Orders", "items", "Order_Notes", "codes", "latest"}
         assert list(lenses["items"]["fields"])[:2] == ["order_id", "line"]
-        assert lenses["items"]["relations"]["order"] == {"lens": "Orders", "kind": "one", "on": {"order_id": "id"}}
-        assert lenses["Orders"]["relations"]["customer"] == {
+        assert found["relations"]["items"]["order"] == {"lens": "Orders", "kind": "one", "on": {"order_id": "id"}}
+        assert found["relations"]["Orders"]["customer"] == {
             "lens": "customers", "kind": "one", "on": {"customer_id": "id"},
         }  # fmt: skip
         assert "doubled" in lenses["Orders"]["fields"]

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensway.auth import decisions, sealing, session, tokens
-from lensway.auth.derive import derive
+from lensway.auth import decisions, sealing, tokens
 from lensway.auth.limiter import FailureLimiter
 from lensway.auth.secret import Secret
 from lensway.catalog.records import (
@@ -215,18 +214,6 @@ def test_a_sealed_text_with_any_byte_changed_opens_nothing(index: int, change: i
         return
     # The last character of a part has unused bits: a change there is no change.
     assert opened == b'{"url": "x"}'
-
-
-def test_cookies_are_signed_and_end() -> None:
-    signing = derive(b"m" * 32, "session")
-    cookie = session.sign_session(signing, identity("operator"), 1_000.0)
-    claims = session.read_session(signing, cookie, 1_001.0)
-    assert (claims.key, claims.role) == ("key_operator", "operator")
-    assert session.read_session(signing, cookie, 10**9) is None
-    assert session.read_session(derive(b"m" * 32, "cursor"), cookie, 1_001.0) is None
-    for altered in ("", "a.b.c", cookie[:-2], cookie.replace(".", "x", 1)):
-        assert session.read_session(signing, altered, 1_001.0) is None
-    assert session.form_token(signing, cookie) != session.form_token(signing, cookie + "x")
 
 
 def test_too_many_failures_are_asked_to_wait_and_forgiven_with_time() -> None:

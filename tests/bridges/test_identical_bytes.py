@@ -6,10 +6,9 @@ Queries and values are generated: nothing but their number is chosen by hand.
 from __future__ import annotations
 
 import asyncio
-import json
 import pathlib
 import random
-import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,13 +17,13 @@ from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.library import ExecutionLibrary
 from lensway.dialects.registry import capabilities_of
-from lensway.query.fields import FieldType, LensDefinition
+from lensway.query.fields import LensDefinition
 from lensway.query.plan import Plan
 from lensway.query.planner import plan_export, plan_rows
 from lensway.query.result import RowFormat
 from lensway.testing import odd_values
+from lensway.testing.bridges.stage import Stage, stage_classes
 from lensway.testing.digests import DigestJob, OtherPlace, digest, result_of
-from lensway.testing.postgres import Database
 
 SEED = 20_261_124
 QUERIES_PER_BRIDGE = 130
@@ -54,46 +53,41 @@ class Query:
 
 def condition(definition: LensDefinition, chance: random.Random) -> Any:
     """A condition whose values are odd too, so that they go the way of parameters."""
-    makers = odd_values.POSTGRES if "short" in definition.fields else None
     choices: list[Any] = [
         None,
         {"id": {"$in": chance.sample(range(ROWS), 20)}},
         {"id": {"$gte": chance.randrange(ROWS)}},
         {"words": {"$nin": ["", "null", None if chance.random() < 0.1 else "'; DROP TABLE odd; --"]}},
         {"words": {"$contains": chance.choice(("\\", "'", '"', "%", "é", "$1", "\n"))}},
-        {"words": {"$in": [odd_values.POSTGRES["words"][2](chance) for _ in range(5)]}},
+        {"words": {"$in": [odd_values.text(chance) for _ in range(5)]}},
         {"$or": [{"words": {"$exists": False}}, {"big": {"$lt": 2**63 - 1}}]},
         {"$not": {"flag": True}},
         {"double": {"$lte": chance.choice((1e300, 0.1, -0.0))}},
         {"exact": {"$gt": chance.choice(("0", "12345678901234567890.12345678", "-1e20"))}},
         {"moment": {"$lt": "2013-01-31T17:05:00.5Z"}},
     ]
-    if makers is not None:
-        choices += [{"short": {"$eq": makers["short"][2](chance)}}, {"padded": {"$ne": 'a\\b"'}}]
+    if "short" in definition.fields:
+        choices += [{"short": {"$eq": odd_values.text(chance)[:40]}}, {"padded": {"$ne": 'a\\b"'}}]
     return chance.choice(choices)
 
 
 @pytest.fixture
-def configs(database: Database, tmp_path: pathlib.Path) -> dict[str, dict[str, str]]:
+def stages(tmp_path: pathlib.Path) -> Iterator[dict[str, Stage]]:
     chance = random.Random(SEED)
-    asyncio.run(
-        database.execute("SET client_min_messages = error", *odd_values.postgres_statements("odd", ROWS, chance))
-    )
-    path = tmp_path / "odd.db"
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"CREATE TABLE odd (id INTEGER PRIMARY KEY, {', '.join(odd_values.SQLITE)})")
-        marks = ", ?" * len(odd_values.SQLITE)
-        connection.executemany(f"INSERT INTO odd VALUES (?{marks})", odd_values.sqlite_rows(ROWS, chance))
-    connection.close()
-    return {"postgres": {"url": database.reader_url}, "sqlite": {"path": str(path)}}
+    started = {kind: stage_class() for kind, stage_class in stage_classes().items()}
+    for kind, stage in started.items():
+        (tmp_path / kind).mkdir()
+        asyncio.run(stage.start(tmp_path / kind))
+        asyncio.run(stage.execute(*odd_values.statements(stage, "odd", ROWS, chance)))
+    yield started
+    for stage in started.values():
+        asyncio.run(stage.stop())
 
 
-def test_i11_two_places_give_the_same_bytes_in_every_format(configs: dict[str, dict[str, str]]) -> None:
+def test_i11_two_places_give_the_same_bytes_in_every_format(stages: dict[str, Stage]) -> None:
     chance = random.Random(SEED)
-    lenses = {
-        "postgres": odd_values.postgres_lens("odd"),
-        "sqlite": odd_values.lens_of("odd", {name: type for name, (type, _) in odd_values.SQLITE.items()}),
-    }
+    lenses = {kind: odd_values.lens_of(stage, "odd") for kind, stage in stages.items()}
+    configs = {kind: dict(stage.config) for kind, stage in stages.items()}
     queries = [Query(bridge, lens, chance) for bridge, lens in lenses.items() for _ in range(QUERIES_PER_BRIDGE)]
     jobs = [job for query in queries for job in query.jobs()]
     assert len(jobs) >= 2_000
@@ -118,16 +112,17 @@ def test_i11_two_places_give_the_same_bytes_in_every_format(configs: dict[str, d
         assert page + b"\n" * bool(page) == lines.replace(b"}\n{", b"},{"), (query.bridge, query.export)
 
 
-async def results_of(configs: dict[str, dict[str, str]], jobs: list[DigestJob]) -> list[tuple[bytes, bytes]]:
+async def results_of(configs: dict[str, dict[str, Any]], jobs: list[DigestJob]) -> list[tuple[bytes, bytes]]:
     library = ExecutionLibrary(AddressPolicy())
     results = [await result_of(library, configs[job.bridge], job) for job in jobs]
     await library.close()
     return results
 
 
-def test_the_odd_values_are_of_every_type() -> None:
-    assert {type for type, _, _ in odd_values.POSTGRES.values()} == set(FieldType)
-    assert {type for type, _ in odd_values.SQLITE.values()} == set(FieldType)
-    rows = odd_values.sqlite_rows(ROWS, random.Random(SEED))
-    assert all(any(row[at] is None for row in rows) for at in range(1, len(rows[0])))
-    assert json.dumps([row[0] for row in rows]) == json.dumps(list(range(ROWS)))
+@pytest.mark.parametrize("stage_class", stage_classes().values(), ids=stage_classes())
+def test_the_odd_values_are_of_every_type_with_nulls_in_every_column(stage_class: type[Stage]) -> None:
+    assert {odd.type for odd in stage_class.odd_columns.values()} == stage_class.types
+    stage = stage_class()
+    _, *inserts = odd_values.statements(stage, "odd", 200, random.Random(SEED))
+    assert len(inserts) == 200
+    assert sum("NULL" in insert for insert in inserts) > 100

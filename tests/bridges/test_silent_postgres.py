@@ -21,7 +21,7 @@ from lensway.bridges.kit import lookups
 from lensway.bridges.kit.lookups import Lookups
 from lensway.bridges.library import ExecutionLibrary
 from lensway.bridges.postgres import errors as postgres_errors
-from lensway.bridges.postgres.pool import connect
+from lensway.bridges.postgres.connecting import connect
 from lensway.bridges.postgres.settings import read_settings
 from lensway.bridges.postgres.watch import WatchedPool
 from lensway.dialects.registry import capabilities_of

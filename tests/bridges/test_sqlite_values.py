@@ -276,8 +276,8 @@ def test_a_uuid_is_found_however_it_is_spelled_and_by_its_index(file: File) -> N
 def test_an_index_still_serves_filters(file: File) -> None:
     file.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, s TEXT, u TEXT, f REAL)")
     file.execute("CREATE INDEX by_n ON t (n); CREATE INDEX by_s ON t (s); CREATE INDEX by_u ON t (u)")
+    from lensway.bridges.sqlite.guard import GuardedConnection
     from lensway.dialects.compile import compile_shape
-    from lensway.dialects.sqlite_functions import FUNCTIONS
 
     types = {"id": "integer", "n": "integer", "s": "text", "u": "uuid"}
     fields = {name: Field(name=name, column=name, type=FieldType(type)) for name, type in types.items()}
@@ -288,16 +288,15 @@ def test_an_index_still_serves_filters(file: File) -> None:
         "by_s": [{"s": "a"}, {"s": {"$gte": "a"}}, {"s": ["a", "b"]}, {"s": {"$like": "ab%"}}],
         "by_u": [{"u": UUID}, {"u": [UUID]}],
     }
-    with sqlite3.connect(file.path) as connection:
-        for name, function in FUNCTIONS.items():
-            connection.create_function(name, 1, function, deterministic=True)
+    with sqlite3.connect(file.path, factory=GuardedConnection) as connection:
+        connection.add_functions()
         for index, asked in wheres.items():
             for where in asked:
                 plan = plan_count(lens, where, SQLITE)
                 compiled = compile_shape(plan.shape, "sqlite")
                 steps = connection.execute("EXPLAIN QUERY PLAN " + compiled.sql, compiled.bind(plan)).fetchall()
                 used = "INTEGER PRIMARY KEY" if index == "id" else f"INDEX {index}"
-                assert any(f"SEARCH t USING {used}" in step[3].replace("COVERING ", "") for step in steps), (
+                assert any(f"SEARCH lensway_t USING {used}" in step[3].replace("COVERING ", "") for step in steps), (
                     where,
                     steps,
                 )

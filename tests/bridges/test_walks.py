@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from lensway.api.shapes import QueryRequest
+from lensway.bridges.sqlite.guard import GuardedConnection
 from lensway.dialects.sqlite_functions import FUNCTIONS
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import LensDefinition
@@ -218,9 +219,8 @@ def test_random_walks_over_postgres(database: Database) -> None:
 
 def test_walks_over_every_type_of_sqlite(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "walks.db"
-    owner = sqlite3.connect(path, isolation_level=None)
-    for name, function in FUNCTIONS.items():
-        owner.create_function(name, 1, function, deterministic=True)
+    owner = sqlite3.connect(path, isolation_level=None, factory=GuardedConnection)
+    owner.add_functions()
 
     async def run() -> None:
         walker = Walker("sqlite", {"path": str(path)}, arrow_ids)

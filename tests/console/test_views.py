@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lensway import limits
 from lensway.console import views
-from lensway.console.sessions import safe_next
+from lensway.console.visits import safe_next
 from lensway.usecases.fleet_pages import ListQuery
 
 NAMES = st.text("abcz019_-", min_size=1, max_size=8)

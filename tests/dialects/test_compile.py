@@ -19,7 +19,7 @@ from lensway.query.planner import plan_count, plan_export, plan_probe, plan_rows
 from lensway.query.result import ResultEnd
 
 STATEMENTS: Final = pathlib.Path(__file__).parent / "statements.json"
-"""The statements of every case, by dialect. Whoever changes one on purpose writes it anew: see `written_anew`."""
+"""The statements of every case, by dialect. To change one on purpose, call `written_anew`."""
 KEY: Final = b"k" * 32
 ORDERS: Final = LensDefinition(
     name="orders",

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 
 from lensway.api.shapes import ExportRequest, QueryRequest
+from lensway.bridges.sqlite.guard import GuardedConnection
 from lensway.dialects.compile import Compiled, compile_shape
 from lensway.dialects.registry import capabilities_of
-from lensway.dialects.sqlite_functions import FUNCTIONS, timestamp
+from lensway.dialects.sqlite_functions import timestamp
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import Field, FieldType, LensDefinition
 from lensway.query.plan import Plan
@@ -57,9 +58,8 @@ def stored(value: object, field: Field, number: int) -> object:
 
 @pytest.fixture(scope="module")
 def things() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:")
-    for name, function in FUNCTIONS.items():
-        connection.create_function(name, 1, function, deterministic=True)
+    connection = sqlite3.connect(":memory:", factory=GuardedConnection)
+    connection.add_functions()
     fields = list(DEFINITION.fields.values())
     # Without types, so that every value stays as it was spelled.
     connection.execute(f"CREATE TABLE things ({', '.join(quoted(field.column) for field in fields)})")
@@ -215,12 +215,13 @@ def test_a_cursor_walks_an_index(direction: str) -> None:
         plan = plan_rows(lens, request, SQLITE, cursor_key=KEY, environment="e").plan
         compiled = compile_shape(plan.shape, "sqlite")
         steps = connection.execute("EXPLAIN QUERY PLAN " + compiled.sql, compiled.bind(plan)).fetchall()
-        assert any("SEARCH t USING INDEX by_a" in step[3] for step in steps), steps
+        assert any("SEARCH lensway_t USING INDEX by_a" in step[3] for step in steps), steps
     connection.close()
 
 
 def test_text_is_compared_by_the_collation_of_its_column_and_like_minds_case() -> None:
-    with sqlite3.connect(":memory:") as connection:
+    with sqlite3.connect(":memory:", factory=GuardedConnection) as connection:
+        connection.add_functions()
         connection.execute("CREATE TABLE t (name TEXT COLLATE NOCASE)")
         connection.executemany("INSERT INTO t VALUES (?)", [("Anna",), ("ANNA",), ("bob",), ("Éva",)])
         fields = {"name": Field(name="name", column="name", type=FieldType.TEXT)}

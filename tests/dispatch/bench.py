@@ -80,7 +80,13 @@ class Bench:
         return made
 
     def connect(
-        self, runner: str, *, capacity: int = 64, instance: str = "", encodings: tuple[str, ...] = ()
+        self,
+        runner: str,
+        *,
+        capacity: int = 64,
+        instance: str = "",
+        encodings: tuple[str, ...] = (),
+        features: frozenset[str] = frozenset(),
     ) -> SessionId:
         self._session += 1
         session = SessionId(self._session)
@@ -98,6 +104,7 @@ class Bench:
             version=1,
             timings=self.core.fleet.timings_for_next(),
             encodings=frozenset(encodings),
+            features=features,
         )
         self.give(SessionOpened(facts))
         return session

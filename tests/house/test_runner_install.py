@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from lensway.kinds import BUILT_IN
+
 SERVER_ONLY = (
     "alembic",
     "httpx2",
@@ -41,7 +43,8 @@ def test_a_runner_without_a_driver_starts_and_says_which_bridges_it_has(driver: 
     )
     program = "\n".join(lines)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "['sqlite']", done.stderr
+    others = sorted(kind.name for kind in BUILT_IN.served if driver not in kind.drivers)
+    assert done.stdout.strip() == str(others), done.stderr
 
 
 _WITHOUT_ARROW = """
@@ -92,7 +95,7 @@ def test_a_runner_without_arrow_serves_everything_else_and_says_so(tmp_path: pat
         [sys.executable, "-c", _WITHOUT_ARROW, tmp_path / "t.db"], capture_output=True, text=True, check=False
     )
     assert done.stdout.splitlines() == [
-        "['postgres', 'sqlite'] ['csv', 'document', 'json', 'ndjson']",
+        f"{sorted(kind.name for kind in BUILT_IN.served)} ['csv', 'document', 'json', 'ndjson']",
         "b'{\"id\":1}\\n'",
         "sqlite arrow not_acceptable",
         "sqlite parquet not_acceptable",

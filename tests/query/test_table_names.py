@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from lensway.catalog.definitions import read_lens
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query.fields import LensDefinition
-from lensway.query.plan import PlanKind, Shape
+from lensway.query.fields import LensDefinition, TableName
 from lensway.query.table_names import parts_of, written
 
 PARTS = st.lists(st.text(st.sampled_from('ab. "é$'), min_size=1, max_size=8), min_size=1, max_size=2)
@@ -67,5 +66,4 @@ def test_a_local_policy_sees_which_schema_it_is() -> None:
     """A schema `public.x` is none of the tables `public.*`."""
     definition = LensDefinition(name="l", table='"public.x".secret', fields={})
     schema, table = definition.place
-    shape = Shape(kind=PlanKind.COUNT, lens="l", schema=schema, table=table, output=())
-    assert shape.full_table == '"public.x".secret'
+    assert str(TableName(schema, table)) == '"public.x".secret'

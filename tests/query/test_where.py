@@ -123,7 +123,7 @@ def test_an_error_names_the_path_of_the_offender(where: object, code: ErrorCode,
 
 
 def test_a_misspelt_name_gets_the_nearest_one() -> None:
-    for where, nearest in (({"totl": 1}, "total"), ({"id": {"$gtt": 1}}, "$gt"), ({"$noot": {}}, "$not")):
+    for where, nearest in (({"totl": 1}, "total"), ({"id": {"$gtt": 1}}, "$gt"), ({"$ands": []}, "$and")):
         with pytest.raises(LenswayError) as caught:
             tree(where)
         assert caught.value.failure.details["nearest"] == nearest

@@ -44,7 +44,6 @@ def stored(name: str, document: object) -> Lens:
         definition=draft.definition,
         query_grant=draft.query_grant,
         limits=draft.limits,
-        relations=draft.relations,
         retry=draft.retry,
         created_at="",
     )
@@ -137,8 +136,7 @@ def test_a_foreign_key_that_cannot_be_a_relation_says_why() -> None:
         table("t", column("id"), column("a"), column("odd", None), key=["id"], foreign_keys=keys),
         table("u", column("id"), column("odd", None), key=["id"]),
     )
-    assert "relations" not in found.lenses["t"]
-    assert "relations" not in found.lenses["u"]
+    assert found.relations == {}
     assert [note.reason.partition(": ")[2] for note in found.notes if note.column is None] == [
         "no lens of that table is declared",
         "a column of it was left out",
@@ -161,29 +159,27 @@ def test_relations_take_no_name_of_a_field_and_both_ways_of_a_key() -> None:
         ],
     )
     found = made(child, table("u", column("id"), key=["id"]))
-    assert found.lenses["t"]["relations"] == {
+    assert found.relations["t"] == {
         "u_by_u_id": {"lens": "u", "kind": "one", "on": {"u_id": "id"}},
         "other": {"lens": "u", "kind": "one", "on": {"other_id": "id"}},
     }
-    assert found.lenses["u"]["relations"] == {
+    assert found.relations["u"] == {
         "t": {"lens": "t", "kind": "many", "on": {"id": "u_id"}},
         "t_by_other_id": {"lens": "t", "kind": "one", "on": {"id": "other_id"}},
     }
 
 
-def test_a_kept_type_stays_while_it_fits_and_a_relation_goes_with_its_field() -> None:
+def test_a_kept_type_stays_while_it_fits() -> None:
     lens = stored(
         "mine",
         {
             "source": "main",
             "table": "t",
             "fields": {"n": {"type": "text", "column": "a"}, "old": {"type": "text"}},
-            "relations": {"r": {"lens": "x", "kind": "one", "on": {"old": "id"}}},
         },
     )
     fits = made(table("t", column("a", types=["text", "integer"])), present={"t": lens})
     assert fits.lenses["mine"]["fields"] == {"n": {"type": "text", "column": "a"}}
-    assert "relations" not in fits.lenses["mine"]
     changed = made(table("t", column("a", "boolean")), present={"t": lens})
     assert changed.lenses["mine"]["fields"] == {"n": {"type": "boolean", "column": "a"}}
 
@@ -218,6 +214,8 @@ def test_what_a_check_finds() -> None:
     ]
     folded = table("t", *other, key=["ID"], folds_case=True)
     assert codes(lens, folded) == [("list_differs", "b"), ("type_differs", "c")]
+    untyped = [whole[0], whole[1], column("c", None, types=["text", "json"])]
+    assert codes(lens, table("t", *untyped, key=["id"])) == []
     # A runner of an earlier version says neither all types nor keys.
     earlier = [
         column("id", types=[], primary_key=True),

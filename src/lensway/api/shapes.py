@@ -280,10 +280,11 @@ class ScaffoldNote(Answer, frozen=True, kw_only=True):
 
 
 class ScaffoldAnswer(Answer, frozen=True, kw_only=True):
-    """Declarations of lenses. `declaration` is a document that `POST /v1/push` takes."""
+    """Declarations of lenses. `declaration` is a document that `POST /v1/push` takes; `relations` are foreign keys, by lens."""
 
     source: str
     declaration: dict[str, Any]
+    relations: dict[str, dict[str, Any]]
     notes: list[ScaffoldNote]
 
 
@@ -473,6 +474,31 @@ class KeyList(Answer, frozen=True, kw_only=True):
     """Keys, without their secrets."""
 
     keys: list[KeyAnswer]
+
+
+class SignInAnswer(Answer, frozen=True, kw_only=True):
+    """A sign-in to the Console, by which key and from where."""
+
+    id: str
+    key: str
+    key_name: str
+    role: str
+    address: str
+    created_at: Moment
+    last_used_at: Moment
+    expires_at: Moment
+
+
+class SignInList(Answer, frozen=True, kw_only=True):
+    """Sign-ins, the newest first."""
+
+    sign_ins: list[SignInAnswer]
+
+
+class SignInsEnded(Answer, frozen=True, kw_only=True):
+    """How many sign-ins were ended."""
+
+    ended: Count
 
 
 class AuditHead(Answer, frozen=True, kw_only=True):

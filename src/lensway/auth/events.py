@@ -12,8 +12,8 @@ from lensway.clock import Clock
 from lensway.ids import EnvironmentId
 
 _KEY = re.compile(r"(ak|sk|pk|rk)_[A-Za-z0-9_-]{32,512}")
-SIGN_IN = "session.create"
-SIGN_OUT = "session.delete"
+SIGN_IN = "sign-in.create"
+SIGN_OUT = "sign-in.delete"
 AUTHENTICATE = "authenticate"
 RUNNER_CONNECT = "runner.connect"
 RUNNER_DISCONNECT = "runner.disconnect"

@@ -148,7 +148,7 @@ class OpenSource(Protocol):
         """One table's columns. Raises LenswayError NOT_FOUND."""
 
     async def close(self) -> None:
-        """Close every connection; running statements are cancelled."""
+        """Close every idle connection now, and each one in use when its job ends. Jobs that run are the caller's to cancel."""
 
 
 class Bridge(Protocol):

@@ -299,7 +299,7 @@ async def _tested(source: OpenSource, probes: Sequence[Plan], execution: Executi
     if not forbidden or not report.ok:
         return report
     first = forbidden[0]
-    assert allows is not None, "somebody forbade it"
+    assert allows is not None, "only a policy forbids tables"
     table = forbidden_table(first, allows)
     refused = StageResult(
         stage=Stage.LENSES,

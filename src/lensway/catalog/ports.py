@@ -9,7 +9,7 @@ import msgspec
 
 from lensway.catalog.records import AnyRecord, Change, Runner
 from lensway.catalog.snapshot import Snapshot
-from lensway.ids import EnvironmentId, KeyId, RunnerId, SourceId
+from lensway.ids import EnvironmentId, KeyId, RunnerId, SignInId, SourceId
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +42,20 @@ class Sighting(msgspec.Struct, frozen=True):
     runner: Runner
     at: str
     cause: str
+
+
+class SignIn(msgspec.Struct, frozen=True, kw_only=True):
+    """One sign-in to the Console. ``hash`` is that of its cookie; ``environment`` None: by an instance-wide key."""
+
+    id: SignInId
+    key: KeyId
+    environment: EnvironmentId | None
+    hash: bytes
+    role: str
+    address: str
+    created_at: str
+    used_at: str
+    expires_at: str
 
 
 class SnapshotSource(Protocol):
@@ -103,6 +117,19 @@ class CatalogStore(SnapshotSource, ChangeFeed, Protocol):
         """Keep when keys were last used, in one transaction; keys that are gone meanwhile are left out."""
 
 
+class SignInStore(Protocol):
+    """Keeps sign-ins to the Console, over restarts."""
+
+    def sign_ins(self) -> Mapping[bytes, SignIn]:
+        """Every sign-in that was not ended, by the hash of its cookie. Kept in memory; cheap."""
+
+    def write_sign_ins(self, *, put: Sequence[SignIn] = (), ended: Sequence[SignIn] = ()) -> Awaitable[None]:
+        """Write new ones and forget ended ones, in one transaction."""
+
+    def note_sign_in(self, sign_in: SignIn, used_at: str) -> Awaitable[None]:
+        """Keep when it was last used, unless it was ended meanwhile."""
+
+
 class SightingKeeper(SnapshotSource, Protocol):
     """Remembers when runners were last seen, over restarts."""
 
@@ -122,5 +149,7 @@ __all__ = [
     "Decide",
     "Sighting",
     "SightingKeeper",
+    "SignIn",
+    "SignInStore",
     "SnapshotSource",
 ]

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 from cyclopts import App, Parameter
 
 from lensway.cli import report, target
+from lensway.cli.given import secret_given
 from lensway.client import segment
 from lensway.errors import ErrorCode, LenswayError
 
@@ -136,8 +137,9 @@ def recover(
             hint="Stop the server, run this again, then start it.",
         ) from None
     try:
-        master = directory.master_key(os.environ.get("LENSWAY_MASTER_KEY"), may_create=False)
-        store = SqliteStore.open(directory.database, master_key=master, clock=clock)
+        master = directory.master_key(secret_given(os.environ, "LENSWAY_MASTER_KEY"), may_create=False)
+        previous = directory.previous_keys(secret_given(os.environ, "LENSWAY_MASTER_KEY_PREVIOUS"))
+        store = SqliteStore.open(directory.database, master_key=master, clock=clock, previous_keys=previous)
         try:
             minted = asyncio.run(recover_admin_key(store, clock, by=_user()))
         finally:

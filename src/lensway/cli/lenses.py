@@ -115,6 +115,8 @@ def _scaffold_lines(answer: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield from (toml.comment(_note_text(note)) for note in notes if note["table"] == lens["table"])
         yield from toml.lens_lines(name, lens)
+        for line in toml.member_lines(answer["relations"].get(name, {})):
+            yield toml.comment(f"relation {line}")
 
 
 def _note_text(note: Mapping[str, Any], *, with_table: bool = False) -> str:

@@ -27,6 +27,7 @@ _COMMANDS = {
     "lenses": "Lenses: declared views of tables.",
     "runners": "Runners: create, assign, rotate, drain.",
     "keys": "API keys.",
+    "sign-ins": "Sign-ins to the Console.",
     "environments": "Environments.",
     "query": "Ask a lens for rows.",
     "count": "Count the rows of a lens that match.",
@@ -39,7 +40,8 @@ _COMMANDS = {
 _WHERE = {"pull": "push", "count": "query", "explain": "query", "requests": "events"}
 
 for _name, _summary in _COMMANDS.items():
-    app.command(f"lensway.cli.{_WHERE.get(_name, _name)}:{_name}", name=_name, help=_summary)
+    _module = _WHERE.get(_name, _name).replace("-", "_")
+    app.command(f"lensway.cli.{_module}:{_name.replace('-', '_')}", name=_name, help=_summary)
 app.register_install_completion_command(add_to_startup=False)
 
 

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from lensway import limits
 from lensway.auth.tokens import check_admin_key
 from lensway.cli import report
+from lensway.cli.given import secret_given
 from lensway.errors import ErrorCode, LenswayError
 
 
@@ -74,7 +75,7 @@ def serve(
                 hint="Start without it.",
             )
     log.configure(level=_level(log_level))
-    admin_key = os.environ.get("LENSWAY_ADMIN_KEY")
+    admin_key = secret_given(os.environ, "LENSWAY_ADMIN_KEY")
     http_host, http_port = _address(http, "--http")
     gateway_host, gateway_port = _address(gateway, "--gateway")
     scheme = "s" if tls_cert is not None else ""
@@ -93,7 +94,8 @@ def serve(
         deny_private_sources=deny_private_sources,
         allows_sockets=unix_sockets,
         admin_key=check_admin_key(admin_key) if admin_key else None,
-        master_key=os.environ.get("LENSWAY_MASTER_KEY"),
+        master_key=secret_given(os.environ, "LENSWAY_MASTER_KEY"),
+        previous_master_keys=secret_given(os.environ, "LENSWAY_MASTER_KEY_PREVIOUS"),
         stall_seconds=_stall(stall_timeout),
         lame_duck_seconds=lame_duck_seconds,
         metrics_address=None if metrics is None else _address(metrics, "--metrics"),

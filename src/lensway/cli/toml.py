@@ -28,9 +28,14 @@ def lens_lines(name: str, document: Mapping[str, Any]) -> Iterator[str]:
             yield f"{_key(part)} = {_value(value)}"
     for part in nested:
         yield f"[lenses.{_key(name)}.{part}]"
-        width = min(_ALIGNED_MAX, max(len(_key(member)) for member in document[part]))
-        for member, value in document[part].items():
-            yield f"{_key(member):<{width}} = {_value(value)}"
+        yield from member_lines(document[part])
+
+
+def member_lines(members: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each member of a table."""
+    width = min(_ALIGNED_MAX, max((len(_key(member)) for member in members), default=0))
+    for member, value in members.items():
+        yield f"{_key(member):<{width}} = {_value(value)}"
 
 
 def comment(text: str) -> str:

@@ -10,7 +10,7 @@ import pathlib
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -45,7 +45,7 @@ from lensway.service.http import Endpoint
 from lensway.service.listening import MetricsListener, bound, http_server, port_error
 from lensway.store.bootstrap import DataDirectory, admin_key_notice, first_admin_key
 from lensway.store.sqlite import SqliteStore
-from lensway.usecases.audit import Audit, AuditRetention, Verify
+from lensway.usecases.audit import Audit, AuditRetention
 from lensway.usecases.bundle import UseCases
 from lensway.usecases.connection_tests import ConnectionTests
 from lensway.usecases.desk import Desk
@@ -62,6 +62,7 @@ from lensway.usecases.query import Queries
 from lensway.usecases.requests import RequestRing, Requests
 from lensway.usecases.runners import Runners
 from lensway.usecases.scaffold import Scaffolds
+from lensway.usecases.sign_ins import SignIns
 from lensway.usecases.sources import Sources
 from lensway.usecases.statuses import Statuses, recall_sightings
 from lensway.usecases.tally import AuditTally
@@ -92,6 +93,8 @@ class ServerSettings:
     """May inline sources be reached over Unix sockets of this machine."""
     admin_key: Secret | None = None
     master_key: str | None = None
+    previous_master_keys: str | None = None
+    """Still decrypt; separated by commas."""
     drain_seconds: float = limits.DRAIN_SECONDS
     stall_seconds: float = limits.STALL_TIMEOUT_SECONDS
     metrics_address: tuple[str, int] | None = None
@@ -175,7 +178,8 @@ class Server:
         directory = DataDirectory.open(settings.data_dir)
         try:
             master = directory.master_key(settings.master_key)
-            store = SqliteStore.open(directory.database, master_key=master, clock=clock)
+            previous = directory.previous_keys(settings.previous_master_keys)
+            store = SqliteStore.open(directory.database, master_key=master, clock=clock, previous_keys=previous)
         except BaseException:
             directory.close()
             raise
@@ -185,7 +189,7 @@ class Server:
             notice = admin_key_notice(store.current(), settings.admin_key, clock)
             if notice is not None:
                 self._announce(notice)
-            await self._serve(store, master, clock, tls, minted)
+            await self._serve(store, (master, *previous), clock, tls, minted)
         finally:
             if tracer is not None:
                 tracer.close()
@@ -193,7 +197,12 @@ class Server:
             directory.close()
 
     async def _serve(
-        self, store: SqliteStore, master: bytes, clock: SystemClock, tls: ssl.SSLContext | None, minted: Secret | None
+        self,
+        store: SqliteStore,
+        masters: Sequence[bytes],
+        clock: SystemClock,
+        tls: ssl.SSLContext | None,
+        minted: Secret | None,
     ) -> None:
         settings = self._settings
         metrics, hub, ring, tally = Metrics(), EventHub(clock), RequestRing(), AuditTally(store, clock)
@@ -212,17 +221,7 @@ class Server:
         statuses.look_at(dispatcher.fleet)
         executor.connect(dispatcher.handle)
         await recall_sightings(store, dispatcher.fleet, clock)
-        listener = Listener(
-            store,
-            dispatcher,
-            clock,
-            transport_of=WebSocketTransport,
-            door_of=TlsDoor,
-            limiter=FailureLimiter(),
-            trusted_proxies=settings.trusted_proxies,
-            push_is_lost=lambda: settings.is_losing_pushes,
-            note=tally.note,
-        )
+        listener = self._gateway(store, dispatcher, clock, tally)
         store.subscribe(lambda _snapshot, _changes: dispatcher.catalog_changed())
         endings = KeyEndings(store, dispatcher, clock, tally.note)
         desk = Desk(
@@ -236,10 +235,10 @@ class Server:
             kinds=self._kinds,
         )
         watch(metrics, store, dispatcher)
-        queries = Queries(desk, ring, derive(master, "cursor"), stall_seconds=settings.stall_seconds)
-        operations, use = Operations(desk, metrics), _use_cases(desk, library, queries, ring, store.verify_audit)
+        queries = self._queries(desk, ring, masters)
+        operations, use = Operations(desk, metrics), _use_cases(desk, library, queries, ring, store)
         endpoint = self._endpoint(desk, metrics)
-        console = self._console(use, desk, master)
+        console = self._console(use, desk, masters[0])
         planes = (DataPlane(use), ControlPlane(use, desk), operations)
         app = build_app(endpoint, planes, mounts=console.routes())
         scraped = None if settings.metrics_address is None else MetricsListener(*settings.metrics_address, metrics)
@@ -254,6 +253,25 @@ class Server:
             for part in (scraped, retention, statuses, endings, tally):
                 if part is not None:
                     await part.close()
+
+    def _gateway(self, store: SqliteStore, dispatcher: Dispatcher, clock: SystemClock, tally: AuditTally) -> Listener:
+        settings = self._settings
+        return Listener(
+            store,
+            dispatcher,
+            clock,
+            transport_of=WebSocketTransport,
+            door_of=TlsDoor,
+            limiter=FailureLimiter(),
+            trusted_proxies=settings.trusted_proxies,
+            push_is_lost=lambda: settings.is_losing_pushes,
+            note=tally.note,
+        )
+
+    def _queries(self, desk: Desk, ring: RequestRing, masters: Sequence[bytes]) -> Queries:
+        cursor_key, *previous = [derive(each, "cursor") for each in masters]
+        stall = self._settings.stall_seconds
+        return Queries(desk, ring, cursor_key, stall_seconds=stall, previous_cursor_keys=previous)
 
     def _endpoint(self, desk: Desk, metrics: Metrics) -> Endpoint:
         return Endpoint(
@@ -272,7 +290,7 @@ class Server:
             use,
             snapshots=desk.store,
             clock=desk.clock,
-            signing_key=derive(master, "session"),
+            signing_key=derive(master, "sign-in"),
             is_secure=self._settings.public_url.startswith("https://"),
             trusted_proxies=self._settings.trusted_proxies,
             on_use=desk.endings.used,
@@ -359,7 +377,9 @@ class Server:
             self._announce(f"  admin key {minted.reveal()}   (shown once)")
 
 
-def _use_cases(desk: Desk, library: ExecutionLibrary, queries: Queries, ring: RequestRing, verify: Verify) -> UseCases:
+def _use_cases(
+    desk: Desk, library: ExecutionLibrary, queries: Queries, ring: RequestRing, store: SqliteStore
+) -> UseCases:
     tests = ConnectionTests(desk)
     sources = Sources(desk, tests, library.check)
     return UseCases(
@@ -374,5 +394,6 @@ def _use_cases(desk: Desk, library: ExecutionLibrary, queries: Queries, ring: Re
         environments=Environments(desk),
         keys=Keys(desk),
         declarations=Declarations(desk, sources),
-        audit=Audit(desk, verify),
+        audit=Audit(desk, store.verify_audit),
+        sign_ins=SignIns(desk, store),
     )

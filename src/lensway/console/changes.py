@@ -4,55 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from lensway import limits
 from lensway.auth import decisions
 from lensway.clock import Clock
 from lensway.console import views
+from lensway.console.forms import read_form
 from lensway.console.fragments import HEADERS, Templates
-from lensway.console.sessions import Visit
-from lensway.errors import ErrorCode, LenswayError
+from lensway.console.visits import Visit
+from lensway.errors import LenswayError
 from lensway.usecases.fleet_pages import FleetPages
 from lensway.usecases.runners import Runners
 from lensway.usecases.sources import Sources
 
-_FORM_BYTES_MAX: Final = 16 * 1024
-_FORM_FIELDS_MAX: Final = 60
 _STAGE_WORDS: Final = {"dns": "DNS", "tcp": "TCP", "tls": "TLS"}
-
-
-class Form:
-    """The fields of a small form; a field may come more than once."""
-
-    def __init__(self, fields: Mapping[str, Sequence[str]]) -> None:
-        self._fields = fields
-
-    def one(self, name: str) -> str:
-        """The field's first value, empty when it is absent."""
-        return next(iter(self._fields.get(name, ())), "")
-
-    def all(self, name: str) -> list[str]:
-        """Every value of the field, each once."""
-        return list(dict.fromkeys(self._fields.get(name, ())))
-
-
-async def read_form(request: Request) -> Form:
-    """The form in the body. Raises LenswayError PAYLOAD_TOO_LARGE, INVALID_REQUEST."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _FORM_BYTES_MAX:
-            raise LenswayError(ErrorCode.PAYLOAD_TOO_LARGE, "The form is too large")
-    try:
-        return Form(urllib.parse.parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_FORM_FIELDS_MAX))
-    except (UnicodeDecodeError, ValueError):
-        raise LenswayError(ErrorCode.INVALID_REQUEST, "The form cannot be read") from None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

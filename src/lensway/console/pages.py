@@ -19,8 +19,9 @@ from lensway.catalog.moments import moment_text
 from lensway.catalog.ports import AuditEntry, SnapshotSource
 from lensway.clock import Clock
 from lensway.console import views
-from lensway.console.changes import Changes, read_form
+from lensway.console.changes import Changes
 from lensway.console.files import file_routes
+from lensway.console.forms import read_form
 from lensway.console.fragments import (
     HEADERS,
     Fragments,
@@ -31,8 +32,17 @@ from lensway.console.fragments import (
     page_response,
     script_data,
 )
-from lensway.console.sessions import REQUEST_ID, Sessions, Visit, is_same_origin, may_lack_cookie, path_of, safe_next
 from lensway.console.streams import Feeds
+from lensway.console.visits import (
+    LOGOUT,
+    REQUEST_ID,
+    Visit,
+    Visits,
+    is_same_origin,
+    may_lack_cookie,
+    path_of,
+    safe_next,
+)
 from lensway.errors import CODES, ErrorCode, LenswayError
 from lensway.ids import KeyId, new_request_id
 from lensway.usecases.bundle import UseCases
@@ -82,9 +92,9 @@ class Console:
         self._clock = clock
         self._limiter = FailureLimiter()
         self._templates = Templates()
-        self._sessions = Sessions(
+        self._visits = Visits(
             snapshots,
-            clock,
+            use.sign_ins,
             signing_key=signing_key,
             is_secure=is_secure,
             trusted_proxies=trusted_proxies,
@@ -101,7 +111,7 @@ class Console:
             Route("/runners", self._home),
             Route("/login", self._login_page, methods=["GET"]),
             Route("/login", self._login, methods=["POST"]),
-            Route("/logout", self._signed_in(self._logout), methods=["POST"]),
+            Route(LOGOUT.removeprefix("/console"), self._signed_in(self._logout), methods=["POST"]),
             Route("/e/{environment}", self._signed_in(self._environment_home)),
             Route("/e/{environment}/", self._signed_in(self._environment_home)),
             *(route for kind in _LISTS for route in self._list_routes(kind)),
@@ -125,7 +135,7 @@ class Console:
         async def stream(visit: Visit) -> Response:
             view = _view(visit, kind)
             self._feeds.check_room(view)
-            beats = self._feeds.beats(view, lambda: self._sessions.is_still_good(visit))
+            beats = self._feeds.beats(view, lambda: self._visits.is_still_good(visit))
             return StreamingResponse(beats, media_type="text/event-stream", headers=_STREAM_HEADERS)
 
         path = f"/e/{{environment}}/{kind}"
@@ -141,10 +151,10 @@ class Console:
         await RedirectResponse("/console/", 303, HEADERS)(scope, receive, send)
 
     async def _home(self, request: Request) -> Response:
-        identity = self._sessions.identity(request)
+        identity = self._visits.identity(request)
         if identity is None:
             return await self._to_sign_in(request)
-        names = self._sessions.environments(identity)
+        names = self._visits.environments(identity)
         if not names:
             error = LenswayError(ErrorCode.NOT_FOUND, "This server has no environment that this key may visit")
             return await self._failure(request, error, None)
@@ -162,7 +172,7 @@ class Console:
         wanted = request.query_params.get("next")
         target, again = safe_next(wanted or ""), ""
         if wanted is not None:
-            if self._sessions.identity(request) is not None:
+            if self._visits.identity(request) is not None:
                 return RedirectResponse(target, 303, HEADERS)
             if may_lack_cookie(request) and "again" not in request.query_params:
                 # A browser withholds a strict cookie when another site's link led here. It sends the cookie when this page
@@ -171,7 +181,7 @@ class Console:
         return await self._login_form(request, target, again=again)
 
     async def _login(self, request: Request) -> Response:
-        address = self._sessions.address(request)
+        address = self._visits.address(request)
         if not is_same_origin(request):
             return await self._login_form(request, "/console/", "This form was sent from another site.", status=403)
         target = "/console/"
@@ -188,7 +198,7 @@ class Console:
             text = f"{error}. {error.failure.hint or ''}"
             return await self._login_form(request, target, text, status=CODES[error.code].status)
         response = RedirectResponse(target, 303, HEADERS)
-        self._sessions.open(response, identity)
+        await self._visits.open(request, response, identity)
         self._note_sign_in(request, "ok", identity)
         return response
 
@@ -199,7 +209,7 @@ class Console:
             self._clock,
             action,
             outcome=outcome,
-            address=self._sessions.address(request),
+            address=self._visits.address(request),
             actor="unknown" if identity is None else identity.actor,
             environment=None if identity is None else identity.environment,
             object="" if identity is None else identity.key,
@@ -225,25 +235,25 @@ class Console:
     async def _logout(self, visit: Visit) -> Response:
         self._note_sign_in(visit.request, "ok", visit.caller.identity, events.SIGN_OUT)
         response = RedirectResponse("/console/login", 303, HEADERS)
-        self._sessions.close(response)
+        await self._visits.close(visit.request, response)
         return response
 
     def _signed_in(self, page: Page, *, is_part: bool = False) -> Endpoint:
-        """Require a session. Parts of an open page answer 401 where pages lead to the sign-in page."""
+        """Require a sign-in. Parts of an open page answer 401 where pages lead to the sign-in page."""
 
         async def endpoint(request: Request) -> Response:
-            identity = self._sessions.identity(request)
+            identity = self._visits.identity(request, by_person=not is_part)
             if identity is None:
                 if is_part or request.headers.get("x-requested-with") == "console":
                     return Response("Signed out", 401, HEADERS, "text/plain")
                 return await self._to_sign_in(request)
             visit = None
             try:
-                visit = self._sessions.visit(request, identity)
-                if is_part and not self._sessions.is_same_session(visit):
-                    return Response("Another session has begun in this browser", 409, HEADERS, "text/plain")
-                if request.method == "POST" and not self._sessions.is_ours(visit):
-                    text = "This form does not belong to your session; reload the page."
+                visit = self._visits.visit(request, identity)
+                if is_part and not self._visits.is_same_sign_in(visit):
+                    return Response("Another sign-in has begun in this browser", 409, HEADERS, "text/plain")
+                if request.method == "POST" and not await self._visits.is_ours(visit):
+                    text = "This form does not belong to your sign-in; reload the page."
                     return Response(text, 403, HEADERS, "text/plain")
                 return await page(visit)
             except LenswayError as error:
@@ -284,7 +294,7 @@ class Console:
         return {
             "visit": visit,
             "base": f"/console/e/{urllib.parse.quote(visit.environment)}",
-            "environments": self._sessions.environments(identity),
+            "environments": self._visits.environments(identity),
             "hue": views.hue_of,
         }
 

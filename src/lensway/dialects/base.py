@@ -12,7 +12,8 @@ from sqlglot import exp
 from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.patterns import Transform
 
-TABLE_ALIAS: Final = "t"
+TABLE_ALIAS: Final = "lensway_t"
+"""No name that a column has: PostgreSQL would take a column that does not exist for the whole row."""
 TERMS_MAX: Final = 64
 """Terms joined in one pair of parentheses; SQLite refuses a chain of a thousand."""
 

@@ -45,21 +45,28 @@ class Dialect:
 
     def __init__(self) -> None:
         self.params: list[ParamSlot] = []
+        self._selected: frozenset[str] = frozenset()
 
     def shown(self, column: PlanColumn) -> exp.Expression:
-        # Not qualified: PostgreSQL would take t."count" for the function count(t) where there is no such column.
+        # Not qualified: PostgreSQL would take t."upper" for the function upper(t) where there is no such column.
         return column_of(column)
 
     def row(self, columns: Sequence[PlanColumn], keys: Sequence[PlanColumn]) -> list[exp.Expression]:
+        self._selected = frozenset(column.column for column in columns)
         return [named(self.shown(column), column) for column in columns]
 
     def compared(self, column: PlanColumn) -> exp.Expression:
         return column_of(column)
 
     def ordered(self, column: PlanColumn, *, descending: bool) -> exp.Ordered:
-        # Qualified: a bare name in ORDER BY is first of all the name of an output column. Where NULLs stand is said only
-        # where the dialect would do otherwise, which PostgreSQL does not.
-        return exp.Ordered(this=column_of(column, qualified=True), desc=descending, nulls_first=descending)
+        # A bare name in ORDER BY is first of all the name of an output column. A qualified one may be a function, see `shown`,
+        # unless the column is selected too: then the statement fails where it does not exist. Inside an expression a bare name
+        # is a column; the planner takes this one for the column alone, so that an index serves.
+        term: exp.Expression = column_of(column, qualified=True)
+        if column.column not in self._selected:
+            term = exp.Case(ifs=[exp.If(this=exp.true(), true=column_of(column))], default=column_of(column))
+        # Where NULLs stand is said only where the dialect would do otherwise, which PostgreSQL does not.
+        return exp.Ordered(this=term, desc=descending, nulls_first=descending)
 
     def value(self, slot: ParamSlot) -> exp.Expression:
         # A cursor compares with the same value several times; it is sent once.

@@ -9,14 +9,15 @@ from typing import Final
 import msgspec
 from sqlglot import exp
 
+from lensway import limits
 from lensway.dialects.base import ParamSlot, column_of, is_not_null, named, total
 from lensway.dialects.sqlite_functions import spellings
+from lensway.dialects.sqlite_patterns import ILIKE, LIKE
 from lensway.query.capabilities import Capabilities
 from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.patterns import Transform
 
-# SQLITE_MAX_LIKE_PATTERN_LENGTH, as SQLite is built by default.
-CAPABILITIES: Final = Capabilities(dialect="sqlite", has_special_values=False, pattern_bytes_max=50_000)
+CAPABILITIES: Final = Capabilities(dialect="sqlite", has_special_values=False)
 _UUID_ONLY: Final = "lensway_uuid_only"
 _CHECKED_MAX: Final = 4
 """Sizes added one inside the other: SQLite's parser goes down into each, and keeps up to eight values while it reads them."""
@@ -118,10 +119,41 @@ class Dialect:
 
     def like(self, column: PlanColumn, index: int) -> exp.Expression:
         # SQLite's LIKE never minds case; GLOB always does, and can use an index.
-        self.params.append(ParamSlot(index, FieldType.TEXT, transform=Transform.GLOB))
-        return exp.Glob(this=self.shown(column), expression=exp.Placeholder())
+        prefix = self._globbed(column, index, Transform.GLOB_PREFIX)
+        matched = self._by_size(column, self._globbed, LIKE, index, Transform.GLOB, Transform.LIKE)
+        return exp.And(this=prefix, expression=matched)
 
     def pattern(self, column: PlanColumn, index: int, transform: Transform) -> exp.Expression:
+        if transform is Transform.STARTS_WITH:
+            return self._liked(column, index, transform)  # reads no more of the value than the pattern is long
+        if transform is not Transform.LIKE:
+            return self._by_size(column, self._liked, ILIKE, index, transform, transform)
+        prefix = self._liked(column, index, Transform.LIKE_PREFIX)
+        return exp.And(this=prefix, expression=self._by_size(column, self._liked, ILIKE, index, transform, transform))
+
+    def _by_size(
+        self,
+        column: PlanColumn,
+        native: Callable[[PlanColumn, int, Transform], exp.Expression],
+        own: str,
+        index: int,
+        native_form: Transform,
+        own_form: Transform,
+    ) -> exp.Expression:
+        """SQLite's own matching for usual values; for large ones the function, which can be interrupted."""
+        bound = exp.Literal.number(limits.PATTERN_NATIVE_BYTES_MAX)
+        is_usual = exp.LTE(this=self._size(self.shown(column)), expression=bound)
+        usual = native(column, index, native_form)
+        stored = exp.Cast(this=self.shown(column), to=exp.DataType(this=exp.DataType.Type.BLOB))
+        self.params.append(ParamSlot(index, FieldType.TEXT, transform=own_form))
+        large = exp.Anonymous(this=own, expressions=[exp.Placeholder(), stored])
+        return exp.Case(ifs=[exp.If(this=is_usual, true=usual)], default=large)
+
+    def _globbed(self, column: PlanColumn, index: int, transform: Transform) -> exp.Expression:
+        self.params.append(ParamSlot(index, FieldType.TEXT, transform=transform))
+        return exp.Glob(this=self.shown(column), expression=exp.Placeholder())
+
+    def _liked(self, column: PlanColumn, index: int, transform: Transform) -> exp.Expression:
         self.params.append(ParamSlot(index, FieldType.TEXT, transform=transform))
         like = exp.Like(this=self.shown(column), expression=exp.Placeholder())
         return exp.Escape(this=like, expression=exp.Literal.string("\\"))

@@ -12,7 +12,6 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     ``folds_unicode`` says that case-insensitive operators fold beyond ASCII (where the database's collation does).
     ``has_special_values``: it knows NaN, infinite decimals and days, years before 1 and after 9999, and times of day with a zone.
-    ``pattern_bytes_max``: longest pattern that it takes.
     """
 
     dialect: str
@@ -21,4 +20,3 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     has_lists: bool = False
     folds_unicode: bool = False
     has_special_values: bool = True
-    pattern_bytes_max: int | None = None

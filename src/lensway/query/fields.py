@@ -28,7 +28,7 @@ class FieldType(enum.StrEnum):
 
 
 class TableName(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
-    """A table in a plan. ``schema`` None is whatever schema the database looks in first."""
+    """A table in a plan. With ``schema`` None the database looks it up on its search path."""
 
     schema: str | None
     name: str

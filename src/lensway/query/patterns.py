@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,6 +17,10 @@ class Transform(enum.Enum):
     LIKE = "like"
     """`%` and `_` are wildcards, backslash is itself."""
     GLOB = "glob"
+    """The same in GLOB's alphabet."""
+    LIKE_PREFIX = "like_prefix"
+    """The text before the first wildcard, and `%`: every match of LIKE matches this too, and an index serves it."""
+    GLOB_PREFIX = "glob_prefix"
     """The same in GLOB's alphabet."""
     CONTAINS = "contains"
     STARTS_WITH = "starts_with"
@@ -34,8 +39,8 @@ FOLDING: Final[Mapping[Operator, Transform]] = {
 
 _GLOB: Final = str.maketrans({"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"})
 _BACKSLASH: Final = str.maketrans({"\\": "\\\\"})
+_WILDCARD: Final = re.compile("[%_]")
 _LITERAL: Final = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
-_SPECIAL: Final = "%_\\*?["
 
 
 def bind_text(value: str, transform: Transform) -> str:
@@ -47,6 +52,10 @@ def bind_text(value: str, transform: Transform) -> str:
             return value.translate(_BACKSLASH)
         case Transform.GLOB:
             return value.translate(_GLOB)
+        case Transform.LIKE_PREFIX:
+            return f"{_prefix(value).translate(_LITERAL)}%"
+        case Transform.GLOB_PREFIX:
+            return f"{_prefix(value).translate(_GLOB)}*"
         case Transform.CONTAINS:
             return f"%{value.translate(_LITERAL)}%"
         case Transform.STARTS_WITH:
@@ -55,6 +64,5 @@ def bind_text(value: str, transform: Transform) -> str:
             return f"%{value.translate(_LITERAL)}"
 
 
-def bound_bytes_max(value: str) -> int:
-    """No transform of this value is longer."""
-    return len(value.encode()) + 2 * sum(value.count(character) for character in _SPECIAL) + 2
+def _prefix(pattern: str) -> str:
+    return _WILDCARD.split(pattern, maxsplit=1)[0]

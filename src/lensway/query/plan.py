@@ -232,7 +232,7 @@ def _decode(data: bytes) -> Shape:
         try:
             shape = _SHAPES.decode(data)
         except msgspec.ValidationError:
-            # Well-formed, and not one of ours: somebody newer knows what it says.
+            # Well-formed, but with a part that only a newer planner can have written.
             raise UnknownPlanError("a part of a plan that is not known") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         raise _malformed() from None

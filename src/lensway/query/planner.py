@@ -58,6 +58,12 @@ class PlannedRows(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise unbelievable("the key of the last row", by_runner=by_runner)
         return self.binding.sign(end.last_key, end.row_id)
 
+    def signed_with(self, key: bytes) -> PlannedRows:
+        """The same plan, whose next cursor is signed with another key."""
+        if self.binding is None:
+            return self
+        return msgspec.structs.replace(self, binding=msgspec.structs.replace(self.binding, key=key))
+
 
 def plan_rows(
     definition: LensDefinition,

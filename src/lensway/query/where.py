@@ -7,7 +7,7 @@ from typing import Final
 
 from lensway import limits
 from lensway.errors import ErrorCode, LenswayError
-from lensway.query import numbers, patterns, unavailable, values
+from lensway.query import numbers, unavailable, values
 from lensway.query.capabilities import Capabilities
 from lensway.query.conditions import PATTERN_OPERATORS, And, Compare, Constant, IsNull, Node, Not, Operator, Or
 from lensway.query.fields import Field, FieldType, LensDefinition, PlanColumn
@@ -21,6 +21,7 @@ _NUMERIC: Final = (FieldType.INTEGER, FieldType.NUMBER, FieldType.DECIMAL)
 _INTEGER: Final = FieldType.INTEGER
 _TEXT: Final = FieldType.TEXT
 _GROUPS: Final = ("$and", "$or", "$not")
+_WITH_WILDCARDS: Final = (Operator.LIKE, Operator.ILIKE)
 
 
 def parse(
@@ -54,6 +55,8 @@ class _Reader:
         self._definition = definition
         self._capabilities = capabilities
         self._nodes = 0
+        self._patterns = 0
+        self._pattern_characters = 0
         self.params: list[object] = []
 
     def group(self, where: object, path: str, depth: int) -> Node:
@@ -123,7 +126,7 @@ class _Reader:
             return self._number(operator, column, value, path)
         checked = self._value(value, column.type, path)
         if operator in PATTERN_OPERATORS:
-            self._check_pattern(checked, path)
+            self._check_pattern(operator, checked, path)
         return Compare(operator, column, self._param(checked), _is_zoned(column, checked))
 
     def _membership(self, column: PlanColumn, operator: Operator, value: object, path: str) -> Node:
@@ -184,10 +187,24 @@ class _Reader:
             raise _invalid(path, f"a database of bridge {self._capabilities.bridge!r} has no such {type.value}")
         return checked
 
-    def _check_pattern(self, pattern: object, path: str) -> None:
-        most = self._capabilities.pattern_bytes_max
-        if most is not None and isinstance(pattern, str) and patterns.bound_bytes_max(pattern) > most:
-            raise _invalid(path, f"expected a pattern of at most {most:,} bytes, wildcards and backslashes thrice")
+    def _check_pattern(self, operator: Operator, pattern: object, path: str) -> None:
+        self._patterns += 1
+        if self._patterns > limits.PATTERNS_MAX:
+            raise _beyond(path, f"more than {limits.PATTERNS_MAX} pattern conditions in one query", "patterns")
+        if not isinstance(pattern, str):
+            return
+        if len(pattern) > limits.PATTERN_CHARACTERS_MAX:
+            most = limits.PATTERN_CHARACTERS_MAX
+            raise _beyond(path, f"a pattern of {len(pattern):,} characters; {most:,} is the limit", "patternCharacters")
+        if operator in _WITH_WILDCARDS and pattern.count("%") > limits.PATTERN_WILDCARDS_MAX:
+            most = limits.PATTERN_WILDCARDS_MAX
+            raise _beyond(
+                path, f"a pattern of {pattern.count('%'):,} wildcards; {most} is the limit", "patternWildcards"
+            )
+        self._pattern_characters += len(pattern)
+        if self._pattern_characters > limits.PATTERNS_CHARACTERS_MAX:
+            most = limits.PATTERNS_CHARACTERS_MAX
+            raise _beyond(path, f"more than {most:,} characters in the patterns of one query", "patternsCharacters")
 
     def _check_operator(self, field: Field, operator: Operator, path: str) -> None:
         if operator not in self._capabilities.operators:
@@ -259,6 +276,15 @@ def _short(name: str) -> str:
 
 def _invalid(path: str, message: str) -> LenswayError:
     return LenswayError(ErrorCode.INVALID_REQUEST, f"{path}: {message}", details={"path": path})
+
+
+def _beyond(path: str, message: str, bound: str) -> LenswayError:
+    return LenswayError(
+        ErrorCode.INVALID_REQUEST,
+        f"{path}: {message}",
+        hint="Search for a shorter text, or split the query.",
+        details={"path": path, "bound": bound},
+    )
 
 
 def _unsupported(path: str, message: str) -> LenswayError:

@@ -7,6 +7,7 @@ result never delays a small one. What ends an attempt travels behind its rows.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 
@@ -122,6 +123,8 @@ class Jobs:
         self._report = report
         self._forget_source = forget
         self._tracer = tracer
+        # Asked once: below this level of the log a job costs no line.
+        self._logs_jobs: bool = _log.is_enabled_for(logging.INFO)
         self._attempts: OrderedDict[tuple[int, int], _Attempt] = OrderedDict()
         self._done_lately: list[_Attempt] = []
         self._handing_back = False
@@ -291,6 +294,15 @@ class Jobs:
 
     def _forget(self, attempt: _Attempt, outcome: str) -> None:
         attempt.is_over = True
+        if self._logs_jobs:
+            self._note(attempt, outcome)
+        attempt.close()
+        self._attempts.pop((attempt.offer.job, attempt.offer.attempt), None)
+        if attempt.trace is not None:
+            attempt.trace.over(attempt.offer, attempt.served.name, attempt.stream.sent_bytes)
+        self._drop_unassigned(attempt)
+
+    def _note(self, attempt: _Attempt, outcome: str) -> None:
         _log.info(
             "job",
             **_asked(attempt.offer),
@@ -301,11 +313,6 @@ class Jobs:
             bytes=attempt.stream.sent_bytes,
             ms=round((self._clock.monotonic() - attempt.accepted_at) * 1000, 1),
         )
-        attempt.close()
-        self._attempts.pop((attempt.offer.job, attempt.offer.attempt), None)
-        if attempt.trace is not None:
-            attempt.trace.over(attempt.offer, attempt.served.name, attempt.stream.sent_bytes)
-        self._drop_unassigned(attempt)
 
     def _drop_unassigned(self, attempt: _Attempt) -> None:
         """The settings of a source that was only tested, not assigned, stay no longer than the test."""

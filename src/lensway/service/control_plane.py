@@ -58,6 +58,19 @@ class ControlPlane:
         await self._use.keys.delete(call.by, call.path("id"))
         return _nothing()
 
+    async def list_sign_ins(self, call: Call) -> Response:
+        """Who is signed in to the Console."""
+        return json_response(self._use.sign_ins.list(call.by))
+
+    async def end_sign_ins(self, call: Call) -> Response:
+        """End every sign-in to the Console."""
+        return json_response(await self._use.sign_ins.end_all(call.by))
+
+    async def end_sign_in(self, call: Call) -> Response:
+        """End one sign-in to the Console."""
+        await self._use.sign_ins.end(call.by, call.path("id"))
+        return _nothing()
+
     # sources, lenses
 
     async def create_source(self, call: Call) -> Response:

@@ -105,6 +105,16 @@ class DataDirectory:
             )
         return _decoded(text, str(file))
 
+    @staticmethod
+    def previous_keys(given: str | None) -> tuple[bytes, ...]:
+        """The master keys of before, which still decrypt: 32 bytes in base64 each, separated by commas or spaces.
+
+        Raises:
+            LenswayError: INVALID_REQUEST for anything but 32 bytes.
+        """
+        texts = (given or "").replace(",", " ").split()
+        return tuple(_decoded(text, "LENSWAY_MASTER_KEY_PREVIOUS") for text in texts)
+
     def next_generation(self) -> int:
         """The number of this start, which only grows, whatever the wall clock says.
 

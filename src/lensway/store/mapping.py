@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, assert_never
 
 import msgspec
 from sqlalchemy import Connection, Table, delete, insert, select
 
+from lensway.catalog.ports import SignIn
 from lensway.catalog.records import (
     AnyRecord,
     Assignment,
@@ -132,6 +133,20 @@ def put_key_use(connection: Connection, key: Key, at: str) -> None:
 def load_key_uses(connection: Connection) -> dict[KeyId, str]:
     """When each key was last used."""
     return {KeyId(row.key): row.at for row in connection.execute(select(t.key_uses))}
+
+
+def write_sign_ins(connection: Connection, put: Iterable[SignIn], ended: Iterable[SignIn]) -> None:
+    """Write new sign-ins, delete ended ones."""
+    for each in ended:
+        _delete(connection, t.sign_ins, environment=each.environment or t.INSTANCE_WIDE, id=each.id)
+    for each in put:
+        key = {"environment": each.environment or t.INSTANCE_WIDE, "id": each.id}
+        _replace(connection, t.sign_ins, key, {"hash": each.hash, "entry": msgspec.json.encode(each).decode()})
+
+
+def load_sign_ins(connection: Connection) -> dict[bytes, SignIn]:
+    """Every sign-in, by the hash of its cookie."""
+    return {row.hash: msgspec.json.decode(row.entry, type=SignIn) for row in connection.execute(select(t.sign_ins))}
 
 
 def load(connection: Connection) -> Iterator[AnyRecord]:

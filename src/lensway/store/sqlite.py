@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import pathlib
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from lensway.auth import chain, sealing
 from lensway.auth.derive import derive
-from lensway.catalog.ports import AuditEntry, AuditRow, Decide, Sighting
+from lensway.catalog.ports import AuditEntry, AuditRow, Decide, Sighting, SignIn
 from lensway.catalog.records import Change, Environment, Key, Put, Source
 from lensway.catalog.rules.environments import DEFAULT
 from lensway.catalog.snapshot import Snapshot
@@ -49,6 +51,7 @@ class SqliteStore:
         key: bytes,
         audit_key: bytes,
         key_uses: dict[KeyId, str],
+        sign_ins: dict[bytes, SignIn],
     ) -> None:
         self._engine = engine
         self._worker = worker
@@ -57,13 +60,18 @@ class SqliteStore:
         self._key = key
         self._audit_key = audit_key
         self._key_uses = key_uses
+        self._sign_ins = sign_ins
         self._listeners: dict[object, Listener] = {}
         self._writing = asyncio.Lock()
         self._pruning = asyncio.Lock()
 
     @classmethod
-    def open(cls, path: pathlib.Path, *, master_key: bytes, clock: Clock) -> SqliteStore:
+    def open(
+        cls, path: pathlib.Path, *, master_key: bytes, clock: Clock, previous_keys: Sequence[bytes] = ()
+    ) -> SqliteStore:
         """The store in this file, made and migrated when needed.
+
+        What was encrypted with one of the previous keys is encrypted anew with the master key, all of it or nothing.
 
         Raises:
             LenswayError: CONFLICT for a database of a newer release, INVALID_REQUEST for another master key than its own, or a
@@ -71,14 +79,14 @@ class SqliteStore:
         """
         worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store")
         try:
-            return worker.submit(cls._open, path, master_key, clock, worker).result()
+            return worker.submit(cls._open, path, (master_key, *previous_keys), clock, worker).result()
         except BaseException:
             worker.shutdown()
             raise
 
     @classmethod
     def _open(
-        cls, path: pathlib.Path, master_key: bytes, clock: Clock, worker: concurrent.futures.ThreadPoolExecutor
+        cls, path: pathlib.Path, ring: Sequence[bytes], clock: Clock, worker: concurrent.futures.ThreadPoolExecutor
     ) -> SqliteStore:
         try:
             if not path.exists():
@@ -86,22 +94,28 @@ class SqliteStore:
         except OSError as error:
             raise unusable_file(path, error) from None
         engine = _engine(path)
-        key, audit_key = derive(master_key, "at-rest"), derive(master_key, "audit")
+        key = derive(ring[0], "at-rest")
         try:
             migrate.upgrade(engine)
             with engine.begin() as connection:
-                revision = _found_deployment(connection, key, clock)
+                revision = _founded(connection, key, clock)
+                master = _fitting(connection, ring)
+                written_with = derive(master, "at-rest")
+                audit_key = _audit_key(connection, master)
                 audit.found(connection, audit_key)
                 snapshot = Snapshot.of(list(mapping.load(connection)), revision=revision)
-                configs = dict(_load_configs(connection, key))
+                configs = dict(_load_configs(connection, written_with))
+                if master != ring[0]:
+                    _encrypt_anew(connection, key, configs, audit_key)
                 key_uses = mapping.load_key_uses(connection)
+                sign_ins = mapping.load_sign_ins(connection)
         except (DBAPIError, sqlite3.Error) as error:
             engine.dispose()
             raise unusable_file(path, error) from None
         except BaseException:
             engine.dispose()
             raise
-        return cls(engine, worker, snapshot, configs, key, audit_key, key_uses)
+        return cls(engine, worker, snapshot, configs, key, audit_key, key_uses, sign_ins)
 
     def current(self) -> Snapshot:
         """The newest snapshot."""
@@ -221,6 +235,30 @@ class SqliteStore:
                 await self._in_worker(lambda: self._write_key_uses(found))
                 self._key_uses.update({key.id: at for key, at in found.items()})
 
+    def sign_ins(self) -> Mapping[bytes, SignIn]:
+        """Every sign-in that was not ended, by the hash of its cookie."""
+        return self._sign_ins
+
+    async def write_sign_ins(self, *, put: Sequence[SignIn] = (), ended: Sequence[SignIn] = ()) -> None:
+        """Write new sign-ins and forget ended ones, in one transaction. Ended ones open nothing from this call on.
+
+        Raises:
+            LenswayError: INTERNAL when the store cannot be written.
+        """
+        for each in ended:
+            self._sign_ins.pop(each.hash, None)
+        async with self._writing:
+            await self._in_worker(lambda: self._with_connection(lambda to: mapping.write_sign_ins(to, put, ended)))
+            self._sign_ins.update({each.hash: each for each in put})
+
+    async def note_sign_in(self, sign_in: SignIn, used_at: str) -> None:
+        """Keep when it was last used, unless it was ended meanwhile. Raises LenswayError INTERNAL."""
+        async with self._writing:
+            if sign_in.hash in self._sign_ins:
+                used = msgspec.structs.replace(sign_in, used_at=used_at)
+                self._sign_ins[sign_in.hash] = used
+                await self._in_worker(lambda: self._with_connection(lambda to: mapping.write_sign_ins(to, (used,), ())))
+
     async def sightings(self) -> dict[RunnerId, tuple[str, str]]:
         """When (RFC 3339) and how each runner was last seen, in the life of this deployment."""
         return await self._in_worker(self._read_sightings)
@@ -322,26 +360,64 @@ def _engine(path: pathlib.Path) -> Engine:
     return engine
 
 
-def _found_deployment(connection: Connection, key: bytes, clock: Clock) -> int:
+def _claims(of: str) -> dict[str, Any]:
+    return {"environment": t.INSTANCE_WIDE, "source": of, "version": 1}
+
+
+def _founded(connection: Connection, key: bytes, clock: Clock) -> int:
     """The revision; on first use the deployment is founded, with the environment ``default``."""
-    row = connection.execute(select(t.deployment)).first()
+    revision: int | None = connection.execute(select(t.deployment.c.revision)).scalar()
+    if revision is not None:
+        return revision
+    check = sealing.encrypt_at_rest(_KEY_CHECK, key, **_claims("key-check"))
+    connection.execute(insert(t.deployment).values(environment=t.INSTANCE_WIDE, revision=1, key_check=check))
     at = clock.wall().isoformat(timespec="milliseconds")
-    claims = {"environment": t.INSTANCE_WIDE, "source": "key-check", "version": 1}
-    if row is None:
-        check = sealing.encrypt_at_rest(_KEY_CHECK, key, **claims)  # type: ignore[arg-type]
-        connection.execute(insert(t.deployment).values(environment=t.INSTANCE_WIDE, revision=1, key_check=check))
-        mapping.put(connection, Environment(id=new_environment_id(), name=DEFAULT, created_at=at))
-        return 1
-    try:
-        sealing.decrypt_at_rest(row.key_check, key, **claims)  # type: ignore[arg-type]
-    except LenswayError:
-        raise LenswayError(
-            ErrorCode.INVALID_REQUEST,
-            "The master key is not the one that this data directory was written with",
-            hint="Set LENSWAY_MASTER_KEY to the old one, or restore the master.key file.",
-        ) from None
-    revision: int = row.revision
-    return revision
+    mapping.put(connection, Environment(id=new_environment_id(), name=DEFAULT, created_at=at))
+    return 1
+
+
+def _fitting(connection: Connection, ring: Sequence[bytes]) -> bytes:
+    """The master key of the ring that this database was written with. Raises LenswayError INVALID_REQUEST when none is."""
+    check = connection.execute(select(t.deployment.c.key_check)).scalar_one()
+    for master in ring:
+        with contextlib.suppress(LenswayError):
+            sealing.decrypt_at_rest(check, derive(master, "at-rest"), **_claims("key-check"))
+            return master
+    raise LenswayError(
+        ErrorCode.INVALID_REQUEST,
+        "The master key is not the one that this data directory was written with",
+        hint="Set LENSWAY_MASTER_KEY to the old one, or restore the master.key file. To rotate the key, name the old one in "
+        "LENSWAY_MASTER_KEY_PREVIOUS.",
+    )
+
+
+def _audit_key(connection: Connection, master: bytes) -> bytes:
+    """The key of the audit's chain: made from the first master key, and kept, so that a rotation does not end the chain."""
+    key = derive(master, "at-rest")
+    sealed = connection.execute(select(t.deployment.c.audit_key)).scalar()
+    if sealed is not None:
+        return sealing.decrypt_at_rest(sealed, key, **_claims("audit-key"))
+    made = derive(master, "audit")
+    sealed = sealing.encrypt_at_rest(made, key, **_claims("audit-key"))
+    connection.execute(update(t.deployment).values(audit_key=sealed))
+    return made
+
+
+def _encrypt_anew(
+    connection: Connection, key: bytes, configs: Mapping[tuple[EnvironmentId, SourceId], bytes], audit_key: bytes
+) -> None:
+    connection.execute(
+        update(t.deployment).values(
+            key_check=sealing.encrypt_at_rest(_KEY_CHECK, key, **_claims("key-check")),
+            audit_key=sealing.encrypt_at_rest(audit_key, key, **_claims("audit-key")),
+        )
+    )
+    for row in connection.execute(select(t.source_configs)).all():
+        config = configs[EnvironmentId(row.environment), SourceId(row.source)]
+        claims = {"environment": row.environment, "source": row.source, "version": row.version}
+        where = (t.source_configs.c.environment == row.environment, t.source_configs.c.source == row.source)
+        sealed = sealing.encrypt_at_rest(config, key, **claims)
+        connection.execute(update(t.source_configs).where(*where).values(sealed=sealed))
 
 
 def _load_configs(connection: Connection, key: bytes) -> Any:

@@ -160,6 +160,16 @@ key_uses = Table(
     ForeignKeyConstraint(["environment", "key"], ["keys.environment", "keys.id"]),
 )
 """When a key was last used, to a minute or so; for people only."""
+sign_ins = Table(
+    "sign_ins",
+    METADATA,
+    Column("environment", String, nullable=False),
+    Column("id", String, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("entry", Text, nullable=False),
+    PrimaryKeyConstraint("environment", "id"),
+)
+"""Sign-ins to the Console, by the hashes of their cookies."""
 audit = Table(
     "audit",
     METADATA,
@@ -176,6 +186,7 @@ deployment = Table(
     Column("revision", Integer, nullable=False),
     Column("key_check", LargeBinary, nullable=False),
     Column("audit_anchor", Text, nullable=True),
+    Column("audit_key", LargeBinary, nullable=True),
 )
 """One row: the revision, a ciphertext that tells whether the master key is the one the data was written with, and where the
 verification of the audit begins."""

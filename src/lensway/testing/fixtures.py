@@ -51,6 +51,5 @@ async def fresh_database(cluster: PostgresCluster) -> Database:
 def let_pass(directory: pathlib.Path) -> None:
     """Let the user whom PostgreSQL runs as pass through pytest's private directories down to this one."""
     for parent in (directory, *directory.parents):
-        if parent == pathlib.Path("/") or parent.stat().st_mode & 0o001:
-            break
-        parent.chmod(parent.stat().st_mode | 0o711)
+        if not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o711)

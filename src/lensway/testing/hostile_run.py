@@ -25,12 +25,14 @@ from typing import Final
 import httpx2
 import msgspec
 
-from lensway.testing import hostile_frames, metered
+from lensway.testing import garbage, hostile_callers, hostile_frames, metered
 from lensway.testing.deployment import Deployment, clean_environment, wait_until
 
 _RATE: Final = 40.0
 _THREADS: Final = 4
 """Callers of one kind: one that waits for its answer asks late, and a single one would be late ever after."""
+_CROWD: Final = 36
+"""Connections of callers without a key: two of each kind."""
 _FIELDS: Final = {"id": {"type": "integer", "primaryKey": True}, "text": {"type": "text"}}
 
 
@@ -55,6 +57,7 @@ class Outcome:
     sent_mib: float = 0.0
     provoked: Counter[str] = dataclasses.field(default_factory=Counter)
     unanswered: list[str] = dataclasses.field(default_factory=list)
+    garbage: list[int] = dataclasses.field(default_factory=list)
 
 
 class Caller:
@@ -97,8 +100,16 @@ class Caller:
             self.answers.append((due, (time.monotonic() - due) * 1000, what))
 
 
-def run_hostile(directory: pathlib.Path, *, seconds: float, seed: int = 1, acts: Sequence[str] = ()) -> Outcome:
-    """Play for so long and measure."""
+def run_hostile(
+    directory: pathlib.Path,
+    *,
+    seconds: float,
+    seed: int = 1,
+    acts: Sequence[str] = (),
+    with_strangers: bool = False,
+    rate: float = _RATE,
+) -> Outcome:
+    """Play for so long and measure. ``with_strangers``: crowds without a key and senders of garbage play too."""
     outcome = Outcome()
     meter = directory / "meter.json"
     with Deployment(
@@ -122,7 +133,7 @@ def run_hostile(directory: pathlib.Path, *, seconds: float, seed: int = 1, acts:
         health = httpx2.Client(base_url=deployment.url, trust_env=False, timeout=30)
         with (
             health,
-            Caller(_RATE, lambda: _ask_good(client)) as good,
+            Caller(rate, lambda: _ask_good(client)) as good,
             Caller(_RATE / 2, lambda: _ask_health(health)) as look,
         ):
             calm_from = time.monotonic()
@@ -133,7 +144,10 @@ def run_hostile(directory: pathlib.Path, *, seconds: float, seed: int = 1, acts:
             meter.with_suffix(".reset").touch()
             wait_until(lambda: not meter.with_suffix(".reset").exists(), seconds=5, what="the meter to begin anew")
             hostile_from = time.monotonic()
-            with _provoked(deployment, outcome):
+            with (
+                _provoked(deployment, outcome),
+                _strangers(deployment, outcome, seconds, seed, are_there=with_strangers),
+            ):
                 most_mib = _play(deployment, hostile.id, hostile.token, outcome, seconds=seconds, seed=seed, acts=acts)
             hostile_to = time.monotonic()
             _sleep(1.0)
@@ -155,6 +169,20 @@ def run_hostile(directory: pathlib.Path, *, seconds: float, seed: int = 1, acts:
         if outcome.tracebacks:
             outcome.unanswered += [line[:2000] for line in text.splitlines() if '"defect"' in line][:3]
     return outcome
+
+
+@contextlib.contextmanager
+def _strangers(
+    deployment: Deployment, outcome: Outcome, seconds: float, seed: int, *, are_there: bool
+) -> Iterator[None]:
+    """Callers without a key that read nothing, and senders of garbage to both listeners."""
+    with contextlib.ExitStack() as parties:
+        if are_there:
+            kinds = tuple(hostile_callers.PAYLOADS)
+            parties.enter_context(hostile_callers.attacked(deployment.http_port, _CROWD, kinds))
+            for number, port in enumerate((deployment.http_port, deployment.gateway_port)):
+                parties.enter_context(garbage.garbage(port, seconds, seed + number, outcome.garbage))
+        yield
 
 
 def _declare(deployment: Deployment, directory: pathlib.Path) -> None:

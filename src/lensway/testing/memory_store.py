@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from lensway.catalog.ports import AuditEntry, AuditRow, Decide
+import msgspec
+
+from lensway.catalog.ports import AuditEntry, AuditRow, Decide, SignIn
 from lensway.catalog.records import AnyRecord, Change, Environment, Key, Put, Source
 from lensway.catalog.snapshot import Snapshot
 from lensway.ids import EnvironmentId, KeyId, SourceId, new_environment_id
@@ -27,6 +29,7 @@ class MemoryStore:
         self._audit: list[AuditEntry] = []
         self._pruned = 0
         self._key_uses: dict[KeyId, str] = {}
+        self._sign_ins: dict[bytes, SignIn] = {}
         self._listeners: dict[object, Listener] = {}
         self._writing = asyncio.Lock()
 
@@ -112,6 +115,25 @@ class MemoryStore:
         async with self._writing:
             await asyncio.sleep(0)
             self._key_uses.update({key: at for key, at in uses.items() if self._snapshot.key(key) is not None})
+
+    def sign_ins(self) -> Mapping[bytes, SignIn]:
+        """Every sign-in that was not ended, by the hash of its cookie."""
+        return self._sign_ins
+
+    async def write_sign_ins(self, *, put: Sequence[SignIn] = (), ended: Sequence[SignIn] = ()) -> None:
+        """Keep new sign-ins and forget ended ones."""
+        for each in ended:
+            self._sign_ins.pop(each.hash, None)
+        async with self._writing:
+            await asyncio.sleep(0)
+            self._sign_ins.update({each.hash: each for each in put})
+
+    async def note_sign_in(self, sign_in: SignIn, used_at: str) -> None:
+        """Keep when it was last used, unless it was ended meanwhile."""
+        async with self._writing:
+            await asyncio.sleep(0)
+            if sign_in.hash in self._sign_ins:
+                self._sign_ins[sign_in.hash] = msgspec.structs.replace(sign_in, used_at=used_at)
 
     def _keep_config(self, change: Change) -> None:
         record = change.record

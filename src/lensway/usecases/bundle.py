@@ -15,6 +15,7 @@ from lensway.usecases.query import Queries
 from lensway.usecases.requests import Requests
 from lensway.usecases.runners import Runners
 from lensway.usecases.scaffold import Scaffolds
+from lensway.usecases.sign_ins import SignIns
 from lensway.usecases.sources import Sources
 
 
@@ -34,3 +35,4 @@ class UseCases:
     keys: Keys
     declarations: Declarations
     audit: Audit
+    sign_ins: SignIns

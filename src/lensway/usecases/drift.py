@@ -39,7 +39,7 @@ def _field(field: Field, column: TableColumn | None) -> Iterator[DriftFinding]:
     if column.is_list != field.is_list:
         has, says = ("is", "is not") if column.is_list else ("is not", "is")
         yield wrong("list_differs", f"Column {column.name} {has} a list, and the field {says}. Correct list")
-    elif column.type is None or (column.types and field.type.value not in column.types):
+    elif not _fits(field, column):
         fitting = f"Fitting types: {', '.join(column.types)}" if column.types else "Remove the field"
         yield wrong(
             "type_differs",
@@ -49,6 +49,11 @@ def _field(field: Field, column: TableColumn | None) -> Iterator[DriftFinding]:
         yield wrong(
             "nullable", f"Column {column.name} can hold NULL, and the field says that it cannot. Remove nullable"
         )
+
+
+def _fits(field: Field, column: TableColumn) -> bool:
+    """A column without a type of its own can still take one that a lens gives it: untyped ones of SQLite take each."""
+    return field.type.value in column.types if column.types else column.type is not None
 
 
 def _key(lens: Lens, table: TableDescription, by_column: Mapping[str, TableColumn | None]) -> Iterator[DriftFinding]:

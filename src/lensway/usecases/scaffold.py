@@ -66,6 +66,7 @@ class Scaffolds:
         return ScaffoldAnswer(
             source=source.name,
             declaration={"lenses": dict(found.lenses)},
+            relations={lens: dict(each) for lens, each in found.relations.items()},
             notes=[
                 ScaffoldNote(table=note.table, column=note.column, reason=note.reason)
                 for note in (*notes, *found.notes)

@@ -32,9 +32,13 @@ class Note:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Scaffold:
-    """Declarations of lenses by name, and what people should know of them."""
+    """Declarations of lenses by name, and what people should know of them.
+
+    ``relations`` are the foreign keys, by lens and by a name for the relation. They are no part of the declarations.
+    """
 
     lenses: Mapping[str, Mapping[str, Any]]
+    relations: Mapping[str, Mapping[str, Any]]
     notes: Sequence[Note]
 
 
@@ -88,7 +92,8 @@ def scaffold(
             lenses[draft.lens] = document
         else:
             notes.append(Note(table=draft.table.name, reason=f"left out: {reason}"))
-    return Scaffold(lenses=lenses, notes=notes)
+    relations = {draft.lens: draft.relations for draft in drafts if draft.relations and draft.lens in lenses}
+    return Scaffold(lenses=lenses, relations=relations, notes=notes)
 
 
 class _Draft:
@@ -115,7 +120,8 @@ class _Draft:
             names[column]: _field_document(columns[column], names[column], kept_types.get(column), is_key=column in key)
             for column in order
         }
-        self._relations: dict[str, Any] = self._kept_relations()
+        self._kept: dict[str, Any] = self._kept_relations()
+        self.relations: dict[str, Any] = {}
 
     @property
     def is_declared(self) -> bool:
@@ -123,7 +129,7 @@ class _Draft:
         return bool(self._documents)
 
     def refer(self, key: ForeignKey, target: Related | None) -> None:
-        """Declare a foreign key of this table as a relation, or say why not."""
+        """Note a foreign key of this table as a relation, or say why not."""
         said = f"foreign key ({', '.join(key.columns)}) to {key.table} ({', '.join(key.references)})"
         if target is None:
             self._note(f"{said}: no lens of that table is declared")
@@ -134,11 +140,11 @@ class _Draft:
         else:
             own = [self.fields[column] for column in key.columns]
             on = {mine: target.fields[other] for mine, other in zip(own, key.references, strict=True)}
-            name = relation_name(own, target.lens, {*self._documents, *self._relations})
+            name = relation_name(own, target.lens, {*self._documents, *self._kept, *self.relations})
             self._relate(name, {"lens": target.lens, "kind": "one", "on": on})
 
     def be_referred(self, key: ForeignKey, other: _Draft) -> None:
-        """Declare the way back of another table's foreign key to this one."""
+        """Note the way back of another table's foreign key to this one."""
         if not all(column in self.fields for column in key.references):
             return
         if not all(column in other.fields for column in key.columns):
@@ -149,7 +155,9 @@ class _Draft:
         is_one = any(names and set(names) <= set(key.columns) for names in unique)
         kind = "one" if is_one else "many"
         name = way_back_name(
-            [other.fields[column] for column in key.columns], other.lens, {*self._documents, *self._relations}
+            [other.fields[column] for column in key.columns],
+            other.lens,
+            {*self._documents, *self._kept, *self.relations},
         )
         self._relate(name, {"lens": other.lens, "kind": kind, "on": on})
 
@@ -160,14 +168,14 @@ class _Draft:
         document["grants"] = present.get("grants", {"query": "none"})
         document |= {part: present[part] for part in ("limits", "retry") if part in present}
         document["fields"] = self._documents
-        if self._relations:
-            document["relations"] = self._relations
+        if self._kept:
+            document["relations"] = self._kept
         return document
 
     def _relate(self, name: str, relation: dict[str, Any]) -> None:
-        same = (each for each in self._relations.values() if each["lens"] == relation["lens"])
-        if not any(each["on"] == relation["on"] for each in same):
-            self._relations[name] = relation
+        others = (*self._kept.values(), *self.relations.values())
+        if not any(each["lens"] == relation["lens"] and each["on"] == relation["on"] for each in others):
+            self.relations[name] = relation
 
     def _kept_relations(self) -> dict[str, Any]:
         kept: dict[str, Any] = {}

@@ -36,10 +36,10 @@ def batch_encoder(format: RowFormat, schema: Any) -> BatchEncoder:
 
 
 def flat(columns: Sequence[PlanColumn | NestedColumn], format: RowFormat) -> Sequence[PlanColumn]:
-    """These columns, none of which holds rows of its own.
+    """Return these columns if each holds plain values.
 
     Raises:
-        LenswayError: NOT_ACCEPTABLE for one that does.
+        LenswayError: NOT_ACCEPTABLE for a column that holds rows of its own.
     """
     found = [column for column in columns if isinstance(column, PlanColumn)]
     if len(found) == len(columns):

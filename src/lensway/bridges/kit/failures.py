@@ -17,6 +17,8 @@ HINTS: Final[Mapping[str, str]] = {
     "certificate": "The server's certificate is not trusted or does not fit its name. Set sslrootcert, or correct the host.",
     "tls": "The TLS handshake failed.",
     "password": "The database refuses this user or password.",
+    "clear_text_password": "The server asks for the password in clear text, and the connection is not encrypted. Set sslmode "
+    "to require or stricter, or let the server use scram-sha-256.",
     "unknown_database": "There is no database of this name on that server.",
     "not_permitted": "The server does not let this user connect from there. On PostgreSQL look at pg_hba.conf.",
     "too_many_connections": "The server has no free connection. Raise max_connections, or lower what else connects.",

@@ -45,6 +45,17 @@ def key_warning(shape: Shape, found: EqualKeys) -> dict[str, str] | None:
     return {"code": KEY_NOT_UNIQUE, "message": message}
 
 
+def equal_keys_sql(shape: Shape, rows: int) -> str:
+    """Standard SQL that gives a row if any of the first rows of the table share the primary key of the lens."""
+    names = ", ".join(f"t.{_quoted(column.column)} AS k{at}" for at, column in enumerate(shape.keys))
+    place = ".".join(_quoted(part) for part in (shape.table.schema, shape.table.name) if part)
+    keys = ", ".join(f"k{at}" for at in range(len(shape.keys)))
+    return (
+        f"SELECT 1 FROM (SELECT {names} FROM {place} AS t LIMIT {rows}) AS looked"  # noqa: S608 - names are quoted
+        f" GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
+    )
+
+
 class Orderings:
     """The statements of one source. ``seconds`` is how long the facts of a table hold."""
 
@@ -94,3 +105,7 @@ class Orderings:
     def _keep(self, shape: bytes, compiled: Compiled, until: float) -> Compiled:
         self._compiled.put(shape, (compiled, until), len(shape))
         return compiled
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -6,7 +6,7 @@ the values of the keys, and behind them its row id or its rank, if the statement
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from lensway.bridges.kit.failures import key_not_unique
@@ -65,3 +65,48 @@ class PageEnd:
     def _refusal(self) -> LenswayError:
         shape = self._compiled.shape
         return key_not_unique(shape.lens, [column.name for column in shape.keys])
+
+
+class PageOfBatches:
+    """The rows of a page while they come in batches. ``page_rows`` None has no end."""
+
+    def __init__(self, compiled: Compiled, *, page_rows: int | None, is_offset: bool) -> None:
+        self._page = PageEnd(compiled)
+        self._left = page_rows
+        self._is_offset = is_offset
+        self._last: Tail | None = None
+        self._last_of_statement: Tail | None = None
+        self.has_more = False
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """The columns of a tail."""
+        return self._page.positions
+
+    def begin_statement(self) -> None:
+        """The rows from here on are of another statement than those before, and so not equal to them in the order."""
+        self._last_of_statement = None
+
+    def take(self, rows: int, tail: Callable[[int], Tail]) -> int:
+        """How many rows of the next batch belong to the page; ``tail`` gives the tail of each.
+
+        Raises:
+            LenswayError: key_not_unique for a page that begins or ends between equal keys.
+        """
+        count = rows if self._left is None else min(rows, self._left)
+        if rows and self._page.positions:
+            if self._last is None and self._is_offset:
+                self._page.begins_with(tail(0))
+            last = tail(count - 1) if count else self._last_of_statement
+            if count < rows and last is not None:
+                self._page.ends_between(last, tail(count))
+            if count:
+                self._last = self._last_of_statement = last
+        self.has_more = self.has_more or count < rows
+        if self._left is not None:
+            self._left -= count
+        return count
+
+    def key(self) -> tuple[Tail | None, int | None]:
+        """Key and row id of the last row, as `PageEnd.key`. Raises LenswayError LIMIT_EXCEEDED."""
+        return (None, None) if self._last is None else self._page.key(self._last, has_more=self.has_more)

@@ -36,12 +36,13 @@ from lensway.bridges.kit.failures import limit_exceeded, row_too_large, timed_ou
 from lensway.bridges.kit.orderings import Orderings
 from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.bulk.sql import COLUMNS_MAX, TEXT_FORMATS
+from lensway.bridges.postgres.connecting import is_other_backend
 from lensway.bridges.postgres.diagnosis import explained, is_explained, undecodable_field
 from lensway.bridges.postgres.endpoints import check_places
 from lensway.bridges.postgres.guard import Cut
 from lensway.bridges.postgres.inspection import describe_table, list_tables, run_test
 from lensway.bridges.postgres.keys import table_facts
-from lensway.bridges.postgres.pool import PooledConnection, is_other_backend
+from lensway.bridges.postgres.pool import PooledConnection
 from lensway.bridges.postgres.relations import Relation, Relations
 from lensway.bridges.postgres.settings import PostgresSettings, read_settings
 from lensway.bridges.postgres.transaction import ReadOnlyTransaction

@@ -1,5 +1,5 @@
-"""After a statement failed: what the catalog says about the reason. The server names most objects only in its text, which nobody
-reads here; the catalog names the missing column, the privilege, or the enum that lacks a value.
+"""After a statement failed: what the catalog says about the reason. The server names most objects only in its text, which this
+module does not read; the catalog names the missing column, the privilege, or the enum that lacks a value.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ DRIVER_ERRORS: Final = (
 class Run:
     """What tells apart the causes of a cancelled statement: its times, on the monotonic clock.
 
-    ``own_timeout_ms`` is the statement timeout that the database itself sets for the login; 0 is none.
+    ``own_timeout_ms`` is the statement timeout that the database itself sets for the login; 0 means no timeout.
     """
 
     deadline: float
@@ -163,8 +163,8 @@ def is_stale_statement(error: BaseException) -> bool:
 
 
 def may_repeat(error: BaseException, is_allowed: bool) -> bool:
-    """True when the statement may be tried a second time: whatever the lens says for one that was never executed, otherwise where
-    that ``is_allowed``."""
+    """True when the statement may be tried a second time: always when it was never executed, otherwise where the lens allows it
+    (``is_allowed``)."""
     if is_stale_statement(error):
         return True
     is_over = is_repeatable(error) or (isinstance(error, asyncpg.PostgresError) and is_stale_type(error.sqlstate))

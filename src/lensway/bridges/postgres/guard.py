@@ -115,11 +115,12 @@ class Guard(asyncio.Protocol):
 class GuardedConnection(asyncpg.Connection):  # type: ignore[misc]
     """The driver's connection with a guard."""
 
-    __slots__ = ("guard",)
+    __slots__ = ("guard", "is_ending")
 
     def __init__(self, protocol: Any, transport: Any, *rest: Any) -> None:
         super().__init__(protocol, transport, *rest)
         self.guard = Guard(protocol, transport)
+        self.is_ending = False
         transport.set_protocol(self.guard)
 
     def cancel_again(self) -> None:

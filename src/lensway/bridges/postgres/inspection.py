@@ -25,10 +25,11 @@ from lensway.bridges.kit.addresses import is_loopback
 from lensway.bridges.kit.failures import HINTS, unreachable
 from lensway.bridges.kit.orderings import key_warning
 from lensway.bridges.postgres import errors
+from lensway.bridges.postgres.connecting import connect
 from lensway.bridges.postgres.constraints import read_constraints
 from lensway.bridges.postgres.endpoints import Endpoint, endpoints_of
 from lensway.bridges.postgres.keys import find_equal_keys
-from lensway.bridges.postgres.pool import PooledConnection, connect
+from lensway.bridges.postgres.pool import PooledConnection
 from lensway.bridges.postgres.settings import PostgresSettings
 from lensway.bridges.postgres.values import fitting_types, lens_type
 from lensway.dialects.compile import compile_shape

@@ -77,7 +77,8 @@ class Server:
     def _is_full(self) -> bool:
         if len(self._drivers) + self._opening < limits.CONNECTIONS_PER_SERVER_MAX:
             return False
-        self._drivers = {driver for driver in self._drivers if not driver.is_closed()}
+        # One that is being closed says that it is closed, and its backend may work on.
+        self._drivers = {driver for driver in self._drivers if driver.is_ending or not driver.is_closed()}
         return len(self._drivers) + self._opening >= limits.CONNECTIONS_PER_SERVER_MAX
 
     def _make_room(self) -> None:
@@ -145,7 +146,7 @@ class Login:
             self.learned = self._open
 
     def failed(self) -> None:
-        """It could not be opened, for whatever reason."""
+        """It could not be opened."""
         self._opening -= 1
 
     def learn(self) -> bool:

@@ -62,7 +62,7 @@ def _set_if_known(name: str, value: str, *, is_local: bool) -> str:
 
 
 OWN_TIMEOUT: Final = "SELECT reset_val::pg_catalog.int4 FROM pg_catalog.pg_settings WHERE name = 'statement_timeout'"
-"""The statement timeout that the database sets for this login, in milliseconds; 0 is none."""
+"""The statement timeout that the database sets for this login, in milliseconds; 0 means no timeout."""
 
 
 def session_sql(backend_pid: int | None) -> str:
@@ -99,7 +99,7 @@ def timeout_seconds(deadline: float) -> int:
 
 
 def stricter_ms(seconds: int, own_ms: int) -> int:
-    """The statement timeout to set: ours, or the one that the database itself sets for the login (0 is none)."""
+    """The statement timeout to set: ours, or the one that the database itself sets for the login (0 means no timeout)."""
     return min(seconds * 1000, own_ms or seconds * 1000)
 
 

@@ -14,8 +14,9 @@ import asyncpg
 
 from lensway import limits
 from lensway.bridges.contract import AddressPolicy
+from lensway.bridges.postgres.connecting import connect, connect_driver
 from lensway.bridges.postgres.endpoints import Endpoint
-from lensway.bridges.postgres.pool import Pool, PooledConnection, connect, connect_driver
+from lensway.bridges.postgres.pool import Pool, PooledConnection
 from lensway.bridges.postgres.pulse import Pulse
 from lensway.bridges.postgres.relations import Relations
 from lensway.bridges.postgres.servers import server_of

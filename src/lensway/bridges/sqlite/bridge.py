@@ -6,14 +6,13 @@ A statement is ended by `interrupt`, by cancellation or by its deadline.
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import contextlib
+import functools
 import pathlib
 import sqlite3
 import time
 import urllib.parse
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from lensway import limits
@@ -23,11 +22,9 @@ from lensway.bridges.contract import (
     Execution,
     RowSink,
     Stage,
-    StageResult,
     TableDescription,
     TableSummary,
 )
-from lensway.bridges.encoding.writer import RowWriter, load_encoder
 from lensway.bridges.kit.addresses import confined_path
 from lensway.bridges.kit.failures import (
     invalid_setting,
@@ -36,14 +33,17 @@ from lensway.bridges.kit.failures import (
     timed_out,
     unreachable,
 )
+from lensway.bridges.kit.files import path_of
 from lensway.bridges.kit.orderings import Orderings
+from lensway.bridges.kit.results import write_rows
+from lensway.bridges.kit.stages import NETWORK, of_lens, staged
+from lensway.bridges.kit.threads import Driver, Threads
 from lensway.bridges.sqlite import wal
 from lensway.bridges.sqlite.guard import GuardedConnection
 from lensway.bridges.sqlite.inspection import describe_table, list_tables
 from lensway.bridges.sqlite.keys import key_warnings, table_facts
 from lensway.bridges.sqlite.reading import Reading, started
 from lensway.dialects.compile import Compiled, compile_shape
-from lensway.dialects.sqlite_functions import FUNCTIONS
 from lensway.errors import LenswayError
 from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd
@@ -51,8 +51,6 @@ from lensway.query.result import ResultEnd
 _DIALECT: Final = "sqlite"
 _STEPS_PER_CHECK: Final = 10_000
 """Virtual-machine steps between looks at the clock; some ten microseconds of work each thousand."""
-_LOCKED_SECONDS_MAX: Final = limits.CONNECT_TIMEOUT_SECONDS
-_LOCKED_PAUSE_SECONDS: Final = 0.02
 
 Result = TypeVar("Result")
 
@@ -81,20 +79,10 @@ class _File(NamedTuple):
 
 
 def _file_of(config: Mapping[str, object]) -> _File:
-    for key in config:
-        if key not in ("path", "url", "immutable"):
-            raise invalid_setting(str(key)[:63], "unknown setting of a sqlite source", hint="Known: path, immutable.")
+    path = path_of(config, SqliteBridge.kind, others=("immutable",))
     immutable = config.get("immutable", False)
     if immutable not in (True, False, "true", "false"):
         raise invalid_setting("immutable", "must be true or false")
-    path = config.get("path")
-    if path is None and isinstance(config.get("url"), str):
-        parts = urllib.parse.urlsplit(str(config["url"]))
-        if parts.scheme != "sqlite" or parts.netloc or parts.query:
-            raise invalid_setting("url", "must be sqlite:///absolute/path")
-        path = urllib.parse.unquote(parts.path)
-    if not isinstance(path, str) or not path:
-        raise invalid_setting("path", "is missing")
     return _File(path, immutable in (True, "true"))
 
 
@@ -102,177 +90,88 @@ class SqliteSource:
     """Implements `lensway.bridges.contract.OpenSource`. One thread and one connection for each statement that runs."""
 
     def __init__(self, file: _File, policy: AddressPolicy) -> None:
-        self._path = file.path
-        self._is_immutable = file.is_immutable
-        self._policy = policy
-        self._threads = concurrent.futures.ThreadPoolExecutor(
-            limits.CONNECTIONS_PER_SOURCE_MAX, thread_name_prefix="sqlite"
-        )
+        self._threads = Threads(_Driver(file, policy), _DIALECT)
         self._orderings = Orderings(_DIALECT, seconds=limits.FILE_KEY_FACTS_SECONDS, are_exports_ordered=True)
-        self._idle: list[GuardedConnection] = []
-        self._is_closed = False
 
     async def run(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         """Execute the plan and write its rows; cancelled or late, the statement is interrupted first."""
         compiled = self._orderings.ready(plan.shape) or await self._looked_up(plan, execution.deadline)
-        await load_encoder(execution.format)
-        writer = RowWriter(
-            compiled, execution.format, execution.limits, sink, page_rows=plan.limit, is_offset=bool(plan.offset)
+        row_bytes_max = execution.limits.row_bytes_max
+        return await write_rows(
+            self._threads,
+            compiled,
+            plan,
+            execution,
+            sink,
+            read=lambda sql, values, left: Reading(compiled, sql, values, row_bytes_max, page_rows=left),
+            count=lambda connection, sql, values: int(started(connection, sql, values).fetchone()[0]),
         )
-        async with self._connection(execution.deadline) as work:
-            for sql, values in compiled.statements(plan):
-                writer.begin_statement()
-                reading = Reading(
-                    compiled,
-                    sql,
-                    values,
-                    execution.limits.row_bytes_max,
-                    page_rows=None if plan.limit is None else plan.limit - writer.rows,
-                )
-                try:
-                    await work(reading.start)
-                    is_last = False
-                    while not (is_last or writer.has_more):
-                        rows, is_last = await work(reading.next)
-                        await self._within(execution.deadline, writer.write(rows))
-                finally:
-                    reading.close()
-                if writer.has_more:
-                    break
-            total = None
-            if compiled.count_sql is not None:
-                count_sql, counted = compiled.count_sql, compiled.bind_count(plan)
-                total = await work(lambda connection: started(connection, count_sql, counted).fetchone()[0])
-        end: ResultEnd = await self._within(execution.deadline, writer.end(total))
-        return end
 
     async def _looked_up(self, plan: Plan, deadline: float) -> Compiled:
         """The statement for this plan, once the file has said what it guarantees of the table."""
         shape = decode_shape(plan.shape)
-        async with self._connection(deadline) as work:
-            return self._orderings.learned(plan.shape, await work(lambda connection: table_facts(connection, shape)))
+        facts = await self._with_connection(deadline, lambda connection: table_facts(connection, shape))
+        return self._orderings.learned(plan.shape, facts)
 
     async def test(self, lenses: Sequence[Plan], *, deadline: float) -> ConnectionReport:
         """Prove each stage that a file has. Never raises for a failed one."""
-        stages = [StageResult(stage=stage, ok=None) for stage in (Stage.DNS, Stage.TCP, Stage.TLS)]
         checks: list[tuple[Stage, Callable[[GuardedConnection], Any]]] = [
             (Stage.LOGIN, lambda connection: connection.execute("SELECT count(*) FROM sqlite_master").fetchone()),
             (Stage.QUERY, lambda connection: connection.execute("SELECT 1").fetchone()),
             (Stage.READ_ONLY, _refuses_writes),
             (Stage.LENSES, lambda connection: _read_lenses(connection, lenses)),
         ]
-        is_failed = False
-        for stage, check in checks:
-            if is_failed:
-                stages.append(StageResult(stage=stage, ok=None))
-                continue
-            started = time.monotonic()
-            error = hint = None
-            try:
-                async with self._connection(deadline) as work:
-                    await work(check)
-            except LenswayError as failure:
-                is_failed = True
-                error = str(failure.failure.details.get("class", failure.code.value))
-                hint = failure.failure.hint or str(failure)
-            ms = round((time.monotonic() - started) * 1000, 3)
-            stages.append(StageResult(stage=stage, ok=error is None, ms=ms, error=error, hint=hint))
-        warnings: Sequence[Mapping[str, str]] = ()
-        if not is_failed:
-            with contextlib.suppress(LenswayError):  # the stages have proved what queries need; this only looks ahead
-                async with self._connection(min(deadline, time.monotonic() + limits.KEY_LOOK_SECONDS)) as work:
-                    warnings = await work(lambda connection: key_warnings(connection, lenses))
-        return ConnectionReport(
-            ok=not is_failed, stages=stages, warnings=warnings, server_version=sqlite3.sqlite_version
+        stages = await staged(
+            [(stage, functools.partial(self._with_connection, deadline, check)) for stage, check in checks],
+            skipped=NETWORK,
         )
+        is_ok = all(each.ok is not False for each in stages)
+        warnings: Sequence[Mapping[str, str]] = ()
+        if is_ok:
+            with contextlib.suppress(LenswayError):  # the stages have proved what queries need; this only looks ahead
+                soon = min(deadline, time.monotonic() + limits.KEY_LOOK_SECONDS)
+                warnings = await self._with_connection(soon, lambda connection: key_warnings(connection, lenses))
+        return ConnectionReport(ok=is_ok, stages=stages, warnings=warnings, server_version=sqlite3.sqlite_version)
 
     async def probe(self, *, deadline: float) -> None:
         """Open and read the file's header. Raises LenswayError SOURCE_UNREACHABLE."""
-        async with self._connection(deadline) as work:
-            await work(lambda connection: connection.execute("SELECT count(*) FROM sqlite_master").fetchone())
+        await self._with_connection(
+            deadline, lambda connection: connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        )
 
     async def tables(self, *, deadline: float) -> Sequence[TableSummary]:
         """Every table and view."""
-        async with self._connection(deadline) as work:
-            found: Sequence[TableSummary] = await work(list_tables)
+        found: Sequence[TableSummary] = await self._with_connection(deadline, list_tables)
         return found
 
     async def table(self, name: str, *, deadline: float) -> TableDescription:
         """One table's columns and keys. Raises LenswayError NOT_FOUND."""
-        async with self._connection(deadline) as work:
-            found: TableDescription = await work(lambda connection: describe_table(connection, name))
+        found: TableDescription = await self._with_connection(
+            deadline, lambda connection: describe_table(connection, name)
+        )
         return found
 
     async def close(self) -> None:
         """Close every connection."""
-        self._is_closed = True
-        for connection in self._idle:
-            connection.close()
-        self._idle.clear()
-        self._threads.shutdown(wait=False)
+        self._threads.close()
 
-    # --- threads ------------------------------------------------------------------------------------------------------------
+    async def _with_connection(self, deadline: float, do: Callable[[GuardedConnection], Result]) -> Result:
+        async with self._threads.connection(deadline) as work:
+            return await work(do)
 
-    @contextlib.asynccontextmanager
-    async def _connection(self, deadline: float) -> Any:
-        """Gives a function that does work on one connection in a thread; ended by interruption."""
-        loop = asyncio.get_running_loop()
-        connection = self._idle.pop() if self._idle else await self._open(deadline)
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_CHECK)
 
-        async def work(do: Callable[[GuardedConnection], Result]) -> Result:
-            try:
-                return await self._patiently(deadline, lambda: work_once(do))
-            except sqlite3.Error as error:
-                raise _of_sqlite(error, connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)) from None
+class _Driver(Driver[GuardedConnection]):
+    """SQLite's library, for one file."""
 
-        async def work_once(do: Callable[[GuardedConnection], Result]) -> Result:
-            future = loop.run_in_executor(self._threads, do, connection)
-            try:
-                result: Result = await self._within(deadline, asyncio.shield(future))
-                return result
-            finally:
-                # Interrupt again and again: one that comes before the statement has begun is lost.
-                while not future.done():
-                    connection.interrupt()
-                    await asyncio.wait({future}, timeout=0.01)
-                if not future.cancelled():
-                    future.exception()
+    errors = sqlite3.Error
 
-        try:
-            yield work
-        finally:
-            if self._is_closed:
-                connection.close()
-            else:
-                self._idle.append(connection)
+    def __init__(self, file: _File, policy: AddressPolicy) -> None:
+        self._path = file.path
+        self._is_immutable = file.is_immutable
+        self._policy = policy
 
-    async def _open(self, deadline: float) -> GuardedConnection:
-        loop = asyncio.get_running_loop()
-        try:
-            return await self._patiently(deadline, lambda: loop.run_in_executor(self._threads, self._opened))
-        except sqlite3.Error as error:
-            raise _of_sqlite(error) from None
-
-    async def _patiently(self, deadline: float, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """Wait for a lock here and not in the library, whose wait nothing can interrupt."""
-        give_up = time.monotonic() + _LOCKED_SECONDS_MAX
-        while True:
-            try:
-                return await attempt()
-            except sqlite3.Error as error:
-                if not _is_locked(error) or time.monotonic() >= give_up:
-                    raise
-            await self._within(deadline, asyncio.sleep(_LOCKED_PAUSE_SECONDS))
-
-    async def _within(self, deadline: float, awaited: Any) -> Any:
-        try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                return await awaited
-        except TimeoutError:
-            raise timed_out() from None
-
-    def _opened(self) -> GuardedConnection:
+    def open(self) -> GuardedConnection:
+        """A connection that only reads."""
         # Checked again at every opening: a link may point elsewhere by now. The real path is what is opened.
         path = confined_path(self._path, self._policy)
         if not path.is_file():
@@ -290,8 +189,7 @@ class SqliteSource:
         )
         try:
             connection.execute("PRAGMA query_only = ON")
-            for name, function in FUNCTIONS.items():
-                connection.create_function(name, 1, function, deterministic=True)
+            connection.add_functions()
             connection.guard()
         except sqlite3.Error as error:
             connection.close()
@@ -300,9 +198,19 @@ class SqliteSource:
             raise
         return connection
 
+    def lend(self, connection: GuardedConnection, deadline: float) -> None:
+        """The library looks at the clock itself."""
+        connection.limit_time(deadline, _STEPS_PER_CHECK)
 
-def _is_locked(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    def is_locked(self, error: Exception) -> bool:
+        """A writer has the file."""
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+    def failure(self, error: Exception, connection: GuardedConnection | None) -> LenswayError:
+        """By the library's code."""
+        if connection is None:
+            return _of_sqlite(error)
+        return _of_sqlite(error, connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH))
 
 
 def _uri(path: pathlib.Path) -> str:
@@ -323,16 +231,12 @@ def _read_lenses(connection: GuardedConnection, lenses: Sequence[Plan]) -> None:
         try:
             started(connection, compiled.sql, compiled.bind(plan)).fetchall()
         except (sqlite3.Error, LenswayError) as error:
-            failure = (error if isinstance(error, LenswayError) else _of_sqlite(error)).failure
-            raise LenswayError(
-                failure.code,
-                failure.message,
-                hint=f"Lens '{compiled.shape.lens}': {failure.message}. {failure.hint or ''}".strip(),
-                details=failure.details,
+            raise of_lens(
+                compiled.shape.lens, error if isinstance(error, LenswayError) else _of_sqlite(error)
             ) from None
 
 
-def _of_sqlite(error: sqlite3.Error, length_max: int = limits.ROW_BYTES_MAX) -> LenswayError:
+def _of_sqlite(error: Exception, length_max: int = limits.ROW_BYTES_MAX) -> LenswayError:
     # The extended code's low byte is the class; see https://www.sqlite.org/rescode.html
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     match code:

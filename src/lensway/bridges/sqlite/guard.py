@@ -7,11 +7,14 @@ schema has changed.
 
 from __future__ import annotations
 
+import functools
 import sqlite3
+import time
 from typing import Final
 
 from lensway.bridges.sqlite.keys import PRAGMAS
 from lensway.dialects.sqlite_functions import FUNCTIONS
+from lensway.dialects.sqlite_patterns import ILIKE, LIKE, NAMES, matches
 
 _READING: Final = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE})
 _WRITING: Final = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
@@ -48,7 +51,7 @@ _FULL_TEXT: Final = """
     bm25 highlight match matchinfo offsets snippet
 """
 _FUNCTIONS: Final = frozenset(f"{_CORE} {_AGGREGATE} {_DATES} {_MATHS} {_JSON} {_FULL_TEXT}".split()) | frozenset(
-    FUNCTIONS
+    (*FUNCTIONS, *NAMES)
 )
 
 
@@ -57,6 +60,26 @@ class GuardedConnection(sqlite3.Connection):
 
     _refused: str | None = None
     _has_refused_writing = False
+    _is_ending = False
+    _deadline = float("inf")
+
+    def limit_time(self, deadline: float, steps_per_check: int) -> None:
+        """End what runs from now on at this monotonic time."""
+        self._deadline = deadline
+        self._is_ending = False
+        self.set_progress_handler(lambda: time.monotonic() > deadline, steps_per_check)
+
+    def interrupt(self) -> None:
+        """End the statement that runs, and the function that it runs in. From any thread."""
+        self._is_ending = True
+        super().interrupt()
+
+    def add_functions(self) -> None:
+        """Register what the dialect calls. Raises sqlite3.Error."""
+        for name, function in FUNCTIONS.items():
+            self.create_function(name, 1, function, deterministic=True)
+        for name in (LIKE, ILIKE):
+            self.create_function(name, 2, functools.partial(self._matches, name == ILIKE), deterministic=True)
 
     def guard(self) -> None:
         """Let the modules of virtual tables connect, then refuse everything but reading. Raises sqlite3.Error."""
@@ -84,6 +107,18 @@ class GuardedConnection(sqlite3.Connection):
     def has_refused_writing(self) -> bool:
         """True when something looked like a write: a module that connects anew, because the schema has changed."""
         return self._has_refused_writing
+
+    def _matches(self, folds_case: bool, pattern: str | None, stored: bytes | None) -> bool | None:
+        if pattern is None or stored is None:
+            return None
+        found = matches(pattern, stored, folds_case=folds_case, must_end=self._must_end)
+        if found is None:
+            # The statement ends as one that was interrupted, not as one whose function failed.
+            self.interrupt()
+        return found
+
+    def _must_end(self) -> bool:
+        return self._is_ending or time.monotonic() > self._deadline
 
     def _virtual_tables(self) -> list[str]:
         found = self.execute(

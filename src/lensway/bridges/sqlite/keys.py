@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
-from lensway.bridges.kit.orderings import EqualKeys, key_warning
+from lensway.bridges.kit.orderings import EqualKeys, equal_keys_sql, key_warning
 from lensway.query.fields import FieldType
 from lensway.query.ordering import TableFacts, has_unique_key
 from lensway.query.plan import Plan, Shape, decode_shape
@@ -70,14 +70,7 @@ def key_warnings(connection: sqlite3.Connection, lenses: Sequence[Plan]) -> list
 
 
 def _has_equal_keys(connection: sqlite3.Connection, shape: Shape) -> bool:
-    names = ", ".join(f"t.{_quoted(column.column)} AS k{at}" for at, column in enumerate(shape.keys))
-    place = ".".join(_quoted(part) for part in (shape.table.schema, shape.table.name) if part)
-    keys = ", ".join(f"k{at}" for at in range(len(shape.keys)))
-    sql = (
-        f"SELECT 1 FROM (SELECT {names} FROM {place} AS t LIMIT {_LOOKED_AT_ROWS})"  # noqa: S608 - names are quoted
-        f" GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
-    )
-    return connection.execute(sql).fetchone() is not None
+    return connection.execute(equal_keys_sql(shape, _LOOKED_AT_ROWS)).fetchone() is not None
 
 
 def _pragma(connection: sqlite3.Connection, name: str, table: str) -> Sequence[Any]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from adbc_driver_manager import _reader
 
 from lensway import limits
+from lensway.bridges.kit.addresses import is_loopback
 from lensway.bridges.postgres.settings import PostgresSettings
 from lensway.bridges.postgres.states import Said
 from lensway.errors import LenswayError
@@ -61,7 +62,7 @@ class Home:
         with contextlib.ExitStack() as files:
             roots = files.enter_context(_trusted(settings))
             with _typed():
-                self._database = adbc_driver_postgresql.connect(_conninfo(settings, address, roots))
+                self._database = _connected(settings, address, roots)
             self._files = files.pop_all()
 
     def enter(self) -> None:
@@ -223,7 +224,20 @@ def _said(error: adbc_driver_manager.Error) -> Said | None:
     )
 
 
-def _conninfo(settings: PostgresSettings, address: str, roots: str) -> str:
+def _connected(settings: PostgresSettings, address: str, roots: str) -> Any:
+    """The driver's handle. A password travels in clear text under TLS or on this machine only. Raises the driver's errors."""
+    is_local = address.startswith("/") or is_loopback(address)
+    if settings.sslmode != "prefer" or is_local:
+        may_send = settings.sslmode != "disable" or is_local
+        return adbc_driver_postgresql.connect(_conninfo(settings, address, roots, settings.sslmode, may_send=may_send))
+    # libpq has one list of ways to log in for both ends of `prefer`, so each of them is a try of its own.
+    try:
+        return adbc_driver_postgresql.connect(_conninfo(settings, address, roots, "require", may_send=True))
+    except adbc_driver_manager.Error:
+        return adbc_driver_postgresql.connect(_conninfo(settings, address, roots, "disable", may_send=False))
+
+
+def _conninfo(settings: PostgresSettings, address: str, roots: str, sslmode: str, *, may_send: bool) -> str:
     """Everything is said, so that no variable, file of passwords or service of this machine has a say."""
     values = {
         "host": settings.host,  # for certificates; the address that was checked is where it connects
@@ -232,7 +246,7 @@ def _conninfo(settings: PostgresSettings, address: str, roots: str) -> str:
         "user": settings.user,
         "password": settings.password,
         "dbname": settings.database,
-        "sslmode": settings.sslmode,
+        "sslmode": sslmode,
         "sslrootcert": roots,
         "sslcert": _NOWHERE,
         "sslkey": _NOWHERE,
@@ -243,7 +257,7 @@ def _conninfo(settings: PostgresSettings, address: str, roots: str) -> str:
         "client_encoding": "UTF8",
         "connect_timeout": str(int(settings.connect_timeout_seconds)),
         "gssencmode": "disable",
-        "require_auth": "password,md5,scram-sha-256,none",
+        "require_auth": f"{'password,' if may_send else ''}md5,scram-sha-256,none",
         "channel_binding": "prefer",
         "target_session_attrs": settings.target_session_attrs,
         "load_balance_hosts": "disable",

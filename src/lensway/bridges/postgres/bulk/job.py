@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +14,7 @@ from lensway.bridges.encoding.arrow import BatchEncoder, batch_encoder, check_ro
 from lensway.bridges.encoding.arrow_types import schema_of
 from lensway.bridges.encoding.text import csv_header
 from lensway.bridges.kit.failures import row_too_large, type_mismatch
-from lensway.bridges.kit.page_end import PageEnd, Tail
+from lensway.bridges.kit.page_end import PageOfBatches, Tail
 from lensway.bridges.postgres.bulk.adbc import Session
 from lensway.bridges.postgres.bulk.arrow import bulk_column, declared_type, shaped
 from lensway.bridges.postgres.bulk.sql import (
@@ -64,23 +65,24 @@ class BulkJob:
         self._plan = plan
         self._execution = execution
         self._output = compiled.columns[: compiled.output_count]
-        self._left = plan.limit
         self._has_rows = False
         self._encoder: BatchEncoder | None = None
         self._schema: Any = None
         self._unlocks = False
         is_csv = execution.format is RowFormat.CSV
         self._header = csv_header([column.name for column in self._output]) if is_csv else b""
-        self._page = PageEnd(compiled)
+        self._page = PageOfBatches(compiled, page_rows=plan.limit, is_offset=bool(plan.offset))
         self._waiting: list[str] = []
-        self._last: Tail | None = None
-        self._last_of_statement: Tail | None = None
-        self.has_more = False
         self.last_key: tuple[object, ...] | None = None
         self.row_id: int | None = None
         self.total: int | None = None
         self.own_timeout_ms = 0
         """The statement timeout that the database sets for the login, where it is stricter than ours."""
+
+    @property
+    def has_more(self) -> bool:
+        """True once a row behind the page was seen."""
+        return self._page.has_more
 
     def begin(self) -> int:
         """Begin the transaction; the pid of the backend that it runs in. Raises SessionError."""
@@ -116,7 +118,7 @@ class BulkJob:
 
     def _stream(self) -> None:
         """Begin the next statement."""
-        self._last_of_statement = None
+        self._page.begin_statement()
         # In front: behind it, the comment would swallow what the driver puts around the statement.
         self._session.stream(f"/* lensway {self._execution.tag.replace('*', '')} */ {self._waiting.pop(0)}")
 
@@ -130,14 +132,11 @@ class BulkJob:
     def next(self) -> Piece | None:
         """The next rows, or None behind the last ones. Raises SessionError, and LenswayError as `RowWriter` does."""
         while not self.has_more and (batch := self._next_batch()) is not None:
-            if batch.num_rows and self._page.positions:
-                self._look_at_ends(batch)
-            if self._left is not None and batch.num_rows > self._left:
-                self.has_more = True
-                batch = batch.slice(0, self._left)
+            columns = batch.columns[len(self._output) :]
+            count = self._page.take(batch.num_rows, functools.partial(_tail, columns))
+            if count < batch.num_rows:
+                batch = batch.slice(0, count)
             if batch.num_rows:
-                if self._left is not None:
-                    self._left -= batch.num_rows
                 return Piece(batch.num_rows, self._encoded(batch))
         return None
 
@@ -145,30 +144,13 @@ class BulkJob:
         """What stands behind the last row; the session can be used again. Raises SessionError."""
         while self.has_more and self._session.is_streaming and self._session.next_batch() is not None:
             pass  # at most one row
-        if self._last is not None:
-            self.last_key, self.row_id = self._page.key(self._last, has_more=self.has_more)
+        self.last_key, self.row_id = self._page.key()
         if self._compiled.count_sql is not None:
             self._session.command(step_sql(timeout_seconds(self._execution.deadline), is_own_known=False))
             sql = self._with_values(self._compiled.count_sql, self._compiled.bind_count(self._plan))
             self.total = self._session.row(sql)[0]
         self._session.command(end_sql(unlocks=self._unlocks))
         return self._take_header() if self._encoder is None else self._encoder.end()
-
-    def _look_at_ends(self, batch: Any) -> None:
-        """Note the last row of the page in this batch, and refuse a page that begins or ends between equal keys."""
-        columns = batch.columns[len(self._output) :]
-
-        def tail(number: int) -> Tail:
-            return tuple(column[number].as_py() for column in columns)
-
-        if self._last is None and self._plan.offset:
-            self._page.begins_with(tail(0))
-        count = batch.num_rows if self._left is None else min(batch.num_rows, self._left)
-        last = tail(count - 1) if count else self._last_of_statement
-        if count < batch.num_rows and last is not None:
-            self._page.ends_between(last, tail(count))
-        if count:
-            self._last = self._last_of_statement = last
 
     def _take_header(self) -> bytes:
         header, self._header = self._header, b""
@@ -211,6 +193,10 @@ class BulkJob:
         made = shaped(batch, self._schema, self._output, self._execution.format.value)
         check_row_sizes(made, row_bytes)
         return self._encoder.batch(made)
+
+
+def _tail(columns: Sequence[Any], row: int) -> Tail:
+    return tuple(column[row].as_py() for column in columns)
 
 
 def _joined(texts: Any) -> tuple[bytes, int]:

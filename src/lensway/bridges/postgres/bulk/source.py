@@ -26,8 +26,9 @@ from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.bulk.adbc import Home, Session, SessionError
 from lensway.bridges.postgres.bulk.job import BulkJob, UnknownTypeError
 from lensway.bridges.postgres.bulk.sql import NESTED_LIST_STATE, ROW_TOO_LARGE_STATE
+from lensway.bridges.postgres.connecting import connect
 from lensway.bridges.postgres.endpoints import Endpoint, endpoints_of
-from lensway.bridges.postgres.pool import Pool, connect
+from lensway.bridges.postgres.pool import Pool
 from lensway.bridges.postgres.pulse import Pulse, Wait
 from lensway.bridges.postgres.settings import PostgresSettings
 from lensway.bridges.postgres.states import Said
@@ -38,7 +39,7 @@ from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd
 
 _CANCEL_AGAIN_SECONDS: Final = 0.05
-"""A cancel that comes between two statements is lost; it is sent again."""
+"""A cancel that comes between two statements is lost; it is sent again, ever more rarely."""
 _HOME_SECONDS: Final = 60.0
 """Types that were made in the database longer ago are known to a new session."""
 
@@ -104,17 +105,19 @@ class BulkConnection:
         """False once it was cancelled, or lost."""
         return not (self.session.is_canceled or self.is_lost)
 
-    async def discard(self) -> None:
-        """Close it; a statement that runs is cancelled first and waited for, briefly."""
+    async def discard(self, seconds: float = limits.CANCEL_SECONDS) -> None:
+        """Close it; a statement that runs is cancelled first and waited for, at most so long."""
         loop = asyncio.get_running_loop()
         running = self._running
-        give_up = loop.time() + limits.CANCEL_SECONDS
+        give_up = loop.time() + seconds
+        pause = _CANCEL_AGAIN_SECONDS
         cancelling: asyncio.Future[None] | None = None
         # Nobody hears a cancel of a lost one; its thread ends when the connection does.
         while not self.is_lost and running is not None and not running.done() and loop.time() < give_up:
             if cancelling is None or cancelling.done():
                 cancelling = loop.run_in_executor(self._cancels, self.session.cancel)
-            await asyncio.wait({running}, timeout=_CANCEL_AGAIN_SECONDS)
+            await asyncio.wait({running}, timeout=pause)
+            pause *= 2
         if running is not None and running.done() and not running.cancelled():
             running.exception()
         closing = self._thread.submit(self._close)

@@ -1,8 +1,9 @@
-"""Who visits: the session cookie, the form token, the environment in the address, and the way back after signing in."""
+"""Who visits: the cookie of the sign-in, the form token, the environment in the address, and the way back after signing in."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import hmac
 import re
 import urllib.parse
@@ -12,17 +13,19 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lensway.auth import decisions, session
+from lensway.auth import decisions
 from lensway.auth.address import Network, address_of
 from lensway.auth.caller import Caller
-from lensway.catalog import rules
-from lensway.catalog.moments import moment_text
 from lensway.catalog.ports import SnapshotSource
-from lensway.clock import Clock
+from lensway.console.forms import read_form
 from lensway.ids import KeyId
+from lensway.usecases.sign_ins import SignIns
 
 HOME: Final = "/console/"
-_COOKIE: Final = "lensway_session"
+LOGOUT: Final = "/console/logout"
+_COOKIE: Final = "lensway_sign_in"
+_SECURE_COOKIE: Final = "__Host-lensway_sign_in"
+"""Browsers take this name only over TLS, for this host alone and for every path of it: no neighbour can plant one."""
 _LOCAL_PATH: Final = re.compile(r"/console/(?:e/[\w.~-]+(?:/[\w.~-]+)*)?(?:\?[\w.~%&=+,-]*)?", re.ASCII)
 REQUEST_ID: Final = "lensway.request_id"
 
@@ -52,13 +55,13 @@ class Visit:
         return "" if role is None else role.value
 
 
-class Sessions:
-    """Reads and writes sessions. The key of a session and its role are looked up again at every request."""
+class Visits:
+    """Reads and writes the cookies of sign-ins. The sign-in and its key are looked up again at every request."""
 
     def __init__(
         self,
         snapshots: SnapshotSource,
-        clock: Clock,
+        sign_ins: SignIns,
         *,
         signing_key: bytes,
         is_secure: bool,
@@ -67,30 +70,43 @@ class Sessions:
     ) -> None:
         self._on_use = on_use
         self._snapshots = snapshots
-        self._clock = clock
+        self._sign_ins = sign_ins
         self._key = signing_key
         self._is_secure = is_secure
         self._trusted = trusted_proxies
+        self._cookie, self._path = (_SECURE_COOKIE, "/") if is_secure else (_COOKIE, "/console")
 
-    def open(self, response: Response, identity: decisions.Identity) -> None:
-        """Sign in."""
-        value = session.sign_session(self._key, identity, self._clock.wall().timestamp())
-        response.set_cookie(_COOKIE, value, path="/console", httponly=True, samesite="strict", secure=self._is_secure)
+    async def open(self, request: Request, response: Response, identity: decisions.Identity) -> None:
+        """Sign in; what this browser was signed in as before is over."""
+        await self._end(request)
+        value = await self._sign_ins.open(identity, self.address(request))
+        response.set_cookie(
+            self._cookie, value, path=self._path, httponly=True, samesite="strict", secure=self._is_secure
+        )
 
-    def close(self, response: Response) -> None:
-        """Sign out."""
-        response.delete_cookie(_COOKIE, path="/console")
+    async def close(self, request: Request, response: Response) -> None:
+        """Sign out: the cookie opens nothing any more, wherever a copy of it is."""
+        await self._end(request)
+        response.delete_cookie(self._cookie, path=self._path, httponly=True, samesite="strict", secure=self._is_secure)
 
-    def identity(self, request: Request) -> decisions.Identity | None:
-        """The key behind the cookie as it is now, or None when there is none any more."""
-        cookie = request.cookies.get(_COOKIE, "")
-        claims = session.read_session(self._key, cookie, self._clock.wall().timestamp())
-        key = None if claims is None else self._snapshots.current().key(KeyId(claims.key))
-        if key is None or claims is None or rules.has_expired(key, at=moment_text(self._clock.wall())):
+    async def _end(self, request: Request) -> None:
+        found = self._sign_ins.find(self._value(request))
+        if found is not None:
+            await self._sign_ins.close(found[0])
+
+    def identity(self, request: Request, *, by_person: bool = True) -> decisions.Identity | None:
+        """The key behind the cookie as it is now, or None. ``by_person`` False: an open page asks by itself."""
+        found = self._sign_ins.find(self._value(request))
+        if found is None:
             return None
-        self._on_use(key.id)
-        identity = decisions.identity_of(key)
-        return identity if identity.role is not None and identity.role.value == claims.role else None
+        sign_in, identity = found
+        self._on_use(identity.key)
+        if by_person:
+            self._sign_ins.used(sign_in)
+        return identity
+
+    def _value(self, request: Request) -> str:
+        return request.cookies.get(self._cookie, "")
 
     def visit(self, request: Request, identity: decisions.Identity) -> Visit:
         """The visit to the environment of the address, or to the key's first one. Raises LenswayError NOT_FOUND."""
@@ -102,11 +118,11 @@ class Sessions:
             request_id=request.scope[REQUEST_ID],
             address=self.address(request),
         )
-        return Visit(request, caller, session.form_token(self._key, request.cookies.get(_COOKIE, "")))
+        return Visit(request, caller, form_token(self._key, self._value(request)))
 
     def is_still_good(self, visit: Visit) -> bool:
-        """False once the session is over, its key deleted or its environment gone."""
-        identity = self.identity(visit.request)
+        """False once the sign-in is over, its key deleted or its environment gone."""
+        identity = self.identity(visit.request, by_person=False)
         found = self._snapshots.current().environment(visit.caller.environment.id)
         return identity == visit.caller.identity and found is not None
 
@@ -120,16 +136,29 @@ class Sessions:
         peer = request.client.host if request.client else ""
         return address_of(peer, request.headers.getlist("x-forwarded-for"), self._trusted)
 
-    def is_same_session(self, visit: Visit) -> bool:
-        """False for a page that was loaded under another session than the browser has now: its header shows another key."""
+    def is_same_sign_in(self, visit: Visit) -> bool:
+        """False for a page that was loaded under another sign-in than the browser has now: its header shows another key."""
         sent = visit.request.headers.get("x-form-token")
         return sent is None or hmac.compare_digest(sent.encode(), visit.form_token.encode())
 
-    def is_ours(self, visit: Visit) -> bool:
-        """True for a form that this session's own page sent."""
+    async def is_ours(self, visit: Visit) -> bool:
+        """True for a form that a page of this sign-in sent. Its token stands in a header or in the body, never in an address."""
         request = visit.request
-        sent = request.headers.get("x-form-token") or request.query_params.get("form_token", "")
+        sent = request.headers.get("x-form-token") or await _body_token(request)
         return hmac.compare_digest(sent.encode(), visit.form_token.encode()) and is_same_origin(request)
+
+
+async def _body_token(request: Request) -> str:
+    if request.headers.get("content-type", "").partition(";")[0] != "application/x-www-form-urlencoded":
+        return ""
+    if request.url.path != LOGOUT:
+        return ""  # scripts send every other form, and they set the header
+    return (await read_form(request)).one("form_token")
+
+
+def form_token(signing_key: bytes, cookie: str) -> str:
+    """What forms of this sign-in carry, so that no other site can post them."""
+    return hmac.new(signing_key, b"form:" + cookie.encode(), hashlib.sha256).hexdigest()
 
 
 def is_same_origin(request: Request) -> bool:

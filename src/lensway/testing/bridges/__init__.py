@@ -1,0 +1,1 @@
+"""The conformance suite of bridges: one suite, one stage for each kind of database."""
