@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from tools import docs, rooms
+from tools import docs, english, rooms
 
 _BIN: Final = pathlib.Path(sys.executable).parent
 _CODE: Final = ("src", "tests", "tools", "demo", "benchmarks", "proofs")
@@ -40,6 +40,7 @@ def main() -> int:
         "lock in step": lambda: Outcome(tuple(_lock_problems())),
         "private paths": lambda: Outcome(tuple(_private_paths())),
         "docs": lambda: Outcome(tuple(docs.problems())),
+        "english": lambda: Outcome(tuple(english.problems_of_pages())),
     }
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
