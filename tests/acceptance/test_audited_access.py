@@ -100,7 +100,7 @@ def test_sign_ins_and_outs(deployment: Deployment) -> None:
     with httpx2.Client(base_url=deployment.url, trust_env=False) as browser:
         assert browser.post("/console/login", data={"key": "ak_" + "x" * 43}).status_code == 401
         assert browser.post("/console/login", data={"key": key["key"]}).status_code == 303
-    found = entries(deployment, lambda entry: entry["action"] == "session.create")
+    found = entries(deployment, lambda entry: entry["action"] == "sign-in.create")
     assert sorted((entry["outcome"], entry["object"]) for entry in found) == [
         ("ok", key["id"]),
         ("unauthenticated", ""),

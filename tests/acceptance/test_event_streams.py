@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 
 import httpx2
@@ -54,13 +55,16 @@ def test_a_key_with_hundreds_of_open_pages_takes_none_from_others(tmp_path) -> N
     with Deployment(tmp_path) as deployment, contextlib.ExitStack() as pages:
         admin, port = deployment.client(), deployment.http_port
 
-        def page_of(key: str) -> int:
+        @functools.cache
+        def cookie_of(key: str) -> str:
             with httpx2.Client(base_url=deployment.url, trust_env=False) as browser:
                 assert browser.post("/console/login", data={"key": key}).status_code == 303
-                cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+                return "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+
+        def page_of(key: str) -> int:
             caller = pages.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
             path = "/console/e/default/runners/stream"
-            caller.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode())
+            caller.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nCookie: {cookie_of(key)}\r\n\r\n".encode())
             answer = caller.recv(65536)
             while answer.startswith(b"HTTP/1.1 200") and b"retry: " not in answer:
                 answer += caller.recv(65536)

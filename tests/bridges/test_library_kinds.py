@@ -9,7 +9,7 @@ import pytest
 
 from lensway import kinds
 from lensway.bridges import library
-from lensway.compose.environment import scrub_environment
+from lensway.compose.process import scrub_environment
 from lensway.kinds import BUILT_IN, Kind
 
 

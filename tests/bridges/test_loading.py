@@ -57,7 +57,7 @@ def test_what_is_not_installed_is_an_import_error() -> None:
 
 _LOADED = """
 import asyncio, pathlib
-from lensway.bridges import loading
+from lensway.bridges.kit import loading
 for module in ("lensway.bridges.encoding.arrow", "lensway.bridges.postgres.bulk.source"):
     asyncio.run(loading.load(module, packages=loading.ARROW_PACKAGES))
 read = {path.resolve() for package in loading.ARROW_PACKAGES for path in loading.libraries_of(package)}

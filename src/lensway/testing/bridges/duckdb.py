@@ -7,6 +7,7 @@ import base64
 import contextlib
 import pathlib
 import time
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar, Final
 
@@ -70,6 +71,8 @@ class DuckdbStage(Stage):
         "day": _odd(FieldType.DATE, lambda chance: chance.choice(("2013-01-31", "0001-01-01", "infinity"))),
         "clock": _odd(FieldType.TIME, lambda chance: chance.choice(("17:05:00.000001", "00:00:00"))),
         "moment": _odd(FieldType.TIMESTAMP, lambda chance: chance.choice(("2000-02-29 10:00:00+02", "infinity"))),
+        "ref": _odd(FieldType.UUID, lambda chance: str(uuid.UUID(int=chance.getrandbits(128)))),
+        "document": _odd(FieldType.JSON, lambda chance: chance.choice(odd_values.JSONS)),
         "raw": OddColumn(
             FieldType.BYTES, "BLOB", lambda chance: f"from_hex('{chance.randbytes(chance.choice((0, 1, 57))).hex()}')"
         ),
