@@ -220,7 +220,9 @@ class BulkSource:
             else:
                 await pool.discard(connection)
 
-    async def _connected(self, settings: PostgresSettings, policy: AddressPolicy) -> BulkConnection:
+    async def _connected(
+        self, settings: PostgresSettings, policy: AddressPolicy, *, is_again: bool = False
+    ) -> BulkConnection:
         failure = unreachable("tcp", "unreachable")
         has_asked = False
         endpoints = await endpoints_of(settings, policy)
@@ -245,6 +247,9 @@ class BulkSource:
                 raise
         if has_asked:
             await self._tell_why()
+            # The other driver could log in: what was in the way, such as a full login, may have passed.
+            if not is_again:
+                return await self._connected(settings, policy, is_again=True)
         raise failure
 
     async def _tell_why(self) -> None:
