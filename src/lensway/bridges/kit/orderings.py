@@ -12,6 +12,7 @@ from typing import Final
 
 from lensway import limits
 from lensway.dialects.compile import Compiled, compile_shape
+from lensway.dialects.registry import dialect_of
 from lensway.query.cache import BoundedCache
 from lensway.query.fields import TableName
 from lensway.query.ordering import TableFacts, judge
@@ -60,6 +61,7 @@ class Orderings:
     """The statements of one source. ``seconds`` is how long the facts of a table hold."""
 
     def __init__(self, dialect: str, *, seconds: float, are_exports_ordered: bool) -> None:
+        dialect_of(dialect)  # its module is read now: later there may be no descriptor to read it with
         self._dialect = dialect
         self._seconds = seconds
         self._are_exports_ordered = are_exports_ordered
