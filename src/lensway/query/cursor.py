@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -29,11 +30,13 @@ _SURELY_FITS: Final = _KEY_BYTES_MAX // 4 - 16 * limits.ORDER_TERMS_MAX
 class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a cursor belongs to: environment, lens, filter and order, under the deployment's key.
 
-    A digest of them is made when a cursor is: most queries neither have nor get one.
+    ``previous`` are keys that signed before it: they still read, and sign no more. A digest of the facts is made when a cursor
+    is: most queries neither have nor get one.
     """
 
     key: bytes
     facts: tuple[object, ...]
+    previous: Sequence[bytes] = ()
 
     @classmethod
     def of(
@@ -45,9 +48,10 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         where: Node | None,
         params: tuple[object, ...],
         order: tuple[OrderBy, ...],
+        previous: Sequence[bytes] = (),
     ) -> CursorBinding:
         """The binding of a query. ``where`` and ``params`` are the caller's filter, without any cursor's part."""
-        return cls(key=key, facts=(environment, lens, where, params, order))
+        return cls(key=key, facts=(environment, lens, where, params, order), previous=previous)
 
     def sign(self, last_key: tuple[object, ...], row_id: int | None = None) -> str:
         """The cursor behind a row with these key values, and this row id where rows may share them.
@@ -58,7 +62,7 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if not is_short(last_key):
             raise too_long()
         payload = _VERSION + msgspec.msgpack.encode(last_key if row_id is None else (*last_key, row_id))
-        return _encoded(self._mac(payload) + payload)
+        return _encoded(_mac(self.key, self._signed(payload)) + payload)
 
     def read(self, cursor: object, order: tuple[OrderBy, ...]) -> tuple[object, ...]:
         """The key values in a cursor of this binding, one for each term of the order, and a row id if it has one.
@@ -74,8 +78,9 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise invalid("is not one of ours") from None
         mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
         # Base64 has several spellings of the same bytes; only the one that was given out is not altered.
-        is_ours = hmac.compare_digest(mac, self._mac(payload)) and cursor == _encoded(raw)
-        if not is_ours or payload[:1] != _VERSION:
+        signed = self._signed(payload)
+        is_ours = any(hmac.compare_digest(mac, _mac(key, signed)) for key in (self.key, *self.previous))
+        if not is_ours or cursor != _encoded(raw) or payload[:1] != _VERSION:
             raise invalid("was altered, or belongs to another environment, lens, where or orderBy")
         # Signed by us, but the values in it came from wherever the page was executed.
         key = msgspec.msgpack.decode(payload[1:])
@@ -87,9 +92,12 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise invalid("holds values of other types than the order")
         return tuple(key)
 
-    def _mac(self, payload: bytes) -> bytes:
-        digest = hashlib.sha256(msgspec.msgpack.encode(self.facts)).digest()
-        return hmac.digest(self.key, digest + payload, "sha256")[:_MAC_BYTES]
+    def _signed(self, payload: bytes) -> bytes:
+        return hashlib.sha256(msgspec.msgpack.encode(self.facts)).digest() + payload
+
+
+def _mac(key: bytes, signed: bytes) -> bytes:
+    return hmac.digest(key, signed, "sha256")[:_MAC_BYTES]
 
 
 def _encoded(raw: bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -58,12 +58,6 @@ class PlannedRows(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise unbelievable("the key of the last row", by_runner=by_runner)
         return self.binding.sign(end.last_key, end.row_id)
 
-    def signed_with(self, key: bytes) -> PlannedRows:
-        """The same plan, whose next cursor is signed with another key."""
-        if self.binding is None:
-            return self
-        return msgspec.structs.replace(self, binding=msgspec.structs.replace(self.binding, key=key))
-
 
 def plan_rows(
     definition: LensDefinition,
@@ -72,8 +66,9 @@ def plan_rows(
     *,
     cursor_key: bytes,
     environment: str,
+    previous_cursor_keys: Sequence[bytes] = (),
 ) -> PlannedRows:
-    """One page of rows.
+    """One page of rows. Cursors that one of ``previous_cursor_keys`` signed are read too; the next one has ``cursor_key``.
 
     Raises:
         LenswayError: INVALID_REQUEST, UNKNOWN_FIELD, UNSUPPORTED_OPERATOR, INVALID_CURSOR, PAYLOAD_TOO_LARGE.
@@ -87,7 +82,13 @@ def plan_rows(
     binding = None
     if is_total:
         binding = cursors.CursorBinding.of(
-            cursor_key, environment=environment, lens=definition.name, where=node, params=params, order=order
+            cursor_key,
+            environment=environment,
+            lens=definition.name,
+            where=node,
+            params=params,
+            order=order,
+            previous=previous_cursor_keys,
         )
     after: tuple[After, ...] | None = None
     where_params = len(params)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 from collections.abc import Sequence
 from typing import Protocol
@@ -19,7 +18,6 @@ from lensway.dialects.registry import capabilities_of
 from lensway.dispatch.core.events import Asker, JobRequest, Release
 from lensway.dispatch.core.records import JobRecord
 from lensway.dispatch.shell import JobHandle
-from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import RequestId
 from lensway.query import unavailable
 from lensway.query.capabilities import Capabilities
@@ -167,25 +165,14 @@ class Queries:
         if question.limit is None:
             rows = default_page_rows(asked.lens.limits, caller.identity.limits)
             question = msgspec.structs.replace(question, limit=rows)
-        try:
-            return asked, self._planned(caller, asked, question, self._cursor_key)
-        except LenswayError as error:
-            if error.code is not ErrorCode.INVALID_CURSOR or not self._previous_cursor_keys:
-                raise
-            refusal = error
-        for key in self._previous_cursor_keys:
-            # A walk goes on over a rotation of the master key: its next cursor is signed with the new one.
-            with contextlib.suppress(LenswayError):
-                return asked, self._planned(caller, asked, question, key).signed_with(self._cursor_key)
-        raise refusal
-
-    def _planned(self, caller: Caller, asked: Asked, question: QueryRequest, cursor_key: bytes) -> PlannedRows:
-        return plan_rows(
+        return asked, plan_rows(
             asked.lens.definition,
             question,
             asked.capabilities,
-            cursor_key=cursor_key,
+            cursor_key=self._cursor_key,
             environment=caller.environment.id,
+            # A walk goes on over a rotation of the master key.
+            previous_cursor_keys=self._previous_cursor_keys,
         )
 
     def _asked(self, caller: Caller, name: str) -> Asked:
