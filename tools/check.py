@@ -16,7 +16,8 @@ from tools import docs, english, rooms
 
 _BIN: Final = pathlib.Path(sys.executable).parent
 _CODE: Final = ("src", "tests", "tools", "demo", "benchmarks", "proofs")
-_PRIVATE_PATH: Final = re.compile(r"/(?:root|home/\w+|Users/\w+)/|(?<![\w.])/work/")
+_PRIVATE_PATH: Final = re.compile(rf"/(?:root|home/\w+|Users/\w+)/|(?<![\w.]){re.escape(str(pathlib.Path.cwd()))}/")
+"""Homes, and wherever this checkout lies."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

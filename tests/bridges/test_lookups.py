@@ -96,7 +96,8 @@ def test_askers_of_one_name_share_its_look_up_and_nothing_is_kept(resolver: Reso
         askers = [
             asyncio.ensure_future(lookups.addresses(name, 5432)) for name in ["db.test", "DB.test", "db.test."] * 20
         ]
-        await asyncio.sleep(0.02)
+        while not resolver.asked:
+            await asyncio.sleep(0.001)
         askers[0].cancel()
         resolver.gate.set()
         answers = await asyncio.gather(*askers, return_exceptions=True)
