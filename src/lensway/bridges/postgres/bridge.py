@@ -2,9 +2,8 @@
 
 A page of a plain table is one round trip: the session is read-only by default, plans are SELECTs, and the statement timeout of
 the session is already right for most requests. Every other page reads in one READ ONLY transaction that is rolled back
-(`postgres_transaction`), as does everything behind a pooler that assigns server connections to transactions. Arrow and most
-exports take the bulk path (`postgres_bulk`), in a process that has it; large pages and all other exports read through a cursor,
-sized by bytes.
+(`transaction`), as does everything behind a pooler that assigns server connections to transactions. Arrow and most exports take
+the bulk path (`bulk`), in a process that has it; large pages and all other exports read through a cursor, sized by bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import functools
 import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import asyncpg
 
@@ -32,21 +31,19 @@ from lensway.bridges.contract import (
 from lensway.bridges.encoding.writer import ARROW_FORMATS, RowWriter
 from lensway.bridges.kit import loading
 from lensway.bridges.kit.deadlines import Deadlines
-from lensway.bridges.kit.failures import limit_exceeded, row_too_large, timed_out, undecodable
+from lensway.bridges.kit.failures import timed_out, undecodable
 from lensway.bridges.kit.orderings import Orderings
 from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.bulk.sql import COLUMNS_MAX, TEXT_FORMATS
 from lensway.bridges.postgres.connecting import is_other_backend
 from lensway.bridges.postgres.diagnosis import explained, is_explained, undecodable_field
 from lensway.bridges.postgres.endpoints import check_places
-from lensway.bridges.postgres.guard import Cut
 from lensway.bridges.postgres.inspection import describe_table, list_tables, run_test
 from lensway.bridges.postgres.keys import table_facts
 from lensway.bridges.postgres.pool import PooledConnection
-from lensway.bridges.postgres.relations import Relation, Relations
+from lensway.bridges.postgres.reading import Reading, TooMuchAtOnceError, at_once, by_cursor, too_large
+from lensway.bridges.postgres.relations import Relations
 from lensway.bridges.postgres.settings import PostgresSettings, read_settings
-from lensway.bridges.postgres.transaction import ReadOnlyTransaction
-from lensway.bridges.postgres.values import as_digits, exact_end
 from lensway.bridges.postgres.watch import WatchedPool
 from lensway.dialects.compile import Compiled
 from lensway.errors import LenswayError
@@ -56,17 +53,6 @@ from lensway.query.result import ResultEnd, RowFormat, not_available
 _DIALECT: Final = "postgres"
 _SINGLE_STATEMENT_ROWS_MAX: Final = 1_000
 """Larger pages read through a cursor: all rows of one statement are in memory at once."""
-_SINGLE_STATEMENT_BYTES_MAX: Final = limits.PAGE_BYTES_MAX // 4
-"""As encoded; so on the wire, where it may be four times as much, never more than a page. Larger ones are read again."""
-_FIRST_FETCH_ROWS: Final = 10
-"""Nothing is known of their size yet."""
-_FETCH_ROWS_MAX: Final = 2_000
-"""Some milliseconds of decoding: the loop serves others in between."""
-_FETCH_BYTES: Final = 4 * limits.FETCH_BYTES_TARGET
-
-
-class _TooMuchAtOnceError(Exception):
-    """The answer to a single statement is larger than may be in memory; nothing of it was written."""
 
 
 class PostgresBridge:
@@ -146,20 +132,20 @@ class PostgresSource:
         if _is_bulk(compiled, execution) and await self._open_bulk(execution.format):
             end: ResultEnd = await self._bulk.run(compiled, plan, execution, sink)
             return end
-        return await self._read(_by_cursor, compiled, plan, execution, sink)
+        return await self._read(by_cursor, compiled, plan, execution, sink)
 
     async def _run_page(self, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         if (plan.limit or 0) <= _SINGLE_STATEMENT_ROWS_MAX:
             try:
-                return await self._read(_at_once, compiled, plan, execution, sink)
-            except _TooMuchAtOnceError:
+                return await self._read(at_once, compiled, plan, execution, sink)
+            except TooMuchAtOnceError:
                 pass
-        return await self._read(_by_cursor, compiled, plan, execution, sink)
+        return await self._read(by_cursor, compiled, plan, execution, sink)
 
     async def _read(
-        self, read: _Reading, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink
+        self, read: Reading, compiled: Compiled, plan: Plan, execution: Execution, sink: RowSink
     ) -> ResultEnd:
-        """Read it on a pooled connection, a second time on a fresh one when the first was stale. Raises _TooMuchAtOnceError."""
+        """Read it on a pooled connection, a second time on a fresh one when the first was stale. Raises TooMuchAtOnceError."""
         pool = self._exports if execution.is_export else self._queries
         for is_last_try in (False, True):
             began_at = time.monotonic()
@@ -185,7 +171,7 @@ class PostgresSource:
                 if isinstance(error, TimeoutError):
                     raise
                 if connection is not None and (cut := connection.driver.guard.cut):
-                    raise _too_large(cut, execution, in_pieces=read is _by_cursor) from None
+                    raise too_large(cut, execution, in_pieces=read is by_cursor) from None
                 if is_alive and errors.is_undecodable(error):
                     raise await self._undecodable(compiled, plan, execution.deadline) from None
                 if is_last_try or writer.rows or not errors.may_repeat(error, execution.may_repeat):
@@ -342,258 +328,3 @@ async def _looked(connection: PooledConnection, look: Any, deadline: float) -> A
     if (seconds := connection.timeout_for(deadline - time.monotonic())) is not None:
         await connection.limit_time(seconds)
     return await look(connection.driver)
-
-
-class _Reading(Protocol):
-    """One way to read a result on a connection, from which nobody else reads meanwhile."""
-
-    async def __call__(
-        self,
-        pool: WatchedPool,
-        connection: PooledConnection,
-        compiled: Compiled,
-        plan: Plan,
-        execution: Execution,
-        writer: RowWriter,
-        /,
-    ) -> ResultEnd: ...
-
-
-async def _at_once(
-    pool: WatchedPool,
-    connection: PooledConnection,
-    compiled: Compiled,
-    plan: Plan,
-    execution: Execution,
-    writer: RowWriter,
-) -> ResultEnd:
-    """The page of a plain table whose statement is prepared; everything else is for `_judged`."""
-    statement = connection.known(compiled.sql)
-    if statement is None or compiled.count_sql is not None or compiled.rest_sql is not None:
-        return await _judged(pool, connection, compiled, plan, execution, writer)
-    if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
-        await connection.limit_time(seconds)
-    bounds, guard = execution.limits, connection.driver.guard
-    answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
-    guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
-    try:
-        rows = await statement.fetch(*compiled.bind(plan))
-    except asyncpg.InvalidArgumentForWidthBucketFunctionError:
-        return await _changed(pool, connection, compiled, plan, execution, writer)
-    except errors.DECODING_ERRORS as error:
-        raise errors.of_decoding(error) from None
-    guard.relax()
-    pool.rests(connection)
-    if connection.digits and (positions := connection.digits.get(compiled.sql)):
-        rows = as_digits(rows, positions)
-    await writer.write(rows)
-    return exact_end(await writer.end(), compiled, statement)
-
-
-async def _judged(
-    pool: WatchedPool,
-    connection: PooledConnection,
-    compiled: Compiled,
-    plan: Plan,
-    execution: Execution,
-    writer: RowWriter,
-) -> ResultEnd:
-    """The page in the form that its table needs."""
-    relation = await _plain(pool, connection, compiled, execution.deadline)
-    if relation is None:
-        return await _in_transaction(pool, connection, compiled, plan, execution, writer, None)
-    try:
-        if connection.is_shared:
-            return await _in_transaction(pool, connection, compiled, plan, execution, writer, relation)
-        return await _alone(pool, connection, compiled, plan, execution, writer, relation)
-    except asyncpg.InvalidArgumentForWidthBucketFunctionError:
-        if writer.rows:
-            raise
-        return await _changed(pool, connection, compiled, plan, execution, writer)
-
-
-async def _changed(
-    pool: WatchedPool,
-    connection: PooledConnection,
-    compiled: Compiled,
-    plan: Plan,
-    execution: Execution,
-    writer: RowWriter,
-) -> ResultEnd:
-    """The guard says that it is another table than the one that was judged."""
-    connection.forget_statements()
-    pool.relations.forget(compiled)
-    return await _in_transaction(pool, connection, compiled, plan, execution, writer, None)
-
-
-async def _plain(
-    pool: WatchedPool, connection: PooledConnection, compiled: Compiled, deadline: float
-) -> Relation | None:
-    """The plain table that the statement reads; None when it is anything else."""
-    if not connection.is_shared or pool.relations.is_known(compiled):
-        return await pool.relations.plain(connection.driver, compiled)
-    async with connection.transaction(deadline, is_plain=True):
-        return await pool.relations.plain(connection.driver, compiled)
-
-
-async def _alone(
-    pool: WatchedPool,
-    connection: PooledConnection,
-    compiled: Compiled,
-    plan: Plan,
-    execution: Execution,
-    writer: RowWriter,
-    relation: Relation,
-) -> ResultEnd:
-    """The page of a plain table: statements without a transaction around them."""
-    if (seconds := connection.timeout_for(execution.deadline - time.monotonic())) is not None:
-        await connection.limit_time(seconds)
-    statement: Any = None
-    found = []
-    for sql, values in compiled.statements(plan):
-        statement = await connection.guarded(relation, compiled, sql, execution.tag)
-        found.append(await _fetched(connection, statement, sql, values, execution))
-        if _is_full(found[-1], plan):
-            break
-    pool.rests(connection)
-    await _written(found, writer)
-    if compiled.count_sql is None:
-        return exact_end(await writer.end(), compiled, statement)
-    pool.waits(connection)
-    counting = await connection.guarded(relation, compiled, compiled.count_sql, execution.tag)
-    total: int = await counting.fetchval(*compiled.bind_count(plan))
-    return exact_end(await writer.end(total), compiled, statement)
-
-
-async def _fetched(
-    connection: PooledConnection, statement: Any, sql: str, values: Sequence[object], execution: Execution
-) -> Sequence[Any]:
-    bounds, guard = execution.limits, connection.driver.guard
-    answer_bytes_max = min(bounds.bytes_max, _SINGLE_STATEMENT_BYTES_MAX)
-    guard.expect(row_bytes_max=bounds.row_bytes_max, answer_bytes_max=answer_bytes_max)
-    try:
-        rows: Sequence[Any] = await statement.fetch(*values)
-    except errors.DECODING_ERRORS as error:
-        raise errors.of_decoding(error) from None
-    guard.relax()
-    positions = connection.digits.get(sql)
-    return as_digits(rows, positions) if positions else rows
-
-
-def _is_full(rows: Sequence[Any], plan: Plan) -> bool:
-    """True when no further statement of the page is needed."""
-    return plan.limit is None or len(rows) > plan.limit
-
-
-async def _written(found: Sequence[Sequence[Any]], writer: RowWriter) -> None:
-    # Not before the last statement: where all that it gives is too much, the page is read again from its start.
-    for rows in found:
-        writer.begin_statement()
-        await writer.write(rows)
-
-
-async def _in_transaction(
-    pool: WatchedPool,
-    connection: PooledConnection,
-    compiled: Compiled,
-    plan: Plan,
-    execution: Execution,
-    writer: RowWriter,
-    relation: Relation | None,
-) -> ResultEnd:
-    """The page of anything, in a transaction that leaves nothing behind. ``relation``: a plain table, which saves steps."""
-    has_steps = compiled.count_sql is not None or compiled.rest_sql is not None
-    is_plain = relation is not None
-    statement: Any = None
-    found: list[Sequence[Any]] = []
-    async with connection.transaction(execution.deadline, is_plain=is_plain, has_steps=has_steps) as transaction:
-        for sql, values in compiled.statements(plan):
-            if found:
-                await transaction.step(execution.deadline)
-            statement = await connection.prepared(compiled, sql, execution.tag, relation=relation)
-            found.append(await _fetched(connection, statement, sql, values, execution))
-            if _is_full(found[-1], plan):
-                break
-        total = await _total(connection, transaction, compiled, plan, execution)
-    pool.rests(connection)
-    await _written(found, writer)
-    return exact_end(await writer.end(total), compiled, statement)
-
-
-async def _by_cursor(
-    pool: WatchedPool,
-    connection: PooledConnection,
-    compiled: Compiled,
-    plan: Plan,
-    execution: Execution,
-    writer: RowWriter,
-) -> ResultEnd:
-    driver = connection.driver
-    has_steps = compiled.count_sql is not None or compiled.rest_sql is not None
-    statement: Any = None
-    async with connection.transaction(execution.deadline, is_plain=False, has_steps=has_steps) as transaction:
-        # A statement of its own for each export: its tag makes the database's log a witness of what was executed.
-        for sql, values in compiled.statements(plan):
-            if statement is not None:
-                await transaction.step(execution.deadline)
-            statement = await connection.prepared(compiled, sql, execution.tag, always_tags=execution.is_export)
-            writer.begin_statement()
-            cursor = await statement.cursor(*values)
-            positions = connection.digits.get(sql, ())
-            await _drained(pool, connection, transaction, cursor, execution, writer, positions)
-            if writer.has_more:
-                break
-        total = await _total(connection, transaction, compiled, plan, execution)
-    driver.guard.relax()
-    return exact_end(await writer.end(total), compiled, statement)
-
-
-async def _drained(
-    pool: WatchedPool,
-    connection: PooledConnection,
-    transaction: ReadOnlyTransaction,
-    cursor: Any,
-    execution: Execution,
-    writer: RowWriter,
-    positions: tuple[int, ...],
-) -> None:
-    """Read the cursor to its end, or the page's, and write its rows."""
-    driver = connection.driver
-    count = _FIRST_FETCH_ROWS
-    row_bytes_max = execution.limits.row_bytes_max
-    while True:
-        driver.guard.expect(row_bytes_max=row_bytes_max, answer_bytes_max=limits.FETCH_BYTES_MAX)
-        try:
-            rows = await cursor.fetch(count)
-        except errors.DECODING_ERRORS as error:
-            raise errors.of_decoding(error) from None
-        # While the caller takes them nobody waits for the server: one that rests is then no lost one.
-        pool.rests(connection)
-        await writer.write(as_digits(rows, positions) if positions else rows)
-        pool.waits(connection)
-        if writer.has_more or len(rows) < count:
-            break
-        count = max(1, min(_FETCH_ROWS_MAX, _FETCH_BYTES * writer.rows // max(1, writer.bytes)))
-        # The timeout counts for each fetch; what is set must never reach beyond the deadline by more than a second.
-        await transaction.lower(execution.deadline)
-
-
-def _too_large(cut: Cut, execution: Execution, *, in_pieces: bool) -> Exception:
-    if cut is Cut.ROW:
-        return row_too_large(execution.limits.row_bytes_max)
-    if not in_pieces and execution.limits.bytes_max > _SINGLE_STATEMENT_BYTES_MAX:
-        return _TooMuchAtOnceError()
-    if in_pieces:
-        return limit_exceeded("bytes in rows that are read at once", limits.FETCH_BYTES_MAX)
-    return limit_exceeded("bytes", execution.limits.bytes_max)
-
-
-async def _total(
-    connection: PooledConnection, transaction: ReadOnlyTransaction, compiled: Compiled, plan: Plan, execution: Execution
-) -> int | None:
-    if compiled.count_sql is None:
-        return None
-    await transaction.step(execution.deadline)
-    statement = await connection.prepared(compiled, compiled.count_sql)
-    found: int = await statement.fetchval(*compiled.bind_count(plan))
-    return found

@@ -1,7 +1,7 @@
 """The statements of the bulk path: what a plan's statement is wrapped in so that rows arrive as Arrow wants them, or as NDJSON.
 
 The plan's own statement stands inside as a subquery, its values as literals that the server itself has quoted: COPY takes no
-parameters. A subquery with an order keeps it through a projection. Expressions give exactly what `postgres_values` gives for
+parameters. A subquery with an order keeps it through a projection. Expressions give exactly what `postgres.values` gives for
 the same value, so that a page and an export show the same bytes.
 """
 
