@@ -27,7 +27,7 @@ LAYERS: Final[tuple[tuple[str, ...], ...]] = (
     ("query", "protocol", "observe"),
     ("api",),
     ("ids",),
-    ("kinds", "errors", "clock", "limits", "transitions"),
+    ("kinds", "errors", "clock", "hosts", "limits", "transitions"),
 )
 APART: Final[dict[str, frozenset[str]]] = {"usecases": frozenset({"store", "client"})}
 """Rooms below that a room must not import all the same: use cases know the ports of the catalog, not the store."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from lensway.catalog.names import invalid, shown
 from lensway.catalog.reading import described, joined
+from lensway.hosts import is_this_machine
 from lensway.limits import KEY_ORIGINS_MAX, ORIGIN_CHARACTERS_MAX
 
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
@@ -44,7 +45,7 @@ def _read(value: object, path: str) -> str:
     if origin is None:
         raise invalid(path, f"{shown(value)} is not an origin (scheme://host[:port])", hint=_FORM)
     scheme, host, port = origin
-    if scheme == "http" and not _is_loopback(host):
+    if scheme == "http" and not (is_this_machine(host) or host.endswith(".localhost")):
         raise invalid(
             path, f"{shown(value)} is not encrypted, so its network can read the key", hint="Serve it as https."
         )
@@ -81,12 +82,3 @@ def _host(host: str) -> str | None:
         except ValueError:
             return None
     return host
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import ipaddress
 import os
 import ssl
 import urllib.parse
@@ -15,6 +14,7 @@ from cyclopts import Parameter
 
 from lensway.client import Client, connect
 from lensway.errors import ErrorCode, LenswayError
+from lensway.hosts import is_this_machine
 
 
 @Parameter(name="*")
@@ -79,23 +79,13 @@ def _checked_url(url: str, *, insecure: bool) -> str:
             "LENSWAY_URL must be http://HOST[:PORT] or https://HOST[:PORT]",
             hint="The server prints it when it starts; the key goes into LENSWAY_API_KEY.",
         )
-    if is_clear and not insecure and not _is_this_machine(host):
+    if is_clear and not insecure and not is_this_machine(host):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
             "LENSWAY_URL is http:// to another machine: the key would travel in clear",
             hint="Use https://, or --insecure when the way there is protected by other means.",
         )
     return url
-
-
-def _is_this_machine(host: str) -> bool:
-    """True for names and addresses that never leave this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _checked_header(name: str, value: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
 import pathlib
 import re
 import urllib.parse
@@ -12,6 +11,7 @@ from collections.abc import Hashable, Mapping
 
 from lensway.auth.secret import Secret
 from lensway.errors import ErrorCode, LenswayError
+from lensway.hosts import is_this_machine
 from lensway.limits import JOBS_PER_SESSION_DEFAULT
 
 _PREFIX = "LENSWAY_"
@@ -147,23 +147,13 @@ def check_gateway_url(url: str, *, insecure: bool) -> urllib.parse.SplitResult:
         )
     if parts.path.rstrip("/") != "/connect":
         raise _invalid("LENSWAY_GATEWAY_URL", "must end in /connect")
-    if parts.scheme == "ws" and not insecure and not is_loopback(parts.hostname):
+    if parts.scheme == "ws" and not insecure and not is_this_machine(parts.hostname):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
             "LENSWAY_GATEWAY_URL is ws:// to a host that is not this machine: the token would travel in clear",
             hint="Use wss://, or start with --insecure when the way there is protected by other means.",
         )
     return parts
-
-
-def is_loopback(host: str) -> bool:
-    """True for names and addresses of this machine itself."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

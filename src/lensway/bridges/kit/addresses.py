@@ -15,6 +15,7 @@ from typing import Final
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.kit import lookups
 from lensway.bridges.kit.failures import invalid_setting, out_of_descriptors, unreachable
+from lensway.hosts import LOCAL_NAMES, is_this_machine
 
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -55,20 +56,15 @@ _NOT_PUBLIC: Final[tuple[_Network, ...]] = tuple(
     )
 )
 """Beside what the library knows, which differs between versions of Python."""
-_LOCAL_NAMES: Final = frozenset(
-    {"localhost", "localhost.localdomain", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"}
-)
 _NUMERIC: Final = frozenset("0123456789*?")
 _NUMBER: Final = re.compile(r"(0[xX][0-9a-fA-F]*|[0-9]+)(\.(0[xX][0-9a-fA-F]*|[0-9]+)){0,3}\.?")
 """What the system's resolver takes for an address: ``127.1``, ``0x7f000001``, ``2130706433``."""
 
 
 def is_loopback(host: str) -> bool:
-    """True for names and addresses of the machine itself."""
-    if host.lower().rstrip(".") in _LOCAL_NAMES:
-        return True
+    """True for names and addresses of the machine itself, in any spelling that the system's resolver takes."""
     address = _address_of(host)
-    return address is not None and _meanings(address)[-1].is_loopback
+    return is_this_machine(host if address is None else str(address))
 
 
 def is_address_pattern(pattern: str) -> bool:
@@ -172,7 +168,7 @@ def _is_allowed(host: str, address: _IPAddress | None, allowed: Sequence[str]) -
 
 def _is_local_name(host: str) -> bool:
     name = host.lower().rstrip(".")
-    return name in _LOCAL_NAMES or name.endswith(".localhost")
+    return name in LOCAL_NAMES or name.endswith(".localhost")
 
 
 def _network_of(entry: str) -> _Network | None:

@@ -9,17 +9,19 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+from lensway.bridges.postgres.relay import Relay
+
 _HEADER_BYTES: Final = 5
 _CODE_BYTES: Final = 4
 _AUTHENTICATION: Final = ord("R")
 _CLEAR_TEXT_PASSWORD: Final = 3  # AuthenticationCleartextPassword
 
 
-class Login(asyncio.Protocol):
+class Login(Relay):
     """Stands before the driver's protocol during a login, and cuts the connection when the server asks for the password."""
 
     def __init__(self, protocol: Any) -> None:
-        self._protocol = protocol
+        super().__init__(protocol)
         self._transport: Any = None
         self._unread = b""
         self._skip = 0
@@ -39,23 +41,6 @@ class Login(asyncio.Protocol):
             self._transport.abort()
             return
         self._protocol.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        """As the driver wants it."""
-        answer: bool | None = self._protocol.eof_received()
-        return answer
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Hand it on."""
-        self._protocol.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """Hand it on."""
-        self._protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Hand it on."""
-        self._protocol.resume_writing()
 
     def _asks_for_password(self, data: bytes) -> bool:
         """Go from message to message: a letter, a length that counts itself, and for a login the way of it."""

@@ -6,13 +6,13 @@ way, and lengths of messages are read once an answer is long; short answers cost
 
 from __future__ import annotations
 
-import asyncio
 import enum
 from typing import Any, Final
 
 import asyncpg
 
 from lensway import limits
+from lensway.bridges.postgres.relay import Relay
 
 _LOOK_FROM_BYTES: Final = 256 * limits.KIB
 _HEADER_BYTES: Final = 5
@@ -27,11 +27,11 @@ class Cut(enum.Enum):
     ANSWER = "answer"
 
 
-class Guard(asyncio.Protocol):
+class Guard(Relay):
     """Stands between the transport and the driver's protocol."""
 
     def __init__(self, protocol: Any, transport: Any) -> None:
-        self._protocol = protocol
+        super().__init__(protocol)
         self._transport = transport
         self._forward = protocol.data_received
         self._row_max = self._answer_max = 0
@@ -66,23 +66,6 @@ class Guard(asyncio.Protocol):
             elif self._unread is not None:
                 self._unread.append(data)
         self._forward(data)
-
-    def eof_received(self) -> bool | None:
-        """As the driver wants it."""
-        answer: bool | None = self._protocol.eof_received()
-        return answer
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Hand it on."""
-        self._protocol.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """Hand it on."""
-        self._protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Hand it on."""
-        self._protocol.resume_writing()
 
     def _look(self, data: bytes) -> None:
         if self.cut is None and self._size > self._answer_max:
