@@ -196,11 +196,20 @@ class RunningTests:
     def test_close_ends_idle_connections_now_and_the_others_with_their_jobs(self, bench: Bench) -> None:
         slow, definition = bench.slow(), series_lens(bench.series(_LARGE_ROWS, _LARGE_TEXT_BYTES))
 
+        async def gone() -> None:
+            give_up = time.monotonic() + bench.stage.notices_seconds
+            while await bench.stage.is_connected():
+                assert time.monotonic() < give_up, "no connection stays behind"
+                await asyncio.sleep(0.005)
+
         async def close() -> None:
             source = await self.open_source(bench.stage.config)
             assert not await bench.stage.is_connected(), "connections are made when they are needed"
             assert (await bench.answer(bench.page(definition, limit=1).plan, source=source)).end.rows == 1
             assert await bench.stage.is_connected()
+            await source.close()
+            await gone()
+            source = await self.open_source(bench.stage.config)
             sink = _Stalled()
             stream = asyncio.create_task(
                 bench.answer(bench.export(definition), RowFormat.NDJSON, is_export=True, sink=sink, source=source)
@@ -214,10 +223,7 @@ class RunningTests:
             endless.cancel()
             await asyncio.wait({endless})
             assert not await bench.stage.is_executing()
-            give_up = time.monotonic() + _LATE_SECONDS_MAX
-            while await bench.stage.is_connected():  # the database may take a moment to notice
-                assert time.monotonic() < give_up, "no connection stays behind"
-                await asyncio.sleep(0.005)
+            await gone()
 
         async def reopen() -> None:
             bench.source = await self.open_source(bench.stage.config)

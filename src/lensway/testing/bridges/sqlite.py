@@ -67,6 +67,7 @@ class SqliteStage(Stage):
         Situation.UNKNOWN_HOST: _SERVER_ONLY,
     }
     skipped_stages = frozenset({TestStage.DNS, TestStage.TCP, TestStage.TLS})
+    notices_seconds = 0.0
     odd_columns: ClassVar[Mapping[str, OddColumn]] = {
         "words": _odd(FieldType.TEXT, odd_values.text),
         "big": _odd(FieldType.INTEGER, odd_values.integer),

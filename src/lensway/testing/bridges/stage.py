@@ -106,6 +106,7 @@ class Stage(abc.ABC):
         types: The lens types that the bridge serves.
         skipped_stages: Stages of the connection test that do not apply to `config`.
         memory_bytes_max: What this process may hold while a result of 64 MiB passes through.
+        notices_seconds: The time in which `is_connected` tells that a connection was closed; 0 for what this process sees itself.
         cells: The values of the table of types that this database has, by `Cell.key`.
         odd_columns: Columns of odd values, by name. Names that several stages share are of one type: ``words`` (text),
             ``big`` (integer), ``double``, ``exact``, ``flag``, ``moment``.
@@ -117,6 +118,7 @@ class Stage(abc.ABC):
     types: ClassVar[frozenset[FieldType]] = frozenset(FieldType)
     skipped_stages: ClassVar[frozenset[TestStage]] = frozenset()
     memory_bytes_max: ClassVar[int] = 32 * limits.MIB
+    notices_seconds: ClassVar[float] = 1.0
     cells: ClassVar[Mapping[str, Stored]] = {}
     odd_columns: ClassVar[Mapping[str, OddColumn]] = {}
 
