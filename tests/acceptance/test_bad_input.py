@@ -67,6 +67,20 @@ def test_bodies_that_are_no_json_or_too_large(stage) -> None:
         assert stage.client.post(url, json={}, headers={"Accept": media}).status_code == 200
 
 
+def test_a_key_that_stands_twice_is_refused_in_every_body(stage) -> None:
+    headers = {"Content-Type": "application/json"}
+    for method, path, content, key in (
+        ("POST", f"/v1/query/{stage.lens}", '{"where":{"id":{"$gt":1},"id":{"$lt":9}}}', "id"),
+        ("POST", f"/v1/count/{stage.lens}", '{"where":{"id":1},"where":{}}', "where"),
+        ("POST", f"/v1/query/{stage.lens}", '{"where":{"id":{"$gt":1,"$gt":2}}}', "$gt"),
+        ("POST", f"/v1/explain/{stage.lens}", '{"limit":1,"limit":2}', "limit"),
+        ("POST", "/v1/keys", '{"kind":"sk","name":"a","name":"b"}', "name"),
+    ):
+        answer = stage.client.request(method, path, content=content, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request"), path
+        assert answer.json()["error"]["details"]["key"] == key
+
+
 def test_unknown_objects_suggest_the_nearest(stage) -> None:
     answer = stage.query(lens=stage.lens + "x")
     assert answer.status_code == 404

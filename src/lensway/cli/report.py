@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lensway.api import numbers
+from lensway.api.repeated_keys import require_single_keys
 from lensway.errors import CODES, ErrorCode, LenswayError
 from lensway.observe.lines import Lines
 
@@ -42,9 +43,11 @@ def json_text(value: object) -> str:
 def read_json(text: bytes, what: str, decode: Callable[[bytes], object] = msgspec.json.decode) -> object:
     """The decoded JSON. Raises LenswayError INVALID_REQUEST saying what was not JSON."""
     try:
-        return decode(text)
+        decoded = decode(text)
     except msgspec.DecodeError as error:
         raise LenswayError(ErrorCode.INVALID_REQUEST, f"{what} is not JSON: {error}") from None
+    require_single_keys(text, decoded)
+    return decoded
 
 
 def read_stdin_json(what: str) -> object:

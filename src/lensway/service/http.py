@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from lensway import limits
 from lensway.api.envelope import error_body
+from lensway.api.repeated_keys import require_single_keys
 from lensway.api.routes import Access, Param, Route
 from lensway.auth import decisions, events, exposure
 from lensway.auth.address import HIDDEN_HINT, Network, ProxyWatch, address_of
@@ -143,7 +144,9 @@ class Call:
                 ErrorCode.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON", hint="Send Content-Type: application/json."
             )
         try:
-            return decode(data)
+            decoded = decode(data)
+            require_single_keys(data, decoded)
+            return decoded
         except msgspec.ValidationError:
             # Nothing else is asked of untyped JSON.
             raise LenswayError(
