@@ -238,7 +238,7 @@ PACE_PROMPT_SECONDS: Final = 0.04
 it. After three times it, the window halves. A query of one row therefore waits for some 80 ms of an export's rows on a slow
 link, and so does a heartbeat."""
 HOLD_BACK_BYTES: Final = 256 * KIB
-"""Rows of a stream held back so that a runner lost early costs the caller nothing."""
+"""Rows of a stream that are held back, so that losing a runner early costs the caller nothing."""
 HOLD_BACK_SECONDS: Final = 0.050
 NODE_CREDIT_BYTES_MAX: Final = 256 * MIB
 """Sum of all windows of one node; beyond it `overloaded`."""
@@ -277,7 +277,7 @@ FRESH_HEARTBEATS: Final = 2.5
 SUSPECT_SECONDS: Final = 5.0
 DEAD_SECONDS: Final = 10.0
 RUNNER_FENCE_SECONDS: Final = 8.0
-"""After *sending* its last acknowledged heartbeat: before the gateway calls the session dead and dispatches again."""
+"""Counted from *sending* its last acknowledged heartbeat: ends before the gateway treats the session as dead."""
 FLEET_LARGE_SESSIONS: Final = 2_000
 """Sessions on one node from which the slow timings apply: heartbeats cost about 13 % of a core for 2,000 each second."""
 HEARTBEAT_LARGE_SECONDS: Final = 5.0

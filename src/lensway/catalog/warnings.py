@@ -158,12 +158,12 @@ class _View:
         if source.credentials is Credentials.RUNNER_LOCAL or source.execution is ExecutionMode.RUNNER_REQUIRED:
             message = (
                 f"Source {source.name!r} lost its last runner, and the service cannot execute it: its queries fail with "
-                f"source_requires_runner until a runner is assigned."
+                "source_requires_runner until a runner is assigned."
             )
         else:
             message = (
                 f"Source {source.name!r} lost its last runner: the service itself now executes its queries and must reach the "
-                f"database. Assign a runner if it cannot."
+                "database. Assign a runner if it cannot."
             )
         return self._warning(WarningCode.GOES_INLINE, message, source, lenses=self._lenses(source))
 
@@ -179,7 +179,7 @@ class _View:
             yield self._warning(
                 WarningCode.NO_LIVE_RUNNER_LEFT,
                 f"No runner of source {source.name!r} is online: queries fail with no_runners_online until one comes online. "
-                f"They never fall back to the service.",
+                "They never fall back to the service.",
                 source,
                 lenses=self._lenses(source),
             )

@@ -37,7 +37,7 @@ def export(
     output: Annotated[
         str | None,
         Parameter(
-            name=["--output", "-o"], allow_leading_hyphen=True, help="The output file; default, and -: standard output."
+            name=["--output", "-o"], allow_leading_hyphen=True, help="The output file. Default: -, standard output."
         ),
     ] = None,
     where: query.Where = None,

@@ -78,9 +78,9 @@ def scaffold(
     ] = None,
     to: _To = target.DEFAULT,
 ) -> None:
-    """Write declarations of lenses for a source's tables as TOML: all that its login can read, or those that are named.
+    """Write declarations of lenses for a source's tables as TOML: all that its login can read, or only the named ones.
 
-    Nothing is changed; review the file, then push it. Comments say what was left out, and why.
+    Changes nothing; review the file, then push it. Comments name what was left out, and why.
     """
     body: dict[str, object] = {} if prefix is None else {"prefix": prefix}
     if tables:
@@ -127,7 +127,7 @@ def _note_text(note: Mapping[str, Any], *, with_table: bool = False) -> str:
 
 @lenses.command
 def check(*names: Annotated[str, Parameter(name="LENS")], to: _To = target.DEFAULT) -> int:
-    """Compare lenses with their tables, all of them or those that are named: columns, types, keys.
+    """Compare lenses with their tables, all of them or only the named ones: columns, types, keys.
 
     Exits 1 when something is wrong. New columns are notes.
     """

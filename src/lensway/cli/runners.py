@@ -23,7 +23,7 @@ def create(
         str | None, Parameter(help="Copy network and assignments from this runner, to make a redundant pair.")
     ] = None,
     network: Annotated[
-        str | None, Parameter(help="Label of the private network; runners with the same one are replicas.")
+        str | None, Parameter(help="Label of the private network; runners with the same label are replicas.")
     ] = None,
     to: _To = target.DEFAULT,
 ) -> None:

@@ -46,7 +46,7 @@ def create(
     config_stdin: Annotated[bool, Parameter(negative=(), help="Read the config as JSON from standard input.")] = False,
     to: _To = target.DEFAULT,
 ) -> None:
-    """Register a source. Its config comes from standard input, because `ps` would show an argument."""
+    """Register a source. Pass its config on standard input, because `ps` would show an argument."""
     body: dict[str, object] = {"name": name, "bridge": bridge, "credentials": credentials, "execution": execution}
     if config_stdin:
         body["config"] = report.read_stdin_json("the config")
@@ -69,7 +69,7 @@ def test(
     runner: Annotated[str | None, Parameter(help="Test from this runner, assigned or not.")] = None,
     to: _To = target.DEFAULT,
 ) -> int:
-    """Prove from every assigned runner (or the service) that the database is reachable and its lenses readable.
+    """Test from every assigned runner (or the service) that the database is reachable and its lenses are readable.
 
     Exits 0 only when every test is ok.
     """

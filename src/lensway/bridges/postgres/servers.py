@@ -164,7 +164,7 @@ class Login:
             return report
         message = (
             f"The server grants this login only {self.learned} connections at a time, so queries wait for each other. Raise "
-            f"the login's CONNECTION LIMIT or the server's max_connections, or limit each process with `pool_size`."
+            "the login's CONNECTION LIMIT or the server's max_connections, or limit each process with `pool_size`."
         )
         warning = {"code": "connection_limit", "message": message}
         return msgspec.structs.replace(report, warnings=[*report.warnings, warning])

@@ -173,7 +173,7 @@ STATES: Final[Mapping[str, State]] = {
     QUERY_CANCELED: State(
         cause="cancelled",
         message="An administrator of the database cancelled the statement",
-        hint="The statement ended before the deadline, and not by Lensway or a timeout. Ask the database's administrators why.",
+        hint="The deadline had not passed, and Lensway did not end the statement. Ask the database's administrators why.",
         code=ErrorCode.CANCELLED,
     ),
     "57P01": State(
