@@ -318,7 +318,7 @@ NODE_STALL_SECONDS: Final = 0.1
 NODE_STALL_GRACE_SECONDS: Final = 0.25
 """Time after a stall in which the node reads what peers sent meanwhile."""
 RUNNER_RETURN_SECONDS: Final = 120.0
-"""A runner that reconnects within this time after the server's start is shown with its state from before the restart."""
+"""A runner that reconnects within this time after the server's start is shown as connected since before the restart."""
 RUNNER_HISTORY_ENTRIES_MAX: Final = 10_000
 """Runners whose last session is stored after it was lost."""
 SIGHTINGS_PER_WRITE_MAX: Final = 200
