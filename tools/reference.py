@@ -23,23 +23,25 @@ _LIMITS_FILE: Final = pathlib.Path(limits.__file__)
 _RETRY_WORDS: Final = {Retry.NEVER: "no", Retry.LATER: "later", Retry.SAFE: "at once"}
 _WARNINGS: Final = {
     WarningCode.SINGLE_RUNNER: "One instance serves a source alone. Assign a second runner, or start a second instance.",
-    WarningCode.REPLICAS_DIFFER: "Runners that should cover the same sources do not. Assign what the other one lacks.",
+    WarningCode.REPLICAS_DIFFER: "Runners that should serve the same sources do not. Assign the missing sources.",
     WarningCode.RUNNER_OFFLINE: "An assigned runner is not online. Start it, or see why: `lensway runner doctor`.",
     WarningCode.RUNNER_UNREACHABLE: "A runner cannot reach a database. Test the connection: it names the stage.",
-    WarningCode.BRIDGE_MISSING: "A runner lacks the driver of a source. Install it where the runner runs.",
-    WarningCode.CREDENTIALS_MISSING: "A runner has no settings for a source. Set `LENSWAY_SOURCE_<NAME>_URL` there.",
-    WarningCode.NO_LIVE_RUNNER_LEFT: "No runner of a source is online: its queries fail until one is.",
-    WarningCode.GOES_INLINE: "A source lost its last runner: the service itself executes it from now on.",
+    WarningCode.BRIDGE_MISSING: "A runner lacks the driver of a source. Install it on the runner's machine.",
+    WarningCode.CREDENTIALS_MISSING: "A runner has no settings for a source. Set `LENSWAY_SOURCE_<NAME>_URL` in the runner's "
+    "environment.",
+    WarningCode.NO_LIVE_RUNNER_LEFT: "No runner of a source is online: its queries fail until one comes online.",
+    WarningCode.GOES_INLINE: "A source lost its last runner: the service itself now executes its queries.",
 }
 _STATES: Final = {
-    RunnerState.NEVER_CONNECTED: "No process of it has ever connected.",
-    RunnerState.CONNECTING: "Connected, and its set is not in force yet. A moment.",
-    RunnerState.HEALTHY: "Connected, its set in force, every source usable.",
-    RunnerState.DEGRADED: "It serves, but a source, an instance or its set is not as it should be; the cause says what.",
-    RunnerState.SUSPECT: "It does not answer. It gets work only when nobody else can do it, and is lost if it stays silent.",
-    RunnerState.DRAINING: "It takes nothing new: by order, or because it is leaving.",
-    RunnerState.OFFLINE: "No process of it is connected; since when and why stand beside it.",
-    RunnerState.REVOKED: "Its tokens open nothing. Rotate to take it back.",
+    RunnerState.NEVER_CONNECTED: "The runner has never connected.",
+    RunnerState.CONNECTING: "The runner is connected, and its assignments take effect in a moment.",
+    RunnerState.HEALTHY: "The runner is connected, its assignments are in force, and every source is usable.",
+    RunnerState.DEGRADED: "The runner serves, but a source, an instance or its assignments have a problem; the cause names it.",
+    RunnerState.SUSPECT: "The runner does not answer. It gets work only if no other runner can do it, and is lost if it "
+    "stays silent.",
+    RunnerState.DRAINING: "The runner takes no new work: an operator drained it, or it is stopping.",
+    RunnerState.OFFLINE: "The runner is not connected; its status shows since when and why.",
+    RunnerState.REVOKED: "Its tokens are invalid. Rotate the token to reactivate it.",
 }
 
 

@@ -264,7 +264,7 @@ FAULTS = [
         "setting",
     ),
     ("ratio", "CREATE VIEW {} AS SELECT id, (id / (id - 1))::text AS name FROM base", "division_by_zero", "by zero"),
-    ("casts", "CREATE VIEW {} AS SELECT id, (name::int)::text AS name FROM base", "invalid_value", "in the data"),
+    ("casts", "CREATE VIEW {} AS SELECT id, (name::int)::text AS name FROM base", "invalid_value", "converted to"),
     ("denied", "CREATE VIEW {} AS SELECT id, secret() AS name FROM base", "permission_denied", "function secret()"),
     ("raises", "CREATE VIEW {} AS SELECT id, raises('P0001') AS name FROM base", "raised", "raised an error"),
     ("conflict", "CREATE VIEW {} AS SELECT id, raises('40001') AS name FROM base", "serialization_failure", "conflict"),
@@ -384,7 +384,7 @@ def test_a_value_that_an_enum_does_not_have_is_the_callers(source: Source, opera
     value = ["open", "nope"] if operator == "$in" else "nope"
     failure = source.failure(lens_of("app.parcels", state="text"), asked={"where": {"state": {operator: value}}})
     assert (failure.details["class"], failure.details["field"]) == ("invalid_value", "state")
-    assert failure.hint == "Its values are: open, done."
+    assert failure.hint == "Allowed values: open, done."
 
 
 # --- repeats and cancels --------------------------------------------------------------------------------------------------

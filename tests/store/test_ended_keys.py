@@ -96,7 +96,7 @@ def test_the_last_admin_key_stays_and_an_expired_one_does_not_count(store) -> No
     async def run() -> None:
         await add(store, "ak_expiring", expires_at=LATER)
         lasting = await add(store, "ak_lasting")
-        with pytest.raises(LenswayError, match="the last one"):
+        with pytest.raises(LenswayError, match="the last key"):
             await delete(store, lasting, at="2026-06-01T00:00:00.001+00:00")
         await delete(store, lasting, at="2026-05-31T23:59:59.999+00:00")
 
@@ -105,7 +105,7 @@ def test_the_last_admin_key_stays_and_an_expired_one_does_not_count(store) -> No
 
 def test_a_key_cannot_be_made_expired(store) -> None:
     for past in (AT, "2025-12-31T23:59:59.999+00:00"):
-        with pytest.raises(LenswayError, match="is over"):
+        with pytest.raises(LenswayError, match="is in the past"):
             asyncio.run(add(store, "ak_late", expires_at=past))
 
 
@@ -233,7 +233,7 @@ def test_a_first_key_that_administers_one_environment_only_is_named(tmp_path: pa
         await add(store, "ak_keeper")
         await add(store, given.reveal(), environment=store.current().environments()[0].id)
         assert await first_admin_key(store, given, clock) is None
-        assert "no instance-wide admin key" in admin_key_notice(store.current(), given, clock)
+        assert "not an instance-wide admin key" in admin_key_notice(store.current(), given, clock)
         assert admin_key_notice(store.current(), None, clock) is None
         store.close()
 

@@ -110,7 +110,7 @@ def test_lens_names() -> None:
     [
         (table("t", column("a"), column("b"), key=["b", "a"]), ["b", "a"], ""),
         (table("t", column("a", primary_key=True), column("b")), ["a"], ""),
-        (table("t", column("a", nullable=False), unique_keys=[["a"]]), ["a"], "stands for it"),
+        (table("t", column("a", nullable=False), unique_keys=[["a"]]), ["a"], "replaces it"),
         (table("t", column("a"), unique_keys=[["a"]]), [], "has none"),
         (table("t", column("a", "json"), column("b"), key=["a"]), [], "a has no order"),
         (table("t", column("a", is_list=True), column("b"), key=["a"]), [], "a has no order"),

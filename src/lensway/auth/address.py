@@ -11,8 +11,8 @@ from lensway.limits import PROXY_WARNING_REQUESTS, PROXY_WARNINGS_MAX
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 HIDDEN_HINT: Final = (
-    "Wrong keys of all its callers count together. If it is your proxy, start the server with --trusted-proxies"
-    " and its address."
+    "Failed attempts of all callers at this address count together. If the address is your proxy, start the server with "
+    "--trusted-proxies and that address."
 )
 
 

@@ -100,7 +100,7 @@ class Verifier:
         """What was found; behind the last row."""
         known, broken = self._known, self._broken
         if broken is None and known is not None and known.sequence > self._at:
-            broken = self._at + 1, f"rows were cut off: the head that was kept is row {known.sequence}"
+            broken = self._at + 1, f"rows were cut off: the saved head is row {known.sequence}"
         return Verdict(
             ok=broken is None,
             rows=self._rows,
@@ -113,7 +113,7 @@ class Verifier:
     def _look_at_known(self) -> None:
         known = self._known
         if known is not None and known.sequence == self._at and known.chain != self._chain.hex():
-            self._broken = self._broken or (self._at, "the audit is not the one that the head was taken from")
+            self._broken = self._broken or (self._at, "the head belongs to another audit")
 
 
 def _mac(key: bytes, anchor: Anchor) -> str:

@@ -58,13 +58,13 @@ def authenticate(snapshot: Snapshot, header: str | None, *, at: str) -> Identity
     if scheme.lower() != "bearer":
         raise _unauthenticated("The Authorization header is not a bearer key", "Send `Authorization: Bearer KEY`.")
     if text.startswith("rk_"):
-        raise _unauthenticated("Runner tokens open the gateway only", "Use an ak_, sk_ or pk_ key.")
+        raise _unauthenticated("Runner tokens are valid only at the gateway", "Use an ak_, sk_ or pk_ key.")
     hashed = tokens.hash_token(text)
     key = snapshot.key_by_hash(hashed)
     # Compared again, and against nobody's hash: the same work for keys that exist and keys that do not.
     if not hmac.compare_digest(_NOBODY if key is None else key.hash, hashed) or key is None:
         raise _unauthenticated(
-            "This key is not valid", "It may have been deleted; ask whoever administers this server."
+            "This key is not valid", "It may have been deleted; ask an administrator of this server."
         )
     if has_expired(key, at=at):
         raise _unauthenticated(
@@ -101,7 +101,7 @@ def authenticate_runner(snapshot: Snapshot, token: str, at: str) -> Runner:
     if runner is None or not any(matches):
         raise _unauthenticated("This runner token is not valid", "Rotate it: `lensway runners rotate RUNNER`.")
     if runner.is_revoked:
-        raise LenswayError(ErrorCode.FORBIDDEN, "This runner is revoked", hint="Rotate its token to take it back.")
+        raise LenswayError(ErrorCode.FORBIDDEN, "This runner is revoked", hint="Rotate its token to reactivate it.")
     return runner
 
 
@@ -122,7 +122,7 @@ def choose_environment(snapshot: Snapshot, identity: Identity, wanted: str | Non
 def require_read(identity: Identity) -> None:
     """Any admin key. Raises LenswayError FORBIDDEN."""
     if identity.kind is not KeyKind.ADMIN:
-        raise _forbidden("only admin keys (ak_) open the control plane")
+        raise _forbidden("only admin keys (ak_) may use the control plane")
 
 
 def require_operate(identity: Identity) -> None:

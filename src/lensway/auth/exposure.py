@@ -40,6 +40,6 @@ def refusal() -> LenswayError:
     """The answer to a request with a key in its URL."""
     return LenswayError(
         ErrorCode.INVALID_REQUEST,
-        "A key stands in the URL, where logs and histories keep it",
-        hint="Send it in the Authorization header, and replace this one: it must be taken for known.",
+        "The URL contains a key, and logs and browser histories store URLs",
+        hint="Send the key in the Authorization header, and replace this key: treat it as compromised.",
     )

@@ -72,8 +72,8 @@ class KeyGate:
 def _limited(name: str, value: int, wait_seconds: float) -> LenswayError:
     return LenswayError(
         ErrorCode.RATE_LIMITED,
-        f"This key may not ask more: its {name} is {value:,}",
-        hint="Wait as long as Retry-After says, or ask for a key with higher limits.",
+        f"This key has reached its limit: {name} is {value:,}",
+        hint="Wait for the time in Retry-After, or use a key with higher limits.",
         details={"limit": name, "value": value},
         retry_after_seconds=wait_seconds,
     )

@@ -36,6 +36,6 @@ class FailureLimiter:
             raise LenswayError(
                 ErrorCode.RATE_LIMITED,
                 _WAIT,
-                hint="Send a valid key; one is accepted at any time.",
+                hint="Send a valid key; the server accepts valid keys at any time.",
                 retry_after_seconds=(1.0 - tokens) * 60.0 / full,
             )

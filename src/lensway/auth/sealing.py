@@ -112,7 +112,7 @@ def open_sealed(
         raise _unreadable("cannot be opened with this key") from None
     meant = (found.environment, found.source, found.runner, found.version)
     if meant != (environment, source, runner, version):
-        raise _unreadable("are for something else")
+        raise _unreadable("were sealed for another source, runner or version")
     if found.expires_at_wall_ms < now_wall_ms:
         raise _unreadable("have expired")
     return found.config

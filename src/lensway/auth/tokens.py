@@ -39,6 +39,6 @@ def check_admin_key(text: str) -> Secret:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
             "LENSWAY_ADMIN_KEY is not an admin key",
-            hint="`ak_` followed by at least 32 URL-safe characters, for example from `openssl rand -hex 32`.",
+            hint="Use `ak_` followed by at least 32 URL-safe characters, for example from `openssl rand -hex 32`.",
         )
     return Secret(text)

@@ -140,7 +140,7 @@ class ExecutionLibrary:
             if error.failure.details.get("class") == "forbidden_address":
                 raise LenswayError(
                     ErrorCode.FORBIDDEN,
-                    "The policy here forbids the address or path of this source",
+                    "The policy of the process that executes this source forbids its address or path",
                     hint=error.failure.hint,
                     details=error.failure.details,
                 ) from None
@@ -217,10 +217,10 @@ class ExecutionLibrary:
             extra = None if kind is None else kind.extra
             raise LenswayError(
                 ErrorCode.SOURCE_UNREACHABLE,
-                f"The bridge '{name}' is not installed where this source is executed",
+                f"The bridge '{name}' is not installed on the machine that executes this source",
                 hint=f"Run `pip install 'lensway[{extra}]'` there."
                 if extra
-                else "Install the package that brings it there.",
+                else "Install the package that provides it there.",
                 details={"stage": "runner", "class": "no_bridge"},
             )
         return bridge
@@ -286,7 +286,7 @@ async def _described(source: OpenSource, name: str, execution: Execution) -> Tab
     raise LenswayError(
         ErrorCode.REFUSED_BY_RUNNER,
         f"The local policy of the runner does not allow the table '{name[:120]}'",
-        hint="The owner of the runner's network decides which tables its policy file names.",
+        hint="Ask the owner of the runner's network to add the table to the policy file.",
     )
 
 

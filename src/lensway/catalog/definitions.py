@@ -104,7 +104,7 @@ def read_source_patch(source: Source, value: object, *, kinds: Kinds = BUILT_IN)
     """The source that a PATCH makes of this one: absent keys stay as they are. Raises LenswayError INVALID_REQUEST."""
     section = Section(value, "", _SOURCE_KEYS | {"name"})
     if "name" in section and section.get("name") != source.name:
-        raise invalid("name", "a source keeps its name", hint="Create a source of the new name and assign it.")
+        raise invalid("name", "a source cannot be renamed", hint="Create a source with the new name and assign it.")
     config = read_config(section.get("config"), path="config") if "config" in section else None
     credentials = section.choice("credentials", Credentials, source.credentials)
     if credentials is Credentials.RUNNER_LOCAL and config is not None:
@@ -143,7 +143,7 @@ def runner_local_config(name: str, path: str) -> Exception:
     variable = f"LENSWAY_SOURCE_{name.upper().replace('-', '_')}_URL"
     return invalid(
         path,
-        f"source {name!r} has runner-local credentials, so the service takes no config for it",
+        f"source {name!r} has runner-local credentials, so the service accepts no config for it",
         hint=f"Set {variable} on each of its runners, or make `credentials` managed.",
     )
 

@@ -6,7 +6,7 @@ import datetime
 
 from lensway.catalog.names import invalid, shown
 
-_HINT = "Write a date (2030-01-31, which means 00:00 UTC) or a moment with its zone (2030-01-31T12:00:00Z)."
+_HINT = "Use a date (2030-01-31, which means 00:00 UTC) or a moment with its zone (2030-01-31T12:00:00Z)."
 
 
 def moment_text(moment: datetime.datetime) -> str:

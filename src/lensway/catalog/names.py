@@ -38,12 +38,12 @@ def check_name(name: object, *, kind: str, path: str) -> str:
         raise invalid(
             path,
             f"{shown(name)} cannot be the name of {article(kind)}",
-            hint=f"A letter, then letters, digits, '-' and '_': at most {NAME_CHARACTERS_MAX} characters.",
+            hint=f"Use a letter, then letters, digits, '-' and '_': at most {NAME_CHARACTERS_MAX} characters.",
         )
     if name.lower() in _RESERVED_OBJECTS:
         raise invalid(path, f"{name!r} is a reserved word", hint="Choose another name.")
     if _ID.fullmatch(name):
-        raise invalid(path, f"{name!r} looks like an id", hint="Choose a name that cannot be taken for one.")
+        raise invalid(path, f"{name!r} looks like an id", hint="Choose a name that does not look like an id.")
     return name
 
 
@@ -53,7 +53,7 @@ def check_field_name(name: object, *, path: str) -> str:
         raise invalid(
             path,
             f"{shown(name)} cannot be the name of a field",
-            hint=f"A letter or '_', then letters, digits and '_': at most {NAME_CHARACTERS_MAX} characters. "
+            hint=f"Use a letter or '_', then letters, digits and '_': at most {NAME_CHARACTERS_MAX} characters. "
             "`column` maps the field to a column of another name.",
         )
     if name in _RESERVED_FIELDS:
@@ -67,7 +67,7 @@ def not_found(kind: str, name: str, known: Iterable[str] = ()) -> LenswayError:
     return LenswayError(
         ErrorCode.NOT_FOUND,
         f"No {kind} {shown(name)}",
-        hint=f"`lensway {_LISTED_BY[kind]}` shows those that exist." if meant is None else f"Did you mean {meant!r}?",
+        hint=f"`lensway {_LISTED_BY[kind]}` lists the existing ones." if meant is None else f"Did you mean {meant!r}?",
         details={"kind": kind, "name": clipped(name)} | ({} if meant is None else {"nearest": meant}),
     )
 

@@ -38,7 +38,7 @@ def _read(value: object, path: str) -> str:
     if not isinstance(value, str):
         raise invalid(path, f"must be text, not {described(value)}")
     if "*" in value or value == "null":
-        raise invalid(path, f"{shown(value)} stands for many origins", hint="List each origin by its name. " + _FORM)
+        raise invalid(path, f"{shown(value)} matches many origins", hint="List each origin by its name. " + _FORM)
     if not value.isascii():
         raise invalid(path, f"{shown(value)} is not ASCII", hint="Write the host in the form that begins with xn--.")
     origin = _parsed(value.lower()) if len(value) <= ORIGIN_CHARACTERS_MAX else None
@@ -47,7 +47,7 @@ def _read(value: object, path: str) -> str:
     scheme, host, port = origin
     if scheme == "http" and not (is_this_machine(host) or host.endswith(".localhost")):
         raise invalid(
-            path, f"{shown(value)} is not encrypted, so its network can read the key", hint="Serve it as https."
+            path, f"{shown(value)} is not encrypted, so its network can read the key", hint="Serve the page over https."
         )
     return f"{scheme}://{host}" + (f":{port}" if port and port != _DEFAULT_PORTS[scheme] else "")
 

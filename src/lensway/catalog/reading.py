@@ -61,7 +61,7 @@ class Section:
             if key not in known and key not in unlisted:
                 raise invalid(
                     joined(path, key),
-                    f"unknown key; known are {', '.join(sorted(known))}",
+                    f"unknown key; known keys: {', '.join(sorted(known))}",
                     nearest=nearest(key, known),
                 )
 

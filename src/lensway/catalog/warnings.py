@@ -157,13 +157,13 @@ class _View:
         """The source lost its last assignment."""
         if source.credentials is Credentials.RUNNER_LOCAL or source.execution is ExecutionMode.RUNNER_REQUIRED:
             message = (
-                f"Source {source.name!r} has no runner any more and cannot be executed by the service: its queries fail with "
-                "source_requires_runner until one is assigned."
+                f"Source {source.name!r} lost its last runner, and the service cannot execute it: its queries fail with "
+                "source_requires_runner until a runner is assigned."
             )
         else:
             message = (
-                f"Source {source.name!r} has no runner any more: the service itself executes its queries, and must reach the "
-                "database from where it runs. Assign a runner if it cannot."
+                f"Source {source.name!r} lost its last runner: the service itself now executes its queries and must reach the "
+                "database. Assign a runner if it cannot."
             )
         return self._warning(WarningCode.GOES_INLINE, message, source, lenses=self._lenses(source))
 
@@ -178,7 +178,7 @@ class _View:
         if runners and not any(live.values()):
             yield self._warning(
                 WarningCode.NO_LIVE_RUNNER_LEFT,
-                f"No runner of source {source.name!r} is online: queries fail with no_runners_online until one is. "
+                f"No runner of source {source.name!r} is online: queries fail with no_runners_online until one comes online. "
                 "They never fall back to the service.",
                 source,
                 lenses=self._lenses(source),
@@ -188,7 +188,7 @@ class _View:
             yield self._warning(
                 WarningCode.SINGLE_RUNNER,
                 f"Source {source.name!r} depends on a single instance of runner {runners[0].name!r}. "
-                "Assign a second runner, or start a second instance, so that either may die unnoticed.",
+                "Assign a second runner, or start a second instance, so that queries continue when one is lost.",
                 source,
                 runners[0],
             )
@@ -204,8 +204,8 @@ class _View:
             if lacking:
                 yield self._warning(
                     WarningCode.REPLICAS_DIFFER,
-                    f"Runner {runner.name!r} cannot encode {', '.join(sorted(lacking))}, and another runner of source "
-                    f"{source.name!r} can. Run `pip install 'lensway[arrow]'` where it runs, and start it again.",
+                    f"Runner {runner.name!r} cannot encode {', '.join(sorted(lacking))}, but another runner of source "
+                    f"{source.name!r} can. Run `pip install 'lensway[arrow]'` on the runner's machine, and restart it.",
                     source,
                     runner,
                 )
@@ -224,7 +224,7 @@ class _View:
             yield self._warning(
                 WarningCode.BRIDGE_MISSING,
                 f"Runner {runner.name!r} has no {source.bridge} bridge for source {source.name!r}. "
-                "Install its driver where the runner runs; `lensway runner doctor` says which.",
+                "Install its driver on the runner's machine; `lensway runner doctor` names it.",
                 source,
                 runner,
             )
@@ -232,7 +232,7 @@ class _View:
             yield self._warning(
                 WarningCode.CREDENTIALS_MISSING,
                 f"Runner {runner.name!r} has no usable credentials for source {source.name!r}. "
-                f"Set {_variable(source)} where the runner runs.",
+                f"Set {_variable(source)} in the runner's environment.",
                 source,
                 runner,
             )
@@ -256,10 +256,10 @@ class _View:
 
     def _absence(self, runner: Runner) -> str:
         if runner.is_revoked:
-            return "is revoked; rotate its token to take it back"
+            return "is revoked; rotate its token to reactivate it"
         if runner.is_draining:
-            return "is draining; resume it to take it back"
-        return "is not online; start it, or see `lensway runners show` for why"
+            return "is draining; resume it to give it work again"
+        return "is not online; start it, or see `lensway runners show` for the cause"
 
     def _lenses(self, source: Source) -> tuple[str, ...]:
         return tuple(lens.name for lens in self._snapshot.lenses_of(self._environment, source.id))
@@ -313,7 +313,7 @@ class _Replicas:
         yield Warning(
             code=WarningCode.REPLICAS_DIFFER,
             message=f"Runners {runner.name!r} and {name!r} {why}, but {' and '.join(parts)}: "
-            "only what both cover survives the loss of one.",
+            "only sources that both serve survive the loss of one runner.",
             runner=runner.name,
         )
 

@@ -19,7 +19,7 @@ _To = target.Target
 
 @audit.default
 def list_(*, limit: int = 50, to: _To = target.DEFAULT) -> None:
-    """Who did what to which object, from where, with what outcome; the newest first."""
+    """Show who did what to which object, from where, with what outcome; newest first."""
     with to.client() as client:
         entries = client.call("GET", "/v1/audit", params={"limit": str(limit)})["entries"]
     if report.wants_json(to.json):
@@ -47,15 +47,15 @@ def list_(*, limit: int = 50, to: _To = target.DEFAULT) -> None:
 @audit.command
 def verify(
     *,
-    head: Annotated[str | None, Parameter(help="SEQUENCE:CHAIN of a head that was kept elsewhere.")] = None,
+    head: Annotated[str | None, Parameter(help="SEQUENCE:CHAIN of a head that is stored elsewhere.")] = None,
     head_file: Annotated[
         pathlib.Path | None,
-        Parameter(help="Verify against the head in this file, if it exists, and put the new one there."),
+        Parameter(help="Verify against the head in this file, if it exists, and write the new head to it."),
     ] = None,
     to: _To = target.DEFAULT,
 ) -> None:
-    """Say whether any row was altered, inserted or removed; exits 1 if so. Rows that were cut off at the end, and an older copy
-    that was put back, show only against a head that was kept where the server's administrators cannot write."""
+    """Check whether any row was altered, inserted or removed; exits 1 if so. Rows cut off at the end and a restored older copy
+    show only against a head stored where the server's administrators cannot write."""
     if head is None and head_file is not None and head_file.exists():
         head = _read(head_file)
     with to.client() as client:
@@ -64,7 +64,7 @@ def verify(
     if report.wants_json(to.json):
         report.write_json(found)
     elif found["ok"]:
-        report.write_line(f"{found['rows']:,} rows are as they were written. Head {now}")
+        report.write_line(f"{found['rows']:,} rows are unaltered. Head {now}")
     if not found["ok"]:
         report.write_note(f"lensway: the audit is broken at row {found['broken']}: {found['reason']}")
         sys.exit(report.FAILURE_EXIT)
@@ -76,13 +76,13 @@ def verify(
 def export(
     *,
     output: Annotated[
-        pathlib.Path | None, Parameter(name=("--output", "-o"), help="The file; standard output without it.")
+        pathlib.Path | None, Parameter(name=("--output", "-o"), help="The output file; default: standard output.")
     ] = None,
-    after: Annotated[int, Parameter(help="Only rows behind this sequence number.")] = 0,
+    after: Annotated[int, Parameter(help="Only rows after this sequence number.")] = 0,
     to: _To = target.DEFAULT,
 ) -> None:
-    """Write the audit of every environment as NDJSON, the oldest row first, each with the value of the chain. The last line holds
-    `$end` with the number of rows and the head: without it the export is not complete."""
+    """Write the audit of every environment as NDJSON, oldest row first, each with its chain value. The last line holds `$end`
+    with the number of rows and the head; an export without it is incomplete."""
     params = {"after": str(after)} if after else {}
     with (
         to.client() as client,

@@ -21,7 +21,7 @@ def create(name: str, *, to: _To = target.DEFAULT) -> None:
 
 @environments.command(name="list")
 def list_(*, to: _To = target.DEFAULT) -> None:
-    """Every environment that this key may see."""
+    """List the environments that this key may see."""
     with to.client() as client:
         found = client.call("GET", "/v1/environments")["environments"]
     if report.wants_json(to.json):

@@ -30,13 +30,13 @@ def events(*, to: _To = target.DEFAULT) -> None:
 
 
 def requests(
-    request: Annotated[str | None, Parameter(help="One request by its id.")] = None,
+    request: Annotated[str | None, Parameter(help="Show one request by its id.")] = None,
     *,
     limit: int = 50,
-    cancel: Annotated[bool, Parameter(negative=(), help="End this request, if it is under way.")] = False,
+    cancel: Annotated[bool, Parameter(negative=(), help="Cancel this request if it is running.")] = False,
     to: _To = target.DEFAULT,
 ) -> None:
-    """Recent requests, or one with its attempts, candidates and times."""
+    """Show recent requests, or one request with its attempts, candidates and times."""
     if cancel and request is None:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST, "--cancel needs the id of a request", hint="`lensway requests` lists them."

@@ -36,23 +36,30 @@ def export(
     *,
     output: Annotated[
         str | None,
-        Parameter(name=["--output", "-o"], allow_leading_hyphen=True, help="File; - or nothing is standard output."),
+        Parameter(
+            name=["--output", "-o"], allow_leading_hyphen=True, help="The output file. Default: -, standard output."
+        ),
     ] = None,
     where: query.Where = None,
     order_by: query.OrderBy = None,
     unordered: Annotated[
-        bool, Parameter(negative=(), help="As the database finds the rows: no sort before the first one.")
+        bool,
+        Parameter(
+            negative=(), help="Send rows in the order the database finds them, without a sort before the first one."
+        ),
     ] = False,
     select: query.Select = None,
-    format: Annotated[Format | None, Parameter(help="By the file's ending; ndjson on standard output.")] = None,
+    format: Annotated[
+        Format | None, Parameter(help="Default: by the file's extension; ndjson on standard output.")
+    ] = None,
     timeout_ms: query.TimeoutMs = None,
     to: target.To = target.DEFAULT,
 ) -> None:
-    """Stream every matching row into a file: under a temporary name, renamed when it is complete."""
+    """Stream every matching row into a file. The file has a temporary name until it is complete."""
     is_piped = output is None or output == "-"
     if output is not None and output.startswith("-") and not is_piped:
         raise LenswayError(
-            ErrorCode.INVALID_REQUEST, f"--output needs a file, and got {output}", hint="Or - for a pipe."
+            ErrorCode.INVALID_REQUEST, f"--output needs a file, not {output}", hint="Use - for standard output."
         )
     if unordered and order_by:
         raise LenswayError(ErrorCode.INVALID_REQUEST, "--unordered and --order-by exclude each other")
@@ -133,8 +140,8 @@ def _format_of(output: str) -> Format:
     if ending not in _BY_ENDING:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            f"the ending of {output} names no format; known are {', '.join(_BY_ENDING)}",
-            hint=f"Or say it: --format {'|'.join(get_args(Format))}",
+            f"the extension of {output} names no format; known extensions: {', '.join(_BY_ENDING)}",
+            hint=f"Set the format: --format {'|'.join(get_args(Format))}",
         )
     return _BY_ENDING[ending]
 

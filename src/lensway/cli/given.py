@@ -33,7 +33,7 @@ def secret_given(environment: Mapping[str, str], name: str) -> str | None:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
             f"{name}{_FILE} names {path}, which cannot be read as text",
-            hint="Look at the path and its permissions.",
+            hint="Check the path and its permissions.",
         ) from None
     if not (found := _bare(text)):
         raise LenswayError(

@@ -29,29 +29,29 @@ def create(
     kind: Literal["ak", "sk", "pk"],
     name: str,
     *,
-    role: Annotated[Literal["admin", "operator", "viewer"] | None, Parameter(help="For admin keys.")] = None,
+    role: Annotated[Literal["admin", "operator", "viewer"] | None, Parameter(help="The role of an admin key.")] = None,
     instance_wide: Annotated[
-        bool, Parameter(negative=(), help="An admin key of every environment, which --env chooses between.")
+        bool, Parameter(negative=(), help="An admin key for every environment; each command selects one with --env.")
     ] = False,
     expires: Annotated[
-        str | None, Parameter(help="When the key ends: 90d (s, m, h, d, w), a date, or a moment with its zone.")
+        str | None, Parameter(help="When the key expires: 90d (s, m, h, d, w), a date, or a moment with its zone.")
     ] = None,
     origin: Annotated[
         list[str] | None,
         Parameter(
-            negative=(), help="For pk keys: the origin of a web page that may use it (https://HOST[:PORT]); repeat it."
+            negative=(), help="For pk keys: the origin of a web page that may use it (https://HOST[:PORT]); repeatable."
         ),
     ] = None,
-    max_rows: Annotated[int | None, Parameter(help="Rows of one answer.")] = None,
-    max_bytes: Annotated[int | None, Parameter(help="Bytes of one answer.")] = None,
-    max_row_bytes: Annotated[int | None, Parameter(help="Bytes of one row.")] = None,
-    timeout_ms: Annotated[int | None, Parameter(help="Longest time of one request.")] = None,
-    requests_per_minute: Annotated[int | None, Parameter(help="Requests in a minute.")] = None,
-    concurrent_requests: Annotated[int | None, Parameter(help="Requests at once.")] = None,
+    max_rows: Annotated[int | None, Parameter(help="Maximum rows in one answer.")] = None,
+    max_bytes: Annotated[int | None, Parameter(help="Maximum bytes in one answer.")] = None,
+    max_row_bytes: Annotated[int | None, Parameter(help="Maximum bytes in one row.")] = None,
+    timeout_ms: Annotated[int | None, Parameter(help="Maximum time for one request.")] = None,
+    requests_per_minute: Annotated[int | None, Parameter(help="Maximum requests per minute.")] = None,
+    concurrent_requests: Annotated[int | None, Parameter(help="Maximum concurrent requests.")] = None,
     to: _To = target.DEFAULT,
 ) -> None:
-    """Mint a key and print it once: `ak` administers, `sk` is for programs, `pk` for web pages. Its limits hold beside those of
-    lenses; the stricter one counts."""
+    """Create a key and print it once: `ak` for administration, `sk` for programs, `pk` for web pages. Limits of keys and of
+    lenses both apply; the stricter one counts."""
     body: dict[str, object] = {"kind": kind, "name": name}
     if role:
         body["role"] = role
@@ -82,7 +82,7 @@ def create(
 
 @keys.command(name="list")
 def list_(*, to: _To = target.DEFAULT) -> None:
-    """Every key, without its secret."""
+    """List every key, without its secret."""
     with to.client() as client:
         found = client.call("GET", "/v1/keys")["keys"]
     if report.wants_json(to.json):
@@ -107,7 +107,7 @@ def list_(*, to: _To = target.DEFAULT) -> None:
 
 @keys.command
 def delete(key: str, *, to: _To = target.DEFAULT) -> None:
-    """End a key, by its id."""
+    """Delete a key by its id; it is invalid at once."""
     with to.client() as client:
         client.call("DELETE", f"/v1/keys/{segment(key)}")
     report.write_note(f"key {key} deleted")
@@ -118,7 +118,7 @@ def recover(
     *,
     data_dir: Annotated[pathlib.Path, Parameter(help="The server's data directory.")] = pathlib.Path("lensway-data"),
 ) -> None:
-    """Mint a new instance-wide admin key on the server's own machine, for a deployment whose admin keys are lost or deleted.
+    """Create a new instance-wide admin key on the server's own machine, for a deployment whose admin keys are lost or deleted.
     Stop the server first; LENSWAY_MASTER_KEY must be set as it is for the server."""
     # Imported here: the other commands must not pay for the store.
     from lensway.clock import SystemClock  # noqa: PLC0415
@@ -133,7 +133,7 @@ def recover(
             raise
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            f"a server uses the data directory {data_dir}, so no key was made",
+            f"a server uses the data directory {data_dir}, so no key was created",
             hint="Stop the server, run this again, then start it.",
         ) from None
     try:
@@ -147,7 +147,7 @@ def recover(
     finally:
         directory.close()
     report.write_line(minted.reveal())
-    report.write_note("recovery key created. It is shown once; every other key stays as it was.")
+    report.write_note("recovery key created. It is shown once; all other keys are unchanged.")
 
 
 def _user() -> str:
@@ -167,7 +167,7 @@ def _moment_of(expires: str) -> str:
     except OverflowError:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            f"--expires {expires} is too far away",
-            hint="Leave it out for a key without end.",
+            f"--expires {expires} is too far in the future",
+            hint="Omit it for a key that never expires.",
         ) from None
     return moment.isoformat(timespec="milliseconds")

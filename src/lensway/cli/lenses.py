@@ -32,7 +32,7 @@ _OF_ONE_SOURCE: Final = frozenset(
 
 @lenses.command(name="list")
 def list_(*, to: _To = target.DEFAULT) -> None:
-    """Every lens that this key may ask."""
+    """List the lenses that this key may query."""
     with to.client() as client:
         found = client.call("GET", "/v1/lenses")["lenses"]
     if report.wants_json(to.json):
@@ -47,7 +47,7 @@ def list_(*, to: _To = target.DEFAULT) -> None:
 
 @lenses.command
 def show(lens: str, *, to: _To = target.DEFAULT) -> None:
-    """One lens with its field types."""
+    """Show one lens with its field types."""
     with to.client() as client:
         report.write_json(client.call("GET", f"/v1/lenses/{segment(lens)}"))
 
@@ -72,15 +72,15 @@ def delete(lens: str, *, to: _To = target.DEFAULT) -> None:
 def scaffold(
     source: str,
     *tables: Annotated[str, Parameter(name="TABLE")],
-    prefix: Annotated[str | None, Parameter(help="What the names of new lenses begin with.")] = None,
+    prefix: Annotated[str | None, Parameter(help="Prefix for the names of new lenses.")] = None,
     output: Annotated[
-        pathlib.Path | None, Parameter(name=("--output", "-o"), help="The file; default: standard output.")
+        pathlib.Path | None, Parameter(name=("--output", "-o"), help="The output file; default: standard output.")
     ] = None,
     to: _To = target.DEFAULT,
 ) -> None:
-    """Write declarations of lenses for a source's tables as TOML: all that its login can read, or those that are named.
+    """Write declarations of lenses for a source's tables as TOML: all that its login can read, or only the named ones.
 
-    Nothing is changed; review the file, then push it. Comments say what was left out, and why.
+    Changes nothing; review the file, then push it. Comments name what was left out, and why.
     """
     body: dict[str, object] = {} if prefix is None else {"prefix": prefix}
     if tables:
@@ -127,7 +127,7 @@ def _note_text(note: Mapping[str, Any], *, with_table: bool = False) -> str:
 
 @lenses.command
 def check(*names: Annotated[str, Parameter(name="LENS")], to: _To = target.DEFAULT) -> int:
-    """Compare lenses with their tables, all of them or those that are named: columns, types, keys.
+    """Compare lenses with their tables, all of them or only the named ones: columns, types, keys.
 
     Exits 1 when something is wrong. New columns are notes.
     """

@@ -12,7 +12,7 @@ from lensway.compose.process import leave, open_streams
 app = App(
     name="lensway",
     help="One safe query API over databases that live behind other people's firewalls.",
-    help_epilogue="All but serve and runner talk to LENSWAY_URL with LENSWAY_API_KEY, in LENSWAY_ENVIRONMENT or --env.",
+    help_epilogue="All commands except serve and runner use LENSWAY_URL with LENSWAY_API_KEY, in LENSWAY_ENVIRONMENT or --env.",
     default_parameter=Parameter(show_default=lambda value: None if value is False else value),
     version_flags=["--version"],
     help_format="plaintext",
@@ -20,7 +20,7 @@ app = App(
 
 _COMMANDS = {
     "serve": "Run the server: HTTP, gateway, Console and store in one process.",
-    "runner": "Run a runner in a private network, and look at it.",
+    "runner": "Run and inspect a runner in a private network.",
     "push": "Apply a declaration file: sources, lenses, assignments.",
     "pull": "Print the server's declaration.",
     "sources": "Sources: databases, and testing their connections.",
@@ -29,13 +29,13 @@ _COMMANDS = {
     "keys": "API keys.",
     "sign-ins": "Sign-ins to the Console.",
     "environments": "Environments.",
-    "query": "Ask a lens for rows.",
+    "query": "Query rows of a lens.",
     "count": "Count the rows of a lens that match.",
     "export": "Stream every matching row of a lens into a file.",
-    "explain": "What a query would run and where, without running it.",
-    "events": "Follow what happens, live.",
-    "audit": "Who did what; verified and exported.",
-    "requests": "What became of recent requests.",
+    "explain": "Show what a query would run and where, without running it.",
+    "events": "Follow events live.",
+    "audit": "Show, verify and export who did what.",
+    "requests": "Show recent requests and their outcomes.",
 }
 _WHERE = {"pull": "push", "count": "query", "explain": "query", "requests": "events"}
 

@@ -26,14 +26,14 @@ _DIFFERS_EXIT: Final = 3
 def push(
     file: pathlib.Path,
     *,
-    dry_run: Annotated[bool, Parameter(negative=(), help="Show the difference, change nothing.")] = False,
-    prune: Annotated[bool, Parameter(negative=(), help="Remove what the file does not name.")] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Show the difference without changing anything.")] = False,
+    prune: Annotated[bool, Parameter(negative=(), help="Remove objects that the file does not name.")] = False,
     exit_code: Annotated[
         bool, Parameter(negative=(), help="Exit with 3 when something differs, applied or not.")
     ] = False,
     to: _To = target.DEFAULT,
 ) -> int:
-    """Apply a declaration in one transaction: TOML, or what `pull` printed. ${VAR} is taken from this environment; $$ is $."""
+    """Apply a declaration in one transaction: TOML, or the output of `pull`. ${VAR} comes from this environment; $$ is $."""
     document = read_declaration(file, os.environ)
     params = {name: "true" for name, is_set in (("dryRun", dry_run), ("prune", prune)) if is_set}
     with to.client() as client:
@@ -55,7 +55,7 @@ def push(
 
 
 def pull(*, to: _To = target.DEFAULT) -> None:
-    """Print the declaration as the server has it, without any config."""
+    """Print the server's declaration, without any config."""
     with to.client() as client:
         report.write_json(_unexpanded(client.call("GET", "/v1/config")))
 

@@ -29,7 +29,7 @@ def query(
     where: Where = None,
     order_by: OrderBy = None,
     select: Select = None,
-    limit: Annotated[int | None, Parameter(help="Rows of a page, 1 to 10,000; 100 unless said.")] = None,
+    limit: Annotated[int | None, Parameter(help="Rows of a page, 1 to 10,000; default 100.")] = None,
     all: Annotated[bool, Parameter(negative=(), help="Every matching row, not only the first page.")] = False,
     format: Annotated[
         Literal["json", "ndjson", "csv", "arrow", "table"] | None,
@@ -38,12 +38,12 @@ def query(
     timeout_ms: TimeoutMs = None,
     to: target.To = target.DEFAULT,
 ) -> None:
-    """Ask a lens for rows."""
+    """Query rows of a lens."""
     if limit is not None and limit > ROWS_PER_PAGE_MAX:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            f"--limit {limit:,} is more than a page of lens {lens!r} can have, which is {ROWS_PER_PAGE_MAX:,} rows",
-            hint="--all gives every matching row"
+            f"--limit {limit:,} exceeds the page size of lens {lens!r}, which is at most {ROWS_PER_PAGE_MAX:,} rows",
+            hint="Use --all for every matching row"
             + (f" (in pages of --limit {ROWS_PER_PAGE_MAX})." if all else "; `lensway export` writes them to a file."),
         )
     asked = options(where=where, order_by=order_by, select=select)
@@ -80,7 +80,7 @@ def explain(
     limit: Annotated[int | None, Parameter(help="Rows of the page.")] = None,
     to: target.To = target.DEFAULT,
 ) -> None:
-    """Show the statement (values redacted) and where it would run, with every candidate and the reason. Runs nothing."""
+    """Show the statement (values redacted) and where it would run, with every candidate and the reason, without running it."""
     with to.client() as client:
         found = client.explain(lens, limit=limit, **options(where=where, order_by=order_by, select=select))
     if report.wants_json(to.json):

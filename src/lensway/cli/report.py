@@ -53,7 +53,7 @@ def read_json(text: bytes, what: str, decode: Callable[[bytes], object] = msgspe
 def read_stdin_json(what: str) -> object:
     """The decoded JSON of standard input. Raises LenswayError INVALID_REQUEST saying what was not JSON."""
     if sys.stdin.isatty():
-        write_note(f"lensway: reads {what} as JSON from standard input; end it with Ctrl-D")
+        write_note(f"lensway: reading {what} as JSON from standard input; end it with Ctrl-D")
     return read_json(sys.stdin.buffer.read(), f"{what} on standard input")
 
 
@@ -167,8 +167,8 @@ def refuse_binary_on_terminal(format: str) -> None:
     if format in ("arrow", "parquet") and sys.stdout.isatty():
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            f"{format} is not for terminals",
-            hint=f"Pipe it, or export it into a file: lensway export LENS -o rows.{format}",
+            f"{format} cannot be shown on a terminal",
+            hint=f"Pipe the output, or export into a file: lensway export LENS -o rows.{format}",
         )
 
 

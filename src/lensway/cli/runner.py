@@ -23,7 +23,7 @@ from lensway.runner.settings import RunnerSettings, read_settings
 runner = App(name="runner", help="A runner: an agent in a private network that dials out and never listens.")
 
 _Insecure = Annotated[
-    bool, Parameter(negative=(), help="Allow ws:// to another machine: token and rows travel in clear.")
+    bool, Parameter(negative=(), help="Allow ws:// to another machine: token and rows are sent in clear text.")
 ]
 
 
@@ -32,11 +32,11 @@ def start(
     *,
     insecure: _Insecure = False,
     drain_seconds: Annotated[
-        float, Parameter(help="Time for what runs to finish after SIGTERM.")
+        float, Parameter(help="Time for running jobs to finish after SIGTERM.")
     ] = limits.DRAIN_SECONDS,
     log_level: Annotated[str, Parameter(help="debug, info, warning or error.")] = "warning",
 ) -> None:
-    """Serve until SIGTERM: dial the gateway, take its jobs, dial again when the connection is lost."""
+    """Serve until SIGTERM: dial the gateway, execute its jobs, and reconnect after a lost connection."""
     from lensway.compose.runner import run_runner  # noqa: PLC0415
 
     log.configure(level=log_level)
@@ -57,7 +57,7 @@ def start(
 
 @runner.command
 def status(*, json: bool = False) -> None:
-    """Ask the running process; exits 0 only when it is connected."""
+    """Show the state of the running process; exits 0 only when it is connected."""
     from lensway.runner.status import ask  # noqa: PLC0415
 
     answers = asyncio.run(ask(_settings()))
@@ -77,7 +77,7 @@ def status(*, json: bool = False) -> None:
 
 @runner.command
 def doctor(*, insecure: _Insecure = False, json: bool = False) -> None:
-    """Say what is in the way, from the settings to the gateway, and what to do about it."""
+    """Check everything from the settings to the gateway; name each obstacle and what to do."""
     from lensway.bridges.library import encodings, installed  # noqa: PLC0415
     from lensway.compose.websocket import WebSocketTransport  # noqa: PLC0415
     from lensway.runner.dial import Dialer  # noqa: PLC0415

@@ -20,10 +20,10 @@ def create(
     name: str,
     *,
     like: Annotated[
-        str | None, Parameter(help="Take network and assignments of this runner: a redundant pair.")
+        str | None, Parameter(help="Copy network and assignments from this runner, to make a redundant pair.")
     ] = None,
     network: Annotated[
-        str | None, Parameter(help="Label of the private network; runners with the same one are replicas.")
+        str | None, Parameter(help="Label of the private network; runners with the same label are replicas.")
     ] = None,
     to: _To = target.DEFAULT,
 ) -> None:
@@ -44,7 +44,7 @@ def create(
 
 @runners.command(name="list")
 def list_(*, to: _To = target.DEFAULT) -> None:
-    """Every runner with its state, since when, why and what to do."""
+    """List every runner with its state, since when, why and what to do."""
     with to.client() as client:
         found = client.call("GET", "/v1/runners")["runners"]
     if report.wants_json(to.json):
@@ -72,7 +72,7 @@ def list_(*, to: _To = target.DEFAULT) -> None:
 
 @runners.command
 def show(runner: str, *, to: _To = target.DEFAULT) -> None:
-    """One runner with its instances, revisions and the health of each source."""
+    """Show one runner with its instances, revisions and the health of each source."""
     with to.client() as client:
         found = client.call("GET", f"/v1/runners/{segment(runner)}")
     report.write_json(found)
@@ -89,7 +89,7 @@ def assign(
     ] = False,
     to: _To = target.DEFAULT,
 ) -> None:
-    """Let a runner serve sources, from now on."""
+    """Assign sources to a runner."""
     with to.client() as client:
         answers = [_assign(client, runner, source, verify=verify) for source in sources]
     _write_assignment(f"{runner} serves {', '.join(sources)}", answers, to)
@@ -97,7 +97,7 @@ def assign(
 
 @runners.command
 def unassign(runner: str, sources: list[str], /, *, to: _To = target.DEFAULT) -> None:
-    """Take sources from a runner. A source without any runner is executed inline (unless it requires one)."""
+    """Unassign sources from a runner. The service executes a source without any runner inline, unless it requires one."""
     with to.client() as client:
         answers = [
             client.call("DELETE", f"/v1/runners/{segment(runner)}/sources/{segment(source)}") for source in sources
@@ -107,7 +107,7 @@ def unassign(runner: str, sources: list[str], /, *, to: _To = target.DEFAULT) ->
 
 @runners.command
 def rotate(runner: str, *, to: _To = target.DEFAULT) -> None:
-    """A new token; the old one works on until the overlap ends. Shown once."""
+    """Create a new token, shown once; the old one stays valid until the overlap ends."""
     with to.client() as client:
         rotated = client.call("POST", f"/v1/runners/{segment(runner)}/rotate")
     if to.json:
@@ -118,13 +118,13 @@ def rotate(runner: str, *, to: _To = target.DEFAULT) -> None:
 
 @runners.command
 def revoke(runner: str, *, to: _To = target.DEFAULT) -> None:
-    """End the runner's tokens and sessions at once. Assignments are kept: its sources do not go inline."""
+    """End the runner's tokens and sessions at once. Its assignments stay, so its sources do not go inline."""
     _act(runner, "revoke", "revoked; its assignments are kept", to)
 
 
 @runners.command
 def drain(runner: str, *, to: _To = target.DEFAULT) -> None:
-    """Give it no new work; what runs is finished. Assignments are kept."""
+    """Stop giving a runner new work; its running jobs finish. Its assignments stay."""
     _act(runner, "drain", "draining", to)
 
 
@@ -136,7 +136,7 @@ def resume(runner: str, *, to: _To = target.DEFAULT) -> None:
 
 @runners.command
 def delete(runner: str, *, force: Annotated[bool, Parameter(negative=())] = False, to: _To = target.DEFAULT) -> None:
-    """Delete a runner. One with assignments is refused unless forced: its sources could go inline."""
+    """Delete a runner. A runner with assignments needs --force, because its sources could go inline."""
     with to.client() as client:
         params = {"force": "true"} if force else None
         answer = client.call("DELETE", f"/v1/runners/{segment(runner)}", params=params)

@@ -23,17 +23,17 @@ def serve(
     data_dir: Annotated[pathlib.Path, Parameter(help="Metadata, keys and the lock.")] = pathlib.Path("lensway-data"),
     http: Annotated[str, Parameter(help="HOST:PORT of the API and the Console.")] = "127.0.0.1:8080",
     gateway: Annotated[str, Parameter(help="HOST:PORT that runners dial.")] = "127.0.0.1:8081",
-    public_url: Annotated[str | None, Parameter(help="How callers reach the API; printed, never bound.")] = None,
+    public_url: Annotated[str | None, Parameter(help="The external URL of the API; the server only prints it.")] = None,
     gateway_url: Annotated[
-        str | None, Parameter(help="How runners reach the gateway; printed in their environment block.")
+        str | None, Parameter(help="The external URL of the gateway; the runners' environment blocks show it.")
     ] = None,
     tls_cert: Annotated[pathlib.Path | None, Parameter(help="Certificate chain for both listeners.")] = None,
-    tls_key: Annotated[pathlib.Path | None, Parameter(help="Its key.")] = None,
+    tls_key: Annotated[pathlib.Path | None, Parameter(help="Private key of the certificate.")] = None,
     trusted_proxies: Annotated[
-        list[str] | None, Parameter(help="Networks whose X-Forwarded-For is believed.", negative=())
+        list[str] | None, Parameter(help="Networks of proxies whose X-Forwarded-For the server trusts.", negative=())
     ] = None,
     source_dir: Annotated[
-        list[pathlib.Path] | None, Parameter(help="Where file-backed sources may lie.", negative=())
+        list[pathlib.Path] | None, Parameter(help="Directories for file-backed sources.", negative=())
     ] = None,
     deny_private_sources: Annotated[
         bool, Parameter(negative=(), help="Refuse inline sources at private and loopback addresses.")
@@ -42,19 +42,19 @@ def serve(
         bool, Parameter(negative=(), help="Let inline sources reach databases over Unix sockets of this machine.")
     ] = False,
     stall_timeout: Annotated[
-        float, Parameter(help="Seconds after which a caller that takes nothing is cancelled: 1 to 60.")
+        float, Parameter(help="Seconds that a caller may stop reading before its request is cancelled: 1 to 60.")
     ] = limits.STALL_TIMEOUT_SECONDS,
     lame_duck_seconds: Annotated[
-        float, Parameter(help="After SIGTERM: time with /readyz at 503 while everything is still served.")
+        float, Parameter(help="After SIGTERM: how long /readyz answers 503 while the server still serves.")
     ] = 0.0,
     drain_seconds: Annotated[
-        float, Parameter(help="After SIGTERM: time for requests to finish.")
+        float, Parameter(help="After SIGTERM: how long running requests may take to finish.")
     ] = limits.DRAIN_SECONDS,
     metrics: Annotated[
-        str | None, Parameter(help="HOST:PORT of /metrics without a key, for a scraper; nowhere unless said.")
+        str | None, Parameter(help="HOST:PORT of /metrics without a key, for a scraper; default: off.")
     ] = None,
     audit_days: Annotated[
-        int, Parameter(help="Days for which rows of the audit are kept; 0 keeps them for ever.")
+        int, Parameter(help="Days for which the audit keeps its rows; 0 keeps them for ever.")
     ] = limits.AUDIT_DAYS_DEFAULT,
     database_url: Annotated[str | None, Parameter(show=False)] = None,
     bus: Annotated[str | None, Parameter(show=False)] = None,
@@ -71,8 +71,8 @@ def serve(
         if value is not None:
             raise LenswayError(
                 ErrorCode.INVALID_REQUEST,
-                f"{option} is not available in this version: one node with SQLite is what there is",
-                hint="Start without it.",
+                f"{option} is not available: this version supports a single node on SQLite only",
+                hint="Start the server without this option.",
             )
     log.configure(level=_level(log_level))
     admin_key = secret_given(os.environ, "LENSWAY_ADMIN_KEY")

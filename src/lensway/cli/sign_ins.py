@@ -17,7 +17,7 @@ _To = target.Target
 
 @sign_ins.command(name="list")
 def list_(*, to: _To = target.DEFAULT) -> None:
-    """Every sign-in that is not over, with its key and address."""
+    """List the open sign-ins, each with its key and address."""
     with to.client() as client:
         found = client.call("GET", "/v1/sign-ins")["signIns"]
     if report.wants_json(to.json):
@@ -35,7 +35,7 @@ def list_(*, to: _To = target.DEFAULT) -> None:
             )
             for each in found
         ],
-        empty="nobody is signed in",
+        empty="no open sign-ins",
     )
 
 
@@ -46,7 +46,7 @@ def end(
     all: Annotated[bool, Parameter(negative=(), help="End every sign-in of the environment.")] = False,
     to: _To = target.DEFAULT,
 ) -> None:
-    """End one sign-in by its id, or all of them. Its pages turn to the sign-in page within seconds."""
+    """End one sign-in by its id, or all of them. Its pages show the sign-in page within seconds."""
     if all == (id is not None):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST, "end takes the id of one sign-in, or --all", hint="See `lensway sign-ins list`."

@@ -16,7 +16,7 @@ _To = target.Target
 
 @sources.command(name="list")
 def list_(*, to: _To = target.DEFAULT) -> None:
-    """Every source and where it is executed."""
+    """List every source and where it is executed."""
     with to.client() as client:
         found = client.call("GET", "/v1/sources")["sources"]
     if report.wants_json(to.json):
@@ -31,7 +31,7 @@ def list_(*, to: _To = target.DEFAULT) -> None:
 
 @sources.command
 def show(source: str, *, to: _To = target.DEFAULT) -> None:
-    """One source, without its config."""
+    """Show one source, without its config."""
     with to.client() as client:
         report.write_json(client.call("GET", f"/v1/sources/{segment(source)}"))
 
@@ -46,7 +46,7 @@ def create(
     config_stdin: Annotated[bool, Parameter(negative=(), help="Read the config as JSON from standard input.")] = False,
     to: _To = target.DEFAULT,
 ) -> None:
-    """Register a source. Its config is read from standard input, never from an argument that `ps` would show."""
+    """Register a source. Pass its config on standard input, because `ps` would show an argument."""
     body: dict[str, object] = {"name": name, "bridge": bridge, "credentials": credentials, "execution": execution}
     if config_stdin:
         body["config"] = report.read_stdin_json("the config")
@@ -66,10 +66,10 @@ def delete(source: str, *, to: _To = target.DEFAULT) -> None:
 def test(
     source: str,
     *,
-    runner: Annotated[str | None, Parameter(help="From this runner, assigned or not.")] = None,
+    runner: Annotated[str | None, Parameter(help="Test from this runner, assigned or not.")] = None,
     to: _To = target.DEFAULT,
 ) -> int:
-    """Prove from every assigned runner (or the service) that the database is reachable and its lenses readable.
+    """Test from every assigned runner (or the service) that the database is reachable and its lenses are readable.
 
     Exits 0 only when every test is ok.
     """
@@ -88,7 +88,7 @@ def test(
 
 @sources.command
 def tables(source: str, table: str | None = None, *, to: _To = target.DEFAULT) -> None:
-    """The tables that its login can read, or one table's columns: the raw material of a lens."""
+    """List the tables that the source's login can read, or the columns of one table."""
     with to.client() as client:
         suffix = f"/{segment(table)}" if table else ""
         found = client.call("GET", f"/v1/sources/{segment(source)}/tables{suffix}")

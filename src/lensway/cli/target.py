@@ -22,16 +22,16 @@ from lensway.hosts import is_this_machine
 class Target:
     """The server, the environment and the form of the output."""
 
-    env: Annotated[str | None, Parameter(env_var="LENSWAY_ENVIRONMENT", help="Environment; default unless said.")] = (
-        None
-    )
+    env: Annotated[str | None, Parameter(env_var="LENSWAY_ENVIRONMENT", help="Environment; default: `default`.")] = None
     """Environment."""
     json: Annotated[bool, Parameter(negative=(), help="Print JSON even on a terminal.")] = False
     """JSON output."""
     insecure: Annotated[
         bool,
         Parameter(
-            negative=(), env_var="LENSWAY_INSECURE", help="Allow http:// to another machine: the key travels in clear."
+            negative=(),
+            env_var="LENSWAY_INSECURE",
+            help="Allow http:// to another machine: the key is sent in clear text.",
         ),
     ] = False
     """Whether the key may leave this machine unencrypted."""
@@ -77,13 +77,13 @@ def _checked_url(url: str, *, insecure: bool) -> str:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
             "LENSWAY_URL must be http://HOST[:PORT] or https://HOST[:PORT]",
-            hint="The server prints it when it starts; the key goes into LENSWAY_API_KEY.",
+            hint="The server prints its URL when it starts; put the key into LENSWAY_API_KEY.",
         )
     if is_clear and not insecure and not is_this_machine(host):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            "LENSWAY_URL is http:// to another machine: the key would travel in clear",
-            hint="Use https://, or --insecure when the way there is protected by other means.",
+            "LENSWAY_URL is http:// to another machine: the key would be sent in clear text",
+            hint="Use https://, or --insecure if the network path is protected by other means.",
         )
     return url
 

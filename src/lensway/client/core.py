@@ -60,7 +60,7 @@ class Connection:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise unusable("the URL must be http://HOST[:PORT] or https://HOST[:PORT]")
         if "@" in parts.netloc:
-            raise unusable("the URL must not hold a login", "The key is given apart.")
+            raise unusable("the URL must not hold a login", "Pass the key separately.")
         if not self.key or not self.key.isascii() or not self.key.isprintable() or " " in self.key:
             raise unusable("the key is empty, or holds characters that no key has")
         if not self.timeout_seconds > 0 or self.attempts_max < 1:
@@ -304,7 +304,7 @@ def not_lensway(answer: Answer) -> LenswayError:
     return exceptions.UnreachableError(
         ErrorCode.INTERNAL,
         f"the answer from {answer.origin} (HTTP {answer.status}) is not Lensway's",
-        hint="Does the URL point at the server's HTTP port, and not at the gateway or at another program?",
+        hint="Check that the URL points at the server's HTTP port, not at the gateway or another program.",
         details={"status": answer.status},
     )
 
@@ -314,8 +314,8 @@ def _redirected(answer: Answer) -> LenswayError:
     target = _target(answer)
     return exceptions.UnreachableError(
         ErrorCode.INTERNAL,
-        f"{answer.origin} redirects (HTTP {answer.status}) to {target or 'a place that it does not name well'}",
-        hint="Redirects are not followed, since the key is meant for one server. If that is the right one, name it in the URL.",
+        f"{answer.origin} redirects (HTTP {answer.status}) to {target or 'an unreadable address'}",
+        hint="The client follows no redirects, because the key belongs to one server. If the target is right, use its URL.",
         details={"status": answer.status} | ({"location": target} if target else {}),
     )
 
@@ -349,12 +349,12 @@ def _lost(lost: Lost, timeout_seconds: float) -> LenswayError:
         return exceptions.QueryTimeoutError(
             ErrorCode.QUERY_TIMEOUT,
             f"no answer from {lost.origin} within {timeout_seconds:g} s",
-            hint="Allow more time, or see whether the server and the way to it are alive.",
+            hint="Allow more time, or check the server and the network to it.",
         )
     return exceptions.UnreachableError(
         ErrorCode.INTERNAL,
         f"no answer from {lost.origin} ({lost.reason})",
-        hint="Is the server running there, and is the URL right?",
+        hint="Check that the server is running there and that the URL is correct.",
     )
 
 

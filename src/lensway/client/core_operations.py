@@ -160,7 +160,7 @@ def rows(
 
 
 def count(via: Connection, lens: str, *, where: Where | None = None, timeout_ms: int | None = None) -> Work[int]:
-    """How many rows match.
+    """Count the matching rows.
 
     Raises:
         LenswayError: the class of the failure's code.
@@ -181,7 +181,7 @@ def explain(
     offset: int | None = None,
     cursor: str | None = None,
 ) -> Work[shapes.ExplainAnswer]:
-    """What `query` would run and where, with every candidate and the reason; runs nothing.
+    """Show what `query` would run and where, with every candidate and the reason, without running it.
 
     Raises:
         LenswayError: the class of the failure's code.
@@ -192,7 +192,7 @@ def explain(
 
 
 def lenses(via: Connection) -> Work[list[shapes.LensSummary]]:
-    """The lenses that this key may ask, with their fields and operators.
+    """List the lenses that this key may query, with their fields and operators.
 
     Raises:
         LenswayError: the class of the failure's code.
@@ -202,7 +202,7 @@ def lenses(via: Connection) -> Work[list[shapes.LensSummary]]:
 
 
 def lens(via: Connection, lens: str) -> Work[shapes.LensSummary]:
-    """One lens, with its fields and operators.
+    """Show one lens, with its fields and operators.
 
     Raises:
         LenswayError: the class of the failure's code.
@@ -212,7 +212,7 @@ def lens(via: Connection, lens: str) -> Work[shapes.LensSummary]:
 
 
 def request(via: Connection, request_id: str) -> Work[dict[str, Any]]:
-    """What became of a request of this key: outcome, route, attempts, times.
+    """Show a request of this key: outcome, route, attempts, times.
 
     Raises:
         LenswayError: the class of the failure's code.
@@ -261,7 +261,7 @@ def call(
     *,
     params: Mapping[str, str] | None = None,
 ) -> Work[Any]:
-    """Any route of the API, the control plane's too: the decoded answer, or None for an empty one.
+    """Call any route of the API, also of the control plane. Returns the decoded answer, or None for an empty one.
 
     Only GET is repeated after a failure; a change is sent again only when it never left.
 
@@ -344,7 +344,7 @@ def any_stream_request(
     accept: str,
     params: Mapping[str, str] | None = None,
 ) -> Request:
-    """Any route of the API as a stream. ``accept`` is a format's name (``ndjson``, ``csv`` …) or a media type."""
+    """Stream the answer of any route of the API. ``accept`` is a format's name (``ndjson``, ``csv`` …) or a media type."""
     return Request(
         method=method, path=path, body=body, params=params, accept=ACCEPT.get(accept, accept), is_stream=True
     )
@@ -355,7 +355,7 @@ def stream_request(lens: str, *, is_export: bool, format: str, **members: Any) -
     if format not in ACCEPT:
         kind = "an export" if is_export else "a page"
         raise core.unusable(
-            f"Lensway has no format {format!r}, which {kind} of lens {lens!r} was asked for in",
+            f"Lensway has no format {format!r}, requested for {kind} of lens {lens!r}",
             f"Choose one of {', '.join(_FORMATS)}."
             + (" Spreadsheets open csv." if str(format).startswith("xls") else ""),
         )

@@ -49,14 +49,14 @@ class InvalidCursorError(LenswayError):
 
 
 class UnauthenticatedError(LenswayError):
-    """No key, or a key that is not valid (any more).
+    """The key is missing, invalid, expired or deleted.
 
     HTTP 401. The request itself must change.
     """
 
 
 class ForbiddenError(LenswayError):
-    """The key is valid but may not do this.
+    """The key is valid but lacks the permission for this.
 
     HTTP 403. The request itself must change.
     """
@@ -84,7 +84,7 @@ class MethodNotAllowedError(LenswayError):
 
 
 class NotAcceptableError(LenswayError):
-    """None of the accepted formats can be produced here.
+    """None of the accepted formats is available.
 
     HTTP 406. The request itself must change.
     """
@@ -105,7 +105,7 @@ class PayloadTooLargeError(LenswayError):
 
 
 class UnsupportedMediaTypeError(LenswayError):
-    """The request body has another media type than expected.
+    """The media type of the request body is not the expected one.
 
     HTTP 415. The request itself must change.
     """
@@ -140,7 +140,7 @@ class RateLimitedError(LenswayError):
 
 
 class RequestCancelledError(LenswayError):
-    """The caller went away or cancelled the request.
+    """The caller disconnected or cancelled the request.
 
     HTTP 499. Safe to repeat at once.
     """
@@ -154,35 +154,35 @@ class InternalError(LenswayError):
 
 
 class RunnerFailedError(LenswayError):
-    """Runners were lost while they executed the request and the attempts are used up.
+    """Runners were lost while executing the request, and no attempts are left.
 
     HTTP 502. Safe to repeat at once.
     """
 
 
 class SourceUnreachableError(LenswayError):
-    """The database cannot be reached from where the source is executed.
+    """The runner or service that executes the source cannot reach the database.
 
     HTTP 502. The same request may succeed later.
     """
 
 
 class NoRunnersOnlineError(LenswayError):
-    """Runners are assigned and none of them is online.
+    """The source has assigned runners, but no runner is online.
 
     HTTP 503. The same request may succeed later.
     """
 
 
 class SourceRequiresRunnerError(LenswayError):
-    """The source can be executed by runners only and has none assigned.
+    """Only runners can execute the source, and no runner is assigned to it.
 
     HTTP 503. The same request may succeed later.
     """
 
 
 class OverloadedError(LenswayError):
-    """Everything that could serve the request is busy.
+    """All capacity that could serve the request is in use.
 
     HTTP 503. The same request may succeed later.
     """

@@ -112,7 +112,7 @@ def check_size(size: int) -> None:
         raise exceptions.LimitExceededError(
             ErrorCode.LIMIT_EXCEEDED,
             f"the answer is larger than {limits.CLIENT_ANSWER_BYTES_MAX} bytes",
-            hint="Ask for a smaller page, or use `encoded` or `export`, which stream.",
+            hint="Request a smaller page, or use `encoded` or `export`, which stream.",
         )
 
 

@@ -58,11 +58,7 @@ def runner_status(flags: RunnerFlags, sessions: Sequence[Session], loss: Loss | 
     if flags.is_draining or not serving:
         since = max(max(session.since, session.marked_at) for session in sessions)
         cause = "drained by an operator" if flags.is_draining else "the runner is leaving"
-        hint = (
-            "Resume it with `lensway runners resume`."
-            if flags.is_draining
-            else "It comes back when it is started again."
-        )
+        hint = "Resume it with `lensway runners resume`." if flags.is_draining else "Start it again to bring it back."
         return _status(RunnerState.DRAINING, since, cause, hint)
     live = [session for session in serving if not session.is_suspect]
     if not live:
@@ -71,7 +67,7 @@ def runner_status(flags: RunnerFlags, sessions: Sequence[Session], loss: Loss | 
             RunnerState.SUSPECT,
             newest.since,
             newest.cause,
-            "It does not answer. Look at the machine and its network; it is taken for lost if it stays silent.",
+            "It does not answer. Check the machine and its network; the service treats the runner as lost if it stays silent.",
         )
     return _present(flags, live, sessions, now)
 
@@ -88,7 +84,7 @@ def _absent(loss: Loss | None) -> RunnerStatus:
         RunnerState.OFFLINE,
         loss.at,
         loss.cause,
-        "Start it again, or look at its log: `lensway runner doctor` says what is in the way.",
+        "Start it again, or check its log: `lensway runner doctor` finds the obstacle.",
     )
 
 
@@ -98,7 +94,7 @@ def _present(flags: RunnerFlags, live: Sequence[Session], sessions: Sequence[Ses
     if len(behind) == len(live):
         if all(now - session.opened_at < session.timings.dead_seconds for session in live):
             return _status(RunnerState.CONNECTING, since, "receiving its assignments", "Wait a moment.")
-        hint = "It does not confirm its assignments. Look at the runner's log."
+        hint = "It does not confirm its assignments. Check the runner's log."
         return _status(RunnerState.DEGRADED, since, "assignments not in force", hint)
     for source in flags.sources:
         for session in live:
@@ -110,7 +106,7 @@ def _present(flags: RunnerFlags, live: Sequence[Session], sessions: Sequence[Ses
     weak = [session for session in sessions if session.is_suspect or session.is_draining]
     if weak:
         cause = f"{len(weak)} of {len(sessions)} instances {weak[0].shown_state}"
-        return _status(RunnerState.DEGRADED, max(session.since for session in weak), cause, "The others carry on.")
+        return _status(RunnerState.DEGRADED, max(session.since for session in weak), cause, "The others keep serving.")
     # It is well since the last of its sources is, and since nobody has it drained.
     well = (session.source_since[id] for session in live for id in flags.sources if id in session.source_since)
     marked = (session.marked_at for session in live)

@@ -356,7 +356,7 @@ class Link:
             self._say(Finish(error.reason, "no common protocol version: upgrade the older side"))
             return
         if not sealing.is_usable(hello.public_key):
-            self._say(Finish(CloseReason.PROTOCOL_ERROR, "nothing can be sealed to this public key"))
+            self._say(Finish(CloseReason.PROTOCOL_ERROR, "this public key cannot be used for sealing"))
             return
         others = sum(
             session.facts.instance != hello.instance for session in self._dispatch.fleet.sessions_of(self.runner.id)

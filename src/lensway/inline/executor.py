@@ -172,7 +172,7 @@ class InlineExecutor:
         except Exception as error:  # noqa: BLE001 - the boundary of one attempt: its defect must not take the others down
             _log.exception("attempt failed by a defect", job=order.job, error=type(error).__name__)
             event = AttemptFailed(
-                *ids, Failure(code=ErrorCode.INTERNAL, message="The service failed while it executed this")
+                *ids, Failure(code=ErrorCode.INTERNAL, message="The service failed while executing this request")
             )
         self._answer(attempt, event)
 

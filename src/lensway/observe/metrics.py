@@ -45,7 +45,7 @@ class Metrics:
         )
         self._rows = self._counter("lensway_rows", "Rows of completed jobs.", "via")
         self._bytes = self._counter("lensway_bytes", "Encoded bytes of completed jobs.", "via")
-        self._cancels = self._counter("lensway_cancels", "Attempts that were told to stop, by cause.", "cause")
+        self._cancels = self._counter("lensway_cancels", "Cancelled attempts, by cause.", "cause")
         self._total = self._histogram("lensway_dispatch_seconds", "From submission to outcome of a job.")
         self._dispatch = self._histogram(
             "lensway_job_dispatch_seconds", "From submission to the offer of the attempt that gave the outcome."
@@ -166,7 +166,7 @@ class _Events(Collector):
         """The present counts."""
         family = CounterMetricFamily(
             "lensway_dispatch_events",
-            "What dispatch counts by name: credit_stalls, late frames and the like.",
+            "Events of dispatch by name, such as credit_stalls and late frames.",
             labels=["event"],
         )
         for name, count in self._counts().items():

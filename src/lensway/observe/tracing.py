@@ -26,7 +26,7 @@ def tracer_of(service: str, environment: Mapping[str, str], clock: Clock) -> Tra
     try:
         module = importlib.import_module("lensway.observe.otlp")
     except ImportError:
-        _log.warning("tracing is configured and cannot be done", hint="pip install 'lensway[otel]'")
+        _log.warning("tracing is configured but unavailable", hint="pip install 'lensway[otel]'")
         return None
     version = importlib.metadata.version("lensway")
     try:

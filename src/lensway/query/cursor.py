@@ -71,11 +71,11 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             LenswayError: INVALID_CURSOR when it was altered, or belongs to another environment, lens, filter or order.
         """
         if not isinstance(cursor, str) or len(cursor) > limits.CURSOR_BYTES_MAX:
-            raise invalid("is not one of ours")
+            raise invalid("is not a Lensway cursor")
         try:
             raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
-            raise invalid("is not one of ours") from None
+            raise invalid("is not a Lensway cursor") from None
         mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
         # Base64 has several spellings of the same bytes; only the one that was given out is not altered.
         signed = self._signed(payload)
@@ -85,11 +85,11 @@ class CursorBinding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         # Signed by us, but the values in it came from wherever the page was executed.
         key = msgspec.msgpack.decode(payload[1:])
         if not isinstance(key, list) or len(key) not in (len(order), len(order) + 1):
-            raise invalid("has another shape than the order")
+            raise invalid("has another number of values than the order")
         if not all(
             value is None or values.fits(value, term.column.type) for value, term in zip(key, order, strict=False)
         ) or not all(values.fits(row_id, FieldType.INTEGER) for row_id in key[len(order) :]):
-            raise invalid("holds values of other types than the order")
+            raise invalid("holds values whose types do not match the order")
         return tuple(key)
 
     def _signed(self, payload: bytes) -> bytes:
@@ -115,7 +115,7 @@ def too_long() -> LenswayError:
     return LenswayError(
         ErrorCode.LIMIT_EXCEEDED,
         f"the values that order the last row of this page are too long for a cursor of {limits.CURSOR_BYTES_MAX:,} bytes",
-        hint="order by shorter fields, ask for a page that ends elsewhere (`limit`), or export the rows",
+        hint="order by shorter fields, change `limit` so that the page ends at another row, or export the rows",
         details={"limit": limits.CURSOR_BYTES_MAX, "of": "bytes in a cursor"},
     )
 

@@ -39,8 +39,8 @@ class UnknownPlanError(LenswayError):
     def __init__(self, what: str) -> None:
         super().__init__(
             ErrorCode.INVALID_REQUEST,
-            f"The plan needs {what}, which this version of Lensway does not execute",
-            hint="Upgrade Lensway where the source is executed.",
+            f"The plan needs {what}, which this version of Lensway does not support",
+            hint="Upgrade Lensway on the machine that executes the source.",
             details={"needs": what},
         )
 

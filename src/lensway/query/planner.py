@@ -213,7 +213,7 @@ def _output(definition: LensDefinition, select: object) -> tuple[PlanColumn, ...
         path = f"select[{number}]"
         field = _field(definition, name, path)
         if field.name in chosen:
-            raise _invalid(path, f"field {field.name!r} is there already")
+            raise _invalid(path, f"field {field.name!r} is listed twice")
         chosen[field.name] = field.plan_column
     return tuple(chosen.values())
 
@@ -230,7 +230,7 @@ def _order(definition: LensDefinition, order_by: object) -> tuple[tuple[OrderBy,
         path = f"orderBy[{number}]" if isinstance(order_by, list) else "orderBy"
         field, descending = _term(definition, item, path)
         if field.name in terms:
-            raise _invalid(path, f"field {field.name!r} is there already")
+            raise _invalid(path, f"field {field.name!r} is listed twice")
         terms[field.name] = OrderBy(field.plan_column, descending)
     for field in primary_key:
         terms.setdefault(field.name, OrderBy(field.plan_column))
@@ -245,7 +245,7 @@ def _term(definition: LensDefinition, item: object, path: str) -> tuple[Field, b
             near = nearest(str(key), ("field", "dir"))
             raise LenswayError(
                 ErrorCode.INVALID_REQUEST,
-                f"{path}: there is no key {str(key)[:63]!r} here",
+                f"{path}: unknown key {str(key)[:63]!r}",
                 hint=f"did you mean {near!r}?" if near else "keys: field, dir",
                 details={"path": path},
             )
@@ -253,7 +253,7 @@ def _term(definition: LensDefinition, item: object, path: str) -> tuple[Field, b
     if field.type is FieldType.JSON or field.is_list:
         raise LenswayError(
             ErrorCode.UNSUPPORTED_OPERATOR,
-            f"{path}: field {field.name!r} has no order",
+            f"{path}: field {field.name!r} cannot be ordered",
             hint=unavailable.MEMBERS_HINT,
             details={"path": path},
         )

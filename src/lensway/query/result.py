@@ -37,7 +37,9 @@ class RowFormat(enum.StrEnum):
 
 ARROW_FORMATS: Final = frozenset({RowFormat.ARROW, RowFormat.ARROW_ZSTD, RowFormat.PARQUET})
 """Formats that take the libraries of the extra `arrow`."""
-ARROW_HINT: Final = "Ask for another format, or install what it needs there: pip install 'lensway[arrow]'."
+ARROW_HINT: Final = (
+    "Request another format, or install its extra where the source is executed: pip install 'lensway[arrow]'."
+)
 _NAMED: Final = {each.value: each for each in RowFormat}
 
 
@@ -99,12 +101,12 @@ def unbelievable(what: str, *, by_runner: bool = True) -> LenswayError:
     if not by_runner:
         return LenswayError(
             ErrorCode.INTERNAL,
-            f"The service cannot read its own answer: {what}",
-            hint="This is a defect of Lensway. Please report it with the id of the request.",
+            f"The service produced an unreadable answer: {what}",
+            hint="This is a defect of Lensway. Please report it with the request id.",
         )
     return LenswayError(
         ErrorCode.RUNNER_FAILED,
-        f"Whoever executed this answered what cannot be read: {what}",
-        hint="Is the runner one of Lensway's, of this version or the one before?",
+        f"The runner returned an unreadable answer: {what}",
+        hint="Check that the runner is a Lensway runner of this version or the previous one.",
         details={"phase": "answer"},
     )

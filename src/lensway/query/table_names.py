@@ -12,7 +12,7 @@ from typing import Final
 _PART: Final = re.compile(r'"((?:[^"]|"")+)"|([^".][^.]*)', re.DOTALL)
 _SPECIAL: Final = re.compile(r'[."]')
 GRAMMAR: Final = (
-    'Write `table` or `schema.table`; a part with a dot or a quote stands in double quotes: "my.schema"."a ""b""".'
+    'Write `table` or `schema.table`; put a part with a dot or a quote in double quotes: "my.schema"."a ""b""".'
 )
 
 

@@ -25,7 +25,7 @@ KEYS: Final[Mapping[str, str]] = {
 """Keys of a request body."""
 
 PATHS: Final[Mapping[str, str]] = {
-    "/v1/aggregate/": f"This version does not have aggregates. {_VIEW}, {_ARROW}. `POST /v1/count/LENS` counts rows.",
+    "/v1/aggregate/": f"This version does not support aggregates. {_VIEW}, {_ARROW}. `POST /v1/count/LENS` counts rows.",
 }
 """Beginnings of paths."""
 OPERATORS: Final[Mapping[str, str]] = {
@@ -48,7 +48,7 @@ def key_refusal(key: str) -> LenswayError:
     """The error for one of `KEYS`."""
     return LenswayError(
         ErrorCode.INVALID_REQUEST,
-        f"{key}: this version of Lensway does not have {key!r}",
+        f"{key}: this version of Lensway does not support {key!r}",
         hint=KEYS[key],
         details={"path": key},
     )
@@ -58,7 +58,7 @@ def relations_refusal(path: str) -> LenswayError:
     """The error for a lens with relations."""
     return LenswayError(
         ErrorCode.INVALID_REQUEST,
-        f"{path}: this version of Lensway does not have relations between lenses",
+        f"{path}: this version of Lensway does not support relations between lenses",
         hint=f"Leave `relations` out. Declare a view that joins the tables, and a lens on the view, {_ARROW}.",
         details={"path": path},
     )

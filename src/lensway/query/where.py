@@ -81,7 +81,9 @@ class _Reader:
             self._count()
             return Not(self.group(value, path, depth + 1))
         if key.startswith("$"):
-            raise _unknown_operator(key, path, _GROUPS, f"operators stand under a field, {', '.join(_GROUPS)} here")
+            raise _unknown_operator(
+                key, path, _GROUPS, f"operators belong under a field; allowed here: {', '.join(_GROUPS)}"
+            )
         field = self._definition.fields.get(key)
         if field is None:
             raise unknown_field(key, self._definition, path)
@@ -184,7 +186,7 @@ class _Reader:
     def _value(self, value: object, type: FieldType, path: str) -> object:
         checked = values.check(value, type, path)
         if not self._capabilities.has_special_values and values.is_special(checked, type):
-            raise _invalid(path, f"a database of bridge {self._capabilities.bridge!r} has no such {type.value}")
+            raise _invalid(path, f"databases of bridge {self._capabilities.bridge!r} have no such {type.value}")
         return checked
 
     def _check_pattern(self, operator: Operator, pattern: object, path: str) -> None:
@@ -208,7 +210,7 @@ class _Reader:
 
     def _check_operator(self, field: Field, operator: Operator, path: str) -> None:
         if operator not in self._capabilities.operators:
-            raise _unsupported(path, f"${operator.value} cannot be served by bridge {self._capabilities.bridge!r}")
+            raise _unsupported(path, f"bridge {self._capabilities.bridge!r} does not support ${operator.value}")
         if _has_members(field):
             raise _exists_only(field, path)
         if operator in PATTERN_OPERATORS and field.type is not FieldType.TEXT:
@@ -245,7 +247,7 @@ def _exists_only(field: Field, path: str) -> LenswayError:
     kind = "a list" if field.is_list else "json"
     return LenswayError(
         ErrorCode.UNSUPPORTED_OPERATOR,
-        f"{path}: field {field.name!r} is {kind} and takes $exists only",
+        f"{path}: field {field.name!r} is {kind} and supports only $exists",
         hint=unavailable.MEMBERS_HINT,
         details={"path": path},
     )
@@ -256,7 +258,7 @@ def _unknown_operator(key: str, path: str, known: Iterable[str], hint: str) -> L
     near = nearest(key, known) if other is None else None
     return LenswayError(
         ErrorCode.UNSUPPORTED_OPERATOR,
-        f"{path}: there is no operator {_short(key)!r} here",
+        f"{path}: unknown operator {_short(key)!r}",
         hint=other or (f"did you mean {near!r}?" if near else hint),
         details={"path": path, "operator": _short(key), **({"nearest": near} if near else {})},
     )

@@ -249,7 +249,7 @@ class Agent:
         if not self._stopping.is_set():
             self._is("connecting", cause)
             if session.welcomed_at is None:
-                self._failures.failed(cause, "The connection ends before the gateway welcomes this runner.")
+                self._failures.failed(cause, "The connection closes before the gateway accepts this runner.")
             else:
                 self._announce(f"connection lost ({cause}), dialling again")
         return self._backoff.after_session(lived, session.told_seconds)
@@ -282,7 +282,7 @@ class Agent:
     def _fatal(self, reason: CloseReason, message: str) -> None:
         hints = {
             CloseReason.REVOKED: "An operator revoked or deleted this runner; rotate its token to use it again.",
-            CloseReason.UNAUTHENTICATED: "The token does not fit LENSWAY_RUNNER_ID, or was rotated out.",
+            CloseReason.UNAUTHENTICATED: "The token does not match LENSWAY_RUNNER_ID, or a rotation has ended it.",
             CloseReason.VERSION: "Upgrade the older of runner and server.",
         }
         self._refuse(reason.value, f"the gateway ended the session: {reason.value}", hints.get(reason, message))

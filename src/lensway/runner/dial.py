@@ -42,7 +42,7 @@ _log = structlog.get_logger("lensway.runner")
 Dial = Callable[[], Awaitable[Transport]]
 
 _FINAL_STATUS: Final = frozenset({401, 403})
-_NO_GATEWAY: Final = "What answers there is not a Lensway gateway; check LENSWAY_GATEWAY_URL, and proxies in between."
+_NO_GATEWAY: Final = "The peer is not a Lensway gateway; check LENSWAY_GATEWAY_URL, and proxies on the way."
 
 
 class DialError(Exception):
@@ -171,13 +171,15 @@ def _mark_of(path: pathlib.Path | None) -> tuple[int, int, int] | None:
     return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
 
 
-_CLOSED: Final = "The peer closes the connection at once: a balancer or proxy without a server behind it?"
+_CLOSED: Final = (
+    "The peer closes the connection at once; check for a load balancer or proxy without a server behind it."
+)
 _CLASSES: Final[tuple[tuple[tuple[type[Exception], ...], str, str], ...]] = (
     # ImportError: a SOCKS proxy, whose library is not installed.
     (
         (InvalidProxy, ProxyError, ImportError),
         "proxy",
-        "The proxy fails or refuses; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
+        "The proxy fails or refuses the connection; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
     ),
     (
         (ssl.SSLCertVerificationError,),
@@ -185,9 +187,13 @@ _CLASSES: Final[tuple[tuple[tuple[type[Exception], ...], str, str], ...]] = (
         "The gateway's certificate is not trusted here; set LENSWAY_CA_FILE to the CA that signed it.",
     ),
     ((ssl.SSLEOFError, ssl.SSLZeroReturnError), "closed", _CLOSED),
-    ((ssl.SSLError,), "tls", "The TLS handshake failed; is the port one that speaks TLS?"),
+    ((ssl.SSLError,), "tls", "The TLS handshake failed; check that the port speaks TLS."),
     ((TimeoutError,), "timeout", "The gateway does not answer; check the address and firewalls."),
-    ((ConnectionRefusedError,), "refused", "Nothing listens there; is the server up, and is this its gateway port?"),
+    (
+        (ConnectionRefusedError,),
+        "refused",
+        "No server listens there; check that the server is running and that this is its gateway port.",
+    ),
     # A balancer in TCP mode accepts for a server that is down, and closes; ConnectionClosed: before the request was sent.
     ((ConnectionError, EOFError, ConnectionClosed), "closed", _CLOSED),
     (
@@ -195,7 +201,7 @@ _CLASSES: Final[tuple[tuple[tuple[type[Exception], ...], str, str], ...]] = (
         "unknown_host",
         "The gateway's name does not resolve; check LENSWAY_GATEWAY_URL and DNS.",
     ),
-    ((OSError,), "unreachable", "The network has no way there; check LENSWAY_GATEWAY_URL and the network."),
+    ((OSError,), "unreachable", "The network has no route to the gateway; check LENSWAY_GATEWAY_URL and the network."),
     # ValueError: a redirect to another host. LookupError: a header that must be single is there twice.
     ((WebSocketException, ValueError, LookupError), "handshake", _NO_GATEWAY),
 )
@@ -231,15 +237,17 @@ def _of_status(response: Response) -> DialError:
         if not response.headers.get_all(REFUSAL_HEADER):
             return DialError(
                 f"status_{status}",
-                f"Something between here and the gateway answers {status}; check proxies and balancers.",
+                f"A proxy or load balancer on the way to the gateway answers {status}; check it.",
             )
         if status == 401:
-            return DialError("unauthenticated", "The token is not (or no longer) valid: rotate it.", is_final=True)
-        return DialError("forbidden", "The gateway refuses this runner: it is revoked, or its token is.", is_final=True)
+            return DialError("unauthenticated", "The token is invalid, or no longer valid: rotate it.", is_final=True)
+        return DialError(
+            "forbidden", "The gateway refuses this runner: the runner or its token is revoked.", is_final=True
+        )
     if status in (429, 503):
         return DialError("busy", "The server is busy or starting.", retry_after=_seconds(response))
     if status in (502, 504):
-        return DialError(f"status_{status}", "The balancer in between reaches no server.", is_brief=True)
+        return DialError(f"status_{status}", "The load balancer on the way cannot reach a server.", is_brief=True)
     return DialError(f"status_{status}", _NO_GATEWAY)
 
 

@@ -60,7 +60,7 @@ async def examine(
         found = await lookups.PROCESS.addresses(host, port)
     except (OSError, ValueError):
         yield Finding(
-            check="dns", ok=False, detail=f"{host} does not resolve", hint="Look at LENSWAY_GATEWAY_URL and DNS."
+            check="dns", ok=False, detail=f"{host} does not resolve", hint="Check LENSWAY_GATEWAY_URL and DNS."
         )
         return
     yield Finding(check="dns", ok=True, detail=f"{host} is {found[0]}")

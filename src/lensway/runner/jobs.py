@@ -344,7 +344,9 @@ class Jobs:
             self._failed(attempt, error.failure)
         except Exception as error:  # noqa: BLE001 - the task boundary of one attempt: its defect must not take the others down
             _log.error("attempt failed by a defect", job=offer.job, attempt=offer.attempt, error=type(error).__name__)
-            self._end(attempt, Failure(code=ErrorCode.INTERNAL, message="The runner failed while it executed this"))
+            self._end(
+                attempt, Failure(code=ErrorCode.INTERNAL, message="The runner failed while executing this request")
+            )
         else:
             self._done(attempt, end)
 

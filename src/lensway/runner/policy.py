@@ -70,7 +70,7 @@ def read_policy(path: pathlib.Path | None) -> LocalPolicy:
             # As a pattern for names it would admit names that anybody can register.
             raise LenswayError(
                 ErrorCode.INVALID_REQUEST,
-                f"the policy file {path} is not valid: hosts has {host!r}, which is no network",
+                f"the policy file {path} is not valid: hosts has {host!r}, which is not a network",
                 hint="Write networks as CIDR, for example 10.0.0.0/8.",
             )
     return policy

@@ -121,7 +121,7 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
     raise LenswayError(
         ErrorCode.INVALID_REQUEST,
         f"unknown variable{'s' if len(unknown) > 1 else ''}: {', '.join(unknown)}",
-        hint=f"Did you mean {found[0]}? Variables that nothing reads are refused, since a misspelt restriction restricts nothing."
+        hint=f"Did you mean {found[0]}? The runner refuses unknown variables, because a misspelt restriction has no effect."
         if found
         else f"Unset it. A runner reads {', '.join(sorted(_KNOWN))}.",
     )
@@ -150,8 +150,8 @@ def check_gateway_url(url: str, *, insecure: bool) -> urllib.parse.SplitResult:
     if parts.scheme == "ws" and not insecure and not is_this_machine(parts.hostname):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            "LENSWAY_GATEWAY_URL is ws:// to a host that is not this machine: the token would travel in clear",
-            hint="Use wss://, or start with --insecure when the way there is protected by other means.",
+            "LENSWAY_GATEWAY_URL is ws:// to a host that is not this machine: the token would be sent in clear text",
+            hint="Use wss://, or start with --insecure if the network path is protected by other means.",
         )
     return parts
 

@@ -255,7 +255,7 @@ class Connection(HttpToolsProtocol):
         self._asking_since = self.loop.time()
         self._look_at_caller()
         if not self._shares.enter(self, self.client[0] if self.client else "", self._asking_since, self.abort):
-            self._refuse(ErrorCode.OVERLOADED, "This server has as many connections as it takes")
+            self._refuse(ErrorCode.OVERLOADED, "This server has reached its connection limit")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone."""

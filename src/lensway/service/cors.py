@@ -32,7 +32,7 @@ _HEADERS: Final = "Authorization, Content-Type, Accept, X-Environment, tracepare
 REFUSAL: Final = Failure(
     code=ErrorCode.FORBIDDEN,
     message="No publishable key lists the origin of this page",
-    hint="Make a key that does: `lensway keys create pk NAME --origin ORIGIN`.",
+    hint="Create a key that lists it: `lensway keys create pk NAME --origin ORIGIN`.",
 )
 
 

@@ -44,6 +44,6 @@ def _unknown(members: Mapping[str, object], attributes: Mapping[str, str]) -> Ex
     known = [each for each in attributes if each not in unavailable.KEYS]
     return invalid(
         key[: limits.NAME_CHARACTERS_MAX],
-        f"unknown key; known are {', '.join(known)}",
+        f"unknown key; known keys: {', '.join(known)}",
         nearest=nearest(key, known),
     )

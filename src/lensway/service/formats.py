@@ -55,9 +55,7 @@ def wanted(accept: str | None, accept_encoding: str | None, offered: tuple[str, 
 def _wanted(accept: str | None, accept_encoding: str | None, offered: tuple[str, ...]) -> Wanted:
     chosen = choose_media(accept, offered)
     if chosen is None:
-        raise LenswayError(
-            ErrorCode.NOT_ACCEPTABLE, "Rows are available in none of these formats here", hint=_hint(offered)
-        )
+        raise LenswayError(ErrorCode.NOT_ACCEPTABLE, "None of the accepted formats is available", hint=_hint(offered))
     coding = None
     if chosen.name not in _COMPRESSED and accept_encoding is not None:
         coding = choose_coding(accept_encoding, CODINGS)
@@ -78,8 +76,8 @@ def _has_parameter(chosen: Chosen) -> bool:
     if found not in (None, value):
         raise LenswayError(
             ErrorCode.NOT_ACCEPTABLE,
-            f"Rows as {chosen.name} are not available with this {name}",
-            hint=f"Known is {name}={value}.",
+            f"Rows as {chosen.name} are not available with this `{name}`",
+            hint=f"Supported: {name}={value}.",
         )
     return found is not None
 
@@ -160,5 +158,5 @@ def _end_record(meta: PageMeta) -> bytes:
 
 
 def _hint(offered: Sequence[str]) -> str:
-    elsewhere = " Parquet is a file's format: POST to …/export." if PARQUET not in offered else ""
+    elsewhere = " Parquet is a file format: POST to …/export." if PARQUET not in offered else ""
     return f"Accept {', '.join(offered[:-1])} or {offered[-1]}.{elsewhere}"

@@ -294,7 +294,7 @@ class Endpoint:
         failure = Failure(
             code=ErrorCode.INTERNAL,
             message="Lensway failed to answer this request",
-            hint=f"The log has it under {call.request_id}.",
+            hint=f"The server's log has the details under {call.request_id}.",
         )
         return self.failure(failure, call.request_id)
 
@@ -351,13 +351,13 @@ class Endpoint:
         elif status == 405:
             failure = Failure(
                 code=ErrorCode.METHOD_NOT_ALLOWED,
-                message=f"{request.method} is not possible on {request.url.path[:200]}",
+                message=f"{request.method} is not allowed on {request.url.path[:200]}",
             )
         else:
             failure = Failure(
                 code=ErrorCode.NOT_FOUND,
-                message="There is no such path",
-                hint=unavailable.PATHS.get(request.url.path[:_PATH_START], "GET /openapi.json lists what there is."),
+                message="The path does not exist",
+                hint=unavailable.PATHS.get(request.url.path[:_PATH_START], "GET /openapi.json lists all paths."),
             )
         return self.failure(failure, request_id), failure.code.value
 

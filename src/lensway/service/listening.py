@@ -104,7 +104,7 @@ def port_error(host: str, port: int, option: str, error: OSError) -> LenswayErro
     return LenswayError(
         ErrorCode.INVALID_REQUEST,
         f"cannot listen on {host}:{port} ({(error.strerror or 'address').lower()})",
-        hint=f"Is another server running there? Choose another address with {option} HOST:PORT.",
+        hint=f"Another server may use this address. Choose another one with {option} HOST:PORT.",
     )
 
 

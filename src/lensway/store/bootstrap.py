@@ -179,7 +179,7 @@ def _unusable(path: pathlib.Path, error: OSError) -> LenswayError:
     return LenswayError(
         ErrorCode.INVALID_REQUEST,
         f"{path} cannot be used ({(error.strerror or type(error).__name__).lower()})",
-        hint="Look at the free space, the owner and the permissions, or choose another --data-dir.",
+        hint="Check the free space, the owner and the permissions, or choose another --data-dir.",
     )
 
 
@@ -248,7 +248,9 @@ def admin_key_notice(snapshot: Snapshot, given: Secret | None, clock: Clock) -> 
         if key is not None and rules.has_expired(key, at=at):
             return f"LENSWAY_ADMIN_KEY holds a key that expired at {key.expires_at}. Set a new one; {otherwise}."
         if key is not None and not rules.can_administer(key, at=at):
-            return f"LENSWAY_ADMIN_KEY holds the key {key.name!r}, which is no instance-wide admin key. Set one; {otherwise}."
+            return (
+                f"LENSWAY_ADMIN_KEY holds the key {key.name!r}, not an instance-wide admin key. Set one; {otherwise}."
+            )
     return f"No valid admin key is left: {remedy}." if is_locked else None
 
 

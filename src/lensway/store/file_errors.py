@@ -20,10 +20,10 @@ _REASONS: Final = {
     sqlite3.SQLITE_NOTADB: ("it is not a Lensway database", "Restore it from a backup, or name another --data-dir."),
     sqlite3.SQLITE_CORRUPT: ("it is damaged", "Restore it from a backup."),
     sqlite3.SQLITE_FULL: ("the disk is full", "Free some space; nothing was lost."),
-    sqlite3.SQLITE_READONLY: ("it cannot be written", "Look at its owner, its permissions and the file system's."),
-    sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", "Look at its owner, its permissions and the file system's."),
-    sqlite3.SQLITE_PERM: ("it cannot be opened", "Look at its owner, its permissions and the file system's."),
-    sqlite3.SQLITE_IOERR: ("the disk fails to read or write it", "Look at the free space and the disk."),
+    sqlite3.SQLITE_READONLY: ("it cannot be written", "Check its owner, its permissions and the file system's."),
+    sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", "Check its owner, its permissions and the file system's."),
+    sqlite3.SQLITE_PERM: ("it cannot be opened", "Check its owner, its permissions and the file system's."),
+    sqlite3.SQLITE_IOERR: ("the disk fails to read or write it", "Check the free space and the disk."),
 }
 _OTHER: Final = (
     "its tables are not those of a Lensway database",

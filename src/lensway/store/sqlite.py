@@ -277,7 +277,7 @@ class SqliteStore:
             raise LenswayError(
                 ErrorCode.INTERNAL,
                 "The metadata store cannot be written; nothing was changed",
-                hint="Look at the free space and the permissions of the data directory.",
+                hint="Check the free space and the permissions of the data directory.",
                 details={"class": type(error.orig).__name__},
             ) from None
 

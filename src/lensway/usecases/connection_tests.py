@@ -177,7 +177,7 @@ class ConnectionTests:
             if session is not None and error.code is ErrorCode.NO_RUNNERS_ONLINE:
                 state, name = session.shown_state, session.facts.runner_name
                 return _failed_at_runner(
-                    state, f"Runner '{name}' is {state} and took no test. Look at it and at its log."
+                    state, f"Runner '{name}' is {state} and did not run the test. Check the runner and its log."
                 )
             return _failed_at_runner(_class_of(error), error.failure.hint or str(error))
         document: dict[str, Any] = msgspec.to_builtins(found)

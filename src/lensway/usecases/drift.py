@@ -47,7 +47,7 @@ def _field(field: Field, column: TableColumn | None) -> Iterator[DriftFinding]:
         )
     if column.nullable and not field.nullable and not field.primary_key:
         yield wrong(
-            "nullable", f"Column {column.name} can hold NULL, and the field says that it cannot. Remove nullable"
+            "nullable", f"Column {column.name} can hold NULL, but the field declares that it cannot. Remove nullable"
         )
 
 

@@ -50,8 +50,8 @@ class Scaffolds:
         if len(chosen) > limits.SCAFFOLD_TABLES_MAX:
             raise invalid(
                 "tables",
-                f"source {source.name!r} has {len(chosen):,} tables; one scaffold takes {limits.SCAFFOLD_TABLES_MAX:,}",
-                hint="Name some of them; `lensway sources tables` lists all.",
+                f"source {source.name!r} has {len(chosen):,} tables; one scaffold is limited to {limits.SCAFFOLD_TABLES_MAX:,}",
+                hint="Name the tables to scaffold; `lensway sources tables` lists all.",
             )
         notes: list[Note] = []
         tables = [each for each in await self._described(caller, source, chosen, notes) if each is not None]
@@ -123,7 +123,7 @@ def _wanted(tables: object) -> list[str] | None:
     if tables is None:
         return None
     if not isinstance(tables, list) or not all(isinstance(each, str) and each for each in tables):
-        raise invalid("tables", "must be a list of names of tables", hint="Leave it out for every table.")
+        raise invalid("tables", "must be a list of names of tables", hint="Omit it to scaffold every table.")
     return list(dict.fromkeys(tables))
 
 
@@ -145,7 +145,7 @@ def _chosen(every: Sequence[str], wanted: Sequence[str], source: str) -> list[st
         found = [name] if name in known else plain.get(name, [])
         if len(found) > 1:
             raise invalid(
-                "tables", f"{shown(name)} is in several schemas", hint=f"One of {', '.join(sorted(found)[:8])}."
+                "tables", f"{shown(name)} is in several schemas", hint=f"Use one of {', '.join(sorted(found)[:8])}."
             )
         if not found:
             meant = nearest(name, itertools.chain(every, plain))

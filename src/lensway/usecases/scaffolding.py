@@ -107,7 +107,7 @@ class _Draft:
         old = {} if present is None else {field.column: field for field in present.definition.fields.values()}
         columns = {column.name: column for column in table.columns if self._can_be_declared(column)}
         if not columns:
-            self._note("left out: no column of it can be declared")
+            self._note("left out: no column can be declared")
         names = field_names(list(columns), {column: field.name for column, field in old.items()})
         declared_key = [field.column for field in present.definition.primary_key] if present is not None else []
         key = self._choose_key(columns, declared_key) if columns else ()
@@ -184,7 +184,7 @@ class _Draft:
             if name not in self._documents and all(own in self._documents for own in relation["on"]):
                 kept[name] = relation
             else:
-                self._note(f"relation {name} was left out: a field of it is gone")
+                self._note(f"relation {name} was left out: one of its fields no longer exists")
         return kept
 
     def _choose_key(self, columns: Mapping[str, TableColumn], declared: Sequence[str]) -> tuple[str, ...]:
@@ -199,7 +199,7 @@ class _Draft:
         if declared and all(name in columns for name in declared):
             return tuple(declared)
         if strict:
-            self._note(f"no primary key that a lens can have: the unique key ({', '.join(strict[0])}) stands for it")
+            self._note(f"no primary key that a lens can use: the unique key ({', '.join(strict[0])}) replaces it")
             return strict[0]
         if primary:
             self._note(f"no primary key: {reason}. Pages have no cursor")

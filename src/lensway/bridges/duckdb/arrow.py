@@ -100,7 +100,7 @@ class Batches:
                 raise query_failed(
                     "invalid_value",
                     "The database failed while it read the rows",
-                    hint="Ask for application/x-ndjson: its error says more.",
+                    hint="Request application/x-ndjson: its error has the details.",
                 ) from None
             self.close()
             self._begin(connection)

@@ -155,14 +155,14 @@ def failure_of(error: Exception) -> LenswayError:
         case _LockedError():
             return query_failed(
                 "locked",
-                "The file cannot be opened: another process writes to it, or its version is newer than the engine here",
+                "The file cannot be opened: another process writes to it, or its version is newer than the installed engine",
                 hint="Try again when the other process has closed it, or update the package duckdb.",
             )
         case duckdb.OutOfMemoryException():
             return query_failed(
                 "out_of_memory",
                 "The query needs more memory than the source may use",
-                hint="Ask for less, export without an order (`orderBy: []`), or raise `memory_mib` of the source.",
+                hint="Request less data, export without an order (`orderBy: []`), or raise `memory_mib` of the source.",
             )
         case duckdb.CatalogException():
             return query_failed(
@@ -179,15 +179,15 @@ def failure_of(error: Exception) -> LenswayError:
         case duckdb.PermissionException():
             return query_failed(
                 "permission_denied",
-                "The view reads something outside of its file, which sources may not",
-                hint="Let the view read tables of its file only.",
+                "The view reads data outside its file, which is not allowed",
+                hint="Change the view so that it reads only tables of its file.",
             )
         case duckdb.ConversionException() | duckdb.OutOfRangeException() | duckdb.InvalidInputException():
             return query_failed(
                 "invalid_value",
                 "The database failed on a value while it read the table or view",
-                hint="A value does not fit the type that the filter or the lens asks for, or a function of the view met what it "
-                "cannot take.",
+                hint="A value does not fit the type that the filter or the lens asks for, or a function of the view does not "
+                "accept a value.",
             )
         case duckdb.IOException() | duckdb.FatalException() | duckdb.InternalException():
             return unreachable("login", "not_a_database")

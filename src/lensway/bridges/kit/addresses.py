@@ -129,8 +129,8 @@ _SOCKETS: Final = (
     "Runners reach databases over Unix sockets; the server itself does so only when it is started with --unix-sockets."
 )
 _OUTSIDE: Final = (
-    "File-backed sources lie in directories that are named where they are opened: start the server with --source-dir DIR, or "
-    "name `source_dirs` in the runner's local policy."
+    "A file-backed source must be in an allowed directory: start the server with --source-dir DIR, or list the directory "
+    "under `source_dirs` in the runner's local policy."
 )
 
 

@@ -9,33 +9,33 @@ from lensway.errors import CANCELLED_BY_DATABASE, ErrorCode, LenswayError
 
 _KEY_CHARACTERS_MAX: Final = 200
 HINTS: Final[Mapping[str, str]] = {
-    "unknown_host": "The host name does not resolve from there. Look at the source's host, and at DNS where it is executed.",
-    "refused": "Nothing listens at that address and port, or a firewall refuses. Is the database up?",
-    "timeout": "Nothing answers in time: a firewall drops the packets, or the address is wrong.",
-    "reset": "The connection was cut. The database may have been restarted, or something in between closes connections.",
-    "no_tls": "The server does not offer TLS. Enable it there, or set sslmode to disable if the way to it is safe.",
-    "certificate": "The server's certificate is not trusted or does not fit its name. Set sslrootcert, or correct the host.",
+    "unknown_host": "The host name does not resolve. Check the source's host, and DNS on the machine that executes the source.",
+    "refused": "No server listens at that address and port, or a firewall rejects the connection. Is the database up?",
+    "timeout": "The server does not answer in time: a firewall drops the packets, or the address is wrong.",
+    "reset": "The connection was closed. The database may have restarted, or a proxy or firewall closes connections.",
+    "no_tls": "The server does not offer TLS. Enable TLS on the server, or set sslmode to disable if the network is trusted.",
+    "certificate": "The server's certificate is not trusted or does not match its name. Set sslrootcert, or correct the host.",
     "tls": "The TLS handshake failed.",
-    "password": "The database refuses this user or password.",
+    "password": "The database rejects this user or password.",
     "clear_text_password": "The server asks for the password in clear text, and the connection is not encrypted. Set sslmode "
     "to require or stricter, or let the server use scram-sha-256.",
-    "unknown_database": "There is no database of this name on that server.",
-    "not_permitted": "The server does not let this user connect from there. On PostgreSQL look at pg_hba.conf.",
-    "too_many_connections": "The server has no free connection. Raise max_connections, or lower what else connects.",
-    "no_transactions": "The pooler before the database ends a connection that begins a transaction. Set its pool_mode to "
-    "transaction or session; statement pooling cannot serve Lensway.",
-    "session_attributes": "No server of the list is what target_session_attrs asks for.",
+    "unknown_database": "The server has no database of this name.",
+    "not_permitted": "The server does not allow this user to connect from this address. On PostgreSQL, check pg_hba.conf.",
+    "too_many_connections": "The server has no free connection. Raise max_connections, or close other clients' connections.",
+    "no_transactions": "The pooler in front of the database closes a connection that begins a transaction. "
+    "Set its pool_mode to transaction or session; statement pooling cannot serve Lensway.",
+    "session_attributes": "No server in the list matches target_session_attrs.",
     "starting_up": "The database is starting, stopping or recovering.",
-    "forbidden_address": "The policy of whoever executes this source forbids that address.",
-    "no_file": "The file does not exist there, or cannot be read.",
-    "wal_read_only": "The file is in WAL mode, which SQLite reads only where it can write beside the file. Let this "
-    "process write in the directory, or end WAL where the file is made (PRAGMA journal_mode = DELETE). If the file "
+    "forbidden_address": "The policy of the runner or service that executes this source forbids that address.",
+    "no_file": "The file does not exist on the machine that executes this source, or cannot be read.",
+    "wal_read_only": "The file is in WAL mode, and SQLite reads such a file only if it can write to its directory. Allow this "
+    "process to write to the directory, or turn WAL off where the file is produced (PRAGMA journal_mode = DELETE). If the file "
     "never changes, checkpoint it (PRAGMA wal_checkpoint(TRUNCATE)) and set `immutable` to true in the source's config.",
-    "wal_not_checkpointed": "The source is `immutable`, but a write-ahead log with rows lies beside the file. "
-    "Checkpoint it where it can be written (PRAGMA wal_checkpoint(TRUNCATE)), and copy it again.",
+    "wal_not_checkpointed": "The source is `immutable`, but a write-ahead log with rows exists beside the file. Checkpoint "
+    "the file where it is writable (PRAGMA wal_checkpoint(TRUNCATE)), and copy it again.",
     "not_a_database": "The file is not a database of this kind.",
-    "protocol": "What answers there does not speak the database's protocol: is it the right port, and is something in between?",
-    "unreachable": "The network has no way there.",
+    "protocol": "The peer does not speak the database's protocol. Check the port, and any proxies on the way.",
+    "unreachable": "The network has no route to that address.",
 }
 
 
@@ -77,8 +77,8 @@ def key_not_unique(lens: str, fields: Sequence[str]) -> LenswayError:
     """A page begins or ends between rows that the order of the lens cannot tell apart."""
     return query_failed(
         "key_not_unique",
-        f"Lens '{lens}': this page would be cut between rows with equal values in {', '.join(fields)}",
-        hint="Declare a primary key that no two rows share, add a field to `orderBy` that tells them apart, or export the rows.",
+        f"Lens '{lens}': this page would end between rows with equal values in {', '.join(fields)}",
+        hint="Declare a unique primary key, add a field to `orderBy` that distinguishes the rows, or export the rows.",
         lens=lens,
         fields=list(fields),
     )
@@ -110,7 +110,7 @@ def not_representable(field: str, format: str) -> LenswayError:
     return query_failed(
         "not_representable",
         f"The field '{field}' holds a value that {format} cannot hold",
-        hint="Ask for application/x-ndjson or text/csv, which hold every value, or leave the field out with `select`.",
+        hint="Request application/x-ndjson or text/csv, which hold every value, or leave the field out with `select`.",
         field=field,
     )
 
@@ -119,8 +119,8 @@ def timed_out() -> LenswayError:
     """The deadline passed while the database worked, or while a connection was waited for."""
     return LenswayError(
         ErrorCode.QUERY_TIMEOUT,
-        "The deadline passed before the database had answered",
-        hint="Ask for less, add an index that serves the filter and the order, or raise `timeoutMs`.",
+        "The deadline passed before the database answered",
+        hint="Request less data, add an index for the filter and the order, or raise `timeoutMs`.",
     )
 
 
@@ -128,8 +128,8 @@ def login_timed_out(milliseconds: int) -> LenswayError:
     """The statement timeout that the database sets for the source's login passed before the deadline."""
     return LenswayError(
         ErrorCode.QUERY_TIMEOUT,
-        f"The statement_timeout of the source's login ({milliseconds} ms) passed before the database had answered",
-        hint="Ask for less, add an index that serves the filter and the order, or raise the timeout with "
+        f"The statement_timeout of the source's login ({milliseconds} ms) passed before the database answered",
+        hint="Request less data, add an index for the filter and the order, or raise the timeout with "
         "`ALTER ROLE … SET statement_timeout`.",
         details={"class": "login_timeout", "statementTimeoutMs": milliseconds},
     )
@@ -155,7 +155,7 @@ def out_of_descriptors() -> LenswayError:
     """This process can open nothing more: not the database's fault, and another place may serve."""
     return LenswayError(
         ErrorCode.OVERLOADED,
-        "The process that executes this has too many files and connections open",
+        "The process that executes this source has too many files and connections open",
         hint="Raise its limit of open files (`ulimit -n`).",
         details={"class": "descriptors"},
         retry_after_seconds=1.0,
@@ -177,7 +177,7 @@ def limit_exceeded(what: str, limit: int) -> LenswayError:
     return LenswayError(
         ErrorCode.LIMIT_EXCEEDED,
         f"The result has more than {limit:,} {what}",
-        hint="Narrow it with `where`, select fewer fields, ask for a smaller page, or export it.",
+        hint="Narrow it with `where`, select fewer fields, request a smaller page, or export it.",
         details={"limit": limit, "of": what},
     )
 

@@ -42,7 +42,9 @@ def key_warning(shape: Shape, found: EqualKeys) -> dict[str, str] | None:
         if found is EqualKeys.SEEN
         else f"no unique index of {shape.table} covers its primary key ({keys}), without NULLs"
     )
-    message = f"Lens '{shape.lens}': {reason}. A page that would end between such rows is refused: declare a key that is unique."
+    message = (
+        f"Lens '{shape.lens}': {reason}. Lensway refuses a page that would end between such rows. Declare a unique key."
+    )
     return {"code": KEY_NOT_UNIQUE, "message": message}
 
 

@@ -139,12 +139,12 @@ def _of_privilege(failure: Failure, shape: Shape, row: Mapping[str, Any] | None)
     if not row["has_schema"]:
         message, hint = (
             f"The source's login may not use the schema of table {table}",
-            "GRANT USAGE on the schema to it.",
+            "GRANT USAGE on the schema to the login.",
         )
     elif hidden := [column.column for column in _columns(shape) if column.column in row["hidden"]]:
         if row["has_table"] or len(hidden) < len(_columns(shape)):
             message = f"The source's login may not read column {', '.join(hidden)} of table {table}"
-            hint = "GRANT SELECT on the column to it, or leave the field out with `select`."
+            hint = "GRANT SELECT on the column to the login, or leave the field out with `select`."
         else:
             message, hint = f"The source's login may not read table {table}", f"GRANT SELECT ON {table} to it."
     elif row["functions"]:
@@ -165,7 +165,7 @@ async def _of_value(driver: Any, failure: Failure, shape: Shape, plan: Plan) -> 
     if not plan.params:
         return _changed(
             failure,
-            f"A value in the data of {shape.table} does not exist in the type that it is converted to",
+            f"A value in {shape.table} is not valid for the type that it is converted to",
             hint="Correct the value in the database, or the expression of the view.",
             table=str(shape.table),
         )
@@ -181,7 +181,7 @@ async def _of_value(driver: Any, failure: Failure, shape: Shape, plan: Plan) -> 
             return _changed(
                 failure,
                 f"The field '{compare.column.name}' is compared with a value that its enum does not have",
-                hint=f"Its values are: {shown}.",
+                hint=f"Allowed values: {shown}.",
                 field=compare.column.name,
             )
     return _named(failure, shape)
@@ -192,7 +192,7 @@ def _within(failure: Failure, shape: Shape, what: str) -> LenswayError:
     return _changed(
         failure,
         f"{shape.table} uses {what}",
-        hint="Correct the view, or the functions, policies and expressions that reading it runs.",
+        hint="Correct the view, or the functions, policies and expressions that run when it is read.",
         table=str(shape.table),
     )
 

@@ -45,8 +45,9 @@ _TURN_OFF: Final = "SELECT pg_catalog.set_config('default_transaction_read_only'
 """What any function of the database's owner can do; it must not reach the next statement."""
 
 _POOLED: Final = (
-    "A pooler answers for the database and may give every transaction another server connection: each page is read in a "
-    'transaction of its own, which costs some round trips. If it keeps one for each session, set pooler = "session".'
+    "A pooler stands in front of the database and may use another server connection for every transaction. Lensway therefore "
+    "reads each page in its own transaction, which costs some round trips. If the pooler keeps one connection for each "
+    'session, set pooler = "session".'
 )
 
 
@@ -126,7 +127,8 @@ async def run_test(
                 stages.warn("transaction_pooling", _POOLED)
             for host in sorted({each.host for each in settings.places} - {each.host for each in answering or ()}):
                 stages.warn(
-                    "host_silent", f"The host {host} of the list does not answer: look at it, or take it from the list."
+                    "host_silent",
+                    f"The host {host} in the list does not answer. Check the host, or remove it from the list.",
                 )
     except TimeoutError:
         pass  # the stages have said it
@@ -249,14 +251,14 @@ async def _look_for_risks(connection: PooledConnection, stages: _Stages) -> None
     except asyncpg.PostgresError:
         row = None
     if row is not None and row["rolsuper"]:
-        stages.warn("superuser", "The login is a superuser: give Lensway one that may only SELECT.")
+        stages.warn("superuser", "The login is a superuser. Give Lensway a login that may only SELECT.")
     elif row is not None and (row["rolbypassrls"] or row["rolcreaterole"] or row["rolreplication"]):
-        stages.warn("powerful_login", "The login may do more than read: give Lensway one that may only SELECT.")
+        stages.warn("powerful_login", "The login may do more than read. Give Lensway a login that may only SELECT.")
     transport = getattr(driver, "_transport", None)
     is_secured = transport is not None and transport.get_extra_info("ssl_object") is not None
     host = connection.wait.address.host
     if not is_secured and not host.startswith("/") and not is_loopback(host):
-        stages.warn("no_tls", "The connection is not encrypted: rows and password travel in clear.")
+        stages.warn("no_tls", "The connection is not encrypted: rows and password are sent in clear text.")
 
 
 async def _look_at_keys(driver: Any, lenses: Sequence[Plan], stages: _Stages) -> None:
@@ -283,7 +285,7 @@ def _writable() -> LenswayError:
     return LenswayError(
         ErrorCode.SOURCE_QUERY_FAILED,
         "The session is not read-only",
-        hint="Something between here and the database (a pooler?) drops session settings.",
+        hint="A component on the way to the database, such as a pooler, drops session settings.",
         details={"class": "writable"},
     )
 

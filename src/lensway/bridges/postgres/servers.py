@@ -163,8 +163,8 @@ class Login:
         if self.learned is None:
             return report
         message = (
-            f"The server grants this login {self.learned} connections at a time here: queries wait for each other. "
-            "Raise its CONNECTION LIMIT or the server's max_connections, or share them out with `pool_size`."
+            f"The server grants this login only {self.learned} connections at a time, so queries wait for each other. Raise "
+            "the login's CONNECTION LIMIT or the server's max_connections, or limit each process with `pool_size`."
         )
         warning = {"code": "connection_limit", "message": message}
         return msgspec.structs.replace(report, warnings=[*report.warnings, warning])

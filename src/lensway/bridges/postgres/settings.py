@@ -183,7 +183,7 @@ def _certificates_of(path: str) -> str:
     """The text of a small regular file: a pipe or a device would hold up whoever executes this. Raises OSError, ValueError."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("no regular file")
+            raise ValueError("is not a regular file")
         data = file.read(limits.CERTIFICATES_BYTES_MAX + 1)
     if len(data) > limits.CERTIFICATES_BYTES_MAX:
         raise ValueError("too large")
@@ -243,7 +243,7 @@ def _pool_size(text: str | None) -> int:
 def _pooler(text: str | None) -> str:
     if (text or "auto") in _POOLERS:
         return text or "auto"
-    hint = "Statement pooling has no transactions and cannot serve Lensway." if text == "statement" else None
+    hint = "Statement pooling does not support transactions, which Lensway needs." if text == "statement" else None
     raise invalid_setting("pooler", f"must be one of {', '.join(_POOLERS)}", hint=hint)
 
 
@@ -263,7 +263,7 @@ def _of_url(url: object) -> dict[str, str]:
     host, port = places_of_authority(parts.netloc.rpartition("@")[2])
     for key, value in (("host", host), ("port", port)):
         if value and values.setdefault(key, value) != value:
-            raise invalid_setting("url", f"says {key!r} twice", hint="Behind // or as an option, not both.")
+            raise invalid_setting("url", f"gives {key!r} twice", hint="Give it after // or as an option, not both.")
     if parts.username is not None:
         values["user"] = urllib.parse.unquote(parts.username)
     if parts.password is not None:
@@ -280,7 +280,7 @@ def _options_of(query: str) -> dict[str, str]:
     options = urllib.parse.parse_qsl(query, keep_blank_values=True)
     for key, value in options:
         if key == "pgbouncer":
-            hint = 'Remove it and set pooler = "transaction" beside the URL, or leave that out: a pooler is recognised.'
+            hint = 'Remove the option. Lensway detects a pooler; to be explicit, set pooler = "transaction" beside the URL.'
             raise invalid_setting("url", "the option 'pgbouncer' is not allowed", hint=hint)
         if key not in _URL_OPTIONS:
             # What stands behind a question mark may be the rest of a password: only names that are known are repeated.

@@ -67,25 +67,25 @@ _NAME_CHARACTERS_MAX: Final = 128
 QUERY_CANCELED: Final = "57014"
 _MISMATCH: Final = State(
     cause="type_mismatch",
-    message="A field is declared as another type than its column",
+    message="A field is declared with a type that its column does not have",
     hint="Correct `type` in the lens.",
 )
 _VALUE: Final = (
-    "Correct the value in `where`. If `where` is right, a view or a computed column meets such a value in the data."
+    "Correct the value in `where`. If `where` is correct, a view or a computed column reads such a value from the data."
 )
 _REPEAT: Final = "Repeat the request."
-_REPEATED: Final = "The bridge repeats a page once by itself where the lens allows it. " + _REPEAT
+_REPEATED: Final = "The bridge repeats a page once if the lens allows it. " + _REPEAT
 
 STATES: Final[Mapping[str, State]] = {
     "08000": State(
         cause="foreign_server",
-        message="A server that the table reads from cannot be reached by the database",
-        hint="Look at the foreign server behind the table: its address, its network, and whether it is up.",
+        message="The database cannot reach a server that the table reads from",
+        hint="Check the foreign server behind the table: its address, its network, and that it is running.",
     ),
     "0A000": State(
         cause="unsupported",
-        message="The database cannot do this with a column of that kind",
-        hint="A pattern on a column with a nondeterministic collation, for one, needs PostgreSQL 18.",
+        message="The database does not support this operation on a column of this kind",
+        hint="For example, a pattern on a column with a nondeterministic collation needs PostgreSQL 18.",
     ),
     # The driver itself refuses to send a value that its column's type does not have.
     "22000": State(
@@ -104,7 +104,7 @@ STATES: Final[Mapping[str, State]] = {
         message="A text holds bytes that are not valid in the encoding of the database",
         hint="Correct the text in the database, or leave the field out with `select`.",
     ),
-    "22P02": State(cause="invalid_value", message="A value does not exist in its type", hint=_VALUE),
+    "22P02": State(cause="invalid_value", message="A value is not valid for its type", hint=_VALUE),
     "22P05": State(
         cause="invalid_text",
         message="A text holds a character that UTF-8 has no equivalent for",
@@ -117,7 +117,7 @@ STATES: Final[Mapping[str, State]] = {
     ),
     "25006": State(
         cause="read_only",
-        message="The statement would write, and connections are read-only",
+        message="The statement writes, but connections are read-only",
         hint="A function that the view calls writes. Use a view that only reads.",
     ),
     "3F000": State(
@@ -145,15 +145,15 @@ STATES: Final[Mapping[str, State]] = {
     ),
     "42704": State(
         cause="undefined_object",
-        message="The view uses an object that does not exist: a setting of the session, a type or the like",
-        hint="Sessions of Lensway set no custom settings. Read one with `current_setting(name, true)`, or set it with "
+        message="The view uses an object that does not exist, such as a session setting or a type",
+        hint="Lensway's sessions define no custom settings. Read one with `current_setting(name, true)`, or set it with "
         "`ALTER ROLE … SET`.",
     ),
     "42804": _MISMATCH,
     "42846": _MISMATCH,
     "42883": State(
         cause="type_mismatch",
-        message="The column has no such comparison: a field is declared as another type, or a function does not exist",
+        message="The column does not support this comparison: a field is declared with another type, or a function is missing",
         hint="Correct `type` in the lens, or restore the function that the view calls.",
     ),
     "42P01": State(
@@ -161,7 +161,7 @@ STATES: Final[Mapping[str, State]] = {
     ),
     "55000": State(
         cause="not_ready",
-        message="The table or an object that it uses is not in a state to be read",
+        message="The table, or an object that it uses, cannot be read in its present state",
         hint="A materialized view must be populated first: REFRESH MATERIALIZED VIEW.",
     ),
     "55P03": State(
@@ -173,7 +173,7 @@ STATES: Final[Mapping[str, State]] = {
     QUERY_CANCELED: State(
         cause="cancelled",
         message="An administrator of the database cancelled the statement",
-        hint="Ask the administrators of the database why. Before the deadline, neither Lensway nor a timeout ended it.",
+        hint="The deadline had not passed, and Lensway did not end the statement. Ask the database's administrators why.",
         code=ErrorCode.CANCELLED,
     ),
     "57P01": State(
@@ -186,12 +186,12 @@ STATES: Final[Mapping[str, State]] = {
     "P0001": State(
         cause="raised",
         message="A function that the view or table calls raised an error",
-        hint="The database's log has its text. Correct the function, or exclude those rows with `where`.",
+        hint="The database's log has the error text. Correct the function, or exclude those rows with `where`.",
     ),
     "XX000": State(
         cause="internal",
         message="The database reports an internal error of its own",
-        hint="The database's log has its text.",
+        hint="The database's log has the error text.",
     ),
 }
 """What a SQLSTATE means. One that is not here means what its class means."""
@@ -200,7 +200,7 @@ _FOREIGN: Final = STATES["08000"]
 _RESOURCES: Final = State(
     cause="resources",
     message="The database lacks the resources to run this statement now",
-    hint="Repeat the request later; ask for less; or raise the limits of the database (work_mem, temp_file_limit, disk).",
+    hint="Repeat the request later, request less data, or raise the limits of the database (work_mem, temp_file_limit, disk).",
     code=ErrorCode.OVERLOADED,
     is_repeatable=True,
 )
@@ -211,7 +211,7 @@ CLASSES: Final[Mapping[str, State]] = {
     "38": State(
         cause="function_failed",
         message="A function that the view or table calls failed",
-        hint="The database's log has its text. Correct the function.",
+        hint="The database's log has the error text. Correct the function.",
     ),
     "40": State(cause="rollback", message="The database rolled the transaction back", hint=_REPEAT, is_repeatable=True),
     "53": _RESOURCES,
@@ -219,23 +219,23 @@ CLASSES: Final[Mapping[str, State]] = {
     "57": _FOREIGN,
     "54": State(
         cause="too_complex",
-        message="The statement is beyond a limit of the database",
+        message="The statement exceeds a limit of the database",
         hint="Use fewer conditions in `where`, or simplify the view.",
     ),
     "58": State(
         cause="system",
         message="The database's operating system reported an error",
-        hint="The database's log has its text.",
+        hint="The database's log has the error text.",
     ),
     "P0": State(
         cause="raised",
         message="A function that the view or table calls raised an error",
-        hint="The database's log has its text. Correct the function.",
+        hint="The database's log has the error text. Correct the function.",
     ),
     "XX": State(
         cause="internal",
         message="The database reports an internal error or damaged data",
-        hint="The database's log has its text.",
+        hint="The database's log has the error text.",
     ),
 }
 """What the first two characters mean."""
@@ -249,5 +249,5 @@ def meaning(sqlstate: str) -> State:
     return State(
         cause=f"sqlstate_{sqlstate[:2]}",
         message=f"The database failed the statement with SQLSTATE {sqlstate}",
-        hint="The database's log has its text.",
+        hint="The database's log has the error text.",
     )

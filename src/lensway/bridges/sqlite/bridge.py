@@ -251,7 +251,7 @@ def _of_sqlite(error: Exception, length_max: int = limits.ROW_BYTES_MAX) -> Lens
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return query_failed("locked", "Another process has locked the file", hint="Try again when it has finished.")
         case sqlite3.SQLITE_AUTH:
-            return query_failed("permission_denied", "The statement may do nothing but read")
+            return query_failed("permission_denied", "The statement may only read")
         case _:
             return query_failed(
                 "undefined_column",

@@ -146,7 +146,7 @@ def _refused(function: str) -> Exception:
     return query_failed(
         "permission_denied",
         f"The table or view calls the function '{function}', which statements may not call",
-        hint="Take it out of the view. Functions that only compute from their arguments are allowed.",
+        hint="Remove it from the view. Functions that only compute from their arguments are allowed.",
         function=function,
     )
 
@@ -155,7 +155,7 @@ def _failed_on_a_value() -> Exception:
     return query_failed(
         "invalid_value",
         "The database failed on a value while it read the table or view",
-        hint="A function of the view may have met what it cannot take, such as text that is no JSON, or text is not UTF-8.",
+        hint="A function of the view may not accept the value, such as text that is not JSON, or a text is not valid UTF-8.",
     )
 
 

@@ -19,7 +19,7 @@ def create_environment(snapshot: Snapshot, name: object, *, id: EnvironmentId, a
     """A new, empty environment. Raises LenswayError INVALID_REQUEST, or CONFLICT when the name is taken."""
     checked = check_name(name, kind="environment", path="name")
     if snapshot.environment(checked) is not None:
-        raise conflict(f"There is an environment {checked!r} already", hint="Choose another name.", name=checked)
+        raise conflict(f"Environment {checked!r} already exists", hint="Choose another name.", name=checked)
     return [Put(record=Environment(id=id, name=checked, created_at=at))]
 
 
@@ -27,9 +27,7 @@ def delete_environment(snapshot: Snapshot, name_or_id: str) -> Sequence[Change]:
     """The environment goes. Raises LenswayError NOT_FOUND, or CONFLICT while anything is in it or it is ``default``."""
     environment = require_environment(snapshot, name_or_id)
     if environment.name == DEFAULT:
-        raise conflict(
-            "The environment 'default' cannot be deleted", hint="It is the one that requests use unless said otherwise."
-        )
+        raise conflict("The environment 'default' cannot be deleted", hint="Requests use this environment by default.")
     held = {
         "source": len(snapshot.sources(environment.id)),
         "lens": len(snapshot.lenses(environment.id)),
@@ -40,7 +38,7 @@ def delete_environment(snapshot: Snapshot, name_or_id: str) -> Sequence[Change]:
         contents = ", ".join(counted(number, kind) for kind, number in present.items())
         raise conflict(
             f"The environment {environment.name!r} is not empty: {contents}",
-            hint="Delete what is in it first.",
+            hint="Delete its contents first.",
             **{counted(2, kind).removeprefix("2 "): number for kind, number in present.items()},
         )
     return [Remove(record=environment)]

@@ -49,14 +49,14 @@ def create_key(
         raise invalid(
             "origins",
             f"only publishable keys (pk) are for web pages, not {kind.value} keys",
-            hint="A page shows its key to everybody who opens it: make a pk key.",
+            hint="Every visitor of a page can read its key. Use a pk key.",
         )
     if expires_at is not None and expires_at <= at:
-        raise invalid("expiresAt", f"{expires_at} is over", hint="Name a moment in the future.")
+        raise invalid("expiresAt", f"{expires_at} is in the past", hint="Choose a moment in the future.")
     if (retired := snapshot.retired_key(hash)) is not None:
         raise conflict(
             f"This key was deleted on {retired.retired_at[:10]} and stays deleted",
-            hint="Choose another key, or let the server make one.",
+            hint="Choose another key, or let the server create one.",
         )
     assert snapshot.key_by_hash(hash) is None, "256 random bits do not repeat"
     key = Key(
@@ -85,7 +85,7 @@ def delete_key(snapshot: Snapshot, environment: EnvironmentId | None, key: str, 
         can_administer(other, at=at) for other in snapshot.keys(None) if other.id != found.id
     ):
         raise conflict(
-            f"The key {found.name!r} is the last one that may administer this deployment",
+            f"The key {found.name!r} is the last key that may administer this deployment",
             hint="Create another instance-wide admin key first.",
         )
     changes: list[Change] = [Remove(record=found)]

@@ -41,9 +41,7 @@ def create_runner(
     require_environment(snapshot, environment)
     checked = check_name(name, kind="runner", path="name")
     if snapshot.runner(environment, checked) is not None:
-        raise conflict(
-            f"There is a runner {checked!r} already", hint="Choose another name; a runner may have instances."
-        )
+        raise conflict(f"Runner {checked!r} already exists", hint="Choose another name; a runner may have instances.")
     model = None if like is None else require_runner(snapshot, environment, like)
     label = _check_network(network)
     sources = () if model is None else snapshot.sources_of(environment, model.id)
@@ -84,7 +82,7 @@ def delete_runner(
         names = [source.name for source in sources]
         raise conflict(
             f"The runner {runner.name!r} is assigned {counted(len(names), 'source')} ({listed(names)})",
-            hint="Unassign them first, or force: sources without another runner are then executed inline.",
+            hint="Unassign them first, or use force: the service then executes sources without another runner inline.",
             sources=sorted(names),
         )
     assignments = (snapshot.assignment(environment, source.id, runner.id) for source in sources)
@@ -128,9 +126,7 @@ def resume_runner(snapshot: Snapshot, environment: EnvironmentId, name_or_id: st
     """The runner serves again after a drain. Raises LenswayError NOT_FOUND, or CONFLICT when it is revoked."""
     runner = require_runner(snapshot, environment, name_or_id)
     if runner.is_revoked:
-        raise conflict(
-            f"The runner {runner.name!r} is revoked", hint="Rotate its token: the new one takes it into service again."
-        )
+        raise conflict(f"The runner {runner.name!r} is revoked", hint="Rotate its token to reactivate it.")
     return _replaced(runner, msgspec.structs.replace(runner, is_draining=False))
 
 

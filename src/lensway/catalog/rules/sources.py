@@ -24,7 +24,7 @@ def create_source(
     """
     require_environment(snapshot, environment)
     if snapshot.source(environment, draft.name) is not None:
-        raise conflict(f"There is a source {draft.name!r} already", hint="PATCH it, or choose another name.")
+        raise conflict(f"Source {draft.name!r} already exists", hint="PATCH it, or choose another name.")
     if draft.credentials is Credentials.MANAGED and draft.config is None:
         raise _config_missing(path)
     config = None if draft.config is None else encode_config(draft.config)
@@ -113,6 +113,6 @@ def _as_runners_see_it(source: Source) -> tuple[object, ...]:
 def _config_missing(path: str) -> Exception:
     return invalid(
         f"{path}.config" if path else "config",
-        "is missing: managed credentials need one",
+        "is missing: managed credentials need a config",
         hint='Give `config`, or `credentials: "runner-local"` when the settings live on the runners.',
     )

@@ -18,11 +18,11 @@ from lensway.ids import RunnerId
 _UNABLE_TEXTS: Final[Mapping[Verdict, tuple[str, str]]] = {
     Verdict.NO_BRIDGE: (
         "has no bridge for it",
-        "Install the driver where the runner runs (`pip install 'lensway[…]'`) and start the runner again.",
+        "Install the driver on the runner's machine (`pip install 'lensway[…]'`) and restart the runner.",
     ),
     Verdict.NO_ENCODING: (
         "cannot encode rows in this format",
-        "Ask for another format, or run `pip install 'lensway[arrow]'` where the runner runs and start it again.",
+        "Request another format, or run `pip install 'lensway[arrow]'` on the runner's machine and restart the runner.",
     ),
     Verdict.NO_CREDENTIALS: (
         "has no credentials for it",
@@ -95,7 +95,7 @@ def unable(route: SourceRoute, names: Sequence[tuple[str, Verdict]], refusal_mes
         who = ", ".join(f"'{name}'" for name, _ in names)
         return Failure(
             code=ErrorCode.REFUSED_BY_RUNNER,
-            message=f"The local policy of runner {who} refuses this on source '{route.name}'",
+            message=f"The local policy of runner {who} refuses this request on source '{route.name}'",
             hint=refusal_message or "The network's owner sets the policy on the runner.",
             details={"source": route.name, "runners": [name for name, _ in names]},
         )
@@ -132,7 +132,7 @@ def requires_runner(route: SourceRoute) -> Failure:
     """Zero assignments, and the service may not execute this source."""
     return Failure(
         code=ErrorCode.SOURCE_REQUIRES_RUNNER,
-        message=f"Source '{route.name}' can be executed by runners only and has none assigned",
+        message=f"Only runners can execute source '{route.name}', and no runner is assigned to it",
         hint=f"Assign one: `lensway runners assign RUNNER {route.name}`.",
         details={"source": route.name},
         retry_after_seconds=limits.RETRY_AFTER_SECONDS,
@@ -163,7 +163,7 @@ def overloaded(what: str) -> Failure:
     return Failure(
         code=ErrorCode.OVERLOADED,
         message=f"Too busy to serve this now: {what}",
-        hint="Repeat it after the time in Retry-After; add a runner if it happens often.",
+        hint="Repeat the request after the time in Retry-After; add a runner if it happens often.",
         retry_after_seconds=limits.RETRY_AFTER_SECONDS,
     )
 
@@ -173,7 +173,7 @@ def timed_out(job: Job, now: float) -> Failure:
     return Failure(
         code=ErrorCode.QUERY_TIMEOUT,
         message=f"The deadline passed after {duration_text(now - job.record.submitted_at)} ({_phase(job)})",
-        hint="Ask for less, add an index that serves the filter and the order, or raise `timeoutMs`.",
+        hint="Request less data, add an index for the filter and the order, or raise `timeoutMs`.",
         details={"phase": _phase(job), "attempts": job.record.executed},
     )
 
@@ -192,7 +192,7 @@ def key_ended() -> Failure:
     return Failure(
         code=ErrorCode.UNAUTHENTICATED,
         message="The key of this request was deleted or expired while the request was under way",
-        hint="Ask again with a valid key.",
+        hint="Repeat the request with a valid key.",
         details={"reason": "key_ended"},
     )
 
@@ -209,7 +209,7 @@ def runner_failed(job: Job, cause: str) -> Failure:
     lost = "The runner was lost" if job.losses < limits.RUNNERS_LOST_MAX else f"{job.losses} runners were lost"
     return Failure(
         code=ErrorCode.RUNNER_FAILED,
-        message=f"{lost} while it executed this request ({_phase(job)}: {cause})",
+        message=f"{lost} while executing this request ({_phase(job)}: {cause})",
         hint=None if job.request.may_retry else "The lens is declared with `retry: never`, so it was not repeated.",
         details={"phase": _phase(job), "cause": cause, "attempts": attempts, **declared},
     )
@@ -220,7 +220,7 @@ def page_too_large(bytes_max: int) -> Failure:
     return Failure(
         code=ErrorCode.LIMIT_EXCEEDED,
         message=f"The page is larger than {bytes_max} bytes",
-        hint="Ask for fewer rows or fields. Over HTTP/1.1 a larger page of rows is streamed.",
+        hint="Request fewer rows or fields. Over HTTP/1.1 the server streams a larger page of rows.",
         details={"bytes_max": bytes_max},
     )
 

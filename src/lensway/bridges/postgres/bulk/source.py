@@ -345,7 +345,7 @@ def _failure(error: SessionError, execution: Execution, run: errors.Run) -> Lens
             return query_failed(
                 "not_representable",
                 f"A field holds a list of lists, which {execution.format.value} cannot hold",
-                hint="Ask for application/x-ndjson or text/csv, which hold every value.",
+                hint="Request application/x-ndjson or text/csv, which hold every value.",
             )
         case state:
             return errors.of_said(error.said or Said(sqlstate=state), run)
