@@ -198,7 +198,7 @@ def test_tables_at_a_terminal_show_names_and_never_raw_documents(stage, tmp_path
     assert f"~ source {stage.source} (config)" in at_terminal(stage.deployment, "push", "--dry-run", str(file))
     asked = at_terminal(stage.deployment, "query", stage.lens[:-1] + "x")
     assert "Did you mean" in asked
-    assert "`lensway sources list` shows" in at_terminal(stage.deployment, "sources", "show", "zzzzzzzzzzzzzzzzzzz")
+    assert "`lensway sources list` lists" in at_terminal(stage.deployment, "sources", "show", "zzzzzzzzzzzzzzzzzzz")
 
 
 def test_an_export_to_where_no_file_can_be_made_asks_for_nothing(stage, tmp_path) -> None:
