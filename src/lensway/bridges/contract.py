@@ -31,9 +31,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``deadline`` is on the monotonic clock of this process. ``tag`` stands as a comment in the statement (``job/attempt``), so
     that the database's own log is a witness. ``is_export`` chooses the connections that exports may use. ``watch`` notes when
-    the statement ran, for a job that is traced. ``allows_table`` and ``allows_column`` are the policy of the process that executes
-    it: may plans read ``schema.table``, and this column of it; None allows each. ``may_repeat``: the lens lets a bridge run the statement a
-    second time, as long as no row has left.
+    the statement ran, for a job that is traced. ``allows_table`` and ``allows_column`` are the policy of the process that
+    executes it: may plans read ``schema.table``, and this column of it; None allows each. ``may_repeat``: the lens lets a bridge
+    run the statement a second time, as long as no row has left.
     """
 
     deadline: float

@@ -45,8 +45,8 @@ class RunnerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _NOTICE_HINTS: Final = {
-    "policy_invalid": "Its local policy file is not valid; the policy read before stays in force. `lensway runner policy check FILE` "
-    "on its machine names the fault.",
+    "policy_invalid": "Its local policy file is not valid, and the policy before stays in force. "
+    "Run `lensway runner policy check FILE` on its machine.",
 }
 _READY_STATES = frozenset({"", "ready"})
 

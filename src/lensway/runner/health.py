@@ -101,7 +101,7 @@ class Health:
         return "".join(line for family in families for line in _lines(*family))
 
 
-def _one(is_so: bool) -> _Sample:  # noqa: FBT001 - the value itself
+def _one(is_so: bool) -> _Sample:
     return {}, float(is_so)
 
 

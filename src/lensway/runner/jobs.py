@@ -383,7 +383,8 @@ class Jobs:
             self._end_early(attempt)
             raise
         except LenswayError as error:
-            self._failed(attempt, error.failure)
+            is_cut = error.code is ErrorCode.QUERY_TIMEOUT and seconds < offer.deadline_ms / 1000
+            self._failed(attempt, _cut_by_policy(seconds) if is_cut else error.failure)
         except Exception as error:  # noqa: BLE001 - the task boundary of one attempt: its defect must not take the others down
             _log.error("attempt failed by a defect", job=offer.job, attempt=offer.attempt, error=type(error).__name__)
             self._end(
@@ -454,6 +455,15 @@ class Jobs:
             if self._sources.note(attempt.served.id, UNREACHABLE, cause):
                 self._report()
         self._end(attempt, failure, retryable=is_unreachable or failure.code is ErrorCode.OVERLOADED)
+
+
+def _cut_by_policy(seconds: float) -> Failure:
+    return Failure(
+        code=ErrorCode.QUERY_TIMEOUT,
+        message=f"The local policy of the runner ends each job after {seconds:g} s",
+        hint="Ask for less, or ask the owner of the runner's network to raise `seconds_max` in the policy file.",
+        details={"class": "policy"},
+    )
 
 
 def _cancelled() -> Failure:
