@@ -201,6 +201,8 @@ ROW_CHECKED_BYTES_MAX: Final = MIB
 """Longest line of a runner's NDJSON stream that is checked for structure: its bytes are buffered until its end arrives."""
 INSTANCE_CHARACTERS_MAX: Final = 40
 """The id that a runner's process gives itself. Every attempt of every stored request holds it."""
+NOTICES_MAX: Final = 8
+"""Classes of trouble that one heartbeat of a runner names."""
 RUNNER_TEXT_CHARACTERS_MAX: Final = 200
 """Short texts of a runner that people see: causes, versions, host names. Longer ones are cut."""
 TEST_REPORT_BYTES_MAX: Final = 256 * KIB
@@ -379,6 +381,17 @@ DRAIN_SECONDS: Final = 30.0
 
 COME_BACK_MS: Final = 1_000
 """A stopping server tells its runners to dial again after about this time; a restart takes about as long."""
+
+JOURNAL_FILE_BYTES: Final = 16 * MIB
+"""Size at which the file of jobs is rotated: some 40,000 jobs."""
+JOURNAL_FILES_KEPT: Final = 7
+"""Rotated files of jobs that stay beside the present one: 128 MiB in all."""
+JOURNAL_LINES_WAITING_MAX: Final = 10_000
+"""Lines of jobs that wait for a slow disk; further ones are lost and counted. About 5 MB."""
+JOURNAL_CLOSE_SECONDS: Final = 2.0
+"""Longest wait for the last lines of jobs when a runner ends, even if the disk hangs."""
+HEALTH_REQUESTS_AT_ONCE_MAX: Final = 32
+"""Connections that a runner's health listener serves at once; it closes further ones."""
 
 # --- databases ------------------------------------------------------------------------------------------------------------
 SOURCE_HOSTS_MAX: Final = 16

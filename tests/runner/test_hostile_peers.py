@@ -30,7 +30,7 @@ from lensway.protocol.transport import Transport, TransportClosedError
 from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dialer, DialError
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import LocalPolicy, PolicyInForce
 from lensway.runner.settings import RunnerSettings, read_settings
 from lensway.testing.postgres import write_certificate
 from lensway.testing.simulation.database import FakeLibrary
@@ -56,7 +56,7 @@ def agent_of(dial, clock, said: list[str] | None = None, **more) -> Agent:
         dial=dial,
         library=FakeLibrary("here", Silent(), {}),
         local=LocalCredentials({}),
-        policy=LocalPolicy(),
+        policy=PolicyInForce(LocalPolicy()),
         clock=clock,
         chance=lambda: 0.0,
         announce=(said if said is not None else []).append,

@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from lensway.observe.trace import StatementWatch
+from lensway.query.fields import TableName
 from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
 
@@ -30,9 +31,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``deadline`` is on the monotonic clock of this process. ``tag`` stands as a comment in the statement (``job/attempt``), so
     that the database's own log is a witness. ``is_export`` chooses the connections that exports may use. ``watch`` notes when
-    the statement ran, for a job that is traced. ``allows_table`` is what a connection test is told of the policy of whoever
-    executes it: may plans read ``schema.table``; None is every one. ``may_repeat``: the lens lets a bridge run the statement a
-    second time, as long as no row has left.
+    the statement ran, for a job that is traced. ``allows_table`` and ``allows_column`` are the policy of the process that
+    executes it: may plans read ``schema.table``, and this column of it; None allows each. ``may_repeat``: the lens lets a bridge
+    run the statement a second time, as long as no row has left.
     """
 
     deadline: float
@@ -42,6 +43,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     is_export: bool = False
     watch: StatementWatch | None = None
     allows_table: Callable[[str], bool] | None = None
+    allows_column: Callable[[TableName, str], bool] | None = None
     may_repeat: bool = True
 
 
@@ -183,5 +185,6 @@ class AddressPolicy:
     source_dirs: tuple[str, ...] | None = None
     forbidden_dirs: tuple[str, ...] = ("/proc", "/sys", "/dev")
     allowed_hosts: tuple[str, ...] | None = None
+    allowed_ports: tuple[int, ...] | None = None
     allows_sockets: bool = False
     """May databases be reached over Unix sockets; ``allowed_hosts`` then names their directories, if it is set."""

@@ -64,6 +64,10 @@ _SUSPECT_STATES: Final = frozenset({SessionState.SUSPECT, SessionState.DRAINING_
 _DRAINING_STATES: Final = frozenset({SessionState.DRAINING, SessionState.DRAINING_SUSPECT})
 
 
+NOTICES: Final = frozenset({"policy_invalid"})
+"""Classes of trouble with a runner itself that this program can explain; those of newer runners are not shown."""
+
+
 class Session:
     """What this node knows of one session. Its id is its epoch: ids only grow."""
 
@@ -76,6 +80,8 @@ class Session:
         "last_alive",
         "load",
         "marked_at",
+        "notices",
+        "notices_since",
         "opened_at",
         "revision",
         "since",
@@ -99,6 +105,8 @@ class Session:
         self.revision: int | None = None
         self.source_states: dict[SourceId, tuple[str, str]] = {}
         self.source_since: dict[SourceId, float] = {}
+        self.notices: tuple[str, ...] = ()
+        self.notices_since = self.since
         self.drain_is_ordered = False
         self.drain_is_reported = False
 
@@ -129,6 +137,14 @@ class Session:
         self.state = SESSION_TABLE.after(self.state, stimulus)
         self.cause = cause
         self.since = now
+        return True
+
+    def notice(self, notices: tuple[str, ...], now: float) -> bool:
+        """Take over the classes of trouble that the runner reports of itself; True when they are others than before."""
+        known = tuple(each for each in notices if each in NOTICES)
+        if known == self.notices:
+            return False
+        self.notices, self.notices_since = known, now
         return True
 
     def learn(

@@ -340,7 +340,8 @@ class Link:
     def _report(self, revision: int, jobs: tuple[tuple[int, int], ...] | None, said: Reported | InForce) -> None:
         draining = said.is_draining if isinstance(said, Reported) else self._is_leaving
         states = states_of(said.source_states)
-        self._tell(lambda session: SessionReported(session, revision, jobs, draining, states))
+        notices = said.notices if isinstance(said, Reported) else None
+        self._tell(lambda session: SessionReported(session, revision, jobs, draining, states, notices))
 
     @property
     def _is_leaving(self) -> bool:

@@ -222,6 +222,7 @@ class Reported(msgspec.Struct, frozen=True, gc=False):
     jobs: tuple[Key, ...]
     is_draining: bool
     source_states: tuple[SourceState, ...]
+    notices: tuple[str, ...] = ()
 
 
 class InForce(msgspec.Struct, frozen=True, gc=False):
@@ -356,7 +357,7 @@ class GatewaySession:
         if self._attempts:
             unaware = (key for key, attempt in self._attempts.items() if attempt.known_from > frame.ack)
             jobs = (*jobs, *unaware)
-        reported = Reported(frame.revision, jobs, frame.draining, self._known(frame.source_states))
+        reported = Reported(frame.revision, jobs, frame.draining, self._known(frame.source_states), frame.notices)
         # An idle runner that says what it said before is the usual heartbeat, and the sign of life is all of its news.
         if reported != self._reported or self._attempts or not is_alive:
             self._reported = None if reported.source_states else reported

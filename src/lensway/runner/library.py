@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
-from lensway.bridges.contract import Execution, RowSink
+from lensway.bridges.contract import AddressPolicy, Execution, RowSink
 from lensway.query.result import ResultEnd
 
 
@@ -20,6 +20,9 @@ class Library(Protocol):
 
     def check(self, bridge: str, config: Mapping[str, object]) -> None:
         """Refuse settings that cannot work or that the policy forbids. Contacts nothing. Raises LenswayError."""
+
+    def restrict(self, policy: AddressPolicy) -> None:
+        """Sources that are opened from now on obey this policy."""
 
     async def perform(
         self,

@@ -56,8 +56,9 @@ from lensway.protocol.runner_session import (
 )
 from lensway.protocol.transport import Transport, TransportClosedError
 from lensway.runner.jobs import Jobs
+from lensway.runner.journal import JobNote
 from lensway.runner.library import Library
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import PolicyInForce
 from lensway.runner.sources import AssignedSources, Opener, ServedSource
 from lensway.transitions import IllegalTransitionError
 
@@ -90,7 +91,7 @@ class SessionParts:
         *,
         library: Library,
         sources: AssignedSources,
-        policy: LocalPolicy,
+        policy: PolicyInForce,
         keys: InstanceKeys,
         hello: Hello,
         clock: Clock,
@@ -99,6 +100,7 @@ class SessionParts:
         stood_still: Callable[[], bool],
         forget: Callable[[Hashable], None],
         tracer: Tracer | None = None,
+        note: Callable[[JobNote], None] | None = None,
     ) -> None:
         self.library = library
         self.sources = sources
@@ -111,6 +113,7 @@ class SessionParts:
         self.stood_still = stood_still
         self.forget = forget
         self.tracer = tracer
+        self.note = note
 
 
 class Session:
@@ -148,6 +151,7 @@ class Session:
             report=self._report_soon,
             forget=parts.forget,
             tracer=parts.tracer,
+            note=parts.note,
         )
 
     # --- life -------------------------------------------------------------------------------------------------------------
@@ -331,6 +335,7 @@ class Session:
                 loop_lag_ms=int(self._parts.loop_lag() * 1000),
                 draining=beat.is_draining,
                 source_states=self._parts.sources.take_changes(),
+                notices=self._parts.policy.notices,
             )
         )
         if self._parts.sources.has_changes:

@@ -30,6 +30,8 @@ _KNOWN = frozenset(
         "LENSWAY_RUNNER_POLICY",
         "LENSWAY_RUNNER_CAPACITY",
         "LENSWAY_RUNNER_STATE_DIR",
+        "LENSWAY_RUNNER_HEALTH",
+        "LENSWAY_RUNNER_JOB_LOG",
     }
 )
 
@@ -46,6 +48,9 @@ class RunnerSettings:
     policy_file: pathlib.Path | None
     capacity: int
     state_dir: pathlib.Path | None
+    health: tuple[str, int] | None = None
+    """Where the health pages are listened for; None is nowhere."""
+    job_log: pathlib.Path | None = None
 
     def fresh_token(self) -> Secret:
         """The token as it is now: a file is read again, so that a rotated token needs no restart."""
@@ -86,6 +91,10 @@ def read_settings(environment: Mapping[str, str], *, insecure: bool = False) -> 
         capacity=_capacity(environment.get("LENSWAY_RUNNER_CAPACITY")),
         state_dir=pathlib.Path(environment["LENSWAY_RUNNER_STATE_DIR"])
         if environment.get("LENSWAY_RUNNER_STATE_DIR")
+        else None,
+        health=_health(environment.get("LENSWAY_RUNNER_HEALTH")),
+        job_log=pathlib.Path(environment["LENSWAY_RUNNER_JOB_LOG"])
+        if environment.get("LENSWAY_RUNNER_JOB_LOG")
         else None,
     )
 
@@ -207,6 +216,16 @@ def _capacity(text: str | None) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10_000:
         raise _invalid("LENSWAY_RUNNER_CAPACITY", "must be a whole number from 1 to 10000")
     return int(text)
+
+
+def _health(text: str | None) -> tuple[str, int] | None:
+    if not text:
+        return None
+    host, _, port = text.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise _invalid("LENSWAY_RUNNER_HEALTH", "must be HOST:PORT, for example 127.0.0.1:9100")
+    return host, int(port)
 
 
 def _invalid(name: str, what: str) -> LenswayError:

@@ -82,6 +82,7 @@ class StatusSocket:
             "seconds": round(agent.seconds_in_state(), 1),
             "revision": agent.revision,
             "jobs": agent.jobs_count,
+            "policy": agent.policy_problem,
             "sources": [
                 {"name": source.name, "bridge": source.bridge, "state": source.state, "cause": source.cause}
                 for source in agent.sources.served()

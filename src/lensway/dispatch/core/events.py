@@ -195,8 +195,8 @@ class SessionHeard(msgspec.Struct, frozen=True, gc=False):
 class SessionReported(msgspec.Struct, frozen=True, gc=False):
     """The runner's heartbeat: the revision in force, what it holds, what it knows of its sources.
 
-    ``jobs`` are the (job, attempt) pairs that it has accepted and not ended; None when this report does not say. Give it behind
-    all frames that arrived before it.
+    ``jobs`` are the (job, attempt) pairs that it has accepted and not ended, ``notices`` the classes of trouble with the runner
+    itself; None when this report does not say. Give it behind all frames that arrived before it.
     """
 
     session: SessionId
@@ -204,6 +204,7 @@ class SessionReported(msgspec.Struct, frozen=True, gc=False):
     jobs: tuple[tuple[int, int], ...] | None
     draining: bool
     source_states: Mapping[SourceId, tuple[str, str]]
+    notices: tuple[str, ...] | None = None
 
 
 class SessionDraining(msgspec.Struct, frozen=True, gc=False):

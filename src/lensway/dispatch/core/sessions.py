@@ -63,7 +63,8 @@ class Sessions:
         has_moved, changed = state.fleet.report(
             session, event.revision, event.source_states, now, is_draining=event.draining
         )
-        if has_moved or was_behind or changed:
+        has_notices = event.notices is not None and session.notice(event.notices, now)
+        if has_moved or was_behind or changed or has_notices:
             # Another set is in force, or the health of a source changed: watchers of the session want to know.
             state.show(session, changed)
         if event.jobs is not None:
