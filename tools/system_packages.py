@@ -30,6 +30,7 @@ NEEDS: Final = (
     Need("PgBouncer", "pgbouncer", ("pgbouncer",), ("/usr/sbin/pgbouncer",)),
     Need("nginx", "nginx-light", ("nginx",), ("/usr/sbin/nginx",)),
     Need("curl", "curl", ("curl",)),
+    Need("Prometheus' promtool", "prometheus", ("promtool",)),
     Need("Chromium", "chromium", ("chromium", "chromium-browser", "google-chrome")),
 )
 

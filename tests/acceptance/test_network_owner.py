@@ -250,3 +250,22 @@ def test_a_file_source_ends_when_its_directory_is_not_allowed_any_more(stage, tm
     assert owned.code(lens=lens) == "ok"
     owned.write("source_dirs = []")
     wait_until(lambda: owned.code(lens=lens) == "refused_by_runner", seconds=5, what="the refusal")
+
+
+def test_the_servers_metrics_follow_a_source_and_count_connections(stage) -> None:
+    def metric(text: str) -> str:
+        lines = stage.client.get("/metrics").text.splitlines()
+        return next((line.rpartition(" ")[2] for line in lines if line.startswith(text)), "")
+
+    up = f'lensway_source_up{{environment="default",source="{stage.source}"}}'
+    assert metric(up) == "", "an inline source has no state"
+    before = float(metric("lensway_pool_connections"))
+    assert stage.query().status_code == 200
+    assert float(metric("lensway_pool_connections")) == before + 1
+    assert float(metric("lensway_queue_jobs")) == 0
+    stage.runner("alpha")
+    stage.assign("alpha")
+    wait_until(lambda: metric(up) == "1.0", seconds=5, what="a source that is up")
+    stage.started[0].kill()
+    wait_until(lambda: metric(up) == "0.0", seconds=5, what="a source that is down")
+    assert "lensway_build_info{" in stage.client.get("/metrics").text

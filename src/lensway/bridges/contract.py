@@ -149,6 +149,10 @@ class OpenSource(Protocol):
     async def table(self, name: str, *, deadline: float) -> TableDescription:
         """One table's columns. Raises LenswayError NOT_FOUND."""
 
+    @property
+    def connections(self) -> int:
+        """Connections to the database that are open now, or open files; for metrics."""
+
     async def close(self) -> None:
         """Close every idle connection now, and each one in use when its job ends. Jobs that run are the caller's to cancel."""
 

@@ -184,6 +184,11 @@ class ExecutionLibrary:
         """The keys of what is open."""
         return tuple(self._kept)
 
+    @property
+    def connections(self) -> int:
+        """Connections of everything that is open."""
+        return sum(kept.source.connections for kept in self._kept.values())
+
     async def forget(self, key: Hashable) -> None:
         """Close the connections of this key once what runs on them is over."""
         kept = self._kept.pop(key, None)

@@ -234,7 +234,7 @@ class Server:
             gateway_url=settings.gateway_url,
             kinds=self._kinds,
         )
-        watch(metrics, store, dispatcher)
+        watch(metrics, store, dispatcher, lambda: library.connections)
         queries = self._queries(desk, ring, masters)
         operations, use = Operations(desk, metrics), _use_cases(desk, library, queries, ring, store)
         endpoint = self._endpoint(desk, metrics)

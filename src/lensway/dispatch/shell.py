@@ -292,6 +292,11 @@ class Dispatcher:
         """Jobs without an outcome."""
         return len(self._handles)
 
+    @property
+    def jobs_queued(self) -> int:
+        """Jobs that wait for a place on a runner, or for a runner to return."""
+        return self._core.queued
+
     # --- callers ----------------------------------------------------------------------------------------------------------
 
     def consider(

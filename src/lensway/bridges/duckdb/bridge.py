@@ -181,6 +181,11 @@ class DuckdbSource:
             raise LenswayError(ErrorCode.NOT_FOUND, f"No table '{name[:120]}' in the file", hint="List the tables.")
         return found
 
+    @property
+    def connections(self) -> int:
+        """Connections that are open, idle ones included."""
+        return self._threads.count
+
     async def close(self) -> None:
         """Close every connection and the file."""
         self._threads.close()

@@ -94,6 +94,11 @@ class Threads(Generic[Connection]):
             if not self._lent:
                 self._rest(is_at_once=not is_clean)
 
+    @property
+    def count(self) -> int:
+        """Connections that are open, idle ones included."""
+        return self._lent + len(self._idle)
+
     def rest(self) -> None:
         """Close connections now that would be kept for a while, if no work uses any."""
         if self._keep_seconds is not None and not self._lent:

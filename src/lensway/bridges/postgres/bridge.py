@@ -294,6 +294,11 @@ class PostgresSource:
         except TimeoutError:
             raise timed_out() from None
 
+    @property
+    def connections(self) -> int:
+        """Connections of the pools, idle ones included."""
+        return self._queries.count + self._exports.count
+
     async def close(self) -> None:
         """Close every connection."""
         self._deadlines.close()

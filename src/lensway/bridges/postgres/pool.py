@@ -293,6 +293,11 @@ class Pool(Generic[AnyConnection]):
         # Kept: to ask for the running one is a system call, for each query.
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def count(self) -> int:
+        """Connections that are open, idle ones included."""
+        return self._count
+
     def take_idle(self) -> AnyConnection | None:
         """An idle connection, or None: then `acquire` opens one, or waits for one."""
         while self._idle:

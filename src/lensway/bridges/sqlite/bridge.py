@@ -151,6 +151,11 @@ class SqliteSource:
         )
         return found
 
+    @property
+    def connections(self) -> int:
+        """Connections that are open, idle ones included."""
+        return self._threads.count
+
     async def close(self) -> None:
         """Close every connection."""
         self._threads.close()

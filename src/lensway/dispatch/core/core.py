@@ -103,6 +103,11 @@ class Core:
         return len(self._state.jobs)
 
     @property
+    def queued(self) -> int:
+        """Jobs that wait for a place, or for a runner to return."""
+        return self._state.queue.count + len(self._state.waiting)
+
+    @property
     def held_bytes(self) -> int:
         """Bytes of rows in memory here, at most: credit windows that are open, and pages."""
         return self._state.credit_bytes + self._state.page_bytes
