@@ -34,10 +34,12 @@ _COMMANDS = {
     "export": "Stream every matching row of a lens into a file.",
     "explain": "Show what a query would run and where, without running it.",
     "events": "Follow events live.",
+    "backup": "Copy the server's store into a file, while the server runs.",
+    "restore": "Put a backup in the place of the store of a stopped server.",
     "audit": "Show, verify and export who did what.",
     "requests": "Show recent requests and their outcomes.",
 }
-_WHERE = {"pull": "push", "count": "query", "explain": "query", "requests": "events"}
+_WHERE = {"restore": "backup", "pull": "push", "count": "query", "explain": "query", "requests": "events"}
 
 for _name, _summary in _COMMANDS.items():
     _module = _WHERE.get(_name, _name).replace("-", "_")

@@ -96,7 +96,7 @@ class SqliteStore:
         engine = _engine(path)
         key = derive(ring[0], "at-rest")
         try:
-            migrate.upgrade(engine)
+            migrate.upgrade(engine, path)
             with engine.begin() as connection:
                 revision = _founded(connection, key, clock)
                 master = _fitting(connection, ring)
