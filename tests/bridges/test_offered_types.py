@@ -45,7 +45,8 @@ TYPES = [
     ("text[]", "'{a}'", "list"),
     ("point", "'(1,2)'", None),
     ("xml", "'<a/>'", None),
-    ("mood_domain", "'fine'", None),
+    ("mood_domain", "'fine'", "text"),
+    ("mood_domains", "'fine'", "text"),
     ("int4range", "'[1,2)'", None),
     ("pair", "row(1,2)::pair", None),
 ]
@@ -68,6 +69,7 @@ def source(postgres: PostgresCluster) -> dict[str, object]:
             "CREATE DOMAIN stamp AS timestamptz",
             "CREATE DOMAIN tags AS text[]",
             "CREATE DOMAIN mood_domain AS mood",
+            "CREATE DOMAIN mood_domains AS mood_domain",
             f"CREATE TABLE t (id bigint PRIMARY KEY, {columns})",
             f"INSERT INTO t SELECT n, {values} FROM generate_series(1, 3) n",
         ):

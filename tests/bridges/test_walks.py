@@ -31,6 +31,9 @@ POSTGRES_TYPES = [
     ("text", "citext", ["'a'", "'b'", "'é'"], ["'A'", "'B'"]),
     ("text", 'text COLLATE "insensitive"', ["'a'", "'b'", "'ss'"], ["'A'", "'SS'"]),
     ("text", "mood", ["'fine'", "'bad'", "'awful'"], ["'bad'"]),
+    ("text", "mood_domain", ["'fine'", "'bad'", "'awful'"], ["'bad'"]),
+    ("text", "mood_domains", ["'fine'", "'bad'", "'awful'"], ["'bad'"]),
+    ("text", "folded", ["'a'", "'b'", "'é'"], ["'A'", "'B'"]),
     ("text", "interval", ["'1 month'", "'-1 day'", "'00:00:01'", "'1 day'"], ["'24:00:00'", "'30 days'"]),
     ("text", "inet", ["'10.0.0.1/8'", "'::1'", "'10.0.0.1'"], ["'::1/128'"]),
     ("text", "macaddr", ["'08:00:2b:01:02:03'", "'08:00:2b:01:02:04'"], ["'08002b:010203'"]),
@@ -99,6 +102,9 @@ def test_walks_over_every_type_of_postgres(database: Database, part: int) -> Non
         await database.execute(
             "CREATE EXTENSION citext",
             "CREATE TYPE mood AS ENUM ('fine', 'bad', 'awful')",
+            "CREATE DOMAIN mood_domain AS mood",
+            "CREATE DOMAIN mood_domains AS mood_domain",
+            "CREATE DOMAIN folded AS citext",
             "CREATE DOMAIN positive AS int CHECK (VALUE > 0)",
             "CREATE COLLATION insensitive (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
         )

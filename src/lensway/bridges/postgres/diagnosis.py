@@ -41,8 +41,13 @@ _LABELS: Final = """
 SELECT a.attname::text AS name, pg_catalog.array_agg(e.enumlabel::text ORDER BY e.enumsortorder) AS labels
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
-JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-JOIN pg_catalog.pg_enum e ON e.enumtypid IN (t.oid, t.typbasetype)
+CROSS JOIN LATERAL (
+  WITH RECURSIVE base(oid, next) AS (
+    SELECT d.oid, d.typbasetype FROM pg_catalog.pg_type d WHERE d.oid = a.atttypid
+    UNION ALL SELECT d.oid, d.typbasetype FROM base JOIN pg_catalog.pg_type d ON d.oid = base.next
+  ) SELECT base.oid FROM base WHERE base.next = 0
+) base
+JOIN pg_catalog.pg_enum e ON e.enumtypid = base.oid
 WHERE c.relname = $2 AND CASE WHEN $1::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid) ELSE n.nspname = $1 END
   AND a.attname = ANY ($3::text[])
 GROUP BY a.attname

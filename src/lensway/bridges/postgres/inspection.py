@@ -307,7 +307,6 @@ ORDER BY 1, 2 LIMIT {_TABLES_MAX}
 
 _COLUMNS: Final = """
 SELECT a.attname AS name, t.typname AS type, t.typtype::text AS kind, e.typname AS element, a.attnotnull AS required,
-  t.oid <> a.atttypid AS is_domain,
   pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, c.relkind::text AS relation, c.oid AS relation_id,
   coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false) AS is_key
 FROM pg_catalog.pg_attribute a
@@ -373,8 +372,7 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
 def _lens_type(row: Any) -> str | None:
     """What the column can be in every format, filter and order; None where some of that fails."""
     if row["kind"] == "e":
-        # Operators of enums take no domain.
-        return None if row["is_domain"] else FieldType.TEXT.value
+        return FieldType.TEXT.value
     name = row["element"] or row["type"]
     if name in _NOT_COMPARED and row["element"] is None:
         return None
