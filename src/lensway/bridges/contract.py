@@ -17,7 +17,6 @@ from lensway.observe.trace import StatementWatch
 from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
 
-
 class RowSink(Protocol):
     """Where encoded rows go. Waits while the caller has no room: that is all of back-pressure an adapter must know."""
 
@@ -80,7 +79,8 @@ class ConnectionReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 class TableColumn(msgspec.Struct, frozen=True, kw_only=True):
     """One column as the database declares it; ``type`` is the lens type that fits best, None where there is none.
 
-    ``types`` are all lens types that can show the column; empty where the bridge cannot know.
+    ``types`` are all lens types that can show the column; empty where the bridge cannot know. ``reason`` says why ``type`` is
+    None, and what to do.
     """
 
     name: str
@@ -90,6 +90,7 @@ class TableColumn(msgspec.Struct, frozen=True, kw_only=True):
     nullable: bool = True
     primary_key: bool = msgspec.field(name="primaryKey", default=False)
     types: Sequence[str] = ()
+    reason: str | None = None
 
 
 class ForeignKey(msgspec.Struct, frozen=True, kw_only=True):
