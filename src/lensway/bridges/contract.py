@@ -9,13 +9,17 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from lensway.observe.trace import StatementWatch
 from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
+
+CONNECTION_LIMIT: Final = "connection_limit"
+"""The database grants the source's login fewer connections than the source may open, so queries wait for each other."""
+
 
 class RowSink(Protocol):
     """Where encoded rows go. Waits while the caller has no room: that is all of back-pressure an adapter must know."""
@@ -147,6 +151,9 @@ class OpenSource(Protocol):
 
     async def table(self, name: str, *, deadline: float) -> TableDescription:
         """One table's columns. Raises LenswayError NOT_FOUND."""
+
+    def condition(self) -> str:
+        """What holds the source back now although it answers: `CONNECTION_LIMIT`, or empty. Contacts nothing."""
 
     async def close(self) -> None:
         """Close every idle connection now, and each one in use when its job ends. Jobs that run are the caller's to cancel."""

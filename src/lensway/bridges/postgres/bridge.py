@@ -20,6 +20,7 @@ import asyncpg
 
 from lensway import limits
 from lensway.bridges.contract import (
+    CONNECTION_LIMIT,
     AddressPolicy,
     ConnectionReport,
     Execution,
@@ -248,6 +249,10 @@ class PostgresSource:
                 if pool is not None:
                     pool.answered()
         return report
+
+    def condition(self) -> str:
+        """Whether the login's bound on connections was met lately."""
+        return CONNECTION_LIMIT if self._queries.login.is_short() else ""
 
     async def probe(self, *, deadline: float) -> None:
         """One round trip: on an idle connection of the pool, which grows old all the same, or on one that is closed again.

@@ -75,6 +75,10 @@ class FakeLibrary:
     def check(self, bridge: str, config: Mapping[str, object]) -> None:
         """Every setting is good."""
 
+    def condition(self, key: Hashable) -> str:
+        """Nothing holds a source back here."""
+        return ""
+
     def open_keys(self) -> tuple[Hashable, ...]:
         """Nothing is kept."""
         return ()
