@@ -431,6 +431,8 @@ EXPORT_CONNECTIONS_PER_SOURCE_MAX: Final = 4
 """A separate limit, so that stalled exports never starve queries. Streamed JSON pages count as exports."""
 LOGIN_BOUND_SECONDS: Final = 10.0
 """After the server refused a login one more connection, time until the next try: other clients may have closed theirs."""
+LOGIN_SHORT_SECONDS: Final = 60.0
+"""For this time after such a refusal, the status of the source says that its login lacks connections."""
 CONNECTIONS_PER_SERVER_MAX: Final = 40
 """Connections of one process to one database server, for pages and cursors of all its sources: two processes leave other clients
 some of the 100 that PostgreSQL allows by default."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -17,6 +17,9 @@ from lensway.observe.trace import StatementWatch
 from lensway.query.fields import TableName
 from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
+
+CONNECTION_LIMIT: Final = "connection_limit"
+"""The database grants the source's login fewer connections than the source may open, so queries wait for each other."""
 
 
 class RowSink(Protocol):
@@ -82,7 +85,8 @@ class ConnectionReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 class TableColumn(msgspec.Struct, frozen=True, kw_only=True):
     """One column as the database declares it; ``type`` is the lens type that fits best, None where there is none.
 
-    ``types`` are all lens types that can show the column; empty where the bridge cannot know.
+    ``types`` are all lens types that can show the column; empty where the bridge cannot know. ``reason`` says why ``type`` is
+    None, and what to do.
     """
 
     name: str
@@ -92,6 +96,7 @@ class TableColumn(msgspec.Struct, frozen=True, kw_only=True):
     nullable: bool = True
     primary_key: bool = msgspec.field(name="primaryKey", default=False)
     types: Sequence[str] = ()
+    reason: str | None = None
 
 
 class ForeignKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +157,9 @@ class OpenSource(Protocol):
     @property
     def connections(self) -> int:
         """Connections to the database that are open now, or open files; for metrics."""
+
+    def condition(self) -> str:
+        """What holds the source back now although it answers: `CONNECTION_LIMIT`, or empty. Contacts nothing."""
 
     async def close(self) -> None:
         """Close every idle connection now, and each one in use when its job ends. Jobs that run are the caller's to cancel."""

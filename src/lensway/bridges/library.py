@@ -180,6 +180,11 @@ class ExecutionLibrary:
             if not kept.users:
                 kept.idle.set()
 
+    def condition(self, key: Hashable) -> str:
+        """What holds the source of this key back although it answers, as its bridge says; empty for one that is not open."""
+        kept = self._kept.get(key)
+        return "" if kept is None else kept.source.condition()
+
     def open_keys(self) -> tuple[Hashable, ...]:
         """The keys of what is open."""
         return tuple(self._kept)

@@ -109,6 +109,9 @@ def tables(source: str, table: str | None = None, *, to: _To = target.DEFAULT) -
             ],
             empty="no columns that the login can read",
         )
+        for column in found["columns"]:
+            if column.get("reason"):
+                report.write_note(f"{column['name']}: {column['reason']}")
 
 
 def _place(source: dict[str, Any]) -> str:

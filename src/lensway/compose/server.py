@@ -236,7 +236,7 @@ class Server:
         )
         watch(metrics, store, dispatcher, lambda: library.connections)
         queries = self._queries(desk, ring, masters)
-        operations, use = Operations(desk, metrics), _use_cases(desk, library, queries, ring, store)
+        operations, use = Operations(desk, metrics), _use_cases(desk, library, executor, queries, ring, store)
         endpoint = self._endpoint(desk, metrics)
         console = self._console(use, desk, masters[0])
         planes = (DataPlane(use), ControlPlane(use, desk), operations)
@@ -378,10 +378,15 @@ class Server:
 
 
 def _use_cases(
-    desk: Desk, library: ExecutionLibrary, queries: Queries, ring: RequestRing, store: SqliteStore
+    desk: Desk,
+    library: ExecutionLibrary,
+    executor: InlineExecutor,
+    queries: Queries,
+    ring: RequestRing,
+    store: SqliteStore,
 ) -> UseCases:
     tests = ConnectionTests(desk)
-    sources = Sources(desk, tests, library.check)
+    sources = Sources(desk, tests, library.check, executor.condition)
     return UseCases(
         queries=queries,
         explanations=Explanations(desk, queries),

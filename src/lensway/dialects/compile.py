@@ -110,8 +110,15 @@ _COMPARISONS: Final[Mapping[Operator, Callable[..., exp.Expression]]] = {
 }
 
 
-def _compile(shape: Shape, make_dialect: Callable[[], Dialect], ordering: Ordering) -> Compiled:
+def _compile(shape: Shape, make: Callable[[], Dialect], ordering: Ordering) -> Compiled:
     shape.require_executed()
+    casts = {each.column: each for each in ordering.compared_as}
+
+    def make_dialect() -> Dialect:
+        dialect = make()
+        dialect.compared_as = casts
+        return dialect
+
     dialect = make_dialect()
     if shape.measures:
         sql = _counting(shape, dialect)

@@ -159,7 +159,9 @@ class Session:
             if before != said:
                 self.source_states[source] = said
                 goes_on = is_settling and before is None and said[0] == "ready"
-                self.source_since[source] = self.since if goes_on else now
+                # A ready source with another condition is ready all the same.
+                if before is None or before[0] != "ready" or said[0] != "ready":
+                    self.source_since[source] = self.since if goes_on else now
                 changed.append(source)
                 # The runner has reached the database again by itself: what queries found before is over.
                 if before is not None and before[0] == "unreachable" and said[0] == "ready":

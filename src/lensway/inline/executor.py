@@ -140,6 +140,10 @@ class InlineExecutor:
         if attempt is not None:
             attempt.grant(order.bytes)
 
+    def condition(self, source: Source) -> str:
+        """What holds this source back here although it answers; empty for nothing."""
+        return self._library.condition(_key(source))
+
     async def close(self) -> None:
         """Cancel what runs, and close every connection."""
         attempts = list(self._attempts.values())

@@ -432,6 +432,7 @@ class Agent:
                 execution=execution,
                 sink=_Nowhere(),
             )
+            cause = self._library.condition(source.key)
         except LenswayError as error:
             details = error.failure.details
             if error.code is not ErrorCode.SOURCE_UNREACHABLE:

@@ -431,8 +431,10 @@ class Jobs:
         return True
 
     def _done(self, attempt: _Attempt, end: ResultEnd) -> None:
-        if attempt.offer.kind in _PLAN_KINDS and self._sources.note(attempt.served.id, READY):
-            self._report()
+        if attempt.offer.kind in _PLAN_KINDS:
+            condition = self._library.condition(attempt.served.key)
+            if self._sources.note(attempt.served.id, READY, condition):
+                self._report()
         attempt.rows = end.rows
         attempt.result = encode_end(end)
         if len(attempt.result) > limits.END_MARK_BYTES_MAX:

@@ -37,6 +37,9 @@ class Library(Protocol):
     ) -> ResultEnd:
         """Do one job and write what it gives. Cancelling the task ends the statement first. Raises LenswayError."""
 
+    def condition(self, key: Hashable) -> str:
+        """What holds the source of this key back although it answers; empty for nothing."""
+
     async def forget(self, key: Hashable) -> None:
         """Close the connections of this key once what runs on them is over."""
 

@@ -164,6 +164,10 @@ class DuckdbSource:
                 )
         return ConnectionReport(ok=is_ok, stages=stages, warnings=warnings, server_version=duckdb.__version__)
 
+    def condition(self) -> str:
+        """Nothing: a file has no logins."""
+        return ""
+
     async def probe(self, *, deadline: float) -> None:
         """Open the file and read its catalog. Raises LenswayError SOURCE_UNREACHABLE."""
         await self._with_connection(

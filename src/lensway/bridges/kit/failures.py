@@ -63,12 +63,12 @@ def query_failed(
     )
 
 
-def type_mismatch(field: str, wanted: str, found: str) -> LenswayError:
-    """A field is declared as something that its column is not."""
+def type_mismatch(field: str, wanted: str, found: str, *, hint: str | None = None) -> LenswayError:
+    """A field is declared as something that its column is not; ``hint`` for a column that has no fitting type."""
     return query_failed(
         "type_mismatch",
         f"The field '{field}' is declared as {wanted}, and its column holds {found}",
-        hint="Correct the type in the lens.",
+        hint=hint or "Correct the type in the lens.",
         field=field,
     )
 

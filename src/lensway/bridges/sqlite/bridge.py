@@ -133,6 +133,10 @@ class SqliteSource:
                 warnings = await self._with_connection(soon, lambda connection: key_warnings(connection, lenses))
         return ConnectionReport(ok=is_ok, stages=stages, warnings=warnings, server_version=sqlite3.sqlite_version)
 
+    def condition(self) -> str:
+        """Nothing: a file has no logins."""
+        return ""
+
     async def probe(self, *, deadline: float) -> None:
         """Open and read the file's header. Raises LenswayError SOURCE_UNREACHABLE."""
         await self._with_connection(

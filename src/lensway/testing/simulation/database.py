@@ -78,6 +78,10 @@ class FakeLibrary:
     def restrict(self, policy: AddressPolicy) -> None:
         """Every address is good."""
 
+    def condition(self, key: Hashable) -> str:
+        """Nothing holds a source back here."""
+        return ""
+
     def open_keys(self) -> tuple[Hashable, ...]:
         """Nothing is kept."""
         return ()

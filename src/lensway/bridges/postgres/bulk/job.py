@@ -13,7 +13,7 @@ from lensway.bridges.contract import Execution
 from lensway.bridges.encoding.arrow import BatchEncoder, batch_encoder, check_row_sizes
 from lensway.bridges.encoding.arrow_types import schema_of
 from lensway.bridges.encoding.text import csv_header
-from lensway.bridges.kit.failures import row_too_large, type_mismatch
+from lensway.bridges.kit.failures import row_too_large
 from lensway.bridges.kit.page_end import PageOfBatches, Tail
 from lensway.bridges.postgres.bulk.adbc import Session
 from lensway.bridges.postgres.bulk.arrow import bulk_column, declared_type, shaped
@@ -27,6 +27,8 @@ from lensway.bridges.postgres.bulk.sql import (
     with_values,
 )
 from lensway.bridges.postgres.transaction import ADVISORY_LOCKS, begin_sql, end_sql, step_sql, timeout_seconds
+from lensway.bridges.postgres.types import ENUM, NamedTypes
+from lensway.bridges.postgres.values import column_mismatch
 from lensway.dialects.compile import Compiled
 from lensway.errors import LenswayError
 from lensway.query.plan import Plan
@@ -158,18 +160,27 @@ class BulkJob:
 
     def _columns(self, schema: Any) -> Sequence[BulkColumn]:
         fields = list(schema)
-        columns = [bulk_column(*each) for each in zip(self._compiled.columns, fields, strict=True)]
+        columns = self._resolved([bulk_column(*each) for each in zip(self._compiled.columns, fields, strict=True)])
         for column in columns:
-            declared = column.declared
             if not column.fits():
-                wanted = f"a list of {declared.type.value}" if declared.is_list else declared.type.value
-                mismatch = type_mismatch(declared.name, wanted, column.type_name + ("[]" if column.is_list else ""))
+                shown = column.type_name + ("[]" if column.is_list else "")
+                mismatch = column_mismatch(column.declared, ENUM if column.is_enum else column.type_name, shown)
                 raise mismatch if column.unknown_type is None else UnknownTypeError(column.unknown_type, mismatch)
         if self._execution.format not in TEXT_FORMATS:
             declared_types = [declared_type(*each) for each in zip(columns, fields, strict=True)]
             self._schema = schema_of(self._output, declared_types[: len(self._output)])
             self._encoder = batch_encoder(self._execution.format, self._schema)
         return columns
+
+    def _resolved(self, columns: list[BulkColumn]) -> list[BulkColumn]:
+        """The columns with what the catalog says of those that the driver is not certain of."""
+        asked = [each for each in columns if not each.is_certain]
+        if not asked:
+            return columns
+        oids = [each.unknown_type for each in asked if each.unknown_type is not None]
+        names = [each.type_name for each in asked if each.unknown_type is None]
+        types = NamedTypes.looked_up(self._session, oids, names)
+        return [each if each.is_certain else each.resolved(types) for each in columns]
 
     def _with_values(self, sql: str, values: Sequence[object]) -> str:
         if not values:
