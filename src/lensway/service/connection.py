@@ -40,8 +40,27 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 """Every head ends with it, so that bytes with so many of these begin at most one request more than that."""
 
 
+_ONCE: Final = (b"host", b"authorization", b"x-environment", b"content-type", b"content-encoding")
+"""Headers of which a proxy may read another one than we do, where there are several."""
+
+
 class _TooManyHeadersError(Exception):
     pass
+
+
+class _AmbiguousHeadersError(Exception):
+    """Others may read the request in another way; the text says why."""
+
+
+def _check_headers(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Raises _AmbiguousHeadersError."""
+    names = [name for name, _ in headers]
+    if len(set(names)) != len(names):
+        for once in _ONCE:
+            if names.count(once) > 1:
+                raise _AmbiguousHeadersError(f"The request has several {once.decode().title()} headers; send one")
+    if b"transfer-encoding" in names and dict(headers)[b"transfer-encoding"].lower() != b"chunked":
+        raise _AmbiguousHeadersError("The body must have no transfer encoding but chunked")
 
 
 class _Wire:
@@ -371,6 +390,8 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, _TooManyHeadersError):
                 self._fail(ErrorCode.PAYLOAD_TOO_LARGE, "The request has too many headers")
+            elif isinstance(error.__context__, _AmbiguousHeadersError):
+                self._fail(ErrorCode.INVALID_REQUEST, str(error.__context__))
             else:
                 self._fail(ErrorCode.INVALID_REQUEST, "Invalid HTTP request received.")
             return
@@ -417,6 +438,7 @@ class Connection(HttpToolsProtocol):
         """Its head is there."""
         if len(self.headers) > limits.HTTP_HEADERS_MAX:
             raise _TooManyHeadersError
+        _check_headers(self.headers)
         self._is_in_head = False
         super().on_headers_complete()
         # Trailers would be appended to the headers that the request has been given, and be believed.

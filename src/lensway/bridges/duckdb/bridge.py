@@ -112,7 +112,8 @@ class DuckdbSource:
                     meter.count(found[0], len(found[1]))
                     await within(execution.deadline, sink.write(found[1]))
             finally:
-                batches.close()
+                if not work.is_busy:
+                    batches.close()
             total = None
             if compiled.count_sql is not None:
                 sql, values = compiled.count_sql, compiled.bind_count(plan)

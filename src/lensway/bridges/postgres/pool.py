@@ -200,6 +200,7 @@ class PooledConnection:
             is_plain=is_plain,
             has_steps=has_steps,
             own_timeout_ms=self.own_timeout_ms,
+            forget=self.forget_statements,
         )
 
     def timeout_for(self, remaining_seconds: float) -> int | None:

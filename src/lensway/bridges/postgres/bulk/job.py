@@ -26,7 +26,14 @@ from lensway.bridges.postgres.bulk.sql import (
     spelled,
     with_values,
 )
-from lensway.bridges.postgres.transaction import ADVISORY_LOCKS, begin_sql, end_sql, step_sql, timeout_seconds
+from lensway.bridges.postgres.transaction import (
+    ADVISORY_LOCKS,
+    PREPARED,
+    begin_sql,
+    end_sql,
+    step_sql,
+    timeout_seconds,
+)
 from lensway.bridges.postgres.types import ENUM, NamedTypes
 from lensway.bridges.postgres.values import column_mismatch
 from lensway.dialects.compile import Compiled
@@ -38,7 +45,8 @@ _AROUND: Final = {RowFormat.JSON: ",", RowFormat.NDJSON: "\n", RowFormat.CSV: "\
 """What separates rows of text from each other: before each in JSON, behind each in lines."""
 _ABOUT_SESSION: Final = (
     f"SELECT pg_catalog.pg_backend_pid(), ({ADVISORY_LOCKS}) > 0,"  # noqa: S608 - made of our own texts
-    " (1000 * extract(epoch FROM pg_catalog.current_setting('statement_timeout')::pg_catalog.interval))::pg_catalog.int8"
+    " (1000 * extract(epoch FROM pg_catalog.current_setting('statement_timeout')::pg_catalog.interval))::pg_catalog.int8,"
+    f" {PREPARED}"
 )
 
 
@@ -71,6 +79,7 @@ class BulkJob:
         self._encoder: BatchEncoder | None = None
         self._schema: Any = None
         self._unlocks = False
+        self._prepared: Sequence[str] = ()
         is_csv = execution.format is RowFormat.CSV
         self._header = csv_header([column.name for column in self._output]) if is_csv else b""
         self._page = PageOfBatches(compiled, page_rows=plan.limit, is_offset=bool(plan.offset))
@@ -93,7 +102,7 @@ class BulkJob:
         seconds = timeout_seconds(self._execution.deadline)
         has_steps = self._compiled.count_sql is not None
         self._session.command(begin_sql(seconds, is_shared=True, has_steps=has_steps, is_own_known=False))
-        backend_pid, has_locks, timeout_ms = self._session.row(_ABOUT_SESSION)
+        backend_pid, has_locks, timeout_ms, self._prepared = self._session.row(_ABOUT_SESSION)
         self.own_timeout_ms = timeout_ms if timeout_ms < seconds * 1000 else 0
         self._unlocks = not has_locks
         return int(backend_pid)
@@ -151,7 +160,8 @@ class BulkJob:
             self._session.command(step_sql(timeout_seconds(self._execution.deadline), is_own_known=False))
             sql = self._with_values(self._compiled.count_sql, self._compiled.bind_count(self._plan))
             self.total = self._session.row(sql)[0]
-        self._session.command(end_sql(unlocks=self._unlocks))
+        prepared = set(self._session.row(f"SELECT {PREPARED}")[0]) - set(self._prepared)
+        self._session.command(end_sql(unlocks=self._unlocks, prepared=sorted(prepared)))
         return self._take_header() if self._encoder is None else self._encoder.end()
 
     def _take_header(self) -> bytes:
