@@ -18,6 +18,8 @@ from lensway.errors import ErrorCode
 _UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _WRITE_SECONDS: Final = 60.0
 
+CLOSED: Final = "the client is closed; connect again, or keep it open until the last row is read"
+
 
 def connection(
     url: str,
