@@ -166,7 +166,7 @@ def test_what_is_not_lensways_is_said_to_be_so() -> None:
 )
 def test_what_can_never_work_is_refused_without_showing_it(wrong) -> None:
     with pytest.raises(exceptions.InvalidRequestError) as caught:
-        Connection(**{"url": "http://x", "key": "sk_x", **wrong}).check()
+        Connection(**{"url": "https://x", "key": "sk_x", **wrong}).check()
     assert "secret" not in str(caught.value)
     assert "sk_" not in repr(Connection(url="http://x", key="sk_x"))
 

@@ -260,6 +260,7 @@ def connect_async(
     repeats: bool = True,
     ca_file: str | None = None,
     compression: bool = False,
+    insecure: bool = False,
 ) -> AsyncClient:
     """A client for asyncio, for the server at ``url`` with this key. Not a coroutine: nothing is sent yet.
 
@@ -269,6 +270,6 @@ def connect_async(
         InvalidRequestError: for an address, key or file that can never work.
     """
     connection = transport.connection(
-        url, key, environment, timeout, repeats=repeats, ca_file=ca_file, compression=compression
+        url, key, environment, timeout, repeats=repeats, ca_file=ca_file, compression=compression, insecure=insecure
     )
     return AsyncClient(connection)

@@ -266,6 +266,7 @@ def connect(
     repeats: bool = True,
     ca_file: str | None = None,
     compression: bool = False,
+    insecure: bool = False,
 ) -> Client:
     """A blocking client for the server at ``url`` with this key. Nothing is sent yet.
 
@@ -277,11 +278,12 @@ def connect(
         repeats: False sends everything once.
         ca_file: Certificates to trust instead of the system's.
         compression: Ask for compressed answers: less traffic for more work on both sides.
+        insecure: Allow ``http://`` to another machine: the key is sent in clear text.
 
     Raises:
         InvalidRequestError: for an address, key or file that can never work.
     """
     connection = transport.connection(
-        url, key, environment, timeout, repeats=repeats, ca_file=ca_file, compression=compression
+        url, key, environment, timeout, repeats=repeats, ca_file=ca_file, compression=compression, insecure=insecure
     )
     return Client(connection)

@@ -30,6 +30,7 @@ def connection(
     repeats: bool,
     ca_file: str | None,
     compression: bool,
+    insecure: bool,
 ) -> Connection:
     """What `connect` was told."""
     return Connection(
@@ -40,6 +41,7 @@ def connection(
         attempts_max=limits.CLIENT_ATTEMPTS_MAX if repeats else 1,
         ca_file=ca_file,
         is_compressing=compression,
+        is_insecure=insecure,
     )
 
 
