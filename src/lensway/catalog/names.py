@@ -106,12 +106,12 @@ def listed(names: Collection[str]) -> str:
 
 
 def counted(number: int, word: str) -> str:
-    """``1 lens``, ``2 lenses``."""
+    """``1 lens``, ``2 lenses``, ``1,000 rows``."""
     if number == 1:
         return f"1 {word}"
-    return f"{number} {word}es" if word.endswith("s") else f"{number} {word}s"
+    return f"{number:,} {word}es" if word.endswith("s") else f"{number:,} {word}s"
 
 
 def article(kind: str) -> str:
-    """``a source``, ``an environment``."""
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+    """``a source``, ``an environment``, ``a uuid``."""
+    return f"an {kind}" if kind[0] in "aeio" else f"a {kind}"

@@ -89,6 +89,11 @@ def presented(
     return method
 
 
+def counted(number: int, word: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"1 {word}" if number == 1 else f"{number:,} {word}s"
+
+
 def unusable(message: str, hint: str | None = None) -> LenswayError:
     """The error for what can never work."""
     return exceptions.InvalidRequestError(ErrorCode.INVALID_REQUEST, message, hint=hint)

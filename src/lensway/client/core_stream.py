@@ -119,7 +119,7 @@ class _EndRecord:
         last = self._held.rfind(b"\n")
         before = self._held.rfind(b"\n", 0, last) if last > 0 else -1
         if len(self._held) - before > limits.CLIENT_LINE_BYTES_MAX:
-            raise _CutError(f"a line is longer than {limits.CLIENT_LINE_BYTES_MAX} bytes")
+            raise _CutError(f"a line is longer than {limits.CLIENT_LINE_BYTES_MAX:,} bytes")
         lines = bytes(self._held[: before + 1])
         del self._held[: before + 1]
         self.rows += lines.count(b"\n")
@@ -131,7 +131,7 @@ class _EndRecord:
         except (msgspec.DecodeError, KeyError, TypeError):
             raise _CutError("its end record is missing") from None
         if not self._held.endswith(b"\n") or expected != self.rows:
-            raise _CutError(f"it holds {self.rows} rows and says {expected}")
+            raise _CutError(f"it holds {core.counted(self.rows, 'row')} and says {expected}")
 
 
 class Incoming:
@@ -232,7 +232,8 @@ class Incoming:
         """The failure of this stream, kept for whoever reads it through a library that has errors of its own."""
         self.failure = exceptions.IncompleteStreamError(
             ErrorCode.RUNNER_FAILED,
-            f"the stream broke after {self.bytes_received} bytes, before its end ({reason}); what arrived is incomplete",
+            f"the stream broke after {core.counted(self.bytes_received, 'byte')}, before its end ({reason}); "
+            "what arrived is incomplete",
             hint=f"Repeat the request; reads are safe to repeat. `lensway requests {self.request_id}` says what happened.",
             details={"requestId": self.request_id, "bytes": self.bytes_received},
         )

@@ -115,7 +115,7 @@ def check_size(size: int) -> None:
     if size > limits.CLIENT_ANSWER_BYTES_MAX:
         raise exceptions.LimitExceededError(
             ErrorCode.LIMIT_EXCEEDED,
-            f"the answer is larger than {limits.CLIENT_ANSWER_BYTES_MAX} bytes",
+            f"the answer is larger than {limits.CLIENT_ANSWER_BYTES_MAX:,} bytes",
             hint="Request a smaller page, or use `encoded` or `export`, which stream.",
         )
 

@@ -37,9 +37,13 @@ _UNABLE_TEXTS: Final[Mapping[Verdict, tuple[str, str]]] = {
 
 
 def duration_text(seconds: float) -> str:
-    """A duration as people say it: ``12 s``, ``3 min``, ``2 h``, ``4 days``."""
+    """A duration as people say it: ``250 ms``, ``1.5 s``, ``12 s``, ``3 min``, ``2 h``, ``4 days``."""
+    if seconds < 0.9995:
+        return f"{max(0.0, seconds) * 1000:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
     if seconds < 120:
-        return f"{max(0, int(seconds))} s"
+        return f"{seconds:.0f} s"
     if seconds < 2 * 3600:
         return f"{int(seconds // 60)} min"
     if seconds < 2 * 86400:
@@ -170,9 +174,10 @@ def overloaded(what: str) -> Failure:
 
 def timed_out(job: Job, now: float) -> Failure:
     """The deadline passed; ``phase`` says where the job stood."""
+    allowed = job.record.deadline - job.record.submitted_at
     return Failure(
         code=ErrorCode.QUERY_TIMEOUT,
-        message=f"The deadline passed after {duration_text(now - job.record.submitted_at)} ({_phase(job)})",
+        message=f"The deadline passed after {duration_text(allowed)} ({_phase(job)})",
         hint="Request less data, add an index for the filter and the order, or raise `timeoutMs`.",
         details={"phase": _phase(job), "attempts": job.record.executed},
     )
@@ -219,7 +224,7 @@ def page_too_large(bytes_max: int) -> Failure:
     """What is held until it is complete is bounded, where the rest cannot be streamed."""
     return Failure(
         code=ErrorCode.LIMIT_EXCEEDED,
-        message=f"The page is larger than {bytes_max} bytes",
+        message=f"The page is larger than {bytes_max:,} bytes",
         hint="Request fewer rows or fields. Over HTTP/1.1 the server streams a larger page of rows.",
         details={"bytes_max": bytes_max},
     )
