@@ -61,13 +61,15 @@ def check_field_name(name: object, *, path: str) -> str:
     return name
 
 
-def not_found(kind: str, name: str, known: Iterable[str] = ()) -> LenswayError:
+def not_found(kind: str, name: str, known: Iterable[str] = (), *, hint: str | None = None) -> LenswayError:
     """The error for an object that does not exist in this environment; ``known`` are the names to suggest from."""
     meant = nearest(name, known)
+    if meant is not None:
+        hint = f"Did you mean {meant!r}?" + ("" if hint is None else f" {hint}")
     return LenswayError(
         ErrorCode.NOT_FOUND,
         f"No {kind} {shown(name)}",
-        hint=f"`lensway {_LISTED_BY[kind]}` lists the existing ones." if meant is None else f"Did you mean {meant!r}?",
+        hint=hint or f"`lensway {_LISTED_BY[kind]}` lists the existing ones.",
         details={"kind": kind, "name": clipped(name)} | ({} if meant is None else {"nearest": meant}),
     )
 
