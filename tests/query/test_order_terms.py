@@ -81,7 +81,9 @@ def test_what_was_to_ascend(item: object) -> None:
 @pytest.mark.parametrize("item", [5, None, [], {}, "", "nosuchthing desc", {"field": 5}, {"field": "desc"}], ids=repr)
 def test_what_names_no_field(item: object) -> None:
     error = refusal(item)
-    assert error.failure.hint.startswith('Write {"field": FIELD, "dir": "asc"}, on the command line FIELD or FIELD:desc.')
+    assert error.failure.hint.startswith(
+        'Write {"field": FIELD, "dir": "asc"}, on the command line FIELD or FIELD:desc.'
+    )
     assert "id, placed, total" in error.failure.hint
 
 
