@@ -99,9 +99,10 @@ def test_a_misspelt_field_is_what_it_was() -> None:
         lambda each: strategies.lists(each, max_size=3) | strategies.dictionaries(strategies.text(), each, max_size=3),
     )
 )
-def test_anything_is_a_term_or_a_typed_error(item: object) -> None:
+def test_anything_is_a_term_or_a_typed_error_with_a_short_hint(item: object) -> None:
+    hint = "none"
     try:
         order_term(LENS, item, "orderBy")
     except LenswayError as error:
-        assert error.failure.hint
-        assert len(error.failure.hint) < 400
+        hint = error.failure.hint
+    assert 0 < len(hint or "") < 400

@@ -74,6 +74,7 @@ _MISMATCH: Final = State(
 _VALUE: Final = (
     "Correct the value in `where`. If `where` is correct, a view or a computed column reads such a value from the data."
 )
+_TABLE: Final = "Correct `table` in the lens. " + TABLE_HINT
 _REPEAT: Final = "Repeat the request."
 _REPEATED: Final = "The bridge repeats a page once if the lens allows it. " + _REPEAT
 
@@ -124,7 +125,7 @@ STATES: Final[Mapping[str, State]] = {
     "3F000": State(
         cause="undefined_table",
         message="The schema of the lens does not exist",
-        hint="Correct `table` in the lens. " + TABLE_HINT,
+        hint=_TABLE,
     ),
     "40001": State(
         cause="serialization_failure",
@@ -162,7 +163,7 @@ STATES: Final[Mapping[str, State]] = {
     "42P01": State(
         cause="undefined_table",
         message="The table of the lens does not exist",
-        hint="Correct `table` in the lens. " + TABLE_HINT,
+        hint=_TABLE,
     ),
     "55000": State(
         cause="not_ready",
