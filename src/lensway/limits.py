@@ -323,6 +323,8 @@ RUNNER_RETURN_SECONDS: Final = 120.0
 """A runner that reconnects within this time after the server's start is shown as connected since before the restart."""
 RUNNER_HISTORY_ENTRIES_MAX: Final = 10_000
 """Runners whose last session is stored after it was lost."""
+SIGHTING_SOURCES_MAX: Final = 100
+"""Sources of an instance that are not ready and whose moments outlive a restart of the server: each sighting stays small."""
 SIGHTINGS_PER_WRITE_MAX: Final = 200
 """Runners whose last sighting is written in one transaction: thousands that reconnect at once cause few writes, and a change of
 the catalog waits behind one of them at most."""

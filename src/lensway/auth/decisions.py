@@ -162,6 +162,13 @@ class LensAccess(msgspec.Struct, frozen=True, gc=False):
     shows_runners: bool
 
 
+_GRANTED_ONLY: Final = (
+    'A publishable key finds only lenses that are granted to the public: `grants.query = "public"` in the declaration of the '
+    "lens. `GET /v1/lenses` lists them."
+)
+"""The same whether or not the lens exists, so that it gives nothing away."""
+
+
 def access(snapshot: Snapshot, identity: Identity, environment: Environment, name: str) -> LensAccess:
     """What this key may do with the lens: the one place that decides on reads.
 
@@ -175,7 +182,7 @@ def access(snapshot: Snapshot, identity: Identity, environment: Environment, nam
     if identity.kind is KeyKind.ADMIN and lens is not None:
         raise _forbidden("viewers read the control plane, not rows")
     known = (each.name for each in snapshot.lenses(environment.id) if may_query(identity, each))
-    raise not_found("lens", name, known)
+    raise not_found("lens", name, known, hint=_GRANTED_ONLY if identity.is_public else None)
 
 
 def may_see_request(identity: Identity, environment: Environment, *, of: EnvironmentId, by: KeyId) -> bool:

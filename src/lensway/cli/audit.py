@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import App, Parameter
 
+from lensway.catalog.names import counted
 from lensway.cli import report, target
 from lensway.errors import ErrorCode, LenswayError
 
@@ -64,7 +65,8 @@ def verify(
     if report.wants_json(to.json):
         report.write_json(found)
     elif found["ok"]:
-        report.write_line(f"{found['rows']:,} rows are unaltered. Head {now}")
+        verb = "is" if found["rows"] == 1 else "are"
+        report.write_line(f"{counted(found['rows'], 'row')} {verb} unaltered. Head {now}")
     if not found["ok"]:
         report.write_note(f"lensway: the audit is broken at row {found['broken']}: {found['reason']}")
         sys.exit(report.FAILURE_EXIT)

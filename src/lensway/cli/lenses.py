@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
+from lensway.catalog.names import counted
 from lensway.cli import report, target, toml
 from lensway.client import Client, segment
 from lensway.client.saving import PartialFile
@@ -101,7 +102,9 @@ def scaffold(
             file.commit()
     except OSError as error:
         raise LenswayError(ErrorCode.INVALID_REQUEST, f"cannot write {output}: {error.strerror}") from None
-    report.write_note(f"{output}: {len(answer['declaration']['lenses'])} lenses; lensway push {output} --dry-run")
+    report.write_note(
+        f"{output}: {counted(len(answer['declaration']['lenses']), 'lens')}; lensway push {output} --dry-run"
+    )
 
 
 def _scaffold_lines(answer: Mapping[str, Any]) -> Iterator[str]:

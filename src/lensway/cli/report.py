@@ -174,7 +174,9 @@ def refuse_binary_on_terminal(format: str) -> None:
 
 def usage_error(error: CycloptsError) -> str:
     """A usage error as one line."""
-    return f"lensway: {error}"
+    is_order = error.argument is not None and error.argument.name == "--order-by"
+    hint = " Write --order-by FIELD, or FIELD:desc for the other direction." if is_order else ""
+    return f"lensway: {error}{hint}"
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from lensway.catalog.names import counted
 from lensway.cli import report, target
 from lensway.client import segment
 from lensway.errors import ErrorCode, LenswayError
@@ -54,7 +55,7 @@ def end(
     with to.client() as client:
         if id is None:
             ended = client.call("DELETE", "/v1/sign-ins")["ended"]
-            report.write_note(f"{ended} sign-ins ended")
+            report.write_note(f"{counted(ended, 'sign-in')} ended")
         else:
             client.call("DELETE", f"/v1/sign-ins/{segment(id)}")
             report.write_note(f"sign-in {id} ended")

@@ -58,6 +58,7 @@ class Target:
             ca_file=_checked_ca_file(os.environ.get("LENSWAY_CA_FILE")),
             # Whoever sits at the terminal, or the script, decides at once what a failure means.
             repeats=False,
+            insecure=self.insecure,
         )
         with client:
             yield client

@@ -67,6 +67,9 @@ class ArrowRows(ArrowSource):
     def __init__(self, parts: Sequence[bytes]) -> None:
         self._parts = parts
 
+    def __repr__(self) -> str:
+        return f"ArrowRows(nbytes={self.nbytes})"
+
     @property
     def nbytes(self) -> int:
         """Bytes of the encoded stream."""

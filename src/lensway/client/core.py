@@ -24,6 +24,7 @@ from lensway import limits
 from lensway.api import numbers
 from lensway.client import exceptions
 from lensway.errors import CODES, ErrorCode, Failure, LenswayError, Retry
+from lensway.hosts import is_this_machine
 
 T = TypeVar("T")
 
@@ -47,6 +48,8 @@ class Connection:
     """Certificates to trust instead of the system's."""
     is_compressing: bool = False
     """Ask for compressed answers."""
+    is_insecure: bool = False
+    """May the key travel in clear text to another machine."""
 
     @property
     def origin(self) -> str:
@@ -61,6 +64,11 @@ class Connection:
             raise unusable("the URL must be http://HOST[:PORT] or https://HOST[:PORT]")
         if "@" in parts.netloc:
             raise unusable("the URL must not hold a login", "Pass the key separately.")
+        if parts.scheme == "http" and not self.is_insecure and not is_this_machine(parts.hostname):
+            raise unusable(
+                f"{self.origin} is http:// to another machine: the key would be sent in clear text",
+                "Use https://, or insecure=True if the network path is protected by other means.",
+            )
         if not self.key or not self.key.isascii() or not self.key.isprintable() or " " in self.key:
             raise unusable("the key is empty, or holds characters that no key has")
         if not self.timeout_seconds > 0 or self.attempts_max < 1:
@@ -79,6 +87,11 @@ def presented(
     gives = re.sub(r"^(?:Work|Steps)\[(.*)\]$", r"\1", str(signature.return_annotation)).replace("Request", "Stream")
     method.__signature__ = signature.replace(parameters=[this, *own], return_annotation=gives)  # type: ignore[attr-defined]
     return method
+
+
+def counted(number: int, word: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"1 {word}" if number == 1 else f"{number:,} {word}s"
 
 
 def unusable(message: str, hint: str | None = None) -> LenswayError:

@@ -247,10 +247,7 @@ def arrow(
         limit=limit,
         timeoutMs=timeout_ms,
     )
-    answer = yield from core.answered(via, wanted)
-    incoming = core_stream.Incoming(wanted.accept)
-    incoming.begin(answer)
-    return (yield from core_stream.arrow(incoming))
+    return (yield from core_stream.arrow(core_stream.Incoming(via, wanted)))
 
 
 def call(
@@ -283,7 +280,7 @@ def export_request(
     select: Sequence[str] | None = None,
     timeout_ms: int | None = None,
 ) -> Request:
-    """Every matching row as one stream, in constant memory on all sides. A context manager: the request is sent on entering.
+    """Every matching row as one stream, in constant memory on all sides. A context manager; entering or reading it asks.
 
     Args:
         lens: The lens to ask.
@@ -295,7 +292,7 @@ def export_request(
 
     Raises:
         IncompleteStreamError: while it is read, when the stream broke: what has arrived is incomplete.
-        LenswayError: on entering; the class of the failure's code.
+        LenswayError: on entering or reading; the class of the failure's code.
     """
     return stream_request(
         lens, is_export=True, format=format, where=where, order_by=order_by, select=select, timeoutMs=timeout_ms
@@ -314,13 +311,13 @@ def encoded_request(
     cursor: str | None = None,
     timeout_ms: int | None = None,
 ) -> Request:
-    """One page of rows in another format than JSON. A context manager: the request is sent on entering.
+    """One page of rows in another format than JSON. A context manager; entering or reading it asks.
 
     The arguments are those of `query`, and ``format`` is ``ndjson``, ``csv`` or ``arrow``.
 
     Raises:
         IncompleteStreamError: while it is read, when the stream broke: what has arrived is incomplete.
-        LenswayError: on entering; the class of the failure's code.
+        LenswayError: on entering or reading; the class of the failure's code.
     """
     return stream_request(
         lens,

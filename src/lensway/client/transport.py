@@ -18,6 +18,8 @@ from lensway.errors import ErrorCode
 _UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _WRITE_SECONDS: Final = 60.0
 
+CLOSED: Final = "the client is closed; connect again, or keep it open until the last row is read"
+
 
 def connection(
     url: str,
@@ -28,6 +30,7 @@ def connection(
     repeats: bool,
     ca_file: str | None,
     compression: bool,
+    insecure: bool,
 ) -> Connection:
     """What `connect` was told."""
     return Connection(
@@ -38,6 +41,7 @@ def connection(
         attempts_max=limits.CLIENT_ATTEMPTS_MAX if repeats else 1,
         ca_file=ca_file,
         is_compressing=compression,
+        is_insecure=insecure,
     )
 
 
@@ -111,7 +115,7 @@ def check_size(size: int) -> None:
     if size > limits.CLIENT_ANSWER_BYTES_MAX:
         raise exceptions.LimitExceededError(
             ErrorCode.LIMIT_EXCEEDED,
-            f"the answer is larger than {limits.CLIENT_ANSWER_BYTES_MAX} bytes",
+            f"the answer is larger than {limits.CLIENT_ANSWER_BYTES_MAX:,} bytes",
             hint="Request a smaller page, or use `encoded` or `export`, which stream.",
         )
 

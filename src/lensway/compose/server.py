@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import os
@@ -42,7 +43,7 @@ from lensway.service.connection import http_shares
 from lensway.service.control_plane import ControlPlane
 from lensway.service.data_plane import DataPlane
 from lensway.service.http import Endpoint
-from lensway.service.listening import MetricsListener, bound, http_server, port_error
+from lensway.service.listening import MetricsListener, bound, http_server
 from lensway.store.bootstrap import DataDirectory, admin_key_notice, first_admin_key
 from lensway.store.sqlite import SqliteStore
 from lensway.usecases.audit import Audit, AuditRetention
@@ -147,6 +148,25 @@ class ServerSettings:
         return context
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Sockets:
+    """The listening sockets of one server."""
+
+    http: socket.socket
+    gateway: socket.socket
+    metrics: socket.socket | None
+
+    @classmethod
+    def bound(cls, settings: ServerSettings, stack: contextlib.ExitStack) -> _Sockets:
+        """Bind all of them; `stack` closes them. Raises LenswayError naming the option whose address is not available."""
+        http = stack.enter_context(bound(settings.http_host, settings.http_port, "--http"))
+        gateway = stack.enter_context(bound(settings.gateway_host, settings.gateway_port, "--gateway"))
+        metrics = None
+        if settings.metrics_address is not None:
+            metrics = stack.enter_context(bound(*settings.metrics_address, "--metrics"))
+        return cls(http=http, gateway=gateway, metrics=metrics)
+
+
 class Server:
     """One server process."""
 
@@ -175,6 +195,15 @@ class Server:
         tls = settings.tls()
         clock = SystemClock()
         tracer = self._tracer = tracer_of("lensway-server", os.environ, clock)
+        with contextlib.ExitStack() as open_sockets:
+            # Before anything is written: a start that fails on an address leaves no data directory and no key behind.
+            sockets = _Sockets.bound(settings, open_sockets)
+            await self._run(sockets, clock, tls, tracer)
+
+    async def _run(
+        self, sockets: _Sockets, clock: SystemClock, tls: ssl.SSLContext | None, tracer: Tracer | None
+    ) -> None:
+        settings = self._settings
         directory = DataDirectory.open(settings.data_dir)
         try:
             master = directory.master_key(settings.master_key)
@@ -184,12 +213,8 @@ class Server:
             directory.close()
             raise
         try:
-            minted = await first_admin_key(store, settings.admin_key, clock)
             self._first_session = directory.next_generation() << _GENERATION_BITS
-            notice = admin_key_notice(store.current(), settings.admin_key, clock)
-            if notice is not None:
-                self._announce(notice)
-            await self._serve(store, (master, *previous), clock, tls, minted)
+            await self._serve(store, (master, *previous), clock, tls, sockets)
         finally:
             if tracer is not None:
                 tracer.close()
@@ -202,7 +227,7 @@ class Server:
         masters: Sequence[bytes],
         clock: SystemClock,
         tls: ssl.SSLContext | None,
-        minted: Secret | None,
+        sockets: _Sockets,
     ) -> None:
         settings = self._settings
         metrics, hub, ring, tally = Metrics(), EventHub(clock), RequestRing(), AuditTally(store, clock)
@@ -241,14 +266,14 @@ class Server:
         console = self._console(use, desk, masters[0])
         planes = (DataPlane(use), ControlPlane(use, desk), operations)
         app = build_app(endpoint, planes, mounts=console.routes())
-        scraped = None if settings.metrics_address is None else MetricsListener(*settings.metrics_address, metrics)
+        scraped = None if sockets.metrics is None else MetricsListener(sockets.metrics, metrics)
         if scraped is not None:
             scraped.start()
         endings.start()
         retention = AuditRetention(desk, settings.audit_days)
         retention.start()
         try:
-            await self._listen(app, listener, dispatcher, executor, operations, hub, statuses, tls, minted)
+            await self._listen(app, listener, desk, executor, operations, statuses, tls, sockets)
         finally:
             for part in (scraped, retention, statuses, endings, tally):
                 if part is not None:
@@ -301,13 +326,12 @@ class Server:
         self,
         app: object,
         listener: Listener,
-        dispatcher: Dispatcher,
+        desk: Desk,
         executor: InlineExecutor,
         operations: Operations,
-        hub: EventHub,
         statuses: Statuses,
         tls: ssl.SSLContext | None,
-        minted: Secret | None,
+        sockets: _Sockets,
     ) -> None:
         settings, refusals = self._settings, Refusals("http")
         http = http_server(
@@ -320,8 +344,10 @@ class Server:
             stall_seconds=settings.stall_seconds,
             drain_seconds=settings.drain_seconds,
         )
-        sockets = [await self._bound(listener, tls)]
-        serving = asyncio.create_task(http.serve(sockets=sockets), name="http")
+        await listener.start(sockets.gateway, tls=tls)
+        # Last: from here on the server serves, and prints the key that it has just stored.
+        minted = await self._first_key(desk)
+        serving = asyncio.create_task(http.serve(sockets=[sockets.http]), name="http")
         self._install_signals()
         stopping = asyncio.create_task(self._stopping.wait(), name="wait for the end")
         calm_collector()
@@ -335,32 +361,24 @@ class Server:
         self._announce("stopping: finishing what runs")
         await asyncio.sleep(settings.lame_duck_seconds)
         http.should_exit = True
-        hub.close()
+        desk.hub.close()
         await asyncio.wait({serving})
         statuses.stop()
         await listener.drain(limits.COME_BACK_MS)
-        await dispatcher.stop(limits.CANCEL_SECONDS)
+        await desk.dispatcher.stop(limits.CANCEL_SECONDS)
         await listener.close()
         await executor.close()
-        dispatcher.close()
+        desk.dispatcher.close()
         serving.result()
 
-    async def _bound(self, listener: Listener, tls: ssl.SSLContext | None) -> socket.socket:
-        """The HTTP socket; the gateway listens too. Raises LenswayError when one of the addresses is in use."""
-        settings = self._settings
-        http = bound(settings.http_host, settings.http_port, "--http")
-        try:
-            gateway = bound(settings.gateway_host, settings.gateway_port, "--gateway")
-        except LenswayError:
-            http.close()
-            raise
-        try:
-            await listener.start(gateway, tls=tls)
-        except OSError as error:
-            gateway.close()
-            http.close()
-            raise port_error(settings.gateway_host, settings.gateway_port, "--gateway", error) from None
-        return http
+    async def _first_key(self, desk: Desk) -> Secret | None:
+        """A new admin key if the deployment has none; the notice about a given one is printed."""
+        given = self._settings.admin_key
+        minted = await first_admin_key(desk.store, given, desk.clock)
+        notice = admin_key_notice(desk.store.current(), given, desk.clock)
+        if notice is not None:
+            self._announce(notice)
+        return minted
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()

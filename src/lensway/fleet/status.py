@@ -55,13 +55,21 @@ def runner_status(flags: RunnerFlags, sessions: Sequence[Session], loss: Loss | 
     """What to show of a runner. The first rule that fits wins, the worst news first."""
     if flags.is_revoked:
         return _status(
-            RunnerState.REVOKED, None, "revoked", "Create a new runner, or rotate this one's token to use it again."
+            RunnerState.REVOKED,
+            loss.at if loss is not None and loss.cause == "revoked" else None,
+            "revoked",
+            "Create a new runner, or rotate this one's token to use it again.",
         )
     if not sessions:
         return _absent(loss)
     serving = [session for session in sessions if not session.is_draining]
     if flags.is_draining or not serving:
-        since = max(max(session.since, session.marked_at) for session in sessions)
+        # An order that an instance has not confirmed yet counts from when it was given.
+        is_ordered = flags.is_draining
+        since = max(
+            each.marked_at if is_ordered and not each.is_draining else max(each.since, each.marked_at)
+            for each in sessions
+        )
         cause = "drained by an operator" if flags.is_draining else "the runner is leaving"
         hint = "Resume it with `lensway runners resume`." if flags.is_draining else "Start it again to bring it back."
         return _status(RunnerState.DRAINING, since, cause, hint)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from lensway.bridges.kit.failures import TABLE_HINT
 from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.types import base_types_sql
 from lensway.bridges.postgres.values import NOT_COMPARED
@@ -15,6 +16,7 @@ from lensway.errors import ErrorCode, Failure, LenswayError
 from lensway.query.conditions import And, Compare, Node, Not, Operator, Or, columns_of
 from lensway.query.fields import PlanColumn
 from lensway.query.plan import Plan, Shape
+from lensway.query.table_names import written
 
 _EXPLAINED: Final = frozenset(
     {"undefined_column", "undefined_table", "permission_denied", "not_ready", "invalid_value", "undefined_object"}
@@ -39,6 +41,16 @@ SELECT c.relkind::text AS kind, c.relispopulated AS is_populated,
     WHERE r.ev_class = c.oid AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')) AS functions
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname = $2 AND CASE WHEN $1::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid) ELSE n.nspname = $1 END
+"""
+_ALIKE: Final = """
+SELECT n.nspname::text AS schema, c.relname::text AS name
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p')
+  AND (pg_catalog.lower(c.relname) = pg_catalog.lower($2)
+    OR pg_catalog.lower(c.relname) = pg_catalog.lower($1)
+    OR pg_catalog.lower(n.nspname || '.' || c.relname) = pg_catalog.lower($1))
+  AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT')
+ORDER BY pg_catalog.lower(n.nspname || '.' || c.relname) = pg_catalog.lower($1) DESC, 1, 2 LIMIT 2
 """
 _LABELS: Final = """
 SELECT a.attname::text AS name, pg_catalog.array_agg(e.enumlabel::text ORDER BY e.enumsortorder) AS labels
@@ -85,7 +97,7 @@ async def explained(driver: Any, failure: Failure, shape: Shape, plan: Plan) -> 
         case "undefined_column":
             return _of_column(failure, shape, row)
         case "undefined_table":
-            return _of_table(failure, shape, row)
+            return await _of_table(driver, failure, shape, row)
         case "permission_denied":
             return _of_privilege(failure, shape, row)
         case "not_ready" if row is not None and not row["is_populated"]:
@@ -139,13 +151,16 @@ def _of_column(failure: Failure, shape: Shape, row: Mapping[str, Any] | None) ->
     )
 
 
-def _of_table(failure: Failure, shape: Shape, row: Mapping[str, Any] | None) -> LenswayError:
+async def _of_table(driver: Any, failure: Failure, shape: Shape, row: Mapping[str, Any] | None) -> LenswayError:
     if row is not None:
         return _within(failure, shape, "a table that does not exist")
+    found = await driver.fetch(_ALIKE, ".".join(filter(None, (shape.table.schema, shape.table.name))), shape.table.name)
+    names = [written(each["schema"], each["name"]) for each in found]
+    meant = f"Did you mean {' or '.join(names)}? " if names else ""
     return _changed(
         failure,
         f"Table {shape.table} of lens '{shape.lens}' does not exist",
-        hint="Correct `table` in the lens.",
+        hint=meant + TABLE_HINT,
         table=str(shape.table),
     )
 

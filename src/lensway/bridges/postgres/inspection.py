@@ -22,7 +22,7 @@ from lensway.bridges.contract import (
     TableSummary,
 )
 from lensway.bridges.kit.addresses import is_loopback
-from lensway.bridges.kit.failures import HINTS, unreachable
+from lensway.bridges.kit.failures import HINTS, TABLE_HINT, unreachable
 from lensway.bridges.kit.orderings import key_warning
 from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.connecting import connect
@@ -341,7 +341,7 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
         raise LenswayError(
             ErrorCode.NOT_FOUND,
             f"No table '{name[:120]}' that this login can read",
-            hint="List the tables of the source.",
+            hint=TABLE_HINT,
         )
     return TableDescription(
         name=written(schema, table),

@@ -168,8 +168,9 @@ class Login:
         """The report of a connection test, with a warning where the bound is met."""
         if self.learned is None:
             return report
+        granted = "1 connection" if self.learned == 1 else f"{self.learned} connections"
         message = (
-            f"The server grants this login only {self.learned} connections at a time, so queries wait for each other. Raise "
+            f"The server grants this login only {granted} at a time, so queries wait for each other. Raise "
             "the login's CONNECTION LIMIT or the server's max_connections, or limit each process with `pool_size`."
         )
         warning = {"code": CONNECTION_LIMIT, "message": message}

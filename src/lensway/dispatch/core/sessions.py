@@ -81,10 +81,11 @@ class Sessions:
         return not event.is_draining
 
     def marked(self, event: SessionMarked, now: float) -> None:
-        """What is shown of it is so since now."""
+        """An operator drained or resumed it: its displayed state starts now."""
         session = self._state.fleet.sessions.get(event.session)
         if session is not None:
             session.marked_at = now
+            self._state.show(session)
 
     def lost(self, event: SessionLost, now: float) -> None:
         """Its connection is gone."""
