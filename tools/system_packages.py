@@ -30,6 +30,7 @@ NEEDS: Final = (
     Need("PgBouncer", "pgbouncer", ("pgbouncer",), ("/usr/sbin/pgbouncer",)),
     Need("nginx", "nginx-light", ("nginx",), ("/usr/sbin/nginx",)),
     Need("HAProxy", "haproxy", ("haproxy",), ("/usr/sbin/haproxy",)),
+    Need("Caddy", "caddy", ("caddy",)),
     Need("tinyproxy", "tinyproxy-bin", ("tinyproxy",)),
     Need("microsocks", "microsocks", ("microsocks",)),
     Need("curl", "curl", ("curl",)),

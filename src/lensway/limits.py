@@ -247,6 +247,8 @@ BACKLOG: Final = 1_024
 meet a full backlog retry after one and three seconds."""
 HANDSHAKE_TIMEOUT_SECONDS: Final = 5.0
 """From the TCP connection to a complete `hello`."""
+CERTIFICATE_LOOK_SECONDS: Final = 2.0
+"""How often the server looks whether the files of its certificate are others now."""
 LOOK_SECONDS: Final = 2.0
 """For each step of the second look at a port whose dial failed. Only the name of the cause waits for it."""
 LOOK_AGAIN_SECONDS: Final = 30.0

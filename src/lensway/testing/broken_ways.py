@@ -21,7 +21,7 @@ from lensway.testing.proxies import ADDRESS, HOST, microsocks, tinyproxy
 
 Act = Callable[[socket.socket], None]
 _DAY: Final = datetime.timedelta(days=1)
-_PASSWORD: Final = "pr0xy-passw0rd"  # noqa: S105 - looked for in every message
+_PASSWORD: Final = "pr0xy-passw0rd"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ def http(status: str, *headers: str, date: datetime.timedelta = datetime.timedel
             request += more
             if not request[:1].isalpha():
                 break
-        now = datetime.datetime.now(datetime.timezone.utc) + date
+        now = datetime.datetime.now(datetime.UTC) + date
         lines = [f"HTTP/1.1 {status}", f"Date: {email.utils.format_datetime(now, usegmt=True)}", "Connection: close"]
         connection.sendall("\r\n".join([*lines, *headers, "Content-Length: 0", "", ""]).encode())
         connection.shutdown(socket.SHUT_WR)

@@ -21,7 +21,7 @@ class Authority:
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"Lensway test {name}")])
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         certificate = (
             _builder(self._name, self._name, self._key, now - _DAY, now + 30 * _DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -39,7 +39,7 @@ class Authority:
     ) -> tuple[pathlib.Path, pathlib.Path]:
         """A certificate and its key as files, for these names and addresses, valid from and until now plus these spans."""
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, label)])
         certificate = (
             _builder(subject, self._name, key, now + valid_from, now + valid_until)

@@ -175,7 +175,8 @@ def _of(way: Way, seen: Evidence) -> tuple[Stage, str]:
 
 
 _PROXY_STATUS: Final = {
-    400: "proxy_no_connect", 401: "proxy_login", 403: "proxy_forbids", 407: "proxy_login", 405: "proxy_no_connect", 426: "proxy_no_connect",
+    400: "proxy_no_connect", 401: "proxy_login", 403: "proxy_forbids", 405: "proxy_no_connect", 407: "proxy_login",
+    426: "proxy_no_connect",
     501: "proxy_no_connect", 500: "proxy_away", 502: "proxy_away", 503: "proxy_away", 504: "proxy_away",
 }  # fmt: skip
 
