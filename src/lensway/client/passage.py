@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 import pathlib
 import ssl
@@ -17,8 +16,8 @@ from lensway.client import exceptions
 from lensway.client.core import Connection, Loss, Lost
 from lensway.client.transport import keepalive
 from lensway.errors import ErrorCode, LenswayError
-from lensway.ways.causes import Cause, Evidence, Stage, Way, cause_of, told
-from lensway.ways.looking import is_ambiguous, looked
+from lensway.ways.causes import Cause, Evidence, Stage, Way, told
+from lensway.ways.looking import SecondLook
 from lensway.ways.proxies import Proxy, proxy_to
 
 _UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
@@ -58,6 +57,7 @@ class Passage:
         self._ca_mark = _mark_of(self._ca)
         self._verify = _verify(connection.ca_file, environment) if is_tls else False
         self._has_answered = False
+        self._look = SecondLook()
 
     def transport_options(self) -> dict[str, Any]:
         """What both transports of the library are made with."""
@@ -105,9 +105,7 @@ class Passage:
             seen = dataclasses.replace(seen, is_through=True)
         if isinstance(seen.error, httpx2.ProxyError) and seen.proxy_status is None:
             seen = dataclasses.replace(seen, is_proxy_error=True)
-        seen = dataclasses.replace(seen, now=datetime.datetime.now(datetime.UTC))
-        cause = cause_of(self.way, seen)
-        return cause_of(self.way, looked(self.way, seen)) if is_ambiguous(cause, seen) else cause
+        return self._look.cause(self.way, seen)
 
     def _is_renewed(self, cause: Cause) -> bool:
         """True when the CA file is another one now: it is read, and the next try trusts it."""

@@ -40,8 +40,8 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.protocol.transport import Transport
 from lensway.protocol.version import REFUSAL_HEADER, SUBPROTOCOL
 from lensway.runner.settings import RunnerSettings, gateway_address
-from lensway.ways.causes import Cause, Evidence, Stage, Way, cause_of, retry_after_seconds
-from lensway.ways.looking import is_ambiguous, looked
+from lensway.ways.causes import Cause, Evidence, Stage, Way, retry_after_seconds
+from lensway.ways.looking import SecondLook
 from lensway.ways.proxies import proxy_to
 
 _log = structlog.get_logger("lensway.runner")
@@ -115,7 +115,7 @@ class Dialer:
         self._transport_of = transport_of
         self._ca_mark = _mark_of(self._ca_path())
         self._tls = tls_context(settings.gateway_url, settings.ca_file)
-        self._seen: tuple[str, float, Evidence] | None = None
+        self._look = SecondLook()
 
     async def __call__(self) -> Transport:
         """A connection that the gateway has upgraded. Raises DialError, and nothing else but cancellation."""
@@ -152,20 +152,10 @@ class Dialer:
 
     async def _named(self, way: Way, seen: Evidence) -> DialError:
         """The failure with its cause, after a second look where that can tell more."""
-        seen = dataclasses.replace(seen, now=datetime.datetime.now(datetime.UTC))
-        cause = cause_of(way, seen)
-        if is_ambiguous(cause, seen):
-            now = time.monotonic()
-            if self._seen is None or self._seen[0] != cause.code or now - self._seen[1] >= limits.LOOK_AGAIN_SECONDS:
-                found = await _in_thread(lambda: looked(way, seen))
-                self._seen = (cause.code, now, found)
-            before = self._seen[2]
-            cause = cause_of(
-                way,
-                dataclasses.replace(
-                    seen, speaks=before.speaks, peer_date=before.peer_date, validity=before.validity, now=before.now
-                ),
-            )
+        if self._look.is_needed(way, seen):
+            cause = await _in_thread(lambda: self._look.cause(way, seen))
+        else:
+            cause = self._look.cause(way, seen)
         return DialError(
             cause.code,
             str(cause),
@@ -272,10 +262,10 @@ class _Watched(ClientConnection):
         super().connection_made(transport)
 
 
-async def _in_thread(work: Callable[[], Evidence]) -> Evidence:
+async def _in_thread(work: Callable[[], Cause]) -> Cause:
     """What the work gives, in a thread of its own that keeps no process alive."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[Evidence] = loop.create_future()
+    done: asyncio.Future[Cause] = loop.create_future()
 
     def run() -> None:
         found = work()

@@ -12,11 +12,11 @@ import dataclasses
 import datetime
 import socket
 import ssl
+import time
 from typing import Final
 
 from lensway import limits
-from lensway.ways.causes import Cause, Evidence, Speaks, Way, http_date
-from lensway.ways.proxies import Proxy
+from lensway.ways.causes import Cause, Evidence, Speaks, Way, cause_of, http_date
 
 _HEAD_BYTES: Final = 8192
 _AMBIGUOUS: Final = frozenset(
@@ -31,6 +31,36 @@ def is_ambiguous(cause: Cause, seen: Evidence) -> bool:
 
 def _is_late(seen: Evidence) -> bool:
     return isinstance(seen.error, TimeoutError)
+
+
+class SecondLook:
+    """Names causes, with a look at the port now and then: who dials a server in trouble must not call it twice each time."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, float, Evidence] | None = None
+
+    def is_needed(self, way: Way, seen: Evidence) -> bool:
+        """True when `cause` would look at the port, and block."""
+        first = cause_of(way, seen)
+        return is_ambiguous(first, seen) and self._remembered(first.code) is None
+
+    def cause(self, way: Way, seen: Evidence) -> Cause:
+        """The cause of this failure; what a look found is remembered for a while."""
+        seen = dataclasses.replace(seen, now=datetime.datetime.now(datetime.UTC))
+        first = cause_of(way, seen)
+        if not is_ambiguous(first, seen):
+            return first
+        found = self._remembered(first.code)
+        if found is None:
+            found = looked(way, seen)
+            self._last = (first.code, time.monotonic(), found)
+        more = {"speaks": found.speaks, "peer_date": found.peer_date, "validity": found.validity, "now": found.now}
+        return cause_of(way, dataclasses.replace(seen, **more))
+
+    def _remembered(self, code: str) -> Evidence | None:
+        if self._last is None or self._last[0] != code:
+            return None
+        return self._last[2] if time.monotonic() - self._last[1] < limits.LOOK_AGAIN_SECONDS else None
 
 
 def looked(way: Way, seen: Evidence) -> Evidence:
@@ -132,8 +162,3 @@ def _validity(der: bytes | None) -> tuple[datetime.datetime, datetime.datetime] 
     except ValueError:
         return None
     return found.not_valid_before_utc, found.not_valid_after_utc
-
-
-def via(proxy: Proxy | None) -> str:
-    """How a way is shown: through which proxy, by which variable."""
-    return "" if proxy is None else f" through the proxy {proxy.shown} ({proxy.variable})"
