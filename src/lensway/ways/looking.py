@@ -13,7 +13,7 @@ import datetime
 import socket
 import ssl
 import time
-from typing import Final
+from typing import Any, Final
 
 from lensway import limits
 from lensway.ways.causes import Cause, Evidence, Speaks, Way, cause_of, http_date
@@ -54,7 +54,12 @@ class SecondLook:
         if found is None:
             found = looked(way, seen)
             self._last = (first.code, time.monotonic(), found)
-        more = {"speaks": found.speaks, "peer_date": found.peer_date, "validity": found.validity, "now": found.now}
+        more: dict[str, Any] = {
+            "speaks": found.speaks,
+            "peer_date": found.peer_date,
+            "validity": found.validity,
+            "now": found.now,
+        }
         return cause_of(way, dataclasses.replace(seen, **more))
 
     def _remembered(self, code: str) -> Evidence | None:
