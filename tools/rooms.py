@@ -26,7 +26,7 @@ LAYERS: Final[tuple[tuple[str, ...], ...]] = (
     ("dialects",),
     ("query", "protocol", "observe"),
     ("api",),
-    ("ids",),
+    ("ids", "ways"),
     ("kinds", "errors", "clock", "hosts", "limits", "transitions"),
 )
 APART: Final[dict[str, frozenset[str]]] = {"usecases": frozenset({"store", "client"})}

@@ -249,6 +249,12 @@ BACKLOG: Final = 1_024
 meet a full backlog retry after one and three seconds."""
 HANDSHAKE_TIMEOUT_SECONDS: Final = 5.0
 """From the TCP connection to a complete `hello`."""
+CERTIFICATE_LOOK_SECONDS: Final = 2.0
+"""How often the server looks whether the files of its certificate are others now."""
+LOOK_SECONDS: Final = 2.0
+"""For each step of the second look at a port whose dial failed. Only the name of the cause waits for it."""
+LOOK_AGAIN_SECONDS: Final = 30.0
+"""Between two second looks of one runner: a thousand runners that dial a server in trouble must not dial it twice each."""
 HANDSHAKES_PENDING_MAX: Final = 512
 """Connections to the gateway without a valid token, including TLS handshakes. At the limit, the gateway drops the oldest one of
 the address with the most. Thousands of runners that reconnect at once wait in the kernel's backlog."""

@@ -15,6 +15,7 @@ from lensway.client import core, core_operations, core_stream, saving, transport
 from lensway.client.arrow import ArrowSource, PartsReader
 from lensway.client.core import Answer, Connection, Do, Effect, Emit, Lost, Now, Pause, Read, Reply, Request, Send
 from lensway.client.core_stream import Incoming
+from lensway.client.passage import Passage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -112,10 +113,12 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         connection.check()
         self._connection = connection
-        self._http = httpx2.Client(
-            transport=httpx2.HTTPTransport(**transport.transport_options(connection)),
-            **transport.client_options(connection),
-        )
+        self._passage = Passage(connection)
+        try:
+            carrier = httpx2.HTTPTransport(**self._passage.transport_options())
+        except ImportError as error:
+            raise self._passage.check_library(error) from None
+        self._http = httpx2.Client(transport=carrier, **transport.client_options(connection))
 
     def __enter__(self) -> Client:
         return self
@@ -149,19 +152,28 @@ class Client:
         return None
 
     def _send(self, effect: Send) -> Answer | Lost:
-        origin = self._connection.origin
+        origin, watch = self._connection.origin, self._passage.watch()
         if self._http.is_closed:
             raise RuntimeError(transport.CLOSED)
         try:
             request = self._http.build_request(**transport.request_options(effect))
+            if watch is not None:
+                request.extensions["trace"] = watch.note
             response = self._http.send(request, stream=True)
             body = _Body(response, origin)
+            cause = None
+            if response.status_code >= 400 and "x-request-id" not in response.headers:
+                cause = self._passage.foreign(response.status_code)
+            else:
+                self._passage.answered()
             if effect.request.is_stream and response.status_code < 300:
                 return transport.answer(response, origin, stream=body)
             with contextlib.closing(body):
-                return transport.answer(response, origin, body=body.whole())
+                return transport.answer(response, origin, body=body.whole(), cause=cause)
         except httpx2.HTTPError as error:
-            return transport.lost(error, origin)
+            if watch is not None and watch.stream is not None:
+                watch.stream.close()
+            return self._passage.lost(error, watch)
 
 
 class Stream(Incoming, ArrowSource):

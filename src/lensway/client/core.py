@@ -25,6 +25,7 @@ from lensway.api import numbers
 from lensway.client import exceptions
 from lensway.errors import CODES, ErrorCode, Failure, LenswayError, Retry
 from lensway.hosts import is_this_machine
+from lensway.ways.causes import Cause
 
 T = TypeVar("T")
 
@@ -165,11 +166,13 @@ class Loss(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Lost:
-    """No answer, or no more of it. ``reason`` is for people."""
+    """No answer, or no more of it. ``reason`` is for people; ``is_lasting``: no repetition cures it."""
 
     loss: Loss
     reason: str
     origin: str
+    cause: Cause | None = None
+    is_lasting: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -181,6 +184,8 @@ class Answer:
     body: bytes
     origin: str
     stream: object = None
+    cause: Cause | None = None
+    """Why something else than Lensway answers, where that is known."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -270,6 +275,8 @@ def pause_before_repeat(
 
 
 def _may_repeat(request: Request, reply: Answer | Lost, error: LenswayError, number: int) -> bool:
+    if isinstance(reply, Lost) and reply.is_lasting:
+        return False
     if request.repeat is not Repeat.READ:
         return isinstance(reply, Lost) and reply.loss is Loss.UNSENT
     if isinstance(reply, Lost):
@@ -314,6 +321,8 @@ def error_of(reply: Answer | Lost, timeout_seconds: float) -> LenswayError:
 
 def not_lensway(answer: Answer) -> LenswayError:
     """Something answered that does not speak the API."""
+    if answer.cause is not None:
+        return _named(answer.cause, {"status": answer.status})
     return exceptions.UnreachableError(
         ErrorCode.INTERNAL,
         f"the answer from {answer.origin} (HTTP {answer.status}) is not Lensway's",
@@ -357,7 +366,18 @@ def decoded(answer: Answer, type: type[T]) -> T:
         raise not_lensway(answer) from None
 
 
+def _named(cause: Cause, details: dict[str, Any]) -> LenswayError:
+    return exceptions.UnreachableError(
+        ErrorCode.INTERNAL,
+        cause.line,
+        hint=cause.remedy,
+        details={"cause": cause.code, "stage": cause.stage.value, **details},
+    )
+
+
 def _lost(lost: Lost, timeout_seconds: float) -> LenswayError:
+    if lost.cause is not None and lost.loss is not Loss.SILENT:
+        return _named(lost.cause, {"origin": lost.origin})
     if lost.loss is Loss.SILENT:
         return exceptions.QueryTimeoutError(
             ErrorCode.QUERY_TIMEOUT,

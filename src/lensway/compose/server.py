@@ -13,8 +13,10 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
+from starlette.routing import BaseRoute, Mount, Route
 
 from lensway import limits
 from lensway.auth.address import Network
@@ -24,10 +26,12 @@ from lensway.auth.secret import Secret
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.library import ExecutionLibrary
 from lensway.clock import SystemClock
+from lensway.compose.certificates import Certificates
 from lensway.compose.doors import TlsDoor
 from lensway.compose.process import calm_collector
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console
+from lensway.console.prefix import Prefixed
 from lensway.dispatch.routes import SnapshotRoutes
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
@@ -132,20 +136,18 @@ class ServerSettings:
             allows_sockets=self.allows_sockets,
         )
 
-    def tls(self) -> ssl.SSLContext | None:
+    def certificates(self) -> Certificates | None:
         """The certificate of both listeners. Raises LenswayError INVALID_REQUEST."""
         if self.tls_cert is None and self.tls_key is None:
             return None
         if self.tls_cert is None or self.tls_key is None:
             raise LenswayError(ErrorCode.INVALID_REQUEST, "--tls-cert and --tls-key belong together")
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        try:
-            context.load_cert_chain(self.tls_cert, self.tls_key)
-        except (OSError, ssl.SSLError):
-            raise LenswayError(
-                ErrorCode.INVALID_REQUEST, f"--tls-cert {self.tls_cert} and --tls-key {self.tls_key} cannot be used"
-            ) from None
-        return context
+        return Certificates(self.tls_cert, self.tls_key)
+
+    @property
+    def path_prefix(self) -> str:
+        """The path below which a reverse proxy serves the API and the Console; "" for the root."""
+        return urlsplit(self.public_url).path.rstrip("/")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +178,7 @@ class Server:
         self._announce = announce
         self._stopping = asyncio.Event()
         self._tracer: Tracer | None = None
+        self._certificates: Certificates | None = None
         self._first_session = 1
 
     def stop(self) -> None:
@@ -192,7 +195,8 @@ class Server:
         """
         settings = self._settings
         settings.check_addresses()
-        tls = settings.tls()
+        self._certificates = settings.certificates()
+        tls = None if self._certificates is None else self._certificates.context
         clock = SystemClock()
         tracer = self._tracer = tracer_of("lensway-server", os.environ, clock)
         with contextlib.ExitStack() as open_sockets:
@@ -263,19 +267,22 @@ class Server:
         queries = self._queries(desk, ring, masters)
         operations, use = Operations(desk, metrics), _use_cases(desk, library, executor, queries, ring, store)
         endpoint = self._endpoint(desk, metrics)
-        console = self._console(use, desk, masters[0])
+        pages = self._console(use, desk, masters[0]).routes()
+        console = [_below(route, settings.path_prefix) for route in pages] if settings.path_prefix else pages
         planes = (DataPlane(use), ControlPlane(use, desk), operations)
-        app = build_app(endpoint, planes, mounts=console.routes())
+        app = build_app(endpoint, planes, mounts=console)
         scraped = None if sockets.metrics is None else MetricsListener(sockets.metrics, metrics)
         if scraped is not None:
             scraped.start()
         endings.start()
         retention = AuditRetention(desk, settings.audit_days)
         retention.start()
+        if self._certificates is not None:
+            self._certificates.start()
         try:
             await self._listen(app, listener, desk, executor, operations, statuses, tls, sockets)
         finally:
-            for part in (scraped, retention, statuses, endings, tally):
+            for part in (scraped, retention, statuses, endings, tally, self._certificates):
                 if part is not None:
                     await part.close()
 
@@ -384,6 +391,12 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        """SIGHUP: read again what stands in files."""
+        if self._certificates is not None:
+            self._certificates.reload()
 
     def _greet(self, minted: Secret | None) -> None:
         settings = self._settings
@@ -393,6 +406,14 @@ class Server:
         self._announce(f"  data      {settings.data_dir}")
         if minted is not None:
             self._announce(f"  admin key {minted.reveal()}   (shown once)")
+
+
+def _below(route: BaseRoute, prefix: str) -> BaseRoute:
+    """The route, whose pages are served below a path prefix."""
+    if isinstance(route, Mount):
+        return Mount(route.path, app=Prefixed(route.app, prefix))
+    assert isinstance(route, Route), "the Console has routes and mounts"
+    return Route(route.path, Prefixed(route.app, prefix))
 
 
 def _use_cases(

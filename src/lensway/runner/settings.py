@@ -154,8 +154,10 @@ def check_gateway_url(url: str, *, insecure: bool) -> urllib.parse.SplitResult:
         raise _invalid(
             "LENSWAY_GATEWAY_URL", "must hold no user, token or query: the token goes into LENSWAY_RUNNER_TOKEN"
         )
-    if parts.path.rstrip("/") != "/connect":
-        raise _invalid("LENSWAY_GATEWAY_URL", "must end in /connect")
+    if not parts.path.rstrip("/").endswith("/connect"):
+        raise _invalid(
+            "LENSWAY_GATEWAY_URL", "must end in /connect, after the path prefix of a reverse proxy if there is one"
+        )
     if parts.scheme == "ws" and not insecure and not is_this_machine(parts.hostname):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
@@ -163,6 +165,12 @@ def check_gateway_url(url: str, *, insecure: bool) -> urllib.parse.SplitResult:
             hint="Use wss://, or start with --insecure if the network path is protected by other means.",
         )
     return parts
+
+
+def gateway_address(url: str) -> tuple[str, int]:
+    """Host and port of an address that `check_gateway_url` has passed."""
+    parts = urllib.parse.urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:
