@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from cyclopts import App, Parameter
 
@@ -45,22 +46,27 @@ for _name, _summary in _COMMANDS.items():
 app.register_install_completion_command(add_to_startup=False)
 
 
-def main() -> None:
-    """Run the program and exit: 0 ok, 1 failure, 2 usage or configuration, or the code that the command returns."""
-    open_streams()
-    code = 0
+def run(arguments: Sequence[str]) -> int:
+    """Run one command: 0 ok, 1 failure, 2 usage or configuration, or the code that the command returns."""
     try:
         with report.exit_on_failure():
             result = app(
-                sys.argv[1:],
+                list(arguments),
                 error_formatter=report.usage_error,
                 exit_on_error=False,
                 print_error=True,
                 result_action="return_value",
             )
-            code = result if isinstance(result, int) else 0
+            return result if isinstance(result, int) else 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else report.FAILURE_EXIT
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else report.FAILURE_EXIT
+    return 0
+
+
+def main() -> None:
+    """Run the program and exit with the code of its command."""
+    open_streams()
+    code = run(sys.argv[1:])
     # Every way out comes by here, failures too: a thread that waits for a database keeps no process.
     leave(code)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Which server a command talks to: the options that every client command shares."""
+"""Which server a command talks to, and in which form it prints: the options that commands share."""
 
 from __future__ import annotations
 
@@ -8,24 +8,49 @@ import os
 import ssl
 import urllib.parse
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal, TypeVar
 
 from cyclopts import Parameter
 
+from lensway.cli import screen
+from lensway.cli.output import Form
 from lensway.client import Client, connect
 from lensway.errors import ErrorCode, LenswayError
 from lensway.hosts import is_this_machine
 
 
 @Parameter(name="*")
-@dataclasses.dataclass(frozen=True, slots=True)
-class Target:
-    """The server, the environment and the form of the output."""
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """The form of the output."""
+
+    format: Annotated[Form | None, Parameter(help="Default: table on a terminal, json when piped.")] = None
+    """The form that was asked for."""
+    json: Annotated[bool, Parameter(negative=(), help="The short form of --format json.")] = False
+    """JSON output."""
+
+    @property
+    def asked(self) -> Form | None:
+        """The form that was asked for, or None.
+
+        Raises:
+            LenswayError: INVALID_REQUEST for two different ones.
+        """
+        return form_of(self.format, json=self.json)
+
+    @property
+    def form(self) -> Form:
+        """The form to print in: a table on a terminal, JSON when piped, or what was asked for."""
+        return self.asked or ("table" if screen.is_terminal() else "json")
+
+
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """The server and the environment."""
 
     env: Annotated[str | None, Parameter(env_var="LENSWAY_ENVIRONMENT", help="Environment; default: `default`.")] = None
     """Environment."""
-    json: Annotated[bool, Parameter(negative=(), help="Print JSON even on a terminal.")] = False
-    """JSON output."""
     insecure: Annotated[
         bool,
         Parameter(
@@ -61,6 +86,41 @@ class Target:
         )
         with client:
             yield client
+
+
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True)
+class Target(Output, Server):
+    """The server, the environment and the form of the output."""
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client, once the form of the output is known to be one.
+
+        Raises:
+            LenswayError: INVALID_REQUEST when the options or the settings make no sense.
+        """
+        _ = self.asked
+        with super().client() as client:
+            yield client
+
+
+T = TypeVar("T", bound=str)
+
+
+def form_of(format: T | None, *, json: bool) -> T | Literal["json"] | None:
+    """The form that two options ask for.
+
+    Raises:
+        LenswayError: INVALID_REQUEST for two different ones.
+    """
+    if json and format not in (None, "json"):
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"--json and --format {format} exclude each other",
+            hint="--json is the short form of --format json.",
+        )
+    return "json" if json else format
 
 
 def _checked_url(url: str, *, insecure: bool) -> str:
@@ -106,4 +166,5 @@ def _checked_ca_file(path: str | None) -> str | None:
 
 
 DEFAULT = Target()
-To = Target
+SERVER = Server()
+OUTPUT = Output()
