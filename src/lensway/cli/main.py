@@ -30,6 +30,9 @@ _COMMANDS = {
     "keys": "API keys.",
     "sign-ins": "Sign-ins to the Console.",
     "environments": "Environments.",
+    "login": "Store a server and a key for it.",
+    "logout": "Remove a stored server and its key.",
+    "profiles": "The stored servers.",
     "query": "Query rows of a lens.",
     "count": "Count the rows of a lens that match.",
     "export": "Stream every matching row of a lens into a file.",
@@ -38,7 +41,14 @@ _COMMANDS = {
     "audit": "Show, verify and export who did what.",
     "requests": "Show recent requests and their outcomes.",
 }
-_WHERE = {"pull": "push", "count": "query", "explain": "query", "requests": "events"}
+_WHERE = {
+    "pull": "push",
+    "count": "query",
+    "explain": "query",
+    "requests": "events",
+    "logout": "login",
+    "profiles": "login",
+}
 
 for _name, _summary in _COMMANDS.items():
     _module = _WHERE.get(_name, _name).replace("-", "_")

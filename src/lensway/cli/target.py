@@ -10,11 +10,12 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Annotated, Literal, TypeVar
 
+import msgspec
 from cyclopts import Parameter
 
 from lensway.cli import screen
 from lensway.cli.output import Form
-from lensway.client import Client, connect
+from lensway.client import Client, connect, profiles
 from lensway.errors import ErrorCode, LenswayError
 from lensway.hosts import is_this_machine
 
@@ -51,6 +52,10 @@ class Server:
 
     env: Annotated[str | None, Parameter(env_var="LENSWAY_ENVIRONMENT", help="Environment; default: `default`.")] = None
     """Environment."""
+    profile: Annotated[
+        str | None, Parameter(help="A profile of `lensway login`; LENSWAY_PROFILE is the same as a variable.")
+    ] = None
+    """Stored profile."""
     insecure: Annotated[
         bool,
         Parameter(
@@ -63,29 +68,38 @@ class Server:
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Client]:
-        """A client for LENSWAY_URL with LENSWAY_API_KEY.
+        """A client for the profile or the variables that are in force.
 
         Raises:
-            LenswayError: INVALID_REQUEST when a variable is missing.
+            LenswayError: INVALID_REQUEST when there is neither, or one makes no sense.
         """
-        url = os.environ.get("LENSWAY_URL", "http://127.0.0.1:8080")
-        key = os.environ.get("LENSWAY_API_KEY")
-        if not key:
-            raise LenswayError(
-                ErrorCode.INVALID_REQUEST,
-                "LENSWAY_API_KEY is not set",
-                hint="export LENSWAY_API_KEY=ak_… (the server printed its first admin key when it started for the first time)",
-            )
-        client = connect(
-            _checked_url(url, insecure=self.insecure),
-            _checked_header("LENSWAY_API_KEY", key),
-            environment=None if self.env is None else _checked_header("LENSWAY_ENVIRONMENT (--env)", self.env),
-            ca_file=_checked_ca_file(os.environ.get("LENSWAY_CA_FILE")),
-            # Whoever sits at the terminal, or the script, decides at once what a failure means.
-            repeats=False,
-        )
-        with client:
+        given = profiles.given(os.environ, self.profile)
+        if self.env is not None:
+            given = msgspec.structs.replace(given, profile=msgspec.structs.replace(given.profile, environment=self.env))
+        with opened(given, insecure=self.insecure or given.profile.insecure) as client:
             yield client
+
+
+@contextlib.contextmanager
+def opened(given: profiles.Given, *, insecure: bool) -> Iterator[Client]:
+    """A client for this server and key.
+
+    Raises:
+        LenswayError: INVALID_REQUEST naming what makes no sense.
+    """
+    profile = given.profile
+    check_url(given.place, profile.url, insecure=insecure)
+    environment = profile.environment
+    client = connect(
+        profile.url,
+        _checked_header("LENSWAY_API_KEY", profile.key),
+        environment=None if environment is None else _checked_header("LENSWAY_ENVIRONMENT (--env)", environment),
+        ca_file=_checked_ca_file(profile.ca_file),
+        # The user at the terminal, or the script, decides at once what a failure means.
+        repeats=False,
+    )
+    with client:
+        yield client
 
 
 @Parameter(name="*")
@@ -123,7 +137,8 @@ def form_of(format: T | None, *, json: bool) -> T | Literal["json"] | None:
     return "json" if json else format
 
 
-def _checked_url(url: str, *, insecure: bool) -> str:
+def check_url(place: str, url: str, *, insecure: bool) -> None:
+    """Raises LenswayError INVALID_REQUEST for a URL that no server has, or that would give the key away."""
     host, is_clear = "", False
     try:
         parts = urllib.parse.urlsplit(url)
@@ -136,16 +151,15 @@ def _checked_url(url: str, *, insecure: bool) -> str:
     if not is_good:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            "LENSWAY_URL must be http://HOST[:PORT] or https://HOST[:PORT]",
+            f"{place} must be http://HOST[:PORT] or https://HOST[:PORT]",
             hint="The server prints its URL when it starts; put the key into LENSWAY_API_KEY.",
         )
     if is_clear and not insecure and not is_this_machine(host):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            "LENSWAY_URL is http:// to another machine: the key would be sent in clear text",
+            f"{place} is http:// to another machine: the key would be sent in clear text",
             hint="Use https://, or --insecure if the network path is protected by other means.",
         )
-    return url
 
 
 def _checked_header(name: str, value: str) -> str:
