@@ -12,7 +12,7 @@ from typing import Any, Final
 from cyclopts import App
 
 from lensway.cli import target
-from lensway.cli.main import app
+from lensway.cli.program import app
 
 _EVERYWHERE: Final = tuple(
     (f"--{field.name}", typing.get_args(hint)[1].help)

@@ -7,7 +7,7 @@ from typing import Final
 from cyclopts import App
 
 from lensway.api.shapes import EnvironmentAnswer
-from lensway.cli import output, report, target
+from lensway.cli import names, output, report, target
 from lensway.cli.tables import Column
 from lensway.client import segment
 
@@ -41,7 +41,7 @@ def list_(*, to: _To = target.DEFAULT) -> None:
 
 
 @environments.command
-def delete(environment: str, *, to: _To = target.DEFAULT) -> None:
+def delete(environment: names.Environment, *, to: _To = target.DEFAULT) -> None:
     """Delete an empty environment."""
     with to.client() as client:
         client.call("DELETE", f"/v1/environments/{segment(environment)}")

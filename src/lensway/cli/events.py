@@ -10,7 +10,7 @@ import msgspec
 from cyclopts import Parameter
 from rich.text import Text
 
-from lensway.cli import output, report, screen, states, target
+from lensway.cli import names, output, report, screen, states, target
 from lensway.cli.tables import Column
 from lensway.client import segment
 from lensway.errors import ErrorCode, LenswayError
@@ -66,7 +66,7 @@ def events(
 
 
 def requests(
-    request: Annotated[str | None, Parameter(help="Show one request by its id.")] = None,
+    request: Annotated[str | None, Parameter(completer=names.requests, help="Show one request by its id.")] = None,
     *,
     limit: int = 50,
     cancel: Annotated[bool, Parameter(negative=(), help="Cancel this request if it is running.")] = False,

@@ -14,7 +14,7 @@ from typing import Annotated, BinaryIO, Final, cast, get_args
 
 from cyclopts import Parameter
 
-from lensway.cli import query, report, screen, target
+from lensway.cli import names, query, report, screen, target
 from lensway.client import Format, Stream
 from lensway.errors import ErrorCode, LenswayError
 
@@ -31,7 +31,7 @@ _ERASE: Final = "\r\x1b[K"
 
 
 def export(
-    lens: str,
+    lens: names.Lens,
     /,
     *,
     output: Annotated[

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 from cyclopts import App, Parameter
 
 from lensway.api.shapes import KeyAnswer
-from lensway.cli import output, report, target
+from lensway.cli import names, output, report, target
 from lensway.cli.given import secret_given
 from lensway.cli.tables import Column
 from lensway.client import Client, segment
@@ -105,7 +105,9 @@ def list_(*, to: _To = target.DEFAULT) -> None:
 
 @keys.command
 def delete(
-    key: Annotated[str, Parameter(help="Its id, or its name if no other key has it.")], *, to: _To = target.DEFAULT
+    key: Annotated[str, Parameter(completer=names.keys, help="Its id, or its name if no other key has it.")],
+    *,
+    to: _To = target.DEFAULT,
 ) -> None:
     """Delete a key by its id or its name; it is invalid at once."""
     with to.client() as client:

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from rich.text import Text
 
 from lensway.api.shapes import FieldAnswer, LensDrift, LensSummary
-from lensway.cli import output, report, screen, states, tables, target, toml
+from lensway.cli import names, output, report, screen, states, tables, target, toml
 from lensway.cli.tables import Column
 from lensway.client import Client, segment
 from lensway.client.saving import PartialFile
@@ -56,7 +56,7 @@ def list_(*, to: _To = target.DEFAULT) -> None:
 
 
 @lenses.command
-def show(lens: str, *, to: _To = target.DEFAULT) -> None:
+def show(lens: names.Lens, *, to: _To = target.DEFAULT) -> None:
     """Show one lens with its field types."""
     with to.client() as client:
         found = client.call("GET", f"/v1/lenses/{segment(lens)}")
@@ -75,7 +75,7 @@ def _write_lens(lens: Mapping[str, Any]) -> None:
 
 
 @lenses.command
-def put(lens: str, *, to: _To = target.DEFAULT) -> None:
+def put(lens: names.Lens, *, to: _To = target.DEFAULT) -> None:
     """Create or replace a lens from JSON on standard input."""
     body = report.read_stdin_json("the lens")
     with to.client() as client:
@@ -84,7 +84,7 @@ def put(lens: str, *, to: _To = target.DEFAULT) -> None:
 
 
 @lenses.command
-def delete(lens: str, *, to: _To = target.DEFAULT) -> None:
+def delete(lens: names.Lens, *, to: _To = target.DEFAULT) -> None:
     """Delete a lens."""
     with to.client() as client:
         client.call("DELETE", f"/v1/lenses/{segment(lens)}")
@@ -93,8 +93,8 @@ def delete(lens: str, *, to: _To = target.DEFAULT) -> None:
 
 @lenses.command
 def scaffold(
-    source: str,
-    *names: Annotated[str, Parameter(name="TABLE")],
+    source: names.Source,
+    *tables_: Annotated[str, Parameter(name="TABLE", completer=names.tables)],
     prefix: Annotated[str | None, Parameter(help="Prefix for the names of new lenses.")] = None,
     output_: Annotated[
         pathlib.Path | None, Parameter(name=("--output", "-o"), help="The output file; default: standard output.")
@@ -106,8 +106,8 @@ def scaffold(
     Changes nothing; review the file, then push it. Comments name what was left out, and why.
     """
     body: dict[str, object] = {} if prefix is None else {"prefix": prefix}
-    if names:
-        body["tables"] = list(names)
+    if tables_:
+        body["tables"] = list(tables_)
     with to.client() as client:
         answer = client.call("POST", f"/v1/sources/{segment(source)}/scaffold", body)
     if to.asked in (None, "table"):
@@ -155,13 +155,13 @@ def _note_text(note: Mapping[str, Any], *, with_table: bool = False) -> str:
 
 
 @lenses.command
-def check(*names: Annotated[str, Parameter(name="LENS")], to: _To = target.DEFAULT) -> int:
+def check(*lenses_: Annotated[str, Parameter(name="LENS", completer=names.lenses)], to: _To = target.DEFAULT) -> int:
     """Compare lenses with their tables, all of them or only the named ones: columns, types, keys.
 
     Exits 1 when something is wrong. New columns are notes.
     """
     with to.client() as client:
-        chosen = names or [lens["name"] for lens in client.call("GET", "/v1/lenses")["lenses"]]
+        chosen = lenses_ or [lens["name"] for lens in client.call("GET", "/v1/lenses")["lenses"]]
         results = [_checked(client, name) for name in chosen]
     if to.form != "table":
         output.write_data(to.form, results, fields=output.fields_of(LensDrift))

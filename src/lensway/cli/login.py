@@ -12,7 +12,7 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.text import Text
 
-from lensway.cli import output, report, screen, states, target
+from lensway.cli import names, output, report, screen, states, target
 from lensway.cli.tables import Column
 from lensway.client import profiles as stored
 from lensway.errors import ErrorCode, LenswayError
@@ -129,7 +129,7 @@ def list_(*, to: target.Output = target.OUTPUT) -> None:
 
 
 @profiles.command
-def use(profile: str) -> None:
+def use(profile: names.Profile) -> None:
     """Select the profile that commands use by default."""
     file = stored.path(os.environ)
     with stored.locked(file):

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from lensway.api import numbers
 from lensway.api.shapes import ExplainAnswer
-from lensway.cli import output, report, screen, target
+from lensway.cli import names, output, report, screen, target
 from lensway.cli.tables import Column
 from lensway.client import Client, Page, Stream
 from lensway.errors import ErrorCode, LenswayError
@@ -42,7 +42,7 @@ TimeoutMs = Annotated[int | None, Parameter(help="The server's deadline for this
 
 
 def query(
-    lens: str,
+    lens: names.Lens,
     /,
     *,
     where: Where = None,
@@ -102,7 +102,7 @@ def _start(offset: int | None, cursor: str | None, *, all: bool) -> dict[str, An
 
 
 def count(
-    lens: str, /, *, where: Where = None, timeout_ms: TimeoutMs = None, to: target.Target = target.DEFAULT
+    lens: names.Lens, /, *, where: Where = None, timeout_ms: TimeoutMs = None, to: target.Target = target.DEFAULT
 ) -> None:
     """Count the rows that match."""
     with to.client() as client:
@@ -111,7 +111,7 @@ def count(
 
 
 def explain(
-    lens: str,
+    lens: names.Lens,
     /,
     *,
     where: Where = None,

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from rich.text import Text
 
 from lensway.api.shapes import RunnerAnswer
-from lensway.cli import output, report, screen, states, tables, target, watch
+from lensway.cli import names, output, report, screen, states, tables, target, watch
 from lensway.cli.tables import Column
 from lensway.client import Client, segment
 from lensway.errors import ErrorCode, LenswayError
@@ -74,7 +74,10 @@ def create(
     name: str,
     *,
     like: Annotated[
-        str | None, Parameter(help="Copy network and assignments from this runner, to make a redundant pair.")
+        str | None,
+        Parameter(
+            completer=names.runners, help="Copy network and assignments from this runner, to make a redundant pair."
+        ),
     ] = None,
     network: Annotated[
         str | None, Parameter(help="Label of the private network; runners with the same label are replicas.")
@@ -122,7 +125,7 @@ def list_(
 
 
 @runners.command
-def show(runner: str, *, to: _To = target.DEFAULT) -> None:
+def show(runner: names.Runner, *, to: _To = target.DEFAULT) -> None:
     """Show one runner with its instances, revisions and the health of each source."""
     with to.client() as client:
         found = client.call("GET", f"/v1/runners/{segment(runner)}")
@@ -161,8 +164,8 @@ def _is_problem(runner: Mapping[str, Any]) -> bool:
 
 @runners.command
 def assign(
-    runner: str,
-    sources: Annotated[list[str], Parameter(negative=(), help="One or more sources.")],
+    runner: names.Runner,
+    sources: Annotated[list[str], Parameter(negative=(), completer=names.sources, help="One or more sources.")],
     /,
     *,
     verify: Annotated[
@@ -182,7 +185,13 @@ def assign(
 
 
 @runners.command
-def unassign(runner: str, sources: list[str], /, *, to: _To = target.DEFAULT) -> None:
+def unassign(
+    runner: names.Runner,
+    sources: Annotated[list[str], Parameter(completer=names.sources)],
+    /,
+    *,
+    to: _To = target.DEFAULT,
+) -> None:
     """Unassign sources from a runner. The service executes a source without any runner inline, unless it requires one."""
     with to.client() as client:
         answers = [
@@ -192,7 +201,7 @@ def unassign(runner: str, sources: list[str], /, *, to: _To = target.DEFAULT) ->
 
 
 @runners.command
-def rotate(runner: str, *, to: _To = target.DEFAULT) -> None:
+def rotate(runner: names.Runner, *, to: _To = target.DEFAULT) -> None:
     """Create a new token, shown once; the old one stays valid until the overlap ends."""
     with to.client() as client:
         rotated = client.call("POST", f"/v1/runners/{segment(runner)}/rotate")
@@ -203,25 +212,27 @@ def rotate(runner: str, *, to: _To = target.DEFAULT) -> None:
 
 
 @runners.command
-def revoke(runner: str, *, to: _To = target.DEFAULT) -> None:
+def revoke(runner: names.Runner, *, to: _To = target.DEFAULT) -> None:
     """End the runner's tokens and sessions at once. Its assignments stay, so its sources do not go inline."""
     _act(runner, "revoke", "revoked; its assignments are kept", to)
 
 
 @runners.command
-def drain(runner: str, *, to: _To = target.DEFAULT) -> None:
+def drain(runner: names.Runner, *, to: _To = target.DEFAULT) -> None:
     """Stop giving a runner new work; its running jobs finish. Its assignments stay."""
     _act(runner, "drain", "draining", to)
 
 
 @runners.command
-def resume(runner: str, *, to: _To = target.DEFAULT) -> None:
+def resume(runner: names.Runner, *, to: _To = target.DEFAULT) -> None:
     """End a drain."""
     _act(runner, "resume", "serving again", to)
 
 
 @runners.command
-def delete(runner: str, *, force: Annotated[bool, Parameter(negative=())] = False, to: _To = target.DEFAULT) -> None:
+def delete(
+    runner: names.Runner, *, force: Annotated[bool, Parameter(negative=())] = False, to: _To = target.DEFAULT
+) -> None:
     """Delete a runner. A runner with assignments needs --force, because its sources could go inline."""
     with to.client() as client:
         params = {"force": "true"} if force else None

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from rich.text import Text
 
 from lensway.api.shapes import SourceAnswer, TestResult
-from lensway.cli import health, output, report, screen, states, target, watch
+from lensway.cli import health, names, output, report, screen, states, target, watch
 from lensway.cli import tables as tables_
 from lensway.cli.tables import Column
 from lensway.client import Client, segment
@@ -59,7 +59,7 @@ def list_(
 
 
 @sources.command
-def show(source: str, *, to: _To = target.DEFAULT) -> None:
+def show(source: names.Source, *, to: _To = target.DEFAULT) -> None:
     """Show one source with its health on each runner, without its config."""
     with to.client() as client:
         found = client.call("GET", f"/v1/sources/{segment(source)}")
@@ -125,7 +125,7 @@ def _write_created(source: Mapping[str, Any]) -> None:
 
 
 @sources.command
-def delete(source: str, *, to: _To = target.DEFAULT) -> None:
+def delete(source: names.Source, *, to: _To = target.DEFAULT) -> None:
     """Delete a source that no lens and no assignment needs."""
     with to.client() as client:
         client.call("DELETE", f"/v1/sources/{segment(source)}")
@@ -134,9 +134,11 @@ def delete(source: str, *, to: _To = target.DEFAULT) -> None:
 
 @sources.command
 def test(
-    source: str,
+    source: names.Source,
     *,
-    runner: Annotated[str | None, Parameter(help="Test from this runner, assigned or not.")] = None,
+    runner: Annotated[
+        str | None, Parameter(completer=names.runners, help="Test from this runner, assigned or not.")
+    ] = None,
     to: _To = target.DEFAULT,
 ) -> int:
     """Test from every assigned runner (or the service) that the database is reachable and its lenses are readable.
@@ -158,7 +160,12 @@ def test(
 
 
 @sources.command
-def tables(source: str, table: str | None = None, *, to: _To = target.DEFAULT) -> None:
+def tables(
+    source: names.Source,
+    table: Annotated[str | None, Parameter(completer=names.tables)] = None,
+    *,
+    to: _To = target.DEFAULT,
+) -> None:
     """List the tables that the source's login can read, or the columns of one table."""
     with to.client() as client:
         suffix = f"/{segment(table)}" if table else ""

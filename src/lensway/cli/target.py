@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from cyclopts import Parameter
 
+from lensway import limits
 from lensway.cli import screen
 from lensway.cli.output import Form
 from lensway.client import Client, connect, profiles
@@ -53,7 +54,11 @@ class Server:
     env: Annotated[str | None, Parameter(env_var="LENSWAY_ENVIRONMENT", help="Environment; default: `default`.")] = None
     """Environment."""
     profile: Annotated[
-        str | None, Parameter(help="A profile of `lensway login`; LENSWAY_PROFILE is the same as a variable.")
+        str | None,
+        Parameter(
+            completer=lambda context: list(profiles.read(profiles.path(os.environ)).profiles),
+            help="A profile of `lensway login`; default: LENSWAY_PROFILE, or the current one.",
+        ),
     ] = None
     """Stored profile."""
     insecure: Annotated[
@@ -67,7 +72,7 @@ class Server:
     """Whether the key may leave this machine unencrypted."""
 
     @contextlib.contextmanager
-    def client(self) -> Iterator[Client]:
+    def client(self, *, timeout: float = limits.CLIENT_TIMEOUT_SECONDS) -> Iterator[Client]:
         """A client for the profile or the variables that are in force.
 
         Raises:
@@ -76,12 +81,14 @@ class Server:
         given = profiles.given(os.environ, self.profile)
         if self.env is not None:
             given = msgspec.structs.replace(given, profile=msgspec.structs.replace(given.profile, environment=self.env))
-        with opened(given, insecure=self.insecure or given.profile.insecure) as client:
+        with opened(given, insecure=self.insecure or given.profile.insecure, timeout=timeout) as client:
             yield client
 
 
 @contextlib.contextmanager
-def opened(given: profiles.Given, *, insecure: bool) -> Iterator[Client]:
+def opened(
+    given: profiles.Given, *, insecure: bool, timeout: float = limits.CLIENT_TIMEOUT_SECONDS
+) -> Iterator[Client]:
     """A client for this server and key.
 
     Raises:
@@ -95,6 +102,7 @@ def opened(given: profiles.Given, *, insecure: bool) -> Iterator[Client]:
         _checked_header("LENSWAY_API_KEY", profile.key),
         environment=None if environment is None else _checked_header("LENSWAY_ENVIRONMENT (--env)", environment),
         ca_file=_checked_ca_file(profile.ca_file),
+        timeout=timeout,
         # The user at the terminal, or the script, decides at once what a failure means.
         repeats=False,
     )
@@ -108,14 +116,14 @@ class Target(Output, Server):
     """The server, the environment and the form of the output."""
 
     @contextlib.contextmanager
-    def client(self) -> Iterator[Client]:
+    def client(self, *, timeout: float = limits.CLIENT_TIMEOUT_SECONDS) -> Iterator[Client]:
         """A client, once the form of the output is known to be one.
 
         Raises:
             LenswayError: INVALID_REQUEST when the options or the settings make no sense.
         """
         _ = self.asked
-        with super().client() as client:
+        with super().client(timeout=timeout) as client:
             yield client
 
 
