@@ -179,8 +179,23 @@ def written(page: str, name: str, lines: Iterator[str]) -> str:
     return pattern.sub(lambda _match: part, page)
 
 
+def problems() -> Iterator[str]:
+    """The parts that are not what the code says, and the commands that the page of commands lacks."""
+    for name, (path, make) in PARTS.items():
+        page = pathlib.Path(path).read_text(encoding="utf-8")
+        if written(page, name, make()) != page:
+            yield f"{path}: the part {name!r} is not what the code says; run python -m tools.reference"
+    path, _ = PARTS["commands"]
+    for command in commands.missing(pathlib.Path(path).read_text(encoding="utf-8")):
+        yield f"{path}: no section for `{command}`"
+
+
 def main() -> int:
-    """Write every part."""
+    """Write every part; with `--check`, only compare."""
+    if "--check" in sys.argv:
+        found = list(problems())
+        print("\n".join(found))
+        return 1 if found else 0
     for name, (path, make) in PARTS.items():
         page = pathlib.Path(path)
         page.write_text(written(page.read_text(encoding="utf-8"), name, make()), encoding="utf-8")

@@ -7,19 +7,24 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from cyclopts import App, Parameter
 
 from lensway import limits
-from lensway.cli import report
+from lensway.cli import output, report, screen, states, target
 from lensway.compose.kinds import installed_kinds
 from lensway.compose.process import forbid_dumps, scrub_environment, share_arenas
 from lensway.errors import ErrorCode, LenswayError
 from lensway.kinds import Kind, Kinds
 from lensway.observe import log
 from lensway.runner.settings import RunnerSettings, read_settings
+
+if TYPE_CHECKING:
+    from lensway.runner.policy import LocalPolicy
+    from lensway.runner.verdicts import Verdict
 
 runner = App(name="runner", help="A runner: an agent in a private network that dials out and never listens.")
 
@@ -60,16 +65,17 @@ def start(
 
 
 @runner.command
-def status(*, json: bool = False) -> None:
+def status(*, out: target.Output = target.OUTPUT) -> None:
     """Show the state of the running process; exits 0 only when it is connected."""
     from lensway.runner.status import ask  # noqa: PLC0415
 
+    form = out.form
     answers = asyncio.run(ask(_settings()))
-    if report.wants_json(json):
-        report.write_json(answers)
+    if form != "table":
+        output.write_data(form, answers)
     elif not answers:
         report.write_line("not running on this machine")
-    for answer in answers if not report.wants_json(json) else ():
+    for answer in answers if form == "table" else ():
         report.write_line(
             f"{answer.get('runner', '?')} [{answer.get('instance', '?')}] {answer['state']} for {answer.get('seconds', 0)} s, "
             f"{answer.get('jobs', 0)} jobs, revision {answer.get('revision', 0)} {answer.get('cause', '')}".rstrip()
@@ -82,7 +88,7 @@ def status(*, json: bool = False) -> None:
 
 
 @runner.command
-def doctor(*, insecure: _Insecure = False, json: bool = False) -> None:
+def doctor(*, insecure: _Insecure = False, out: target.Output = target.OUTPUT) -> None:
     """Check everything from the settings to the gateway; name each obstacle and what to do."""
     from lensway.bridges.library import encodings, installed  # noqa: PLC0415
     from lensway.compose.websocket import WebSocketTransport  # noqa: PLC0415
@@ -90,6 +96,7 @@ def doctor(*, insecure: _Insecure = False, json: bool = False) -> None:
     from lensway.runner.doctor import examine  # noqa: PLC0415
     from lensway.runner.policy import read_policy  # noqa: PLC0415
 
+    form = out.form
     log.configure(level="error")
     settings = read_settings(os.environ, insecure=insecure)
     read_policy(settings.policy_file)
@@ -104,16 +111,18 @@ def doctor(*, insecure: _Insecure = False, json: bool = False) -> None:
             encodings(installed_kinds()),
         ):
             found.append(finding)
-            if not report.wants_json(json):
+            if form == "table":
                 mark = {True: "ok", False: "FAILED", None: "note"}[finding.ok]
-                report.write_line(f"{mark:<7} {finding.check:<12} {finding.detail}")
+                state = {True: "ok", False: "failed", None: "skipped"}[finding.ok]
+                line = screen.text_of(f"{mark:<7} {finding.check:<12} {finding.detail}")
+                screen.write_styled(states.marked(state, line))
                 if finding.hint:
                     report.write_line(f"        {finding.hint}")
         return found
 
     found = asyncio.run(run())
-    if report.wants_json(json):
-        report.write_json(found)
+    if form != "table":
+        output.write_data(form, [msgspec.to_builtins(finding) for finding in found])
     sys.exit(report.FAILURE_EXIT if any(finding.ok is False for finding in found) else 0)
 
 
@@ -126,7 +135,7 @@ def check(
     path: Annotated[str | None, Parameter(help="Would a file-backed source at this path be read?")] = None,
     table: Annotated[str | None, Parameter(help="Would plans be allowed to read this table?")] = None,
     column: Annotated[str | None, Parameter(help="Would plans be allowed to use this column of --table?")] = None,
-    json: bool = False,
+    out: target.Output = target.OUTPUT,
 ) -> None:
     """Say what a policy file permits and what it would refuse; exits 1 when it refuses something that was asked.
 
@@ -138,16 +147,18 @@ def check(
     found = read_policy(file)
     question = Question(source=source, host=host, path=path, table=table, column=column)
     verdicts = list(verdicts_of(found, question, _assigned_here()))
-    if report.wants_json(json):
-        report.write_json({"rules": list(found.rules()), "verdicts": verdicts})
-    else:
-        report.write_line(f"{file} is valid.")
-        for rule in found.rules():
-            report.write_line(f"  {rule}")
-        for verdict in verdicts:
-            mark = "allowed" if verdict.is_allowed else "REFUSED"
-            report.write_line(f"{mark}  {verdict.part}{f' ({verdict.rule})' if verdict.rule else ''}")
+    answer = {"rules": list(found.rules()), "verdicts": [msgspec.to_builtins(verdict) for verdict in verdicts]}
+    output.write_one(out.form, answer, lambda: _write_verdicts(file, found, verdicts))
     sys.exit(0 if all(verdict.is_allowed for verdict in verdicts) else report.FAILURE_EXIT)
+
+
+def _write_verdicts(file: pathlib.Path, found: LocalPolicy, verdicts: Sequence[Verdict]) -> None:
+    report.write_line(f"{file} is valid.")
+    for rule in found.rules():
+        report.write_line(f"  {rule}")
+    for verdict in verdicts:
+        mark = "allowed" if verdict.is_allowed else "REFUSED"
+        report.write_line(f"{mark}  {verdict.part}{f' ({verdict.rule})' if verdict.rule else ''}")
 
 
 def _assigned_here() -> list[str]:
@@ -162,7 +173,7 @@ def _assigned_here() -> list[str]:
 
 
 @runner.command(name="test-source")
-def test_source(name: str, *, json: bool = False) -> None:
+def test_source(name: str, *, out: target.Output = target.OUTPUT) -> None:
     """Test a source with local credentials from this machine, under the local policy, without the server."""
     from lensway.bridges.contract import Execution  # noqa: PLC0415
     from lensway.bridges.library import ExecutionLibrary, encode_probes  # noqa: PLC0415
@@ -170,6 +181,7 @@ def test_source(name: str, *, json: bool = False) -> None:
     from lensway.runner.credentials import LocalCredentials, variable_of  # noqa: PLC0415
     from lensway.runner.policy import read_policy  # noqa: PLC0415
 
+    form = out.form
     log.configure(level="error")
     settings = _settings()
     policy = read_policy(settings.policy_file)
@@ -209,11 +221,7 @@ def test_source(name: str, *, json: bool = False) -> None:
         return report.read_json(b"".join(chunks), "the report")
 
     result: Any = {"runner": "this machine", **asyncio.run(run())}
-    if report.wants_json(json):
-        report.write_json(result)
-    else:
-        for line in report.stage_lines(result):
-            report.write_line(line)
+    output.write_one(form, result, lambda: report.write_stages(result))
     sys.exit(0 if result["ok"] else report.FAILURE_EXIT)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
 import httpx2
 
 from lensway import limits
-from lensway.client import core, core_operations, core_stream, saving, transport
+from lensway.client import core, core_operations, core_stream, profiles, saving, transport
 from lensway.client.core import Answer, Connection, Do, Effect, Emit, Lost, Now, Pause, Read, Reply, Request, Send
 from lensway.client.core_stream import Incoming
 from lensway.client.passage import Passage
@@ -114,7 +114,8 @@ class AsyncClient:
     call = method(core_operations.call)
     stream = opener(core_operations.any_stream_request)
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection | None = None, *, profile: str | None = None) -> None:
+        connection = profiles.connection(profile) if connection is None else connection
         connection.check()
         self._connection = connection
         self._passage = Passage(connection)

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
 import httpx2
 
 from lensway import limits
-from lensway.client import core, core_operations, core_stream, saving, transport
+from lensway.client import core, core_operations, core_stream, profiles, saving, transport
 from lensway.client.arrow import ArrowSource, PartsReader
 from lensway.client.core import Answer, Connection, Do, Effect, Emit, Lost, Now, Pause, Read, Reply, Request, Send
 from lensway.client.core_stream import Incoming
@@ -110,7 +110,8 @@ class Client:
     call = method(core_operations.call)
     stream = opener(core_operations.any_stream_request)
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection | None = None, *, profile: str | None = None) -> None:
+        connection = profiles.connection(profile) if connection is None else connection
         connection.check()
         self._connection = connection
         self._passage = Passage(connection)
