@@ -80,6 +80,10 @@ class Faulty:
         """As the bridge counts."""
         return self.inner.connections
 
+    def condition(self) -> str:
+        """As the bridge says."""
+        return self.inner.condition()
+
     async def close(self) -> None:
         """As the source does."""
         await self.inner.close()

@@ -73,7 +73,7 @@ def has_piped_input() -> bool:
         is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         if not is_pipe or not select.select([0], [], [], _PIPE_SECONDS)[0]:
             return False
-        return bool(cast("BufferedReader", sys.stdin.buffer).peek(1))
+        return bool(cast(BufferedReader, sys.stdin.buffer).peek(1))
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -56,7 +56,7 @@ class Server:
     profile: Annotated[
         str | None,
         Parameter(
-            completer=lambda context: list(profiles.read(profiles.path(os.environ)).profiles),
+            completer=lambda _context: list(profiles.read(profiles.path(os.environ)).profiles),
             help="A profile of `lensway login`; default: LENSWAY_PROFILE, or the current one.",
         ),
     ] = None
