@@ -84,7 +84,7 @@ class RouteTaken(Answer, frozen=True, kw_only=True):
 
 
 class PageMeta(Answer, frozen=True, kw_only=True):
-    """What is known of one page."""
+    """The facts about one page."""
 
     lens: str
     count: Count

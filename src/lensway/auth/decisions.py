@@ -1,6 +1,6 @@
 """Who is asking, and what they may do: pure decisions on a snapshot.
 
-Environments are separate worlds: whatever stands in another one is `not_found`, exactly as what never existed.
+Environments are separate worlds: an object of another one is `not_found`, exactly like one that never existed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def authenticate(snapshot: Snapshot, header: str | None, *, at: str) -> Identity
         raise _unauthenticated("Runner tokens are valid only at the gateway", "Use an ak_, sk_ or pk_ key.")
     hashed = tokens.hash_token(text)
     key = snapshot.key_by_hash(hashed)
-    # Compared again, and against nobody's hash: the same work for keys that exist and keys that do not.
+    # Compared with a hash that no key has: keys that exist and keys that do not take the same time.
     if not hmac.compare_digest(_NOBODY if key is None else key.hash, hashed) or key is None:
         raise _unauthenticated(
             "This key is not valid", "It may have been deleted; ask an administrator of this server."

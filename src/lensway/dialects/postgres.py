@@ -154,4 +154,4 @@ def _text_or_digits(value: object) -> object:
 _BEGINNINGS: Final = "+-0123456789"
 """Most texts are known to be no integer by their first character."""
 _INTEGER: Final = re.compile(r"[+-]?\d{1,20}", re.ASCII)
-"""Longer ones are none of 64 bits, and may be UUIDs."""
+"""Longer ones exceed 64 bits, and may be UUIDs."""

@@ -133,7 +133,7 @@ class JobHandle:
                 while self._chunks:
                     if passage.must_wait(len(self._chunks[0])):
                         await passage.wait()
-                        if not self._chunks:  # nobody wants them any more
+                        if not self._chunks:  # the caller is gone
                             continue
                     chunk = self._chunks.popleft()
                     yield chunk
@@ -168,7 +168,7 @@ class JobHandle:
             callback(isinstance(self._end, Complete))
 
     def cancel(self) -> None:
-        """Nobody waits for the job any more. Does nothing when it is over."""
+        """The caller stopped waiting for the job. Does nothing when it is over."""
         self._chunks.clear()
         self._dispatcher.handle(CallerGone(self.id))
 

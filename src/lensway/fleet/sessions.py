@@ -155,7 +155,7 @@ class Session:
     def learn(
         self, revision: int, source_states: Mapping[SourceId, tuple[str, str]], now: float
     ) -> tuple[SourceId, ...]:
-        """Take over what the runner reported; states not named keep what was said of them before. The sources with news."""
+        """Take over what the runner reported; states not named stay as they were. Returns the sources with news."""
         self.revision = revision
         changed = []
         for source, said in source_states.items():

@@ -123,7 +123,7 @@ def _present(flags: RunnerFlags, live: Sequence[Session], sessions: Sequence[Ses
     if weak:
         cause = f"{len(weak)} of {len(sessions)} instances {weak[0].shown_state}"
         return _status(RunnerState.DEGRADED, max(session.since for session in weak), cause, "The others keep serving.")
-    # It is well since the last of its sources is, and since nobody has it drained.
+    # It has been healthy since its last source became ready and its last drain ended.
     noticed = (session.notices_since for session in live)
     well = (session.source_since[id] for session in live for id in flags.sources if id in session.source_since)
     marked = (session.marked_at for session in live)

@@ -157,7 +157,7 @@ class InlineExecutor:
         if attempt.task is not None:
             attempt.task.cancel()
         if not attempt.has_begun:
-            # A task that is cancelled before its first step runs none of its code: what it owes is said here.
+            # A task that is cancelled before its first step never runs its own code, so its end is reported here.
             order = attempt.order
             failure = Failure(code=ErrorCode.CANCELLED, message="The attempt was cancelled")
             self._answer(attempt, AttemptFailed(INLINE, order.job, order.attempt, failure))

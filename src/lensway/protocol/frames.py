@@ -197,7 +197,7 @@ class RefuseReason(enum.StrEnum):
 
     @classmethod
     def _missing_(cls, _value: object) -> RefuseReason:
-        """A reason of a newer runner: whatever it means, this runner cannot serve the offer and another one may."""
+        """A reason of a newer runner: this runner cannot serve the offer, and another one may."""
         return cls.UNKNOWN_KIND
 
 

@@ -135,7 +135,7 @@ GATEWAY_TABLE: Final = Table.nested(
         },
         GatewayState.OPEN: _serving(GatewayState.OPEN, drain=GatewayState.DRAINED, resume=GatewayState.OPEN),
         GatewayState.DRAINED: _serving(GatewayState.DRAINED, drain=GatewayState.DRAINED, resume=GatewayState.OPEN),
-        # A runner that leaves does not come back in the same session, whatever an operator says.
+        # A runner that leaves never returns in the same session, not even when an operator resumes it.
         GatewayState.LEAVING: _serving(GatewayState.LEAVING, drain=GatewayState.LEAVING, resume=GatewayState.LEAVING),
         GatewayState.CLOSED: {},
     },
@@ -481,7 +481,7 @@ class GatewaySession:
         return [*self._late_report(), *self._beat(now)]
 
     def _beat(self, now: float) -> list[GatewayInstruction]:
-        # A late one moves none of those that follow: what a standstill made late together must not stay together.
+        # A late one does not move those that follow: heartbeats that a standstill bunched must spread out again.
         late_seconds = 0.0 if self._wake is None else (now - self._wake) % self._heartbeat_seconds
         self._wake = _on_grid(now + self._heartbeat_seconds - late_seconds)
         number = self._numbers.next(now)

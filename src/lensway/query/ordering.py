@@ -53,7 +53,7 @@ class Ordering(msgspec.Struct, frozen=True):
     compared_as: tuple[ComparedAs, ...] = ()
 
     def terms(self, order: tuple[OrderBy, ...]) -> tuple[OrderBy, ...]:
-        """The terms of the order with what is known of NULLs, and the row id behind them."""
+        """The terms of the order with facts about NULLs, followed by the row id."""
         if self.nullable is not None:
             order = tuple(known(term, nullable=is_null) for term, is_null in zip(order, self.nullable, strict=True))
         if self.row_id is None:
@@ -79,7 +79,7 @@ RANK_COLUMN: Final = PlanColumn(_RANK, _RANK, FieldType.INTEGER, nullable=False)
 
 
 def known(term: OrderBy, *, nullable: bool) -> OrderBy:
-    """The term, with what is known of its NULLs."""
+    """The term, with the facts about its NULLs."""
     column = term.column
     if column.nullable == nullable:
         return term

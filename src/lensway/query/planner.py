@@ -45,8 +45,8 @@ class PlannedRows(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         ``end.has_more`` tells the truth in both cases.
 
         Raises:
-            LenswayError: LIMIT_EXCEEDED when the values of the order are too long for a cursor. For key values that are none of
-                this order RUNNER_FAILED, or INTERNAL where no runner made them.
+            LenswayError: LIMIT_EXCEEDED when the values of the order are too long for a cursor. For key values that do not
+                match the order RUNNER_FAILED, or INTERNAL when the service executed the query itself.
         """
         if self.binding is None or end.last_key is None or not end.has_more:
             return None

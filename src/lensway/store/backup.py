@@ -1,4 +1,4 @@
-"""Copies of the store: taken while the server runs, before each migration, and put back with a revision that nobody has seen."""
+"""Copies of the store: taken while the server runs, before each migration, and put back with a revision that was never used."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def back_up(database: pathlib.Path, file: pathlib.Path) -> int:
     try:
         with _opened(database, "ro") as source, _opened(unfinished, "rw") as target:
             source.backup(target, pages=_PAGES_AT_ONCE)
-            # A backup is one file, whatever journal the store keeps.
+            # A backup is one file, without a journal beside it.
             target.execute("PRAGMA journal_mode = DELETE")
             _check(target, unfinished)
         _sync(unfinished)

@@ -111,7 +111,7 @@ class DataDirectory:
         return tuple(_decoded(text, "LENSWAY_MASTER_KEY_PREVIOUS") for text in texts)
 
     def next_generation(self) -> int:
-        """The number of this start, which only grows, whatever the wall clock says.
+        """The number of this start, which only grows and never depends on the wall clock.
 
         Raises:
             LenswayError: INVALID_REQUEST when it cannot be kept.
@@ -216,7 +216,7 @@ def _write_whole(path: pathlib.Path, text: str) -> None:
 
 
 async def first_admin_key(store: CatalogStore, given: Secret | None, clock: Clock) -> Secret | None:
-    """Make sure that somebody can sign in.
+    """Make sure that an admin key exists.
 
     The given key is added when it is not known yet. A deleted one stays deleted, and the attempt is audited. Without a given
     key, and without any instance-wide admin key, one is made and returned: it is to be printed, once.

@@ -134,7 +134,7 @@ class SqliteStore:
     async def commit(self, decide: Decide) -> Snapshot:
         """Decide, write, publish. Raises what ``decide`` raises; then nothing is written.
 
-        A caller that is cancelled meanwhile does not stop it: what is durable is published.
+        A caller that is cancelled meanwhile does not stop it: durable changes are published.
         """
         return await asyncio.shield(asyncio.ensure_future(self._commit(decide)))
 

@@ -34,7 +34,7 @@ class Note:
 class Scaffold:
     """Declarations of lenses by name, and what people should know of them.
 
-    ``relations`` are the foreign keys, by lens and by a name for the relation. They are no part of the declarations.
+    ``relations`` are the foreign keys, by lens and by a name for the relation. The declarations leave them out.
     """
 
     lenses: Mapping[str, Mapping[str, Any]]

@@ -30,7 +30,7 @@ _STANDINGS: Final = msgspec.json.Decoder(dict[InstanceId, Standing])
 
 
 class _Watched:
-    """What has been told of one session, and what is still to be told. A flapping runner must not flood whoever watches."""
+    """The news of one session: published, and still to be published. A flapping runner must not flood watchers."""
 
     __slots__ = ("allowance", "dirty", "kept", "late", "runner", "told")
 

@@ -189,7 +189,7 @@ class Core:
         state = self._state
         expected = self.next_wake()
         if expected is not None and now - expected > limits.NODE_STALL_SECONDS and now >= self._grace_until:
-            # This node stood still: what peers said meanwhile waits in sockets, and is heard before anybody is blamed.
+            # This node stood still: messages of peers wait in sockets, and are read before any peer is blamed.
             self._grace_until = now + limits.NODE_STALL_GRACE_SECONDS
             state.count("node_stalled")
         is_graceful = now < self._grace_until

@@ -106,13 +106,13 @@ class CallerGone(msgspec.Struct, frozen=True, gc=False):
 
 
 class CancelWanted(msgspec.Struct, frozen=True, gc=False):
-    """Somebody asked to end the job: its caller, or who operates the service."""
+    """The caller or an operator asked to end the job."""
 
     job: JobId
 
 
 class OwnersEnded(msgspec.Struct, frozen=True, gc=False):
-    """These keys, or environments, are no more: their jobs end as `unauthenticated`."""
+    """These keys or environments were deleted: their jobs end as `unauthenticated`."""
 
     owners: frozenset[str]
 
@@ -320,7 +320,7 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
 class Complete(msgspec.Struct, frozen=True, gc=False):
     """The job's one good outcome: the rest of the rows and the end mark.
 
-    ``is_taken`` says that these rows do not count as held for the caller any more: nobody has to say when it took them.
+    ``is_taken`` says that these rows do not count as held for the caller any more: no later event has to say when it took them.
     """
 
     job: JobId

@@ -1,6 +1,6 @@
 """The failures that dispatch itself gives, with texts that name each runner, its state, and what to do. Pure functions.
 
-Texts and ``details`` name runners and sources, never addresses. Whoever answers a publishable key leaves the names out.
+Texts and ``details`` name runners and sources, never addresses. Answers to publishable keys leave the names out.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _absence(name: str, runner: RunnerId, mark: str, fleet: Fleet, now: float) -
         return {"name": name, "state": state, "way": state, "text": f"{name} {text}"}
     if session is not None:
         seconds = now - session.since
-        # A live session that nobody could use is one that closes or is not ready: it is on its way out or in.
+        # A live session without a verdict is opening or closing.
         state = session.shown_state if session.shown_state != "live" else "connecting"
         way = "leaving" if state == "draining" else state
         return {"name": name, "state": state, "way": way, "text": f"{name} {state} for {duration_text(seconds)}"}
@@ -122,7 +122,7 @@ def _absence(name: str, runner: RunnerId, mark: str, fleet: Fleet, now: float) -
 
 
 def unable(route: SourceRoute, names: Sequence[tuple[str, Verdict]], refusal_message: str) -> Failure:
-    """Runners are live, and none of them can serve this. ``names`` has each with its reason."""
+    """Runners are live, but no one of them can serve this. ``names`` has each with its reason."""
     reasons = {verdict for _, verdict in names}
     if reasons == {Verdict.POLICY}:
         who = ", ".join(f"'{name}'" for name, _ in names)
@@ -151,7 +151,7 @@ def unable(route: SourceRoute, names: Sequence[tuple[str, Verdict]], refusal_mes
 
 
 def no_encoding(route: SourceRoute, names: Sequence[str], format: str) -> Failure:
-    """Runners are live, and none of them has what the format takes."""
+    """Runners are live, but they lack the libraries that the format needs."""
     return Failure(
         code=ErrorCode.NOT_ACCEPTABLE,
         message=f"No live runner of source '{route.name}' can encode rows as {format}: "
@@ -238,7 +238,7 @@ def runner_failed(job: Job, cause: str) -> Failure:
         for record in job.record.attempts
         if record.accepted_at is not None
     ]
-    # Whoever repeats on a caller's behalf must know what the lens's owner wants.
+    # Clients that repeat on a caller's behalf must know what the lens's owner allows.
     declared = {} if job.request.may_retry else {"retry": "never"}
     lost = "The runner was lost" if job.losses < limits.RUNNERS_LOST_MAX else f"{job.losses} runners were lost"
     return Failure(

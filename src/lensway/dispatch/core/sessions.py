@@ -34,7 +34,7 @@ class Sessions:
         session = state.fleet.open(event.facts, now)
         state.held[session.id] = {}
         state.show(session)
-        # Behind it, so that what the older one had finds its successor, and nobody sees the runner offline in between.
+        # After it, so that the older one's jobs find its successor, and the runner never shows as offline in between.
         for older in superseded:
             self._close(older, "superseded", now)
         return True
@@ -48,7 +48,7 @@ class Sessions:
         return True
 
     def heard(self, event: SessionHeard, now: float) -> None:
-        """Rows came in; that alone makes nobody live again."""
+        """Rows came in; that alone does not make the session live again."""
         session = self._state.fleet.sessions.get(event.session)
         if session is not None:
             self._state.fleet.heard(session, now)
