@@ -56,7 +56,7 @@ class Server:
     profile: Annotated[
         str | None,
         Parameter(
-            completer=lambda context: list(profiles.read(profiles.path(os.environ)).profiles),
+            completer=lambda _context: list(profiles.read(profiles.path(os.environ)).profiles),
             help="A profile of `lensway login`; default: LENSWAY_PROFILE, or the current one.",
         ),
     ] = None
@@ -78,8 +78,14 @@ class Server:
         Raises:
             LenswayError: INVALID_REQUEST when there is neither, or one makes no sense.
         """
+        for option, value in (("--profile", self.profile), ("--env", self.env)):
+            # An empty variable is how a script unsets it; an empty option is a variable of the script that is not set.
+            if value == "" and not (option == "--env" and os.environ.get("LENSWAY_ENVIRONMENT") == ""):
+                raise LenswayError(
+                    ErrorCode.INVALID_REQUEST, f"{option} is empty", hint="Give a name, or omit the option."
+                )
         given = profiles.given(os.environ, self.profile)
-        if self.env is not None:
+        if self.env:
             given = msgspec.structs.replace(given, profile=msgspec.structs.replace(given.profile, environment=self.env))
         with opened(given, insecure=self.insecure or given.profile.insecure, timeout=timeout) as client:
             yield client
