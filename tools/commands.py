@@ -26,8 +26,13 @@ _KINDS: Final = {"str": "TEXT", "int": "N", "float": "N", "bool": "", "Path": "P
 
 def commands() -> Iterator[str]:
     """Each command with its arguments and options."""
-    for words, command in _leaves(app, ("lensway",)):
+    for words, command in leaves():
         yield from _command(words, command)
+
+
+def leaves() -> Iterator[tuple[tuple[str, ...], App]]:
+    """Every command that can be run, with the words that call it."""
+    return _leaves(app, ("lensway",))
 
 
 def _leaves(parent: App, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], App]]:
@@ -43,7 +48,7 @@ def _leaves(parent: App, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ..
 
 def missing(page: str) -> Iterator[str]:
     """Each command that the page has no section for."""
-    for words, _ in _leaves(app, ("lensway",)):
+    for words, _ in leaves():
         if not re.search(rf"^### `{' '.join(words)}[` ]", page, re.MULTILINE):
             yield " ".join(words)
 

@@ -593,6 +593,8 @@ TEST_TIMEOUT_SECONDS: Final = 15.0
 # --- client ---------------------------------------------------------------------------------------------------------------
 CLIENT_TIMEOUT_SECONDS: Final = 60.0
 """Default timeout of one call with all its repetitions: twice what the server allows a query."""
+REQUESTS_LISTED_MAX: Final = 1_000
+"""How many requests, or rows of the audit, one answer lists."""
 COMPLETION_SECONDS: Final = 1.0
 """How long the shell's completion waits for names: longer than that, a Tab seems to hang."""
 CLIENT_CONNECT_SECONDS: Final = 5.0

@@ -31,10 +31,16 @@ _COLUMNS: Final = (
 
 
 @audit.default
-def list_(*, limit: int = 50, to: _To = target.DEFAULT) -> None:
+def list_(
+    *,
+    limit: int = 50,
+    before: Annotated[int | None, Parameter(help="Only rows older than this sequence number.")] = None,
+    to: _To = target.DEFAULT,
+) -> None:
     """Show who did what to which object, from where, with what outcome; newest first."""
+    params = {"limit": str(limit)} | ({} if before is None else {"before": str(before)})
     with to.client() as client:
-        entries = client.call("GET", "/v1/audit", params={"limit": str(limit)})["entries"]
+        entries = client.call("GET", "/v1/audit", params=params)["entries"]
     output.write_list(to.form, entries, _COLUMNS, empty="nothing yet", fields=_FIELDS)
 
 

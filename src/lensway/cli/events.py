@@ -10,6 +10,7 @@ import msgspec
 from cyclopts import Parameter
 from rich.text import Text
 
+from lensway import limits
 from lensway.cli import names, output, report, screen, states, target
 from lensway.cli.tables import Column
 from lensway.client import segment
@@ -23,6 +24,7 @@ def _via(request: Mapping[str, Any]) -> object:
     return route.get("runner") or route.get("via")
 
 
+_WELL: Final = frozenset({"completed", "running"})
 _FIELDS: Final = ("id", "kind", "lens", "source", "at", "outcome", "durationMs", "bytes", "route", "error", "attempts")
 _COLUMNS: Final = (
     Column("REQUEST", "id", rank=0),
@@ -69,6 +71,10 @@ def requests(
     request: Annotated[str | None, Parameter(completer=names.requests, help="Show one request by its id.")] = None,
     *,
     limit: int = 50,
+    lens: Annotated[str | None, Parameter(completer=names.lenses, help="Only of this lens.")] = None,
+    source: Annotated[str | None, Parameter(completer=names.sources, help="Only of this source.")] = None,
+    runner: Annotated[str | None, Parameter(completer=names.runners, help="Only executed by this runner.")] = None,
+    failed: Annotated[bool, Parameter(negative=(), help="Only those that failed, were cancelled or lost.")] = False,
     cancel: Annotated[bool, Parameter(negative=(), help="Cancel this request if it is running.")] = False,
     to: _To = target.DEFAULT,
 ) -> None:
@@ -83,8 +89,26 @@ def requests(
             one = client.call("POST", f"{path}/cancel") if cancel else client.call("GET", path)
             output.write_one(to.form, one, lambda: _write_request(one), fields=_FIELDS)
             return
-        found = client.call("GET", "/v1/requests", params={"limit": str(limit)})["requests"]
-    output.write_list(to.form, found, _COLUMNS, empty="no requests yet", fields=_FIELDS)
+        is_filtered = failed or (lens, source, runner) != (None, None, None)
+        # The server filters nothing: all that it remembers is read, and the newest of those that match are shown.
+        asked = limits.REQUESTS_LISTED_MAX if is_filtered else limit
+        found = client.call("GET", "/v1/requests", params={"limit": str(asked)})["requests"]
+    wanted = {"lens": lens, "source": source, "runner": runner}
+    found = [each for each in found if _is_wanted(each, wanted, failed=failed)][:limit]
+    output.write_list(
+        to.form,
+        found,
+        _COLUMNS,
+        empty="no request of those that the server remembers matches" if is_filtered else "no requests yet",
+        fields=_FIELDS,
+    )
+
+
+def _is_wanted(request: Mapping[str, Any], wanted: Mapping[str, str | None], *, failed: bool) -> bool:
+    if failed and request.get("outcome") in _WELL:
+        return False
+    facts = {**request, "runner": (request.get("route") or {}).get("runner")}
+    return all(value is None or facts.get(name) == value for name, value in wanted.items())
 
 
 def _write_request(request: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ USAGE_EXIT = 2
 FAILURE_EXIT = 1
 _PIPE_SECONDS = 0.2
 """How long to wait for the program in front of our pipe."""
+_PEEKED_BYTES = 256
 _ROWS_WIDTH = 80
 """How wide a table of rows may be in a pipe; wider ones have a line for each value."""
 
@@ -63,19 +64,23 @@ def read_stdin_json(what: str) -> object:
     return read_json(sys.stdin.buffer.read(), f"{what} on standard input")
 
 
-def has_piped_input() -> bool:
-    """True when something was piped or redirected into standard input that nobody has read yet."""
+def has_piped_object() -> bool:
+    """True when a JSON object was piped or redirected into standard input and nobody has read it.
+
+    Anything else there may be meant for another command: the list that a shell's loop reads.
+    """
     try:
         mode = os.fstat(0).st_mode
         if stat.S_ISREG(mode):
-            return os.fstat(0).st_size > os.lseek(0, 0, os.SEEK_CUR)
-        # A pipe that stays silent may be what a job scheduler leaves open: it holds nothing.
-        is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-        if not is_pipe or not select.select([0], [], [], _PIPE_SECONDS)[0]:
+            start = os.pread(0, _PEEKED_BYTES, os.lseek(0, 0, os.SEEK_CUR))
+        elif (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) and select.select([0], [], [], _PIPE_SECONDS)[0]:
+            start = cast(BufferedReader, sys.stdin.buffer).peek(1)
+        else:
+            # A pipe that stays silent may be what a job scheduler leaves open: it holds nothing.
             return False
-        return bool(cast(BufferedReader, sys.stdin.buffer).peek(1))
     except (OSError, ValueError, AttributeError):
         return False
+    return start.lstrip().startswith(b"{")
 
 
 def write_line(text: str) -> None:

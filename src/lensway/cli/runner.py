@@ -14,7 +14,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from lensway import limits
-from lensway.cli import output, report, screen, states, target
+from lensway.cli import forms, output, report, screen, states
 from lensway.compose.kinds import installed_kinds
 from lensway.compose.process import forbid_dumps, scrub_environment, share_arenas
 from lensway.errors import ErrorCode, LenswayError
@@ -65,7 +65,7 @@ def start(
 
 
 @runner.command
-def status(*, out: target.Output = target.OUTPUT) -> None:
+def status(*, out: forms.Output = forms.OUTPUT) -> None:
     """Show the state of the running process; exits 0 only when it is connected."""
     from lensway.runner.status import ask  # noqa: PLC0415
 
@@ -88,7 +88,7 @@ def status(*, out: target.Output = target.OUTPUT) -> None:
 
 
 @runner.command
-def doctor(*, insecure: _Insecure = False, out: target.Output = target.OUTPUT) -> None:
+def doctor(*, insecure: _Insecure = False, out: forms.Output = forms.OUTPUT) -> None:
     """Check everything from the settings to the gateway; name each obstacle and what to do."""
     from lensway.bridges.library import encodings, installed  # noqa: PLC0415
     from lensway.compose.websocket import WebSocketTransport  # noqa: PLC0415
@@ -135,7 +135,7 @@ def check(
     path: Annotated[str | None, Parameter(help="Would a file-backed source at this path be read?")] = None,
     table: Annotated[str | None, Parameter(help="Would plans be allowed to read this table?")] = None,
     column: Annotated[str | None, Parameter(help="Would plans be allowed to use this column of --table?")] = None,
-    out: target.Output = target.OUTPUT,
+    out: forms.Output = forms.OUTPUT,
 ) -> None:
     """Say what a policy file permits and what it would refuse; exits 1 when it refuses something that was asked.
 
@@ -173,7 +173,7 @@ def _assigned_here() -> list[str]:
 
 
 @runner.command(name="test-source")
-def test_source(name: str, *, out: target.Output = target.OUTPUT) -> None:
+def test_source(name: str, *, out: forms.Output = forms.OUTPUT) -> None:
     """Test a source with local credentials from this machine, under the local policy, without the server."""
     from lensway.bridges.contract import Execution  # noqa: PLC0415
     from lensway.bridges.library import ExecutionLibrary, encode_probes  # noqa: PLC0415

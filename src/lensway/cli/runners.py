@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from cyclopts import App, Parameter
 from rich.text import Text
 
-from lensway.api.shapes import RunnerAnswer
+from lensway.api.shapes import AssignmentPair, RunnerAnswer
 from lensway.cli import names, output, report, screen, states, tables, target, watch
 from lensway.cli.tables import Column
 from lensway.client import Client, segment
@@ -60,6 +60,11 @@ _INSTANCES: Final = (
     Column("HOST", "hostname", rank=4),
     Column("VERSION", "version", rank=5, is_text=True),
     Column("BRIDGES", lambda instance: sorted(instance.get("bridges", ())), rank=6, is_text=True),
+)
+_ASSIGNMENTS: Final = (
+    Column("RUNNER", "runner", rank=0),
+    Column("SOURCE", "source", rank=0),
+    Column("SINCE", lambda pair: report.moment_of(pair.get("createdAt")), rank=1),
 )
 _COVERED: Final = (
     Column("SOURCE", "name", rank=0),
@@ -198,6 +203,43 @@ def unassign(
             client.call("DELETE", f"/v1/runners/{segment(runner)}/sources/{segment(source)}") for source in sources
         ]
     _write_assignment(f"{runner} no longer serves {', '.join(sources)}", answers, to)
+
+
+@runners.command
+def assignments(*, to: _To = target.DEFAULT) -> None:
+    """List every assignment: which runner serves which source, and since when."""
+    with to.client() as client:
+        found = client.call("GET", "/v1/assignments")["assignments"]
+    output.write_list(
+        to.form,
+        found,
+        _ASSIGNMENTS,
+        empty="no assignments yet: lensway runners assign RUNNER SOURCE",
+        fields=output.fields_of(AssignmentPair),
+    )
+
+
+@runners.command
+def update(
+    runner: names.Runner,
+    *,
+    network: Annotated[str | None, Parameter(help="Another label of the private network.")] = None,
+    no_network: Annotated[bool, Parameter(negative=(), help="Remove the label.")] = False,
+    to: _To = target.DEFAULT,
+) -> None:
+    """Change the network label of a runner."""
+    if no_network == (network is not None):
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"update of runner {runner!r} takes --network LABEL or --no-network",
+            hint="Runners with the same label are replicas.",
+        )
+    with to.client() as client:
+        changed = client.call("PATCH", f"/v1/runners/{segment(runner)}", {"network": network})
+    label = "has no network label" if network is None else f"is in network {network}"
+    output.write_one(to.form, changed, lambda: report.write_line(f"runner {runner} {label}"), fields=_FIELDS)
+    if to.form == "table":
+        report.write_warnings((changed or {}).get("warnings", ()))
 
 
 @runners.command

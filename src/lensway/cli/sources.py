@@ -106,15 +106,19 @@ def create(
     body: dict[str, object] = {"name": name, "bridge": bridge, "credentials": credentials, "execution": execution}
     if config_stdin:
         body["config"] = report.read_stdin_json("the config")
-    elif credentials == "managed" and report.has_piped_input():
-        raise LenswayError(
-            ErrorCode.INVALID_REQUEST,
-            f"standard input holds something, and the config of source {name!r} is not read from it",
-            hint="Add --config-stdin to read the config as JSON from standard input, or redirect it: </dev/null.",
-        )
+    elif credentials == "managed" and report.has_piped_object():
+        raise _unread_config(name)
     with to.client() as client:
         created = client.call("POST", "/v1/sources", body)
     output.write_one(to.form, created, lambda: _write_created(created), fields=output.fields_of(SourceAnswer))
+
+
+def _unread_config(source: str) -> LenswayError:
+    return LenswayError(
+        ErrorCode.INVALID_REQUEST,
+        f"standard input holds a JSON object, and the config of source {source!r} is not read from it",
+        hint="Add --config-stdin to read the config as JSON from standard input, or redirect it: </dev/null.",
+    )
 
 
 def _write_created(source: Mapping[str, Any]) -> None:
@@ -122,6 +126,36 @@ def _write_created(source: Mapping[str, Any]) -> None:
         f"source {source['name']} created ({source['id']}); test it: lensway sources test {source['name']}"
     )
     report.write_warnings(source.get("warnings", ()))
+
+
+@sources.command
+def update(
+    source: names.Source,
+    *,
+    name: Annotated[str | None, Parameter(help="Another name.")] = None,
+    bridge: Annotated[str | None, Parameter(help="Another kind of database.")] = None,
+    credentials: Literal["managed", "runner-local"] | None = None,
+    execution: Literal["auto", "runner_required"] | None = None,
+    config_stdin: Annotated[
+        bool, Parameter(negative=(), help="Replace the config by the JSON on standard input.")
+    ] = False,
+    to: _To = target.DEFAULT,
+) -> None:
+    """Change parts of a source; the others stay."""
+    parts = {"name": name, "bridge": bridge, "credentials": credentials, "execution": execution}
+    body: dict[str, object] = {part: value for part, value in parts.items() if value is not None}
+    if config_stdin:
+        body["config"] = report.read_stdin_json("the config")
+    elif report.has_piped_object():
+        raise _unread_config(source)
+    if not body:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST, f"nothing to change of source {source!r}", hint="Give at least one option."
+        )
+    with to.client() as client:
+        changed = client.call("PATCH", f"/v1/sources/{segment(source)}", body)
+    done = f"source {changed['name']} changed: {', '.join(body)}"
+    output.write_one(to.form, changed, lambda: report.write_line(done), fields=output.fields_of(SourceAnswer))
 
 
 @sources.command
@@ -168,7 +202,7 @@ def tables(
 ) -> None:
     """List the tables that the source's login can read, or the columns of one table."""
     with to.client() as client:
-        suffix = f"/{segment(table)}" if table else ""
+        suffix = "" if table is None else f"/{segment(table)}"
         found = client.call("GET", f"/v1/sources/{segment(source)}/tables{suffix}")
     if to.form == "json":
         report.write_json(found)

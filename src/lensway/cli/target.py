@@ -8,42 +8,16 @@ import os
 import ssl
 import urllib.parse
 from collections.abc import Iterator
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
 
 from lensway import limits
-from lensway.cli import screen
-from lensway.cli.output import Form
+from lensway.cli.forms import Output
 from lensway.client import Client, connect, profiles
 from lensway.errors import ErrorCode, LenswayError
 from lensway.hosts import is_this_machine
-
-
-@Parameter(name="*")
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """The form of the output."""
-
-    format: Annotated[Form | None, Parameter(help="Default: table on a terminal, json when piped.")] = None
-    """The form that was asked for."""
-    json: Annotated[bool, Parameter(negative=(), help="The short form of --format json.")] = False
-    """JSON output."""
-
-    @property
-    def asked(self) -> Form | None:
-        """The form that was asked for, or None.
-
-        Raises:
-            LenswayError: INVALID_REQUEST for two different ones.
-        """
-        return form_of(self.format, json=self.json)
-
-    @property
-    def form(self) -> Form:
-        """The form to print in: a table on a terminal, JSON when piped, or what was asked for."""
-        return self.asked or ("table" if screen.is_terminal() else "json")
 
 
 @Parameter(name="*")
@@ -78,8 +52,14 @@ class Server:
         Raises:
             LenswayError: INVALID_REQUEST when there is neither, or one makes no sense.
         """
+        for option, value in (("--profile", self.profile), ("--env", self.env)):
+            # An empty variable is how a script unsets it; an empty option is a variable of the script that is not set.
+            if value == "" and not (option == "--env" and os.environ.get("LENSWAY_ENVIRONMENT") == ""):
+                raise LenswayError(
+                    ErrorCode.INVALID_REQUEST, f"{option} is empty", hint="Give a name, or omit the option."
+                )
         given = profiles.given(os.environ, self.profile)
-        if self.env is not None:
+        if self.env:
             given = msgspec.structs.replace(given, profile=msgspec.structs.replace(given.profile, environment=self.env))
         with opened(given, insecure=self.insecure or given.profile.insecure, timeout=timeout) as client:
             yield client
@@ -128,24 +108,6 @@ class Target(Output, Server):
             yield client
 
 
-T = TypeVar("T", bound=str)
-
-
-def form_of(format: T | None, *, json: bool) -> T | Literal["json"] | None:
-    """The form that two options ask for.
-
-    Raises:
-        LenswayError: INVALID_REQUEST for two different ones.
-    """
-    if json and format not in (None, "json"):
-        raise LenswayError(
-            ErrorCode.INVALID_REQUEST,
-            f"--json and --format {format} exclude each other",
-            hint="--json is the short form of --format json.",
-        )
-    return "json" if json else format
-
-
 def check_url(place: str, url: str, *, insecure: bool) -> None:
     """Raises LenswayError INVALID_REQUEST for a URL that no server has, or that would give the key away."""
     host, is_clear = "", False
@@ -190,4 +152,3 @@ def _checked_ca_file(path: str | None) -> str | None:
 
 DEFAULT = Target()
 SERVER = Server()
-OUTPUT = Output()

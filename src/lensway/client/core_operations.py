@@ -376,7 +376,13 @@ def query_body(*, order_by: OrderBy | None = None, **members: object) -> dict[st
 
 
 def segment(name: str) -> str:
-    """The name as one segment of a path."""
+    """The name as one segment of a path.
+
+    Raises:
+        InvalidRequestError: for a name that would make it the path of something else: of the whole list, or of what is above.
+    """
+    if name in ("", ".", ".."):
+        raise core.unusable(f"{name!r} is not a name", "Give the name or the id of one object.")
     return quote(name, safe="")
 
 
