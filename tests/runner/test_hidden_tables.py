@@ -204,6 +204,24 @@ def test_a_forbidden_table_is_refused_in_every_position(path: pathlib.Path, posi
     assert (job["event"], job["outcome"], job["rows"]) == ("job", "refused_by_runner", 0)
 
 
+@pytest.mark.parametrize("kind", [JobKind.ROWS, JobKind.EXPORT])
+@pytest.mark.parametrize("position", [each for each in HIDDEN if SECRET in HIDDEN[each].tables()])
+def test_a_withheld_column_is_refused_in_every_position(path: pathlib.Path, position: str, kind: JobKind) -> None:
+    shape = HIDDEN[position]
+    if (SECRET, "id") not in shape.columns():
+        assert shape.measures, "only a count uses no column"
+        return
+    answer, performed, *_ = asked(
+        path, LocalPolicy(withhold=("Salaries.ID",)), Plan(encode_shape(shape)).encode(), kind
+    )
+    assert isinstance(answer, Refuse)
+    assert (answer.reason, answer.message) == (
+        RefuseReason.POLICY,
+        "the local policy does not allow the column salaries.id",
+    )
+    assert performed == []
+
+
 @pytest.mark.parametrize("position", HIDDEN)
 def test_a_connection_test_reads_no_forbidden_table(path: pathlib.Path, position: str) -> None:
     hidden = HIDDEN[position]
