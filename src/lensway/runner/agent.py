@@ -46,7 +46,7 @@ class LoopWatch:
     """Notices when this process's event loop stood still (paused, starved, blocked)."""
 
     def __init__(self, clock: Clock, tick_seconds: float) -> None:
-        assert 2 * tick_seconds <= limits.LOOP_STALL_SECONDS, "a loop that runs is never taken for one that stood still"
+        assert 2 * tick_seconds <= limits.LOOP_STALL_SECONDS, "a loop that runs never counts as one that stood still"
         self._clock = clock
         self._tick_seconds = tick_seconds
         self._ticked_at = clock.monotonic()
@@ -360,7 +360,7 @@ class Agent:
         self._start(self._library.forget(key), "close source")
 
     async def _probe_for_ever(self) -> None:
-        """Look at every source that no query tells of: its state must not stay wrong until somebody asks for rows."""
+        """Look at every source that no query tells of: its state must not stay wrong until the next query."""
         while True:
             await asyncio.sleep(limits.PROBE_SECONDS)
             await self._read_files()

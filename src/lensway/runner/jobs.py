@@ -83,7 +83,7 @@ class _Attempt:
         return bool(pending) and (pending >= limits.DATA_FRAME_BYTES_MAX or self.is_flushing or self.result is not None)
 
     def moved(self) -> None:
-        """Rows went out: whoever waits for room may look again."""
+        """Rows went out: a bridge that waits for room may look again."""
         self.is_flushing = False
         if self.stream.pending_bytes < _PENDING_BYTES_MAX:
             self._room.set()
@@ -241,7 +241,7 @@ class Jobs:
                 attempt.task.cancel()
             if attempt.has_begun:
                 return  # it says so itself, when its statement is gone
-        # Executed, and nobody wants the rows that still wait; or cancelled before its first step, of which nothing runs then.
+        # Executed, and its waiting rows are not wanted any more; or cancelled before its first step, which then never runs.
         self._end_early(attempt)
 
     async def stop(self) -> None:
@@ -269,7 +269,7 @@ class Jobs:
     def fill(self, frame_bytes_max: int) -> None:
         """Move rows into the outbox, one frame of each attempt in turns, until it holds enough; none with 0."""
         while self._done_lately:
-            # Short results wait for nobody's rows, nor for room on the link.
+            # Short results wait neither for other rows nor for room on the link.
             self._finish(self._done_lately.pop(), limits.SHORT_RESULT_BYTES_MAX)
         moved = frame_bytes_max > 0
         while moved and self._outbox.data_bytes < _OUTBOX_BYTES_MAX:

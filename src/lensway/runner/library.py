@@ -1,4 +1,4 @@
-"""What a runner needs of whoever executes plans: the execution library, or a fake of it in a simulation."""
+"""What a runner needs of its executor: the execution library, or a fake of it in a simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local policy: what this runner serves, whatever the control plane orders. A TOML file that only the network's owner edits.
+"""The local policy: it binds this runner even against orders of the control plane. A TOML file of the network's owner.
 
     sources = ["orders-*"]          # names, with * as wildcard; absent: every assigned source
     hosts = ["*.internal", "10.0.0.0/8"]  # where sources may point: patterns for names, networks for addresses,
@@ -160,7 +160,7 @@ def parse_policy(text: bytes, path: pathlib.Path) -> LocalPolicy:
         raise _invalid(path, str(error), f"Known keys: {', '.join(LocalPolicy.__struct_fields__)}.") from None
     for host in policy.hosts or ():
         if is_address_pattern(host) and not host.startswith("/"):
-            # As a pattern for names it would admit names that anybody can register.
+            # As a pattern for names it would admit names that a stranger can register.
             raise _invalid(
                 path, f"hosts has {host!r}, which is not a network", "Write networks as CIDR, for example 10.0.0.0/8."
             )

@@ -84,7 +84,7 @@ class Observer(Protocol):
 
 
 class SessionParts:
-    """What outlives a session: whoever executes, what is served, and who this process is."""
+    """What outlives a session: the executor, the served sources, and the identity of this process."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class Session:
     async def leave(self, reason: str, grace_seconds: float) -> None:
         """Take nothing new, finish what runs within the grace, hand the rest back, and end the session."""
         if not self._say(Leave(reason)):
-            # Not welcome yet, so there is nothing to finish; whoever waited for the welcome would stay for ever.
+            # Not welcome yet, so there is nothing to finish; a wait for the welcome would never end.
             self._say(EndSession(CloseReason.GOING_AWAY))
             return
         try:
@@ -198,7 +198,7 @@ class Session:
         self._report_soon()
 
     async def _farewell(self) -> None:
-        # Nobody reads a last word on a link that has gone silent; otherwise it is worth a moment.
+        # A silent link does not deliver a last word; on others it is worth a moment.
         if self.cause not in _SILENT:
             with contextlib.suppress(TransportClosedError, TimeoutError, ProtocolError):
                 async with asyncio.timeout(limits.FAREWELL_SECONDS):
@@ -384,7 +384,7 @@ class Session:
     def _answer(self, offer: Offer) -> None:
         spec: ServedSource | None = None
         if self._parts.stood_still():
-            # Whoever offered this has given up on us meanwhile.
+            # The gateway that offered this has given up on this runner meanwhile.
             self._refuse_stale(offer)
             return
         if offer.spec is not None and offer.kind is JobKind.TEST and self._parts.sources.get(offer.source) is None:

@@ -1,4 +1,4 @@
-"""The sources this runner is assigned: settings, and what is known of each. In memory only, dropped on unassignment."""
+"""The sources assigned to this runner: settings and state. In memory only, dropped on unassignment."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Opener:
 
 
 class AssignedSources:
-    """The set in force, and what is known of each source in it."""
+    """The set in force, and the state of each source in it."""
 
     def __init__(self, library: Library, local: LocalCredentials, policy: PolicyInForce) -> None:
         self._library = library

@@ -35,7 +35,7 @@ def verdicts_of(policy: LocalPolicy, question: Question, sources: Sequence[str])
     """What the policy says of each part of the question, then of each assigned source by its name.
 
     Raises:
-        LenswayError: INVALID_REQUEST for a name that is none.
+        LenswayError: INVALID_REQUEST for a malformed name.
     """
     if question.source is not None:
         yield _source(policy, question.source)

@@ -167,7 +167,7 @@ class Deployment:
         return True
 
     async def found(self, twins: int) -> None:
-        """Sources and runners, none of them connected; ``twins`` more processes of the first runner."""
+        """Sources and runners, not yet connected; ``twins`` more processes of the first runner."""
         for source, name in zip(self.sources, SOURCES, strict=True):
             await self.change(functools.partial(self._create_source, source, name))
         for number in range(RUNNERS):
