@@ -1,4 +1,4 @@
-"""The form that a command prints in, and the two options that choose it. Needs nothing of a server or a client."""
+"""The form that a command prints in, and the two options that choose it. Imports neither server nor client."""
 
 from __future__ import annotations
 

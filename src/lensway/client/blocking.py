@@ -286,7 +286,7 @@ def connect(
     Args:
         url: The server's HTTP address, ``https://lensway.example.org`` for example.
         key: An API key. It is never shown.
-        environment: For instance-wide keys; their own environment or ``default`` unless said.
+        environment: For instance-wide keys; default: the key's own environment, or ``default``.
         timeout: Seconds that one call may take with all its repetitions.
         repeats: False sends everything once.
         ca_file: Certificates to trust instead of the system's.

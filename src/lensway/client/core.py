@@ -1,7 +1,7 @@
 """The client without I/O: what it wants done, as values, and when it asks again.
 
-An operation is a generator. It yields effects (send this, pause so long, read on …), is sent what came of each, and returns
-what the caller gets. Two small shells perform the effects, one that blocks and one that awaits, so that there is one client
+An operation is a generator. It yields effects (send this, pause so long, read on …), receives the result of each, and returns
+the caller's answer. Two small shells perform the effects, one that blocks and one that awaits, so that there is one client
 and not two that drift apart. Nothing here waits, reads a clock, draws chance or knows the HTTP library.
 """
 
@@ -79,7 +79,7 @@ class Connection:
 def presented(
     method: Callable[..., Any], operation: Callable[..., Any], *, has_subject: bool = True
 ) -> Callable[..., Any]:
-    """The method with the name, text and parameters of its operation, for ``help`` and for whoever looks at signatures."""
+    """The method with the name, text and parameters of its operation, for ``help`` and for tools that read signatures."""
     functools.update_wrapper(method, operation)
     method.__name__ = operation.__name__.removeprefix("any_").removesuffix("_request")
     signature = inspect.signature(operation)
@@ -104,7 +104,7 @@ class Repeat(enum.Enum):
     """What may be sent a second time."""
 
     READ = "read"
-    """A read: safe to repeat, whatever became of the first one."""
+    """A read: safe to repeat, however the first one ended."""
     UNSENT = "unsent"
     """A change: only when the first one never left."""
 
@@ -284,9 +284,9 @@ def _may_repeat(request: Request, reply: Answer | Lost, error: LenswayError, num
     if isinstance(error, exceptions.UnreachableError):
         return reply.status in _GATEWAY_STATUSES
     rule = CODES[error.code].retry
-    # What failed although everything was there may fail by its own doing: a query that kills its runners must not be
-    # sent again and again. A lens that is declared `retry: never` is not repeated behind its owner's back, nor what somebody
-    # has ended on purpose.
+    # A query that failed with everything in place may itself be the cause: one that kills its runners must not be sent
+    # again and again. A lens declared `retry: never` is never repeated, and neither is a request that was cancelled on
+    # purpose.
     if rule is Retry.SAFE:
         is_wanted = error.details.get("retry") != "never" and error.details.get("reason") != "on_request"
         return is_wanted and number <= limits.CLIENT_SAFE_REPEATS_MAX

@@ -81,13 +81,13 @@ def query(
     Args:
         lens: The lens to ask.
         where: The filter; see the reference of operators. Dates, decimals, UUIDs and bytes may be Python's own.
-        order_by: Primary-key order unless said.
-        select: Fields; all of them unless said.
-        limit: Rows of the page, 1 to 10,000; 100 unless said.
+        order_by: Default: primary-key order.
+        select: Fields; default: all.
+        limit: Rows of the page, 1 to 10,000; default: 100.
         offset: Rows to skip; not together with ``cursor``.
         cursor: The page before's ``next_cursor``, with the same ``where`` and ``order_by``.
         total: Count all matching rows too.
-        timeout_ms: The server's deadline for this request; 30,000 unless said.
+        timeout_ms: The server's deadline for this request; default: 30,000.
 
     Raises:
         LenswayError: the class of the failure's code.
@@ -286,12 +286,12 @@ def export_request(
         lens: The lens to ask.
         format: ``ndjson``, ``csv``, ``arrow`` or ``parquet``.
         where: The filter.
-        order_by: Primary-key order unless said; an empty sequence takes the rows as the database finds them, without a sort.
-        select: Fields; all of them unless said.
-        timeout_ms: The server's deadline for the whole stream; an hour unless said.
+        order_by: Default: primary-key order; an empty sequence takes the rows as the database finds them, without a sort.
+        select: Fields; default: all.
+        timeout_ms: The server's deadline for the whole stream; default: an hour.
 
     Raises:
-        IncompleteStreamError: while it is read, when the stream broke: what has arrived is incomplete.
+        IncompleteStreamError: while it is read, when the stream broke: the received rows are incomplete.
         LenswayError: on entering or reading; the class of the failure's code.
     """
     return stream_request(
@@ -316,7 +316,7 @@ def encoded_request(
     The arguments are those of `query`, and ``format`` is ``ndjson``, ``csv`` or ``arrow``.
 
     Raises:
-        IncompleteStreamError: while it is read, when the stream broke: what has arrived is incomplete.
+        IncompleteStreamError: while it is read, when the stream broke: the received rows are incomplete.
         LenswayError: on entering or reading; the class of the failure's code.
     """
     return stream_request(

@@ -135,7 +135,7 @@ class _EndRecord:
 
 
 class Incoming:
-    """A stream on its way in: what is known of it, and how much has come."""
+    """A stream on its way in: its facts, and how much has arrived."""
 
     def __init__(self, via: Connection, request: Request) -> None:
         self.via = via
@@ -189,7 +189,7 @@ class Incoming:
         return getattr(self._mark, "rows", None)
 
     def claim(self) -> None:
-        """It is read from now on. Raises RuntimeError the second time: what was read is gone."""
+        """Begin to read it. Raises RuntimeError the second time, because the rows are gone."""
         self.check()
         self._is_claimed = True
 
@@ -229,7 +229,7 @@ class Incoming:
             raise self.broken(str(cut)) from None
 
     def broken(self, reason: str) -> LenswayError:
-        """The failure of this stream, kept for whoever reads it through a library that has errors of its own."""
+        """The failure of this stream, kept for callers that read it through a library with errors of its own."""
         self.failure = exceptions.IncompleteStreamError(
             ErrorCode.RUNNER_FAILED,
             f"the stream broke after {core.counted(self.bytes_received, 'byte')}, before its end ({reason}); "

@@ -122,7 +122,7 @@ class Console:
             *file_routes(_STATIC, HEADERS),
             Route("/{path:path}/", self._without_slash),
         ]
-        # The library's own redirect would repeat the Host header, which anybody can write.
+        # The library's own redirect would repeat the Host header, which the caller writes.
         router = Router(pages, redirect_slashes=False)
         return [Mount("/console", app=_Identified(router)), Route("/console", _Identified(self._to_home))]
 
