@@ -74,7 +74,7 @@ def has_piped_object() -> bool:
         if stat.S_ISREG(mode):
             start = os.pread(0, _PEEKED_BYTES, os.lseek(0, 0, os.SEEK_CUR))
         elif (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) and select.select([0], [], [], _PIPE_SECONDS)[0]:
-            start = cast("BufferedReader", sys.stdin.buffer).peek(1)
+            start = cast(BufferedReader, sys.stdin.buffer).peek(1)
         else:
             # A pipe that stays silent may be what a job scheduler leaves open: it holds nothing.
             return False
