@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from cyclopts import App
 
-from lensway.cli import target
+from lensway.cli import forms, target
 from lensway.cli.program import app
 
 _EVERYWHERE: Final = tuple(
     (f"--{field.name}", typing.get_args(hint)[1].help)
-    for shape in (target.Server, target.Output)
+    for shape in (target.Server, forms.Output)
     for field in dataclasses.fields(shape)
     if (hint := typing.get_type_hints(shape, include_extras=True)[field.name])
 )

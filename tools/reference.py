@@ -17,6 +17,7 @@ from lensway.catalog.warnings import WarningCode
 from lensway.dispatch.core.jobs import ATTEMPT_TABLE, JOB_TABLE
 from lensway.errors import CODES, Retry
 from lensway.fleet import SESSION_TABLE, RunnerState
+from lensway.ways.remedies import TEXTS
 from tools import client_reference, commands, exceptions, type_table
 
 _LIMITS_FILE: Final = pathlib.Path(limits.__file__)
@@ -125,6 +126,21 @@ def states() -> Iterator[str]:
         yield f"| `{state.value}` | {_STATES[state]} |"
 
 
+def causes() -> Iterator[str]:
+    """The causes of a failed dial."""
+    what = {
+        "what": "gateway", "place": "HOST:PORT", "host": "HOST", "setting": "the URL",
+        "scheme": "one scheme", "other": "the other",
+        "proxy": "PROXY", "variable": "its variable", "cas": "that is trusted here", "status": "N", "now": "one time",
+        "peer_date": "another", "since": " on DAY", "from": " before DAY", "via": "", "port": "PORT",
+        "add_ca": "Set `LENSWAY_CA_FILE` (`ca_file` in Python) to the CA that signed it, or correct that file",
+    }  # fmt: skip
+    yield "| code | what is wrong | what to do |"
+    yield "| --- | --- | --- |"
+    for code, (line, remedy) in TEXTS.items():
+        yield f"| `{code}` | {line.format_map(what)} | {remedy.format_map(what)} |"
+
+
 def machines() -> Iterator[str]:
     """The state machines of dispatch."""
     for table in (JOB_TABLE, ATTEMPT_TABLE, SESSION_TABLE):
@@ -147,6 +163,7 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[], Iterator[str]]]]] = {
     "routes": ("docs/reference/http.md", routes),
     "warnings": ("docs/how-to/operations.md", warnings),
     "states": ("docs/how-to/operations.md", states),
+    "causes": ("docs/how-to/troubleshooting.md", causes),
     "machines": ("docs/explanation/dispatch.md", machines),
     "types": ("docs/reference/types.md", type_table.rows),
 }

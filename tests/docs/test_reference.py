@@ -58,8 +58,9 @@ def test_every_type_operator_policy_key_metric_span_and_code_is_described() -> N
     for word in (*(type.value for type in FieldType), *(f"${operator.value}" for operator in Operator)):
         assert f"`{word}`" in types or f"{word}`" in types, word
     operations = page("docs/how-to/operations.md")
+    policy = page("docs/how-to/restrict-a-runner.md")
     for key in LocalPolicy.__struct_fields__:
-        assert f"{key} =" in operations, key
+        assert f"{key} =" in policy, key
     metrics = Metrics()
     metrics.request("ok")
     for name in re.findall(rb"^# TYPE (lensway_\w+)", metrics.text(), re.MULTILINE):

@@ -10,6 +10,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from lensway.api.shapes import AuditVerdict
+from lensway.catalog.names import counted
 from lensway.cli import output, report, screen, states, target
 from lensway.cli.tables import Column
 from lensway.errors import ErrorCode, LenswayError
@@ -63,7 +64,8 @@ def verify(
     if to.form != "table":
         output.write_one(to.form, found, lambda: None, fields=output.fields_of(AuditVerdict))
     elif found["ok"]:
-        report.write_line(f"{found['rows']:,} rows are unaltered. Head {now}")
+        verb = "is" if found["rows"] == 1 else "are"
+        report.write_line(f"{counted(found['rows'], 'row')} {verb} unaltered. Head {now}")
     if not found["ok"]:
         report.write_note(f"lensway: the audit is broken at row {found['broken']}: {found['reason']}")
         sys.exit(report.FAILURE_EXIT)

@@ -14,6 +14,7 @@ from typing import Annotated, BinaryIO, Final, cast, get_args
 
 from cyclopts import Parameter
 
+from lensway.catalog.names import counted
 from lensway.cli import names, query, report, screen, target
 from lensway.client import Format, Stream
 from lensway.errors import ErrorCode, LenswayError
@@ -120,7 +121,8 @@ class Progress:
 
     def _facts(self) -> str:
         size = report.size_of(self._rows.bytes_received)
-        return size if self._rows.rows_received is None else f"{self._rows.rows_received:,} rows, {size}"
+        rows = self._rows.rows_received
+        return size if rows is None else f"{counted(rows, 'row')}, {size}"
 
 
 def _check_place_of(output: str) -> None:

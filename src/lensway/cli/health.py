@@ -53,7 +53,7 @@ def places_cell(source: Mapping[str, Any]) -> Text:
 
 
 def _health_at(runner: Mapping[str, Any], covered: Mapping[str, Any]) -> str:
-    """A runner that takes no work serves nothing, whatever its database says."""
+    """A runner that takes no work serves nothing, even when its database is well."""
     if runner["status"] in _SERVING:
         return str(covered["health"])
     return str(runner["status"])

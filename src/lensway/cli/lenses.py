@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from rich.text import Text
 
 from lensway.api.shapes import FieldAnswer, LensDrift, LensSummary
+from lensway.catalog.names import counted
 from lensway.cli import names, output, report, screen, states, tables, target, toml
 from lensway.cli.tables import Column
 from lensway.client import Client, segment
@@ -130,7 +131,9 @@ def scaffold(
             file.commit()
     except OSError as error:
         raise LenswayError(ErrorCode.INVALID_REQUEST, f"cannot write {output_}: {error.strerror}") from None
-    report.write_note(f"{output_}: {len(answer['declaration']['lenses'])} lenses; lensway push {output_} --dry-run")
+    report.write_note(
+        f"{output_}: {counted(len(answer['declaration']['lenses']), 'lens')}; lensway push {output_} --dry-run"
+    )
 
 
 def _scaffold_lines(answer: Mapping[str, Any]) -> Iterator[str]:

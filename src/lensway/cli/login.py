@@ -12,7 +12,7 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.text import Text
 
-from lensway.cli import names, output, report, screen, states, target
+from lensway.cli import forms, names, output, report, screen, states, target
 from lensway.cli.tables import Column
 from lensway.client import profiles as stored
 from lensway.errors import ErrorCode, LenswayError
@@ -111,7 +111,7 @@ profiles = App(name="profiles", help="The profiles that `lensway login` has stor
 
 
 @profiles.default
-def list_(*, to: target.Output = target.OUTPUT) -> None:
+def list_(*, to: forms.Output = forms.OUTPUT) -> None:
     """List the stored profiles, without their keys."""
     form = to.form
     found = stored.read(stored.path(os.environ))

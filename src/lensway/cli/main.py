@@ -12,7 +12,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command: 0 ok, 1 failure, 2 usage or configuration, or the code that the command returns."""
     if list(arguments) in ([], ["--help"], ["-h"], ["help"]):
         return manual.write(sys.stdout)
-    # Imported here: the page above is read often, and needs none of the libraries of commands.
+    # Imported here: the page above is read often, and must not wait for the libraries of commands.
     from lensway.cli import program  # noqa: PLC0415
 
     return program.run(arguments)

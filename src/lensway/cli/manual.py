@@ -10,6 +10,8 @@ COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     "Server and runners": {
         "serve": "Run the server: HTTP, gateway, Console and store.",
         "runner": "Run and inspect a runner in a private network.",
+        "backup": "Copy the server's store into a file, while the server runs.",
+        "restore": "Put a backup in the place of the store of a stopped server.",
     },
     "Who you are": {
         "login": "Store a server and a key for it as a profile.",

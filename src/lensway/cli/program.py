@@ -20,6 +20,7 @@ app = App(
 
 _WHERE = {
     "pull": "push",
+    "restore": "backup",
     "count": "query",
     "explain": "query",
     "requests": "events",

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from lensway.api import numbers
 from lensway.api.shapes import ExplainAnswer
-from lensway.cli import names, output, report, screen, target
+from lensway.cli import forms, names, output, report, screen, target
 from lensway.cli.tables import Column
 from lensway.client import Client, Page, Stream
 from lensway.errors import ErrorCode, LenswayError
@@ -72,7 +72,7 @@ def query(
         )
     asked = {**options(where=where, order_by=order_by, select=select), "timeout_ms": timeout_ms}
     start = _start(offset, cursor, all=all)
-    chosen = target.form_of(format, json=json) or ("table" if screen.is_terminal() else "json")
+    chosen = forms.form_of(format, json=json) or ("table" if screen.is_terminal() else "json")
     report.refuse_binary_on_terminal(chosen)
     with to.client() as client:
         if chosen in ("ndjson", "csv", "arrow"):

@@ -65,7 +65,7 @@ def read_stdin_json(what: str) -> object:
 
 
 def has_piped_object() -> bool:
-    """True when a JSON object was piped or redirected into standard input and nobody has read it.
+    """True when a JSON object was piped or redirected into standard input and not read yet.
 
     Anything else there may be meant for another command: the list that a shell's loop reads.
     """
@@ -186,7 +186,9 @@ def refuse_binary_on_terminal(format: str) -> None:
 
 def usage_error(error: CycloptsError) -> str:
     """A usage error as one line."""
-    return f"lensway: {error}"
+    is_order = error.argument is not None and error.argument.name == "--order-by"
+    hint = " Write --order-by FIELD, or FIELD:desc for the other direction." if is_order else ""
+    return f"lensway: {error}{hint}"
 
 
 @contextlib.contextmanager
@@ -223,7 +225,7 @@ def exit_on_failure() -> Iterator[None]:
 
 
 def _missing_library(error: ImportError) -> str | None:
-    """The library of somebody else that an import lacks. cyclopts imports commands when they are called, and wraps the error."""
+    """The third-party library that an import lacks. cyclopts imports commands when they are called, and wraps the error."""
     cause = error if isinstance(error, ModuleNotFoundError) else error.__cause__
     name = cause.name if isinstance(cause, ModuleNotFoundError) else None
     return None if name is None or name.startswith("lensway") else name.partition(".")[0]

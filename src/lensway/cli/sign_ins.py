@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from cyclopts import App, Parameter
 
 from lensway.api.shapes import SignInAnswer
+from lensway.catalog.names import counted
 from lensway.cli import output, report, target
 from lensway.cli.tables import Column
 from lensway.client import segment
@@ -49,7 +50,7 @@ def end(
     with to.client() as client:
         if id is None:
             answer = client.call("DELETE", "/v1/sign-ins")
-            output.write_done(to.asked, answer, f"{answer['ended']} sign-ins ended")
+            output.write_done(to.asked, answer, f"{counted(answer['ended'], 'sign-in')} ended")
         else:
             client.call("DELETE", f"/v1/sign-ins/{segment(id)}")
             output.write_done(to.asked, {"id": id, "ended": 1}, f"sign-in {id} ended")

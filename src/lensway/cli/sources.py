@@ -213,3 +213,6 @@ def tables(
         )
     else:
         output.write_list(to.form, found["columns"], _TABLE_COLUMNS, empty="no columns that the login can read")
+        for column in found["columns"]:
+            if column.get("reason"):
+                report.write_note(f"{column['name']}: {column['reason']}")

@@ -65,7 +65,7 @@ def lines(columns: Sequence[Column], records: Iterable[Mapping[str, Any]], *, wi
 
 
 def write(columns: Sequence[Column], records: Sequence[Mapping[str, Any]], *, empty: str) -> list[str]:
-    """Print the table, or ``empty`` when there are no records. Gives the titles that were left out."""
+    """Print the table, or ``empty`` without records. Returns the titles that were left out."""
     if not records:
         screen.write(empty + "\n")
         return []

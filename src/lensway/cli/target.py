@@ -8,42 +8,16 @@ import os
 import ssl
 import urllib.parse
 from collections.abc import Iterator
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
 
 from lensway import limits
-from lensway.cli import screen
-from lensway.cli.output import Form
+from lensway.cli.forms import FormOption, Output
 from lensway.client import Client, connect, profiles
 from lensway.errors import ErrorCode, LenswayError
 from lensway.hosts import is_this_machine
-
-
-@Parameter(name="*")
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """The form of the output."""
-
-    format: Annotated[Form | None, Parameter(help="Default: table on a terminal, json when piped.")] = None
-    """The form that was asked for."""
-    json: Annotated[bool, Parameter(negative=(), help="The short form of --format json.")] = False
-    """JSON output."""
-
-    @property
-    def asked(self) -> Form | None:
-        """The form that was asked for, or None.
-
-        Raises:
-            LenswayError: INVALID_REQUEST for two different ones.
-        """
-        return form_of(self.format, json=self.json)
-
-    @property
-    def form(self) -> Form:
-        """The form to print in: a table on a terminal, JSON when piped, or what was asked for."""
-        return self.asked or ("table" if screen.is_terminal() else "json")
 
 
 @Parameter(name="*")
@@ -111,6 +85,7 @@ def opened(
         timeout=timeout,
         # The user at the terminal, or the script, decides at once what a failure means.
         repeats=False,
+        insecure=insecure,
     )
     with client:
         yield client
@@ -120,6 +95,10 @@ def opened(
 @dataclasses.dataclass(frozen=True)
 class Target(Output, Server):
     """The server, the environment and the form of the output."""
+
+    # Declared again, because cyclopts reads the annotations of an inherited option with the names of this module.
+    format: FormOption = None
+    """The form that was asked for."""
 
     @contextlib.contextmanager
     def client(self, *, timeout: float = limits.CLIENT_TIMEOUT_SECONDS) -> Iterator[Client]:
@@ -131,24 +110,6 @@ class Target(Output, Server):
         _ = self.asked
         with super().client(timeout=timeout) as client:
             yield client
-
-
-T = TypeVar("T", bound=str)
-
-
-def form_of(format: T | None, *, json: bool) -> T | Literal["json"] | None:
-    """The form that two options ask for.
-
-    Raises:
-        LenswayError: INVALID_REQUEST for two different ones.
-    """
-    if json and format not in (None, "json"):
-        raise LenswayError(
-            ErrorCode.INVALID_REQUEST,
-            f"--json and --format {format} exclude each other",
-            hint="--json is the short form of --format json.",
-        )
-    return "json" if json else format
 
 
 def check_url(place: str, url: str, *, insecure: bool) -> None:
@@ -195,4 +156,3 @@ def _checked_ca_file(path: str | None) -> str | None:
 
 DEFAULT = Target()
 SERVER = Server()
-OUTPUT = Output()

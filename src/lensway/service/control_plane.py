@@ -231,7 +231,7 @@ class ControlPlane:
 
 
 async def event_stream(watch: AsyncIterator[HubEvent], endings: KeyEndings, caller: Caller) -> AsyncIterator[bytes]:
-    """Events as server-sent ones, with a comment now and then so that the connection is not taken for dead.
+    """Events as server-sent ones, with a comment now and then so that the connection is not considered dead.
 
     It ends as soon as the caller's key or environment does.
     """
