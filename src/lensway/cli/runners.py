@@ -112,16 +112,17 @@ def list_(
     to: _To = target.DEFAULT,
 ) -> None:
     """List every runner with its state, since when, why and what to do."""
+
+    def read(client: Client) -> list[dict[str, Any]]:
+        found = client.call("GET", "/v1/runners")["runners"]
+        return [runner for runner in found if not problems or _is_problem(runner)]
+
+    empty = "no runner has a problem" if problems else "no runners yet: lensway runners create NAME"
+    if watch_:
+        watch.follow(to, read, _COLUMNS, empty=empty)
+        return
     with to.client() as client:
-
-        def read() -> list[dict[str, Any]]:
-            found = client.call("GET", "/v1/runners")["runners"]
-            return [runner for runner in found if not problems or _is_problem(runner)]
-
-        empty = "no runner has a problem" if problems else "no runners yet: lensway runners create NAME"
-        if watch_:
-            watch.follow(client, to.form, read, _COLUMNS, empty=empty)
-        found = read()
+        found = read(client)
     output.write_list(to.form, found, _COLUMNS, empty=empty, fields=_FIELDS)
     if to.form == "table":
         for runner in found:

@@ -51,9 +51,10 @@ def list_(
 ) -> None:
     """List every source with its health and where it is executed."""
     empty = "no sources yet: lensway push lensway.toml"
+    if watch_:
+        watch.follow(to, _with_health, _COLUMNS, empty=empty)
+        return
     with to.client() as client:
-        if watch_:
-            watch.follow(client, to.form, lambda: _with_health(client), _COLUMNS, empty=empty)
         found = _with_health(client)
     output.write_list(to.form, found, _COLUMNS, empty=empty, fields=_FIELDS)
 
