@@ -75,6 +75,10 @@ class Faulty:
         """As the source does."""
         return await self.inner.table(name, deadline=deadline)
 
+    def condition(self) -> str:
+        """As the source says."""
+        return self.inner.condition()
+
     async def close(self) -> None:
         """As the source does."""
         await self.inner.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from cyclopts import App
 
+from lensway.api.bodies import body_of
+from lensway.api.shapes import EnvironmentRequest
 from lensway.cli import report, target
 from lensway.client import segment
 
@@ -16,7 +18,7 @@ _To = target.Target
 def create(name: str, *, to: _To = target.DEFAULT) -> None:
     """Create an environment."""
     with to.client() as client:
-        report.write_json(client.call("POST", "/v1/environments", {"name": name}))
+        report.write_json(client.call("POST", "/v1/environments", body_of(EnvironmentRequest(name=name))))
 
 
 @environments.command(name="list")

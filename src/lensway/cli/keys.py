@@ -12,6 +12,8 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
+from lensway.api.bodies import body_of
+from lensway.api.shapes import KeyRequest
 from lensway.cli import report, target
 from lensway.cli.given import secret_given
 from lensway.client import segment
@@ -52,15 +54,6 @@ def create(
 ) -> None:
     """Create a key and print it once: `ak` for administration, `sk` for programs, `pk` for web pages. Limits of keys and of
     lenses both apply; the stricter one counts."""
-    body: dict[str, object] = {"kind": kind, "name": name}
-    if role:
-        body["role"] = role
-    if instance_wide:
-        body["instanceWide"] = True
-    if expires is not None:
-        body["expiresAt"] = _moment_of(expires)
-    if origin:
-        body["origins"] = origin
     limits = {
         "maxRows": max_rows,
         "maxBytes": max_bytes,
@@ -69,10 +62,17 @@ def create(
         "requestsPerMinute": requests_per_minute,
         "concurrentRequests": concurrent_requests,
     }
-    if given := {limit: value for limit, value in limits.items() if value is not None}:
-        body["limits"] = given
+    request = KeyRequest(
+        kind=kind,
+        name=name,
+        role=role,
+        instance_wide=instance_wide,
+        limits={limit: value for limit, value in limits.items() if value is not None},
+        expires_at=None if expires is None else _moment_of(expires),
+        origins=origin or [],
+    )
     with to.client() as client:
-        created = client.call("POST", "/v1/keys", body)
+        created = client.call("POST", "/v1/keys", body_of(request))
     if to.json:
         report.write_json(created)
     else:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
+from lensway.api.bodies import body_of
+from lensway.api.shapes import ScaffoldRequest
 from lensway.cli import report, target, toml
 from lensway.client import Client, segment
 from lensway.client.saving import PartialFile
@@ -82,11 +84,9 @@ def scaffold(
 
     Changes nothing; review the file, then push it. Comments name what was left out, and why.
     """
-    body: dict[str, object] = {} if prefix is None else {"prefix": prefix}
-    if tables:
-        body["tables"] = list(tables)
+    request = ScaffoldRequest(tables=list(tables) or None, prefix=prefix or "")
     with to.client() as client:
-        answer = client.call("POST", f"/v1/sources/{segment(source)}/scaffold", body)
+        answer = client.call("POST", f"/v1/sources/{segment(source)}/scaffold", body_of(request))
     if to.json:
         text = report.json_text(answer)
     else:

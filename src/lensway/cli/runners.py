@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from lensway.api.bodies import body_of
+from lensway.api.shapes import RunnerRequest
 from lensway.cli import report, target
 from lensway.client import Client, segment
 from lensway.errors import ErrorCode, LenswayError
@@ -29,10 +31,8 @@ def create(
 ) -> None:
     """Register a runner and print its environment block. The token is shown once."""
     with to.client() as client:
-        body = {
-            key: value for key, value in (("name", name), ("network", network), ("like", like)) if value is not None
-        }
-        created = client.call("POST", "/v1/runners", body)
+        request = RunnerRequest(name=name, network=network, like=like)
+        created = client.call("POST", "/v1/runners", body_of(request))
     report.write_warnings(created.get("warnings", ()))
     if to.json:
         report.write_json(created)

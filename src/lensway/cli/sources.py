@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from lensway.api.bodies import body_of
+from lensway.api.shapes import SourceRequest
 from lensway.cli import report, target
 from lensway.client import segment
 
@@ -47,11 +49,10 @@ def create(
     to: _To = target.DEFAULT,
 ) -> None:
     """Register a source. Pass its config on standard input, because `ps` would show an argument."""
-    body: dict[str, object] = {"name": name, "bridge": bridge, "credentials": credentials, "execution": execution}
-    if config_stdin:
-        body["config"] = report.read_stdin_json("the config")
+    config: Any = report.read_stdin_json("the config") if config_stdin else None
+    request = SourceRequest(name=name, bridge=bridge, credentials=credentials, execution=execution, config=config)
     with to.client() as client:
-        report.write_json(client.call("POST", "/v1/sources", body))
+        report.write_json(client.call("POST", "/v1/sources", body_of(request)))
 
 
 @sources.command
