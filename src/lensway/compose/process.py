@@ -81,8 +81,8 @@ def share_arenas() -> None:
 
 _COLLECT_AFTER: Final = (2_000, 200, 20)
 """New containers before the youngest, and collections before each older generation is looked at. Values on the hot path have no
-cycles, so there is little to find, and looking at thousands of remembered requests stops every query meanwhile. What strangers leave
-behind has cycles: to free 20,000 such objects at once takes 30 ms, so that the youngest are looked at more often."""
+cycles, so there is little to find, and looking at thousands of remembered requests stops every query meanwhile. What strangers
+leave behind has cycles: freeing 20,000 such objects at once takes 30 ms, so the youngest are looked at more often."""
 
 
 def calm_collector() -> None:
