@@ -39,6 +39,7 @@ from lensway.catalog.ports import AuditEntry
 from lensway.catalog.records import Change, Environment
 from lensway.catalog.snapshot import Snapshot
 from lensway.clock import SystemClock
+from lensway.compose.accepting import accept
 from lensway.compose.doors import TlsDoor
 from lensway.compose.websocket import WebSocketTransport
 from lensway.dispatch.core.events import JobRequest, Release, SendCancel, SendCredit, SendOffer
@@ -87,6 +88,7 @@ class Site:
             self._clock,
             transport_of=WebSocketTransport,
             door_of=TlsDoor,
+            accept=accept,
             limiter=FailureLimiter(),
             note=lambda _entry: None,
         )
