@@ -7,6 +7,7 @@ result never delays a small one. What ends an attempt travels behind its rows.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -18,7 +19,7 @@ from lensway import limits
 from lensway.bridges.contract import Execution
 from lensway.bridges.library import forbidden_table, shapes_of
 from lensway.clock import Clock
-from lensway.errors import ErrorCode, Failure, LenswayError
+from lensway.errors import POLICY_LIMIT, ErrorCode, Failure, LenswayError
 from lensway.observe.trace import Tracer
 from lensway.protocol.failures import encode_failure
 from lensway.protocol.frames import Accept, Asker, Cancel, Credit, Fail, JobKind, Offer, Refuse, RefuseReason
@@ -341,7 +342,7 @@ class Jobs:
             self._end(attempt, _cancelled(), handed_back=self._handing_back)
             raise
         except LenswayError as error:
-            self._failed(attempt, error.failure)
+            self._failed(attempt, self._with_policy(error.failure, offer))
         except Exception as error:  # noqa: BLE001 - the task boundary of one attempt: its defect must not take the others down
             _log.error("attempt failed by a defect", job=offer.job, attempt=offer.attempt, error=type(error).__name__)
             self._end(
@@ -397,6 +398,15 @@ class Jobs:
             attempt.result = encode_end(msgspec.structs.replace(end, last_key=None))
         self._done_lately.append(attempt)
         self._wake()
+
+    def _with_policy(self, failure: Failure, offer: Offer) -> Failure:
+        """The failure; where the local policy is stricter than what was asked for, it says that its limit was met."""
+        most = self._policy.rows_max
+        is_ours = most is not None and most < offer.rows_max and failure.details.get("of") == "rows"
+        if failure.code is not ErrorCode.LIMIT_EXCEEDED or not is_ours:
+            return failure
+        _log.info("policy limit met", **_asked(offer), rule="rows_max", rows_max=most)
+        return dataclasses.replace(failure, details={**failure.details, "limitOf": POLICY_LIMIT})
 
     def _failed(self, attempt: _Attempt, failure: Failure) -> None:
         is_unreachable = failure.code is ErrorCode.SOURCE_UNREACHABLE

@@ -183,7 +183,7 @@ def limit_exceeded(what: str, limit: int) -> LenswayError:
     return LenswayError(
         ErrorCode.LIMIT_EXCEEDED,
         f"The result has more than {limit:,} {what}",
-        hint="Narrow it with `where`, select fewer fields, request a smaller page, or export it.",
+        hint="Narrow it with `where`, select fewer fields, or request a smaller page.",
         details={"limit": limit, "of": what},
     )
 
