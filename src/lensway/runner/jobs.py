@@ -24,6 +24,7 @@ from lensway.observe.trace import Tracer
 from lensway.protocol.failures import encode_failure
 from lensway.protocol.frames import Accept, Asker, Cancel, Credit, Fail, JobKind, Offer, Refuse, RefuseReason
 from lensway.protocol.outbox import Outbox
+from lensway.protocol.policy import policy_hint
 from lensway.protocol.stream import SendStream
 from lensway.query.plan import Shape, UnknownPlanError
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat, encode_end
@@ -170,7 +171,7 @@ class Jobs:
         if served is None:
             return RefuseReason.NOT_ASSIGNED, ""
         if served.refusal is not None:
-            return served.refusal, f"the local policy refuses this {served.cause}" if served.state == "refused" else ""
+            return served.refusal, policy_hint(served.cause) if served.state == "refused" else ""
         if len(self._attempts) >= self._capacity:
             return RefuseReason.BUSY, ""
         return None, ""

@@ -43,7 +43,11 @@ class LocalPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def address_policy(self) -> AddressPolicy:
         """Where sources may point. A runner stands in the network of its databases: private addresses are what it is for."""
         return AddressPolicy(
-            deny_private=False, source_dirs=self.source_dirs, allowed_hosts=self.hosts, allows_sockets=True
+            deny_private=False,
+            is_runner=True,
+            source_dirs=self.source_dirs,
+            allowed_hosts=self.hosts,
+            allows_sockets=True,
         )
 
 
