@@ -27,16 +27,18 @@ def list_(*, limit: int = 50, to: _To = target.DEFAULT) -> None:
         report.write_json(entries)
         return
     report.write_table(
-        ("AT", "ACTION", "OBJECT", "BY", "FROM", "OUTCOME"),
+        ("AT", "ACTION", "OBJECT", "BY", "FROM", "OUTCOME", "TIMES"),
         [
             (
-                report.moment_of(entry.get("at")),
+                # Of repeated entries the last moment: the list is in its order.
+                report.moment_of(entry.get("until") or entry.get("at")),
                 entry.get("action"),
                 entry.get("object"),
                 # The id of the key stands behind its name; --json has both.
                 str(entry.get("actor")).partition(" (")[0],
                 entry.get("address"),
                 entry.get("outcome"),
+                entry.get("count") or 1,
             )
             for entry in entries
         ],
