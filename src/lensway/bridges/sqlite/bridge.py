@@ -49,6 +49,8 @@ from lensway.errors import LenswayError
 from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd
 
+OTHER_KEYS: Final = ("immutable",)
+"""Settings beside the path."""
 _DIALECT: Final = "sqlite"
 _STEPS_PER_CHECK: Final = 10_000
 """Virtual-machine steps between looks at the clock; some ten microseconds of work each thousand."""
@@ -80,7 +82,7 @@ class _File(NamedTuple):
 
 
 def _file_of(config: Mapping[str, object]) -> _File:
-    path = path_of(config, SqliteBridge.kind, others=("immutable",))
+    path = path_of(config, SqliteBridge.kind, others=OTHER_KEYS)
     immutable = config.get("immutable", False)
     if immutable not in (True, False, "true", "false"):
         raise invalid_setting("immutable", "must be true or false")
