@@ -74,4 +74,4 @@ async def examine(
     milliseconds = (time.monotonic() - started) * 1000
     async with asyncio.timeout(limits.CLOSE_TIMEOUT_SECONDS + 1):
         await transport.close()
-    yield Finding(check="gateway", ok=True, detail=f"connected and authenticated in {milliseconds:.0f} ms")
+    yield Finding(check="gateway", ok=True, detail=f"connected and authenticated in {milliseconds:.1f} ms")
