@@ -49,9 +49,12 @@ class WhoseLimit:
                 return failure
 
     def _less(self, kind: _Limit) -> str:
-        if self.is_export:
-            return "Narrow it with `where`" if kind is _ROWS else "Narrow it with `where`, select fewer fields"
-        return "Narrow it with `where`, select fewer fields, request a smaller page"
+        ways = ["Narrow it with `where`"]
+        if kind is not _ROWS:
+            ways.append("select fewer fields")
+        if not self.is_export:
+            ways.append("request a smaller page")
+        return ", ".join(ways)
 
     def _attributed(self, failure: Failure, kind: _Limit, limit: object, less: str) -> Failure:
         owner, whose, remedy = self._owner(failure, kind, limit)

@@ -45,10 +45,11 @@ HINTS: Final[Mapping[str, str]] = {
 }
 
 
-TABLE_HINT: Final = (
-    "`lensway sources tables SOURCE` lists the tables as `table` names them: case counts, and a part with a dot or a quote is "
-    'written in double quotes, as in "my.schema".orders.'
-)
+_LISTED: Final = "`lensway sources tables SOURCE` lists the tables as `table` names them: "
+_QUOTED: Final = 'a part with a dot or a quote is written in double quotes, as in "my.schema".orders.'
+TABLE_HINT: Final = f"{_LISTED}case counts, and {_QUOTED}"
+FILE_TABLE_HINT: Final = f"{_LISTED}{_QUOTED}"
+"""For SQLite and DuckDB, whose names compare without case."""
 
 
 def unreachable(stage: str, cause: str, *, hint: str | None = None, **details: object) -> LenswayError:

@@ -27,7 +27,7 @@ from lensway.bridges.contract import (
 )
 from lensway.bridges.kit.addresses import confined_path
 from lensway.bridges.kit.failures import (
-    TABLE_HINT,
+    FILE_TABLE_HINT,
     invalid_setting,
     query_failed,
     row_too_large,
@@ -259,6 +259,6 @@ def _of_sqlite(error: Exception, length_max: int = limits.ROW_BYTES_MAX) -> Lens
             return query_failed(
                 "undefined_column",
                 "The table or a column of the lens does not exist in the file",
-                hint="Correct `table` and `column` in the lens. " + TABLE_HINT,
+                hint="Correct `table` and `column` in the lens. " + FILE_TABLE_HINT,
                 sqlite=getattr(error, "sqlite_errorname", "SQLITE_ERROR"),
             )
