@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from cyclopts import App, Parameter
 
 from lensway.cli import report
+from lensway.cli.serving import forget_empty
 from lensway.compose.process import leave, open_streams
 
 app = App(
@@ -48,6 +50,8 @@ app.register_install_completion_command(add_to_startup=False)
 def main() -> None:
     """Run the program and exit: 0 ok, 1 failure, 2 usage or configuration, or the code that the command returns."""
     open_streams()
+    if sys.argv[1:2] == ["serve"]:
+        forget_empty(os.environ)
     code = 0
     try:
         with report.exit_on_failure():

@@ -12,6 +12,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from lensway.auth.secret import bare
+from lensway.cli.given import secret_given
 from lensway.client import Client, connect
 from lensway.errors import ErrorCode, LenswayError
 from lensway.hosts import is_this_machine
@@ -43,8 +45,8 @@ class Target:
         Raises:
             LenswayError: INVALID_REQUEST when a variable is missing.
         """
-        url = os.environ.get("LENSWAY_URL", "http://127.0.0.1:8080")
-        key = os.environ.get("LENSWAY_API_KEY")
+        url = bare(os.environ.get("LENSWAY_URL", "")) or "http://127.0.0.1:8080"
+        key = secret_given(os.environ, "LENSWAY_API_KEY")
         if not key:
             raise LenswayError(
                 ErrorCode.INVALID_REQUEST,
@@ -55,7 +57,7 @@ class Target:
             _checked_url(url, insecure=self.insecure),
             _checked_header("LENSWAY_API_KEY", key),
             environment=None if self.env is None else _checked_header("LENSWAY_ENVIRONMENT (--env)", self.env),
-            ca_file=_checked_ca_file(os.environ.get("LENSWAY_CA_FILE")),
+            ca_file=_checked_ca_file(bare(os.environ.get("LENSWAY_CA_FILE", ""))),
             # Whoever sits at the terminal, or the script, decides at once what a failure means.
             repeats=False,
         )

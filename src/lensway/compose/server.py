@@ -384,7 +384,7 @@ class Server:
         settings = self._settings
         self._announce(f"Lensway serves {settings.public_url}")
         self._announce(f"  Console   {settings.public_url}/console/")
-        self._announce(f"  runners   {settings.gateway_url}")
+        self._announce(f"  runners   {settings.gateway_url or 'at this gateway; set --gateway-url to name it'}")
         self._announce(f"  data      {settings.data_dir}")
         if minted is not None:
             self._announce(f"  admin key {minted.reveal()}   (shown once)")

@@ -9,7 +9,7 @@ import re
 import urllib.parse
 from collections.abc import Hashable, Mapping
 
-from lensway.auth.secret import Secret
+from lensway.auth.secret import Secret, bare
 from lensway.errors import ErrorCode, LenswayError
 from lensway.hosts import is_this_machine
 from lensway.limits import JOBS_PER_SESSION_DEFAULT
@@ -165,11 +165,11 @@ def gateway_address(url: str) -> tuple[str, int]:
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:
-    value = environment.get(name, "").strip()
+    value = bare(environment.get(name, ""))
     if not value:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            f"{name} is not set",
+            f"{name} is {'empty' if name in environment else 'not set'}",
             hint="`lensway runners create NAME` prints the environment block of a new runner.",
         )
     return value
@@ -186,7 +186,7 @@ def _policy(environment: Mapping[str, str]) -> pathlib.Path | None:
 
 
 def _path(environment: Mapping[str, str], name: str) -> pathlib.Path | None:
-    value = environment.get(name)
+    value = bare(environment.get(name, ""))
     if not value:
         return None
     path = pathlib.Path(value)
@@ -197,9 +197,11 @@ def _path(environment: Mapping[str, str], name: str) -> pathlib.Path | None:
 
 def _token_of(path: pathlib.Path) -> Secret:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = bare(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         raise _invalid("LENSWAY_RUNNER_TOKEN_FILE", f"names {path}, which cannot be read") from None
+    if not text:
+        raise _invalid("LENSWAY_RUNNER_TOKEN_FILE", f"names {path}, which is empty")
     return _checked_token(text, "LENSWAY_RUNNER_TOKEN_FILE")
 
 
