@@ -18,7 +18,7 @@ from lensway.compose.process import forbid_dumps, scrub_environment, share_arena
 from lensway.errors import ErrorCode, LenswayError
 from lensway.kinds import Kind, Kinds
 from lensway.observe import log
-from lensway.runner.settings import RunnerSettings, read_settings
+from lensway.runner.settings import RunnerSettings, policy_file, read_settings
 
 runner = App(name="runner", help="A runner: an agent in a private network that dials out and never listens.")
 
@@ -117,19 +117,22 @@ def test_source(name: str, *, json: bool = False) -> None:
     from lensway.bridges.contract import Execution  # noqa: PLC0415
     from lensway.bridges.library import ExecutionLibrary, encode_probes  # noqa: PLC0415
     from lensway.query.result import ResultLimits, RowFormat  # noqa: PLC0415
-    from lensway.runner.credentials import LocalCredentials, variable_of  # noqa: PLC0415
+    from lensway.runner.credentials import INVALID, LocalCredentials, variable_of  # noqa: PLC0415
     from lensway.runner.policy import read_policy  # noqa: PLC0415
 
     log.configure(level="error")
-    settings = _settings()
-    policy = read_policy(settings.policy_file)
+    policy = read_policy(policy_file(os.environ))
     config = LocalCredentials(os.environ).settings_of(name, [name])
+    if INVALID in config:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST, config[INVALID], hint="Correct the variable, or the file that it names."
+        )
     if not config:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
             f"no local credentials for source '{name}'",
             hint=f"Set LENSWAY_SOURCE_{variable_of(name)}_URL. A managed source is tested by the server: "
-            f"`lensway sources test {name} --runner {settings.runner}`.",
+            f"`lensway sources test {name} --runner RUNNER`.",
         )
     if not policy.allows_source(name):
         raise LenswayError(ErrorCode.REFUSED_BY_RUNNER, f"the local policy does not allow the source '{name}'")

@@ -145,13 +145,11 @@ def serve(
     if check:
         return _check(settings)
     log.configure(level=level)
-    for warning in warnings_of(settings):
-        report.write_note(f"warning: {warning}")
     scrub_environment(kinds)
     open_files()
     forbid_dumps()
     share_arenas()
-    server = Server(settings, report.announcer(), kinds)
+    server = Server(settings, report.announcer(), kinds, warnings=tuple(warnings_of(settings)))
     try:
         _run(server.run())
     except LenswayError as error:

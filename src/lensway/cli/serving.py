@@ -91,9 +91,10 @@ def warnings_of(settings: ServerSettings) -> Iterator[str]:
             "rows are sent in clear text. Set --tls-cert and --tls-key, or put a reverse proxy in front and name it in "
             "--trusted-proxies."
         )
-    for option, url in (("--public-url", settings.public_url), ("--gateway-url", settings.gateway_url)):
+    urls = ("--public-url", settings.public_url), ("--gateway-url", settings.gateway_url)
+    for (option, url), (listener, _) in zip(urls, listeners, strict=True):
         host = urllib.parse.urlsplit(url).hostname or ""
-        if beyond and url and is_this_machine(host):
+        if listener in beyond and url and is_this_machine(host):
             yield f"{option} says {host}, which is another machine everywhere else: set it to the name that others use."
     if not settings.gateway_url:
         yield (

@@ -152,8 +152,16 @@ class ServerSettings:
 class Server:
     """One server process."""
 
-    def __init__(self, settings: ServerSettings, announce: Callable[[str], None], kinds: Kinds = BUILT_IN) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        announce: Callable[[str], None],
+        kinds: Kinds = BUILT_IN,
+        *,
+        warnings: Sequence[str] = (),
+    ) -> None:
         self._settings = settings
+        self._warnings = warnings
         self._kinds = kinds
         self._announce = announce
         self._stopping = asyncio.Event()
@@ -386,6 +394,8 @@ class Server:
         self._announce(f"  Console   {settings.public_url}/console/")
         self._announce(f"  runners   {settings.gateway_url or 'at this gateway; set --gateway-url to name it'}")
         self._announce(f"  data      {settings.data_dir}")
+        for warning in self._warnings:
+            self._announce(f"warning: {warning}")
         if minted is not None:
             self._announce(f"  admin key {minted.reveal()}   (shown once)")
 

@@ -60,6 +60,7 @@ SESSION_TABLE: Final[Table[SessionState, SessionStimulus]] = Table(
     },
 )
 
+INVALID_SETTINGS: Final = "invalid_settings"
 _SUSPECT_STATES: Final = frozenset({SessionState.SUSPECT, SessionState.DRAINING_SUSPECT})
 _DRAINING_STATES: Final = frozenset({SessionState.DRAINING, SessionState.DRAINING_SUSPECT})
 
@@ -138,7 +139,8 @@ class Session:
         is_settling = self.is_resumed and now - self.opened_at < self.timings.dead_seconds
         self.revision = revision
         changed = []
-        for source, said in source_states.items():
+        for source, reported in source_states.items():
+            said = _as_shown(reported)
             before = self.source_states.get(source)
             if before != said:
                 self.source_states[source] = said
@@ -149,3 +151,11 @@ class Session:
                 if before is not None and before[0] == "unreachable" and said[0] == "ready":
                     self.load.pair(source).record_reached()
         return tuple(changed)
+
+
+def _as_shown(reported: tuple[str, str]) -> tuple[str, str]:
+    """Settings that are there and cannot be used are a state of their own; the protocol says them in the cause of another."""
+    state, cause = reported
+    if state == "no_credentials" and cause.startswith(INVALID_SETTINGS):
+        return INVALID_SETTINGS, cause.removeprefix(INVALID_SETTINGS).lstrip(": ")
+    return reported

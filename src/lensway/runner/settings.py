@@ -164,6 +164,11 @@ def gateway_address(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
 
 
+def policy_file(environment: Mapping[str, str]) -> pathlib.Path | None:
+    """The file of the local policy, for what needs no server. Raises LenswayError INVALID_REQUEST."""
+    return _policy(environment)
+
+
 def _required(environment: Mapping[str, str], name: str) -> str:
     value = bare(environment.get(name, ""))
     if not value:
