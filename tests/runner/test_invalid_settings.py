@@ -51,7 +51,7 @@ def file(directory: pathlib.Path, content: bytes) -> str:
         ("URL_FILE", b"\xff\xfe\x00", "which is not text in UTF-8"),
         ("URL_FILE", "/", "LENSWAY_SOURCE_MAIN_URL_FILE names /, which this user cannot read"),
         ("COLOUR", "blue", "LENSWAY_SOURCE_MAIN_COLOUR: unknown setting"),
-        ("SSLMODE", "perhaps", "sslmode"),
+        ("SSLMODE", "perhaps", "LENSWAY_SOURCE_MAIN_SSLMODE: must be one of"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_variable(
