@@ -77,38 +77,49 @@ def status(*, json: bool = False) -> None:
 
 @runner.command
 def doctor(*, insecure: _Insecure = False, json: bool = False) -> None:
-    """Check everything from the settings to the gateway; name each obstacle and what to do."""
-    from lensway.bridges.library import encodings, installed  # noqa: PLC0415
+    """Check everything from the settings to each assigned source; name each obstacle and what to do.
+
+    Exits 0 when nothing is wrong, 1 when something is, 2 when it is a setting.
+    """
+    from lensway.bridges.library import ExecutionLibrary  # noqa: PLC0415
     from lensway.compose.websocket import WebSocketTransport  # noqa: PLC0415
     from lensway.runner.dial import Dialer  # noqa: PLC0415
-    from lensway.runner.doctor import examine  # noqa: PLC0415
-    from lensway.runner.policy import read_policy  # noqa: PLC0415
+    from lensway.runner.doctor import Finding, examine  # noqa: PLC0415
+    from lensway.runner.policy import LocalPolicy, read_policy  # noqa: PLC0415
 
     log.configure(level="error")
-    settings = read_settings(os.environ, insecure=insecure)
-    read_policy(settings.policy_file)
+    environment, found = dict(os.environ), []
 
-    async def run() -> list[Any]:
-        found = []
-        async for finding in examine(
-            settings,
-            os.environ,
-            Dialer(settings, WebSocketTransport),
-            installed(installed_kinds()),
-            encodings(installed_kinds()),
-        ):
-            found.append(finding)
-            if not report.wants_json(json):
-                mark = {True: "ok", False: "FAILED", None: "note"}[finding.ok]
-                report.write_line(f"{mark:<7} {finding.check:<12} {finding.detail}")
-                if finding.hint:
-                    report.write_line(f"        {finding.hint}")
-        return found
+    def show(finding: Finding) -> None:
+        found.append(finding)
+        if not report.wants_json(json):
+            mark = {True: "ok", False: "FAILED", None: "note"}[finding.ok]
+            report.write_line(f"{mark:<7} {finding.check:<13} {finding.detail}")
+            if finding.hint:
+                report.write_line(f"        {finding.hint}")
 
-    found = asyncio.run(run())
+    async def run(settings: RunnerSettings, policy: LocalPolicy) -> None:
+        kinds = installed_kinds()
+        dialer = Dialer(settings, WebSocketTransport, environment=environment)
+        scrub_environment(kinds)
+        library = ExecutionLibrary(policy.address_policy(), kinds)
+        async for finding in examine(settings, environment, dialer, library, policy):
+            show(finding)
+
+    code, check = 0, "configuration"
+    try:
+        settings = read_settings(environment, insecure=insecure)
+        check = "policy"
+        policy = read_policy(settings.policy_file)
+        check = "configuration"
+        asyncio.run(run(settings, policy))
+    except LenswayError as error:
+        cause = "policy_invalid" if check == "policy" else "setting"
+        show(Finding(check=check, ok=False, detail=str(error), hint=error.failure.hint or "", cause=cause))
+        code = report.USAGE_EXIT
     if report.wants_json(json):
         report.write_json(found)
-    sys.exit(report.FAILURE_EXIT if any(finding.ok is False for finding in found) else 0)
+    sys.exit(code or (report.FAILURE_EXIT if any(finding.ok is False for finding in found) else 0))
 
 
 @runner.command(name="test-source")

@@ -53,6 +53,17 @@ class LocalCredentials:
         """How many variables there are."""
         return len(self._variables)
 
+    def problems(self) -> list[str]:
+        """What is wrong with variables, whichever source they belong to. Blocks on the file system."""
+        found = []
+        for variable in sorted(self._variables):
+            value, wrong = self._value(variable, is_file=variable.endswith(_FILE))
+            if variable.endswith(("_URL", f"_URL{_FILE}")):
+                wrong = wrong or _wrong_url(bare(value))
+            if wrong:
+                found.append(f"{_PREFIX}{variable} {wrong}")
+        return found
+
     def address_keys_of(self, bridge: str) -> frozenset[str]:
         """The settings of this kind of database that a local URL replaces as a whole."""
         kind = self._kinds.get(bridge)
