@@ -50,7 +50,7 @@ def forget_empty(environment: MutableMapping[str, str]) -> None:
         del environment[name]
 
 
-def comma_separated(_hint: Any, value: str, *, delimiter: str | None = None) -> list[str]:
+def comma_separated(_hint: Any, value: str, **_more: Any) -> list[str]:
     """The items of a variable: separated by commas or white space."""
     return [each for each in re.split(r"[,\s]+", value) if each]
 

@@ -306,7 +306,8 @@ async def _of_source(source: ServedSource, library: Library) -> Finding:
             hint = "Correct the variable, or the file that it names."
             return Finding(check=check, ok=False, detail=what, hint=hint, cause="invalid_settings")
         detail = f"{state} {what}".strip()
-        return Finding(check=check, ok=False, detail=detail, hint=_STATES.get(state, ""), cause=state)
+        cause = "refused_by_runner" if state == "refused" else state
+        return Finding(check=check, ok=False, detail=detail, hint=_STATES.get(state, ""), cause=cause)
     try:
         report = await _tested(source, library)
     except LenswayError as error:

@@ -225,4 +225,5 @@ def _capacity(text: str | None) -> int:
 
 
 def _invalid(name: str, what: str) -> LenswayError:
-    return LenswayError(ErrorCode.INVALID_REQUEST, f"{name} {what}")
+    hint = f"Correct {name}; `lensway runners create NAME` prints the environment block of a new runner."
+    return LenswayError(ErrorCode.INVALID_REQUEST, f"{name} {what}", hint=hint)
