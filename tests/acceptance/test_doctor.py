@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lensway.testing.deployment import Deployment, RunnerIdentity, free_ports
+from lensway.testing.deployment import Deployment, RunnerIdentity, free_ports, wait_until
 
 pytestmark = pytest.mark.acceptance
 SECRET = "wr0ng-passw0rd"
@@ -200,3 +200,24 @@ def test_a_source_is_tested_without_any_variable_of_the_server(deployment: Deplo
     empty = deployment.cli("runner", "test-source", "main", environment={"LENSWAY_SOURCE_MAIN_URL_FILE": "/nowhere"})
     assert empty.returncode == 2
     assert "LENSWAY_SOURCE_MAIN_URL_FILE names /nowhere, which does not exist" in empty.stderr
+
+
+def test_what_a_runner_overrides_is_shown_with_the_source(deployment: Deployment, orders) -> None:
+    client = deployment.client()
+    config = {"url": orders.reader_url}
+    assert client.post("/v1/sources", json={"name": "moved", "bridge": "postgres", "config": config}).status_code == 201
+    identity = deployment.create_runner("mover")
+    deployment.assign("mover", "moved")
+    plain = deployment.cli("sources", "show", "moved")
+    assert "overrides" not in plain.stdout + plain.stderr
+    local = {"LENSWAY_SOURCE_MOVED_CONNECT_TIMEOUT": "4"}
+    deployment.start_runner(identity, environment=local)
+    wait_until(
+        lambda: client.get("/v1/sources/moved").json().get("overrides") == {"mover": ["connect_timeout"]},
+        seconds=10,
+        what="the runner's report",
+    )
+    shown = deployment.cli("sources", "show", "moved")
+    assert "mover overrides: connect_timeout" in shown.stderr
+    source = client.get("/v1/runners/mover").json()["sources"][0]
+    assert (source["health"], source["overrides"]) == ("ready", ["connect_timeout"])

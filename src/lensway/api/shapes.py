@@ -229,6 +229,8 @@ class SourceAnswer(Answer, frozen=True, kw_only=True):
     lenses: list[str]
     created_at: Moment
     warnings: list[WarningAnswer] = []
+    overrides: dict[str, list[str]] = {}
+    """The keys of its config that runners override by settings of their own, by the name of the runner."""
 
 
 class SourceList(Answer, frozen=True, kw_only=True):
@@ -369,6 +371,7 @@ class CoveredSource(Answer, frozen=True, kw_only=True):
     health: str
     bridge: str
     cause: str | None = None
+    overrides: list[str] = []
 
 
 class RunnerAnswer(Answer, frozen=True, kw_only=True):

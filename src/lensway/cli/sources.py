@@ -31,9 +31,12 @@ def list_(*, to: _To = target.DEFAULT) -> None:
 
 @sources.command
 def show(source: str, *, to: _To = target.DEFAULT) -> None:
-    """Show one source, without its config."""
+    """Show one source, without its config, and which of its settings runners override."""
     with to.client() as client:
-        report.write_json(client.call("GET", f"/v1/sources/{segment(source)}"))
+        found = client.call("GET", f"/v1/sources/{segment(source)}")
+    report.write_json(found)
+    for runner, keys in found.get("overrides", {}).items():
+        report.write_note(f"{runner} overrides: {', '.join(keys)}")
 
 
 @sources.command

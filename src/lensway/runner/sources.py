@@ -13,6 +13,7 @@ import msgspec
 from lensway import limits
 from lensway.auth import sealing
 from lensway.errors import ErrorCode, LenswayError
+from lensway.fleet.sessions import OVERRIDES
 from lensway.protocol.frames import AssignedSource, RefuseReason, SourceState
 from lensway.runner.credentials import INVALID, LocalCredentials, differ_in_password_only, merged, variable_of
 from lensway.runner.library import Library
@@ -48,6 +49,13 @@ class ServedSource:
     cause: str = ""
     contacts: int = 0
     """How often queries and probes have shown how it is."""
+
+    @property
+    def shown_cause(self) -> str:
+        """Why it is in its state; for one that is ready, which managed settings this machine's own override."""
+        if self.state == READY and not self.cause and self.managed and self.local:
+            return f"{OVERRIDES}{', '.join(sorted(self.local))}"
+        return self.cause
 
     @property
     def refusal(self) -> RefuseReason | None:
@@ -271,5 +279,5 @@ class AssignedSources:
 
 
 def _state_of(served: ServedSource) -> SourceState:
-    cause = served.cause[: limits.RUNNER_TEXT_CHARACTERS_MAX]
+    cause = served.shown_cause[: limits.RUNNER_TEXT_CHARACTERS_MAX]
     return SourceState(source=served.id, state=served.state, cause=cause)

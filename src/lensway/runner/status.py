@@ -83,7 +83,7 @@ class StatusSocket:
             "revision": agent.revision,
             "jobs": agent.jobs_count,
             "sources": [
-                {"name": source.name, "bridge": source.bridge, "state": source.state, "cause": source.cause}
+                {"name": source.name, "bridge": source.bridge, "state": source.state, "cause": source.shown_cause}
                 for source in agent.sources.served()
             ],
         }

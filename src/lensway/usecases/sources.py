@@ -22,6 +22,7 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import new_source_id
 from lensway.usecases.connection_tests import ConnectionTests, DocumentJob, asker_of, run_document_job
 from lensway.usecases.desk import Desk, warning_document
+from lensway.usecases.fleet_view import overrides_of
 
 CheckConfig = Callable[[str, Mapping[str, object]], None]
 """Refuses settings of a bridge that cannot work or that the service's own policy forbids. Raises LenswayError."""
@@ -48,7 +49,9 @@ class Sources:
     def show(self, caller: Caller, name: str) -> dict[str, Any]:
         """One source. Raises LenswayError NOT_FOUND."""
         snapshot = self._desk.snapshot()
-        return source_answer(snapshot, rules.require_source(snapshot, caller.environment.id, name))
+        source = rules.require_source(snapshot, caller.environment.id, name)
+        overrides = overrides_of(snapshot, source, self._desk.dispatcher)
+        return source_answer(snapshot, source) | ({"overrides": overrides} if overrides else {})
 
     async def create(self, caller: Caller, body: object) -> dict[str, Any]:
         """A new source. Raises LenswayError INVALID_REQUEST, CONFLICT."""

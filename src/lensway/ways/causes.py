@@ -314,13 +314,13 @@ def skew_seconds(some: datetime.datetime | None, other: datetime.datetime | None
     return 0.0 if some is None or other is None else abs((some - other).total_seconds())
 
 
-def retry_after_seconds(text: str | None, now: datetime.datetime) -> float | None:
+def retry_after_seconds(text: str | None, now: datetime.datetime | None) -> float | None:
     """What a header ``Retry-After`` asks for, as a number or as a date; None for anything else."""
     text = (text or "").strip()
     if text.isascii() and text.isdecimal() and len(text) <= 9:
         return float(text)
     moment = http_date(text)
-    return None if moment is None else max(0.0, (moment - now).total_seconds())
+    return None if moment is None or now is None else max(0.0, (moment - now).total_seconds())
 
 
 def http_date(text: str) -> datetime.datetime | None:
