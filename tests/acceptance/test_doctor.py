@@ -88,6 +88,27 @@ def test_settings_and_tokens_are_named(
     assert all(each["hint"] for each in found if each["ok"] is False)
 
 
+def test_gateway_and_api_are_told_apart(deployment: Deployment) -> None:
+    identity = deployment.create_runner("confused")
+    url = f"ws://127.0.0.1:{deployment.http_port}/connect"
+    code, found = doctor(deployment, identity, LENSWAY_GATEWAY_URL=url)
+    assert (code, bad(found)) == (1, [("answer", "other_port")]), found
+    process = deployment.start_runner(identity, gateway_url=url, wait=False)
+    process.wait_line("other_port")
+    status = deployment.cli(
+        "runner", "status", "--json", environment=block(deployment, identity) | {"LENSWAY_GATEWAY_URL": url}
+    )
+    (told,) = json.loads(status.stdout)
+    assert (told["state"], told["cause"]) == ("connecting", "other_port")
+    assert "Name the gateway in LENSWAY_GATEWAY_URL" in told["hint"]
+    process.kill()
+    wrong = deployment.cli(
+        "runners", "list", environment={"LENSWAY_URL": f"http://127.0.0.1:{deployment.gateway_port}"}
+    )
+    assert wrong.returncode == 1
+    assert "is a port of Lensway, and not the one of its server" in wrong.stderr
+
+
 def test_a_revoked_runner_is_told_so(deployment: Deployment) -> None:
     identity = deployment.create_runner("revoked")
     assert deployment.client().post("/v1/runners/revoked/revoke").status_code == 200

@@ -70,6 +70,8 @@ def status(*, json: bool = False) -> None:
             f"{answer.get('runner', '?')} [{answer.get('instance', '?')}] {answer['state']} for {answer.get('seconds', 0)} s, "
             f"{answer.get('jobs', 0)} jobs, revision {answer.get('revision', 0)} {answer.get('cause', '')}".rstrip()
         )
+        if answer.get("hint"):
+            report.write_line(f"  {answer['hint']}")
         for source in answer["sources"]:
             report.write_line(f"  {source['name']}: {source['state']} {source['cause']}".rstrip())
     sys.exit(0 if any(answer["state"] == "connected" for answer in answers) else report.FAILURE_EXIT)
@@ -94,7 +96,8 @@ def doctor(*, insecure: _Insecure = False, json: bool = False) -> None:
         found.append(finding)
         if not report.wants_json(json):
             mark = {True: "ok", False: "FAILED", None: "note"}[finding.ok]
-            report.write_line(f"{mark:<7} {finding.check:<13} {finding.detail}")
+            cause = f" ({finding.cause})" if finding.cause else ""
+            report.write_line(f"{mark:<7} {finding.check:<13} {finding.detail}{cause}")
             if finding.hint:
                 report.write_line(f"        {finding.hint}")
 

@@ -96,9 +96,10 @@ class Passage:
         is_lasting = cause.code in _LASTING and not self._is_renewed(cause)
         return Lost(loss, cause.code, self._origin, cause, is_lasting)
 
-    def foreign(self, status: int) -> Cause:
+    def foreign(self, status: int, headers: Mapping[str, str]) -> Cause:
         """Why something else than Lensway answered. May look at the port a second time: blocks for that."""
-        return self._named(Evidence(status=status, is_through=True))
+        is_other = "lensway-refusal" in headers
+        return self._named(Evidence(status=status, is_through=True, is_other=is_other))
 
     def _named(self, seen: Evidence) -> Cause:
         if self.way.proxy is None and _has(seen.error, ssl.SSLError):

@@ -302,7 +302,9 @@ def _evidence(error: Exception, progress: _Progress) -> Evidence:
     response = _response_of(error)
     if response is not None:
         is_own = bool(response.headers.get_all(REFUSAL_HEADER))
-        return Evidence(error=error, is_through=True, status=response.status_code, is_own=is_own)
+        is_other = not is_own and bool(response.headers.get_all("X-Request-Id"))
+        status = response.status_code
+        return Evidence(error=error, is_through=True, status=status, is_own=is_own, is_other=is_other)
     if isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError):
         error = error.__cause__
     if isinstance(error, ConnectionClosed):

@@ -79,6 +79,7 @@ class StatusSocket:
             "instance": agent.instance,
             "state": agent.state,
             "cause": agent.cause,
+            "hint": agent.hint,
             "seconds": round(agent.seconds_in_state(), 1),
             "revision": agent.revision,
             "jobs": agent.jobs_count,

@@ -165,6 +165,10 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "There is no Lensway {what} at the path of {setting} on {place}",
         "Check the path and the port; behind a proxy, check which path it passes on.",
     ),
+    "other_port": (
+        "{place} is a port of Lensway, and not the one of its {what}",
+        "Name the {what} in {setting}: the server prints both addresses when it starts (API 8080, gateway 8081 by default).",
+    ),
     "busy": ("The {what} at {place} is busy or starting (HTTP {status})", "Wait; the next try follows by itself."),
     "handshake": (
         "{place} does not answer as a Lensway {what}",
