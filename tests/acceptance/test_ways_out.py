@@ -18,7 +18,7 @@ from lensway.runner.settings import read_settings
 from lensway.testing.certificates import Authority
 from lensway.testing.deployment import Deployment, RunnerIdentity, free_ports
 from lensway.testing.nginx import nginx_with
-from lensway.testing.proxies import ADDRESS, HOST, microsocks, tinyproxy
+from lensway.testing.proxies import ADDRESS, HOST, behind_tls, microsocks, tinyproxy
 
 pytestmark = pytest.mark.acceptance
 LOGIN = "user", "pr0xy-passw0rd"
@@ -48,7 +48,13 @@ class Site:
 
     def fill(self, text: str) -> str:
         return text.format(
-            **self.proxies, nowhere=self.nowhere, user=LOGIN[0], password=LOGIN[1], host=HOST, own=self.port
+            **self.proxies,
+            nowhere=self.nowhere,
+            ca=self.authority.file,
+            user=LOGIN[0],
+            password=LOGIN[1],
+            host=HOST,
+            own=self.port,
         )
 
     @property
@@ -78,10 +84,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             http=deployment.http_port,
         )
         port = stack.enter_context(nginx_with(text, directory, before=MAP))
+        open_port = stack.enter_context(tinyproxy(directory))
         proxies = {
-            "open": stack.enter_context(tinyproxy(directory)),
+            "open": open_port,
             "closed": stack.enter_context(tinyproxy(directory, f"BasicAuth {LOGIN[0]} {LOGIN[1]}")),
             "socks": stack.enter_context(microsocks()),
+            "secure": stack.enter_context(
+                behind_tls(directory, open_port, *authority.issue("localhost", label="proxy"))
+            ),
             "login": stack.enter_context(microsocks("-u", LOGIN[0], "-P", LOGIN[1])),
         }
         yield Site(deployment, port, authority, proxies, clear)
@@ -110,6 +120,7 @@ FORMS = [
     {"HTTPS_PROXY": "socks5h://127.0.0.1:{socks}"},
     {"ALL_PROXY": "socks5h://localhost:{socks}"},
     {"ALL_PROXY": "socks5://{user}:{password}@127.0.0.1:{login}"},
+    {"HTTPS_PROXY": "https://localhost:{secure}", "SSL_CERT_FILE": "{ca}"},
     # Not through the proxy that is not there:
     {"HTTPS_PROXY": "http://127.0.0.1:{nowhere}", "NO_PROXY": "{host}"},
     {"HTTPS_PROXY": "http://127.0.0.1:{nowhere}", "no_proxy": "other.example,{host}:{own}"},

@@ -164,7 +164,9 @@ class Watch:
 
 def _proxy_of(proxy: Proxy) -> httpx2.Proxy:
     auth = None if proxy.user is None else (proxy.user, proxy.password)
-    return httpx2.Proxy(proxy.shown, auth=auth)
+    # The proxy's own certificate is checked against the system's authorities, whichever signed the server's.
+    context = ssl.create_default_context() if proxy.scheme == "https" else None
+    return httpx2.Proxy(proxy.shown, auth=auth, ssl_context=context)
 
 
 def _verify(ca_file: str | None, environment: Mapping[str, str]) -> ssl.SSLContext | bool:
