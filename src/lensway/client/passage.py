@@ -191,7 +191,7 @@ def _bare(error: Exception) -> BaseException:
 
 
 def _is_silent_end(error: Exception) -> bool:
-    # h11 keeps the peer's bytes in its error's cause for rubbish; an end without bytes has none.
+    # Beneath the library's error stands one of its parser for rubbish, and none for an end without an answer.
     below = error.__cause__
     return below is None or below.__cause__ is None
 
