@@ -19,7 +19,7 @@ from lensway.dispatch.core.jobs import ATTEMPT_TABLE, JOB_TABLE
 from lensway.errors import CODES, Retry
 from lensway.fleet import SESSION_TABLE, RunnerState
 from lensway.ways.remedies import TEXTS
-from tools import client_reference, commands, declarations, exceptions, type_table
+from tools import client_reference, commands, declarations, exceptions, settings_reference, type_table
 
 _LIMITS_FILE: Final = pathlib.Path(limits.__file__)
 _RETRY_WORDS: Final = {Retry.NEVER: "no", Retry.LATER: "later", Retry.SAFE: "at once"}
@@ -164,6 +164,11 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[], Iterator[str]]]]] = {
     "routes": ("docs/reference/http.md", routes),
     "warnings": ("docs/how-to/operations.md", warnings),
     "states": ("docs/how-to/operations.md", states),
+    "settings-server": ("docs/reference/settings.md", settings_reference.server),
+    "settings-secrets": ("docs/reference/settings.md", settings_reference.secrets),
+    "settings-runner": ("docs/reference/settings.md", settings_reference.runner),
+    "settings-client": ("docs/reference/settings.md", settings_reference.client),
+    "settings-network": ("docs/reference/settings.md", settings_reference.network),
     "causes": ("docs/how-to/troubleshooting.md", causes),
     "machines": ("docs/explanation/dispatch.md", machines),
     "types": ("docs/reference/types.md", type_table.rows),

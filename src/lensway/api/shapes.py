@@ -241,6 +241,8 @@ class SourceAnswer(Answer, frozen=True, kw_only=True):
     created_at: Moment
     warnings: list[WarningAnswer] = []
     conditions: list[SourceCondition] = []
+    overrides: dict[str, list[str]] = {}
+    """The keys of its config that runners override by settings of their own, by the name of the runner."""
 
 
 class SourceList(Answer, frozen=True, kw_only=True):
@@ -383,6 +385,7 @@ class CoveredSource(Answer, frozen=True, kw_only=True):
     since: Moment | None = None
     cause: str | None = None
     hint: str | None = None
+    overrides: list[str] = []
 
 
 class RunnerAnswer(Answer, frozen=True, kw_only=True):

@@ -62,7 +62,7 @@ def list_(
 
 @sources.command
 def show(source: names.Source, *, to: _To = target.DEFAULT) -> None:
-    """Show one source with its health on each runner, without its config."""
+    """Show one source with its health on each runner and the settings that runners override, without its config."""
     with to.client() as client:
         found = client.call("GET", f"/v1/sources/{segment(source)}")
         found |= health.of_source(found, client.call("GET", "/v1/runners")["runners"])
@@ -91,6 +91,8 @@ def _write_source(source: Mapping[str, Any]) -> None:
     if source["places"]:
         report.write_line("")
         output.write_list("table", source["places"], _PLACES, empty="")
+    for runner, keys in source.get("overrides", {}).items():
+        report.write_note(f"{runner} overrides: {', '.join(keys)}")
     report.write_warnings(source.get("warnings", ()))
 
 

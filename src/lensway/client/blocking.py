@@ -167,7 +167,7 @@ class Client:
             body = _Body(response, origin)
             cause = None
             if response.status_code >= 400 and "x-request-id" not in response.headers:
-                cause = self._passage.foreign(response.status_code)
+                cause = self._passage.foreign(response.status_code, response.headers)
             else:
                 self._passage.answered()
             if effect.request.is_stream and response.status_code < 300:

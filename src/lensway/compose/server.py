@@ -173,8 +173,16 @@ class _Sockets:
 class Server:
     """One server process."""
 
-    def __init__(self, settings: ServerSettings, announce: Callable[[str], None], kinds: Kinds = BUILT_IN) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        announce: Callable[[str], None],
+        kinds: Kinds = BUILT_IN,
+        *,
+        warnings: Sequence[str] = (),
+    ) -> None:
         self._settings = settings
+        self._warnings = warnings
         self._kinds = kinds
         self._announce = announce
         self._stopping = asyncio.Event()
@@ -406,8 +414,10 @@ class Server:
         settings = self._settings
         self._announce(f"Lensway serves {settings.public_url}")
         self._announce(f"  Console   {settings.public_url}/console/")
-        self._announce(f"  runners   {settings.gateway_url}")
+        self._announce(f"  runners   {settings.gateway_url or 'at this gateway; set --gateway-url to name it'}")
         self._announce(f"  data      {settings.data_dir}")
+        for warning in self._warnings:
+            self._announce(f"warning: {warning}")
         if minted is not None:
             self._announce(f"  admin key {minted.reveal()}   (shown once)")
 

@@ -132,7 +132,7 @@ class Agent:
         self.sources = AssignedSources(library, local, policy)
         self.state = "connecting"
         self.since = clock.monotonic()
-        self.cause = self.runner_name = ""
+        self.cause = self.hint = self.runner_name = ""
         self.revision = 0
         self._runner = runner
         self._instance = instance
@@ -285,6 +285,7 @@ class Agent:
             self._refuse(error.cause, f"the gateway refused this runner ({error.cause})", error.hint)
             return 0.0
         self._is("connecting", error.cause)
+        self.hint = error.hint
         self._failures.failed(error.cause, error.hint)
         wait = self._backoff.after_refusal() if error.is_brief else self._backoff.after_failure()
         return max(wait, error.retry_after)
@@ -304,6 +305,7 @@ class Agent:
         if self._failures.failed(cause, hint):
             self._announce(f"{message}; dialling again when LENSWAY_RUNNER_TOKEN_FILE changes")
         self._is(REFUSED, cause)
+        self.hint = hint
 
     async def _wait_for_token(self, mark: Hashable | None) -> None:
         """Return when the token's file has changed since ``mark`` was taken, after a while, or when told to stop."""
@@ -319,7 +321,7 @@ class Agent:
     def _is(self, state: str, cause: str) -> None:
         if state != self.state:
             self.since = self._clock.monotonic()
-        self.state, self.cause = state, cause
+        self.state, self.cause, self.hint = state, cause, ""
 
     # --- what the session tells -------------------------------------------------------------------------------------------
 

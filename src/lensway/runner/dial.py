@@ -87,7 +87,11 @@ def tls_context(url: str, ca_file: pathlib.Path | None) -> ssl.SSLContext | None
     try:
         return ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
     except (ssl.SSLError, OSError):
-        raise LenswayError(ErrorCode.INVALID_REQUEST, f"LENSWAY_CA_FILE {ca_file} holds no certificates") from None
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"LENSWAY_CA_FILE {ca_file} holds no certificates",
+            hint="Name a file in PEM format with the CA that signed the gateway's certificate.",
+        ) from None
 
 
 @dataclasses.dataclass(slots=True)
@@ -201,8 +205,10 @@ class Dialer:
         """What the name stands for now; while it cannot be looked up, what it stood for last."""
         try:
             found = await self._resolve(host, port)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             if host not in self._known:
+                if isinstance(error, TimeoutError):
+                    raise socket.gaierror(socket.EAI_AGAIN, "no answer") from None
                 raise
             found = []
         self._known[host] = found or self._known.get(host, [])
@@ -303,7 +309,9 @@ def _evidence(error: Exception, progress: _Progress) -> Evidence:
     response = _response_of(error)
     if response is not None:
         is_own = bool(response.headers.get_all(REFUSAL_HEADER))
-        return Evidence(error=error, is_through=True, status=response.status_code, is_own=is_own)
+        is_other = not is_own and bool(response.headers.get_all("X-Request-Id"))
+        status = response.status_code
+        return Evidence(error=error, is_through=True, status=status, is_own=is_own, is_other=is_other)
     if isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError):
         error = error.__cause__
     if isinstance(error, ConnectionClosed):

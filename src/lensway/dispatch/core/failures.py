@@ -29,6 +29,10 @@ _UNABLE_TEXTS: Final[Mapping[Verdict, tuple[str, str]]] = {
         "has no credentials for it",
         "Set LENSWAY_SOURCE_<NAME>_URL on the runner, or give the source a managed config.",
     ),
+    Verdict.INVALID_SETTINGS: (
+        "has settings for it that are invalid",
+        "`lensway runner doctor` on the runner's machine names the variable; so does `lensway runners show RUNNER`.",
+    ),
     Verdict.CREDENTIALS_AMBIGUOUS: (
         "has ambiguous credentials for it",
         "Two assigned sources read the same environment variables on the runner; rename one of them.",
