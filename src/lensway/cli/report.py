@@ -7,7 +7,7 @@ import datetime
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from cyclopts import CycloptsError
@@ -200,7 +200,8 @@ def exit_on_failure() -> Iterator[None]:
         if missing is None:
             raise
         write_note(f"lensway: this command needs {missing}, which is not installed")
-        write_note(f"  pip install 'lensway[{'client' if missing == 'httpx2' else 'server'}]'")
+        extra = _EXTRAS.get(next(iter(sys.argv[1:]), ""), "cli")
+        write_note(f"  pip install 'lensway[{extra}]'")
         sys.exit(USAGE_EXIT)
     except BrokenPipeError:
         # The reader of our pipe left (head, less): not a failure worth a traceback. Python would complain again at exit.
@@ -208,6 +209,10 @@ def exit_on_failure() -> Iterator[None]:
         sys.exit(FAILURE_EXIT)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+_EXTRAS: Final = {"serve": "server", "runner": "runner"}
+"""The extras of the commands that need more than the extra `cli`."""
 
 
 def _missing_library(error: ImportError) -> str | None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from lensway.api.blocks import BlockForm, environment_block, read_block
 from lensway.cli import report, target
 from lensway.client import Client, segment
 from lensway.errors import ErrorCode, LenswayError
@@ -13,6 +14,9 @@ from lensway.errors import ErrorCode, LenswayError
 runners = App(name="runners", help="Runners: agents in private networks, and what they cover.")
 
 _To = target.Target
+_FormatBlock = Annotated[
+    BlockForm, Parameter(help="Form of the environment block: variables, systemd's files, a compose file, a Secret.")
+]
 
 
 @runners.command
@@ -25,6 +29,7 @@ def create(
     network: Annotated[
         str | None, Parameter(help="Label of the private network; runners with the same label are replicas.")
     ] = None,
+    format_block: _FormatBlock = "shell",
     to: _To = target.DEFAULT,
 ) -> None:
     """Register a runner and print its environment block. The token is shown once."""
@@ -38,7 +43,7 @@ def create(
         report.write_json(created)
         return
     # Piped too: `lensway runners create alpha > alpha.env` is what the block is for.
-    report.write_line(created["env"].rstrip("\n"))
+    report.write_text(environment_block(format_block, name, read_block(created["env"])))
     report.write_note(f"runner {name} created ({created['id']}). The token above is shown once.")
 
 
@@ -106,14 +111,14 @@ def unassign(runner: str, sources: list[str], /, *, to: _To = target.DEFAULT) ->
 
 
 @runners.command
-def rotate(runner: str, *, to: _To = target.DEFAULT) -> None:
+def rotate(runner: str, *, format_block: _FormatBlock = "shell", to: _To = target.DEFAULT) -> None:
     """Create a new token, shown once; the old one stays valid until the overlap ends."""
     with to.client() as client:
         rotated = client.call("POST", f"/v1/runners/{segment(runner)}/rotate")
     if to.json:
         report.write_json(rotated)
     else:
-        report.write_line(rotated["env"].rstrip("\n"))
+        report.write_text(environment_block(format_block, rotated["name"], read_block(rotated["env"])))
 
 
 @runners.command

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from lensway.bridges.library import ExecutionLibrary
 from lensway.clock import SystemClock
+from lensway.compose.notify import READY, STOPPING, notify
 from lensway.compose.process import calm_collector
 from lensway.compose.websocket import WebSocketTransport
 from lensway.errors import LenswayError
@@ -75,6 +76,7 @@ async def run_runner(
             loop.remove_signal_handler(number)
             signal.signal(number, lambda *_: os._exit(1))
         agent.stop()
+        notify(STOPPING)
         announce("draining: finishing what runs")
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -84,11 +86,13 @@ async def run_runner(
         await status.start()
     except OSError as error:
         # A full or read-only disk must not keep anybody from serving.
-        announce(f"`lensway runner status` will not answer: {os.strerror(error.errno or 0)}")
+        announce(f"`lensway runner status` will not answer: {error.strerror or error}")
     except LenswayError as error:
         # A directory that others may enter, such as a volume of a container platform: anybody could pose as this runner there.
         announce(f"`lensway runner status` will not answer: {error}. {error.failure.hint}")
     calm_collector()
+    # Before the first connection: a gateway that is away is no reason for a service manager to give up.
+    notify(READY)
     try:
         await agent.run()
     finally:
