@@ -9,7 +9,7 @@ DEMO_STAMP := $(if $(wildcard $(STAMP)),$(STAMP),$(VENV)/.lensway-demo)
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help env check test unit test-deps demo bench prove mutants chaos screenshots dist lock format
+.PHONY: help env check test unit test-deps demo demo-data bench prove mutants chaos screenshots dist images lock format
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ unit: $(STAMP) ## every test that needs no process, database or browser, in unde
 demo: $(DEMO_STAMP) ## the main job on real data; ARGS=--once exits after it
 	@$(BIN)/python -m demo $(ARGS)
 
+demo-data: $(DEMO_STAMP) ## the demo's tables as an SQL file for deploy/compose.yaml
+	@$(BIN)/python -m demo.dump $(ARGS)
+
 bench: $(STAMP) ## benchmarks beside their references; ARGS=quick in two minutes
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -67,10 +70,14 @@ screenshots: test-deps ## the Console's pages in every state; ARGS is the folder
 dist: $(STAMP) ## wheel, sdist, SBOM and their sums in dist/, the same bytes from the same commit
 	@$(BIN)/python -m tools.dist $(ARGS)
 
+images: $(STAMP) ## build the images with buildah and run each as an unknown user on a read-only root; needs root
+	@$(BIN)/python -m tools.images $(ARGS)
+
 lock: $(STAMP) ## write requirements.lock and its subsets anew from pyproject.toml
 	@$(COMPILE) --all-extras --group dev pyproject.toml --output-file requirements.lock >/dev/null
 	@$(COMPILE) --constraint requirements.lock --extra server --extra postgres --group demo pyproject.toml --output-file requirements-demo.lock >/dev/null
 	@$(COMPILE) --constraint requirements.lock --all-extras pyproject.toml --output-file requirements-extras.lock >/dev/null
+	@$(COMPILE) --constraint requirements.lock --group build --output-file deploy/requirements-build.lock >/dev/null
 	@$(COMPILE) --constraint requirements.lock --extra runner --extra postgres pyproject.toml --output-file deploy/requirements-runner.lock >/dev/null
 	@$(COMPILE) --constraint requirements.lock --extra server --extra postgres --extra arrow pyproject.toml --output-file deploy/requirements-server.lock >/dev/null
 

@@ -16,6 +16,7 @@ EXTRAS: Final = pathlib.Path("requirements-extras.lock")
 SUBSETS: Final = (
     pathlib.Path("requirements-demo.lock"),
     EXTRAS,
+    pathlib.Path("deploy/requirements-build.lock"),
     pathlib.Path("deploy/requirements-runner.lock"),
     pathlib.Path("deploy/requirements-server.lock"),
 )
