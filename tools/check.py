@@ -9,10 +9,11 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from tools import docs, english, rooms
+from tools import docs, english, locks, rooms
 
 _BIN: Final = pathlib.Path(sys.executable).parent
 _CODE: Final = ("src", "tests", "tools", "demo", "benchmarks", "proofs")
@@ -38,7 +39,9 @@ def main() -> int:
         "import contracts": _import_contracts,
         "spelling": lambda: _program("codespell", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", *code),
         "dead code": lambda: _program("vulture"),
-        "lock in step": lambda: Outcome(tuple(_lock_problems())),
+        "lock in step": lambda: Outcome(
+            tuple(locks.problems(tomllib.loads(pathlib.Path("pyproject.toml").read_text())))
+        ),
         "private paths": lambda: Outcome(tuple(_private_paths())),
         "docs": lambda: Outcome(tuple(docs.problems())),
         "reference": _reference_problems,
@@ -104,29 +107,6 @@ def _import_contracts() -> Outcome:
     config.parent.mkdir(exist_ok=True)
     config.write_text("\n".join(lines) + "\n")
     return _program("lint-imports", "--config", str(config), "--no-cache")
-
-
-def _lock_problems() -> Iterator[str]:
-    import tomllib  # noqa: PLC0415 - the two are needed here only
-
-    from packaging.requirements import Requirement  # noqa: PLC0415
-    from packaging.utils import canonicalize_name  # noqa: PLC0415
-
-    locked = dict(
-        re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", pathlib.Path("requirements.lock").read_text(), re.MULTILINE)
-    )
-    project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())
-    wanted: list[str] = list(project["project"]["dependencies"])
-    for extra in project["project"]["optional-dependencies"].values():
-        wanted += extra
-    wanted += project["dependency-groups"]["dev"]
-    for text in wanted:
-        requirement = Requirement(text)
-        version = locked.get(canonicalize_name(requirement.name))
-        if version is None:
-            yield f"{requirement.name} is in pyproject.toml and not in requirements.lock: make lock"
-        elif not requirement.specifier.contains(version, prereleases=True):
-            yield f"requirements.lock has {requirement.name} {version}, pyproject.toml wants {requirement.specifier}: make lock"
 
 
 def _tracked() -> Sequence[pathlib.Path]:

@@ -57,7 +57,12 @@ def test_the_client_needs_nothing_of_the_server_nor_of_arrow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "missing", "extra"), [(["serve"], "uvicorn", "server"), (["query", "x"], "httpx2", "client")]
+    ("command", "missing", "extra"),
+    [
+        (["serve"], "uvicorn", "server"),
+        (["runner", "status"], "structlog", "runner"),
+        (["query", "x"], "httpx2", "cli"),
+    ],
 )
 def test_a_command_that_is_not_installed_says_what_to_install(command: list[str], missing: str, extra: str) -> None:
     program = f"import sys; sys.modules[{missing!r}] = None; from lensway.cli.main import main; main()"
@@ -68,8 +73,6 @@ def test_a_command_that_is_not_installed_says_what_to_install(command: list[str]
     )
 
 
-def test_the_extra_of_the_client_is_one_package() -> None:
-    wanted = [
-        line for line in importlib.metadata.requires("lensway") or () if 'extra == "client"' in line.replace("'", '"')
-    ]
-    assert [re.split(r"[^\w-]", line)[0] for line in wanted] == ["httpx2"]
+def test_the_client_is_two_packages() -> None:
+    wanted = [line for line in importlib.metadata.requires("lensway") or () if "extra ==" not in line]
+    assert [re.split(r"[^\w-]", line)[0] for line in wanted] == ["httpx2", "msgspec"]

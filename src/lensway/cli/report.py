@@ -11,7 +11,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BufferedReader
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
@@ -236,7 +236,8 @@ def exit_on_failure() -> Iterator[None]:
         if missing is None:
             raise
         write_note(f"lensway: this command needs {missing}, which is not installed")
-        write_note(f"  pip install 'lensway[{'client' if missing == 'httpx2' else 'server'}]'")
+        extra = _EXTRAS.get(next(iter(sys.argv[1:]), ""), "cli")
+        write_note(f"  pip install 'lensway[{extra}]'")
         sys.exit(USAGE_EXIT)
     except BrokenPipeError:
         # The reader of our pipe left (head, less): not a failure worth a traceback. Python would complain again at exit.
@@ -244,6 +245,10 @@ def exit_on_failure() -> Iterator[None]:
         sys.exit(FAILURE_EXIT)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+_EXTRAS: Final = {"serve": "server", "runner": "runner"}
+"""The extras of the commands that need more than the extra `cli`."""
 
 
 def _missing_library(error: ImportError) -> str | None:

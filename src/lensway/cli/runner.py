@@ -15,8 +15,9 @@ from cyclopts import App, Parameter
 
 from lensway import limits
 from lensway.cli import forms, output, report, screen, states
+from lensway.cli.starting import StartOptions, serve_runner
 from lensway.compose.kinds import installed_kinds
-from lensway.compose.process import forbid_dumps, scrub_environment, share_arenas
+from lensway.compose.process import scrub_environment
 from lensway.errors import ErrorCode, LenswayError
 from lensway.kinds import Kind, Kinds
 from lensway.observe import log
@@ -46,22 +47,7 @@ def start(
     log_level: Annotated[str, Parameter(help="debug, info, warning or error.")] = "warning",
 ) -> None:
     """Serve until SIGTERM: dial the gateway, execute its jobs, and reconnect after a lost connection."""
-    from lensway.compose.runner import run_runner  # noqa: PLC0415
-
-    log.configure(level=log_level)
-    environment = dict(os.environ)
-    settings = read_settings(environment, insecure=insecure)
-    kinds = installed_kinds()
-    scrub_environment(kinds)
-    forbid_dumps()
-    share_arenas()
-    main = run_runner(settings, environment, report.announcer(), drain_seconds=drain_seconds, kinds=kinds)
-    try:
-        import uvloop  # noqa: PLC0415
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
+    serve_runner(report.announcer(), StartOptions(insecure=insecure, drain_seconds=drain_seconds, log_level=log_level))
 
 
 @runner.command

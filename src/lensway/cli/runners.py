@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from cyclopts import App, Parameter
 from rich.text import Text
 
+from lensway.api.blocks import BlockForm, environment_block, read_block
 from lensway.api.bodies import body_of
 from lensway.api.shapes import AssignmentPair, RunnerAnswer, RunnerRequest
 from lensway.cli import names, output, report, screen, states, tables, target, watch
@@ -73,6 +74,9 @@ _COVERED: Final = (
     Column("BRIDGE", "bridge", rank=2),
     Column("CAUSE", lambda source: source.get("cause") or "", is_text=True),
 )
+_FormatBlock = Annotated[
+    BlockForm, Parameter(help="Form of the environment block: variables, systemd's files, a compose file, a Secret.")
+]
 
 
 @runners.command
@@ -88,6 +92,7 @@ def create(
     network: Annotated[
         str | None, Parameter(help="Label of the private network; runners with the same label are replicas.")
     ] = None,
+    format_block: _FormatBlock = "shell",
     to: _To = target.DEFAULT,
 ) -> None:
     """Register a runner and print its environment block. The token is shown once."""
@@ -99,7 +104,7 @@ def create(
         output.write_one(to.form, created, lambda: None)
         return
     # Piped too: `lensway runners create alpha > alpha.env` is what the block is for.
-    report.write_text(created["env"].rstrip("\n") + "\n")
+    report.write_text(environment_block(format_block, name, read_block(created["env"])))
     report.write_note(f"runner {name} created ({created['id']}). The token above is shown once.")
 
 
@@ -243,14 +248,14 @@ def update(
 
 
 @runners.command
-def rotate(runner: names.Runner, *, to: _To = target.DEFAULT) -> None:
+def rotate(runner: names.Runner, *, format_block: _FormatBlock = "shell", to: _To = target.DEFAULT) -> None:
     """Create a new token, shown once; the old one stays valid until the overlap ends."""
     with to.client() as client:
         rotated = client.call("POST", f"/v1/runners/{segment(runner)}/rotate")
     if to.asked not in (None, "table"):
         output.write_one(to.form, rotated, lambda: None)
         return
-    report.write_text(rotated["env"].rstrip("\n") + "\n")
+    report.write_text(environment_block(format_block, rotated["name"], read_block(rotated["env"])))
 
 
 @runners.command

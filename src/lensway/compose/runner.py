@@ -14,6 +14,7 @@ import structlog
 from lensway.bridges.library import ExecutionLibrary
 from lensway.clock import SystemClock
 from lensway.compose.health import HealthListener
+from lensway.compose.notify import READY, STOPPING, notify
 from lensway.compose.process import calm_collector
 from lensway.compose.websocket import WebSocketTransport
 from lensway.errors import LenswayError
@@ -86,6 +87,7 @@ async def run_runner(
             loop.remove_signal_handler(number)
             signal.signal(number, lambda *_: os._exit(1))
         agent.stop()
+        notify(STOPPING)
         announce("draining: finishing what runs")
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -97,6 +99,8 @@ async def run_runner(
     try:
         if listener is not None:
             await listener.start()
+        # Before the first connection: a gateway that is away is no reason for a service manager to give up.
+        notify(READY)
         await agent.run()
     finally:
         await status.close()
@@ -139,8 +143,8 @@ async def _status_socket(settings: RunnerSettings, agent: Agent, announce: Calla
     try:
         await status.start()
     except OSError as error:
-        # A full or read-only disk must not keep a runner from serving.
-        announce(f"`lensway runner status` will not answer: {os.strerror(error.errno or 0)}")
+        # A full or read-only disk must not keep anybody from serving.
+        announce(f"`lensway runner status` will not answer: {error.strerror or error}")
     except LenswayError as error:
         # A directory that others may enter, such as a volume of a container platform: others could pose as this runner there.
         announce(f"`lensway runner status` will not answer: {error}. {error.failure.hint}")

@@ -29,6 +29,7 @@ from lensway.clock import SystemClock
 from lensway.compose.accepting import accept
 from lensway.compose.certificates import Certificates
 from lensway.compose.doors import TlsDoor
+from lensway.compose.notify import READY, STOPPING, notify
 from lensway.compose.process import calm_collector
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console
@@ -372,11 +373,13 @@ class Server:
         calm_collector()
         operations.is_ready = True
         self._greet(minted)
+        notify(READY)
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         # Readiness first, so that a load balancer turns away before anything is refused. Then no new connections, and what was
         # begun is finished; runners serve it to the end. Only then are they told to go, and when to come back.
         operations.is_ready = False
+        notify(STOPPING)
         self._announce("stopping: finishing what runs")
         await asyncio.sleep(settings.lame_duck_seconds)
         http.should_exit = True
