@@ -18,13 +18,13 @@ from lensway.runner.settings import read_settings
 from lensway.testing.certificates import Authority
 from lensway.testing.deployment import Deployment, RunnerIdentity, free_ports
 from lensway.testing.nginx import nginx_with
-from lensway.testing.proxies import ADDRESS, HOST, microsocks, tinyproxy
+from lensway.testing.proxies import ADDRESS, HOST, behind_tls, microsocks, tinyproxy
 
 pytestmark = pytest.mark.acceptance
 LOGIN = "user", "pr0xy-passw0rd"
 VARIABLES = ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY", "HTTP_PROXY")
 PASS = """
-    listen {address}:{{port}} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};
+    listen {address}:{{port}} ssl; listen {address}:{clear}; ssl_certificate {certificate}; ssl_certificate_key {key};
     proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;
     location /connect {{{{ proxy_pass http://127.0.0.1:{gateway}; }}}}
     location / {{{{ proxy_pass http://127.0.0.1:{http}; }}}}
@@ -35,7 +35,10 @@ MAP = "map $http_upgrade $connection_upgrade { default upgrade; '' ''; }"
 class Site:
     """A server behind TLS at a name that is not this machine's own, and the proxies on the way to it."""
 
-    def __init__(self, deployment: Deployment, port: int, authority: Authority, proxies: Mapping[str, int]) -> None:
+    def __init__(
+        self, deployment: Deployment, port: int, authority: Authority, proxies: Mapping[str, int], clear: int
+    ) -> None:
+        self.clear = clear
         self.deployment = deployment
         self.port = port
         self.authority = authority
@@ -45,7 +48,13 @@ class Site:
 
     def fill(self, text: str) -> str:
         return text.format(
-            **self.proxies, nowhere=self.nowhere, user=LOGIN[0], password=LOGIN[1], host=HOST, own=self.port
+            **self.proxies,
+            nowhere=self.nowhere,
+            ca=self.authority.file,
+            user=LOGIN[0],
+            password=LOGIN[1],
+            host=HOST,
+            own=self.port,
         )
 
     @property
@@ -65,21 +74,27 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     certificate, key = authority.issue(HOST)
     with contextlib.ExitStack() as stack:
         deployment = stack.enter_context(Deployment(directory))
+        (clear,) = free_ports(1)
         text = PASS.format(
             address=ADDRESS,
+            clear=clear,
             certificate=certificate,
             key=key,
             gateway=deployment.gateway_port,
             http=deployment.http_port,
         )
         port = stack.enter_context(nginx_with(text, directory, before=MAP))
+        open_port = stack.enter_context(tinyproxy(directory))
         proxies = {
-            "open": stack.enter_context(tinyproxy(directory)),
+            "open": open_port,
             "closed": stack.enter_context(tinyproxy(directory, f"BasicAuth {LOGIN[0]} {LOGIN[1]}")),
             "socks": stack.enter_context(microsocks()),
+            "secure": stack.enter_context(
+                behind_tls(directory, open_port, *authority.issue("localhost", label="proxy"))
+            ),
             "login": stack.enter_context(microsocks("-u", LOGIN[0], "-P", LOGIN[1])),
         }
-        yield Site(deployment, port, authority, proxies)
+        yield Site(deployment, port, authority, proxies, clear)
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +120,7 @@ FORMS = [
     {"HTTPS_PROXY": "socks5h://127.0.0.1:{socks}"},
     {"ALL_PROXY": "socks5h://localhost:{socks}"},
     {"ALL_PROXY": "socks5://{user}:{password}@127.0.0.1:{login}"},
+    {"HTTPS_PROXY": "https://localhost:{secure}", "SSL_CERT_FILE": "{ca}"},
     # Not through the proxy that is not there:
     {"HTTPS_PROXY": "http://127.0.0.1:{nowhere}", "NO_PROXY": "{host}"},
     {"HTTPS_PROXY": "http://127.0.0.1:{nowhere}", "no_proxy": "other.example,{host}:{own}"},
@@ -133,6 +149,37 @@ def test_each_form_of_each_proxy_leads_to_the_server(
     assert asyncio.run(run()) == []
     url = f"https://{HOST}:{site.port}"
     with lensway.connect(url, site.deployment.admin_key, ca_file=str(site.authority.file)) as client:
+        assert client.lenses() == []
+
+
+@pytest.mark.parametrize(
+    ("form", "is_proxied"),
+    [
+        ({"http_proxy": "http://127.0.0.1:{open}"}, True),
+        ({"http_proxy": "http://{user}:{password}@127.0.0.1:{closed}"}, True),
+        ({"ALL_PROXY": "socks5h://127.0.0.1:{socks}"}, True),
+        ({"HTTP_PROXY": "http://127.0.0.1:{nowhere}"}, False),
+        ({"https_proxy": "http://127.0.0.1:{nowhere}"}, False),
+    ],
+    ids=lambda form: " ".join(form) if isinstance(form, dict) else "",
+)
+def test_clear_text_takes_the_proxy_of_clear_text(
+    site: Site, form: Mapping[str, str], is_proxied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``HTTP_PROXY`` in capitals is a header that any caller of a CGI script could send."""
+    for name, value in form.items():
+        monkeypatch.setenv(name, site.fill(value))
+    settings = site.settings | {"LENSWAY_GATEWAY_URL": f"ws://{HOST}:{site.clear}/connect"}
+    del settings["LENSWAY_CA_FILE"]
+
+    async def run() -> bool:
+        dialer = Dialer(read_settings(settings, insecure=True), WebSocketTransport, environment=os.environ)
+        transport = await dialer()
+        await transport.close()
+        return dialer.way().proxy is not None
+
+    assert asyncio.run(run()) is is_proxied
+    with lensway.connect(f"http://{HOST}:{site.clear}", site.deployment.admin_key) as client:
         assert client.lenses() == []
 
 

@@ -201,6 +201,7 @@ class SourceRequest(Request, frozen=True, kw_only=True):
 
     name: Name
     bridge: str
+    dialect: str | None = None
     credentials: Literal["managed", "runner-local"] = "managed"
     config: dict[str, Any] | None = None
     execution: Literal["auto", "runner_required"] = "auto"
@@ -211,6 +212,7 @@ class SourcePatch(Request, frozen=True, kw_only=True):
 
     name: Name | None = None
     bridge: str | None = None
+    dialect: str | None = None
     credentials: Literal["managed", "runner-local"] | None = None
     config: dict[str, Any] | None = None
     execution: Literal["auto", "runner_required"] | None = None
@@ -230,6 +232,7 @@ class SourceAnswer(Answer, frozen=True, kw_only=True):
     id: str
     name: str
     bridge: str
+    dialect: str
     credentials: str
     execution: str
     has_config: bool
@@ -238,6 +241,8 @@ class SourceAnswer(Answer, frozen=True, kw_only=True):
     created_at: Moment
     warnings: list[WarningAnswer] = []
     conditions: list[SourceCondition] = []
+    overrides: dict[str, list[str]] = {}
+    """The keys of its config that runners override by settings of their own, by the name of the runner."""
 
 
 class SourceList(Answer, frozen=True, kw_only=True):
@@ -380,6 +385,7 @@ class CoveredSource(Answer, frozen=True, kw_only=True):
     since: Moment | None = None
     cause: str | None = None
     hint: str | None = None
+    overrides: list[str] = []
 
 
 class RunnerAnswer(Answer, frozen=True, kw_only=True):

@@ -239,6 +239,14 @@ class _View:
                 source,
                 runner,
             )
+        if "invalid_settings" in states:
+            yield self._warning(
+                WarningCode.CREDENTIALS_MISSING,
+                f"Runner {runner.name!r} has settings for source {source.name!r} that are invalid. "
+                "`lensway runner doctor` on its machine names the variable, and what is wrong with it.",
+                source,
+                runner,
+            )
         if "unreachable" in states:
             yield self._warning(
                 WarningCode.RUNNER_UNREACHABLE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,10 @@ def run(arguments: Sequence[str]) -> int:
     # Imported here: the page above is read often, and must not wait for the libraries of commands.
     from lensway.cli import program  # noqa: PLC0415
 
+    if arguments[0] == "serve":
+        from lensway.cli.serving import forget_empty  # noqa: PLC0415
+
+        forget_empty(os.environ)
     return program.run(arguments)
 
 

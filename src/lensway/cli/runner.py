@@ -20,7 +20,7 @@ from lensway.compose.process import forbid_dumps, scrub_environment, share_arena
 from lensway.errors import ErrorCode, LenswayError
 from lensway.kinds import Kind, Kinds
 from lensway.observe import log
-from lensway.runner.settings import RunnerSettings, read_settings
+from lensway.runner.settings import RunnerSettings, policy_file, read_settings
 
 if TYPE_CHECKING:
     from lensway.runner.policy import LocalPolicy
@@ -82,6 +82,8 @@ def status(*, out: forms.Output = forms.OUTPUT) -> None:
         )
         if answer.get("policy"):
             report.write_line(f"  policy: {answer['policy']}")
+        if answer.get("hint"):
+            report.write_line(f"  {answer['hint']}")
         for source in answer["sources"]:
             report.write_line(f"  {source['name']}: {source['state']} {source['cause']}".rstrip())
     sys.exit(0 if any(answer["state"] == "connected" for answer in answers) else report.FAILURE_EXIT)
@@ -89,41 +91,57 @@ def status(*, out: forms.Output = forms.OUTPUT) -> None:
 
 @runner.command
 def doctor(*, insecure: _Insecure = False, out: forms.Output = forms.OUTPUT) -> None:
-    """Check everything from the settings to the gateway; name each obstacle and what to do."""
-    from lensway.bridges.library import encodings, installed  # noqa: PLC0415
+    """Check everything from the settings to each assigned source; name each obstacle and what to do.
+
+    Exits 0 when nothing is wrong, 1 when something is, 2 when it is a setting.
+    """
+    from lensway.bridges.library import ExecutionLibrary  # noqa: PLC0415
     from lensway.compose.websocket import WebSocketTransport  # noqa: PLC0415
     from lensway.runner.dial import Dialer  # noqa: PLC0415
-    from lensway.runner.doctor import examine  # noqa: PLC0415
-    from lensway.runner.policy import read_policy  # noqa: PLC0415
+    from lensway.runner.doctor import Finding, examine  # noqa: PLC0415
+    from lensway.runner.policy import PolicyInForce, read_policy  # noqa: PLC0415
 
     form = out.form
     log.configure(level="error")
-    settings = read_settings(os.environ, insecure=insecure)
-    read_policy(settings.policy_file)
+    environment, found = dict(os.environ), []
 
-    async def run() -> list[Any]:
-        found = []
+    form = out.form
+
+    def show(finding: Finding) -> None:
+        found.append(finding)
+        if form == "table":
+            mark = {True: "ok", False: "FAILED", None: "note"}[finding.ok]
+            state = {True: "ok", False: "failed", None: "skipped"}[finding.ok]
+            cause = f" ({finding.cause})" if finding.cause else ""
+            line = screen.text_of(f"{mark:<7} {finding.check:<13} {finding.detail}{cause}")
+            screen.write_styled(states.marked(state, line))
+            if finding.hint:
+                report.write_line(f"        {finding.hint}")
+
+    async def run(settings: RunnerSettings, policy: LocalPolicy) -> None:
+        kinds = installed_kinds()
+        dialer = Dialer(settings, WebSocketTransport, environment=environment)
+        scrub_environment(kinds)
+        library = ExecutionLibrary(policy.address_policy(), kinds)
         async for finding in examine(
-            settings,
-            os.environ,
-            Dialer(settings, WebSocketTransport),
-            installed(installed_kinds()),
-            encodings(installed_kinds()),
+            settings, environment, dialer, library, PolicyInForce(policy, settings.policy_file)
         ):
-            found.append(finding)
-            if form == "table":
-                mark = {True: "ok", False: "FAILED", None: "note"}[finding.ok]
-                state = {True: "ok", False: "failed", None: "skipped"}[finding.ok]
-                line = screen.text_of(f"{mark:<7} {finding.check:<12} {finding.detail}")
-                screen.write_styled(states.marked(state, line))
-                if finding.hint:
-                    report.write_line(f"        {finding.hint}")
-        return found
+            show(finding)
 
-    found = asyncio.run(run())
+    code, check = 0, "configuration"
+    try:
+        settings = read_settings(environment, insecure=insecure)
+        check = "policy"
+        policy = read_policy(settings.policy_file)
+        check = "configuration"
+        asyncio.run(run(settings, policy))
+    except LenswayError as error:
+        cause = "policy_invalid" if check == "policy" else "setting"
+        show(Finding(check=check, ok=False, detail=str(error), hint=error.failure.hint or "", cause=cause))
+        code = report.USAGE_EXIT
     if form != "table":
         output.write_data(form, [msgspec.to_builtins(finding) for finding in found])
-    sys.exit(report.FAILURE_EXIT if any(finding.ok is False for finding in found) else 0)
+    sys.exit(code or (report.FAILURE_EXIT if any(finding.ok is False for finding in found) else 0))
 
 
 @policy.command
@@ -178,20 +196,23 @@ def test_source(name: str, *, out: forms.Output = forms.OUTPUT) -> None:
     from lensway.bridges.contract import Execution  # noqa: PLC0415
     from lensway.bridges.library import ExecutionLibrary, encode_probes  # noqa: PLC0415
     from lensway.query.result import ResultLimits, RowFormat  # noqa: PLC0415
-    from lensway.runner.credentials import LocalCredentials, variable_of  # noqa: PLC0415
+    from lensway.runner.credentials import INVALID, LocalCredentials, variable_of  # noqa: PLC0415
     from lensway.runner.policy import read_policy  # noqa: PLC0415
 
     form = out.form
     log.configure(level="error")
-    settings = _settings()
-    policy = read_policy(settings.policy_file)
+    policy = read_policy(policy_file(os.environ))
     config = LocalCredentials(os.environ).settings_of(name, [name])
+    if INVALID in config:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST, config[INVALID], hint="Correct the variable, or the file that it names."
+        )
     if not config:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
             f"no local credentials for source '{name}'",
             hint=f"Set LENSWAY_SOURCE_{variable_of(name)}_URL. A managed source is tested by the server: "
-            f"`lensway sources test {name} --runner {settings.runner}`.",
+            f"`lensway sources test {name} --runner RUNNER`.",
         )
     if not policy.allows_source(name):
         raise LenswayError(ErrorCode.REFUSED_BY_RUNNER, f"the local policy does not allow the source '{name}'")

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final
 from cyclopts import App, Parameter
 from rich.text import Text
 
-from lensway.api.shapes import AssignmentPair, RunnerAnswer
+from lensway.api.bodies import body_of
+from lensway.api.shapes import AssignmentPair, RunnerAnswer, RunnerRequest
 from lensway.cli import names, output, report, screen, states, tables, target, watch
 from lensway.cli.tables import Column
 from lensway.client import Client, segment
@@ -91,10 +92,8 @@ def create(
 ) -> None:
     """Register a runner and print its environment block. The token is shown once."""
     with to.client() as client:
-        body = {
-            key: value for key, value in (("name", name), ("network", network), ("like", like)) if value is not None
-        }
-        created = client.call("POST", "/v1/runners", body)
+        request = RunnerRequest(name=name, network=network, like=like)
+        created = client.call("POST", "/v1/runners", body_of(request))
     report.write_warnings(created.get("warnings", ()))
     if to.asked not in (None, "table"):
         output.write_one(to.form, created, lambda: None)

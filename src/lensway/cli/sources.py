@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import App, Parameter
 from rich.text import Text
 
-from lensway.api.shapes import SourceAnswer, TestResult
+from lensway.api.bodies import body_of
+from lensway.api.shapes import SourceAnswer, SourceRequest, TestResult
 from lensway.cli import health, names, output, report, screen, states, target, watch
 from lensway.cli import tables as tables_
 from lensway.cli.tables import Column
@@ -61,7 +62,7 @@ def list_(
 
 @sources.command
 def show(source: names.Source, *, to: _To = target.DEFAULT) -> None:
-    """Show one source with its health on each runner, without its config."""
+    """Show one source with its health on each runner and the settings that runners override, without its config."""
     with to.client() as client:
         found = client.call("GET", f"/v1/sources/{segment(source)}")
         found |= health.of_source(found, client.call("GET", "/v1/runners")["runners"])
@@ -90,6 +91,8 @@ def _write_source(source: Mapping[str, Any]) -> None:
     if source["places"]:
         report.write_line("")
         output.write_list("table", source["places"], _PLACES, empty="")
+    for runner, keys in source.get("overrides", {}).items():
+        report.write_note(f"{runner} overrides: {', '.join(keys)}")
     report.write_warnings(source.get("warnings", ()))
 
 
@@ -104,13 +107,12 @@ def create(
     to: _To = target.DEFAULT,
 ) -> None:
     """Register a source. Pass its config on standard input, because `ps` would show an argument."""
-    body: dict[str, object] = {"name": name, "bridge": bridge, "credentials": credentials, "execution": execution}
-    if config_stdin:
-        body["config"] = report.read_stdin_json("the config")
-    elif credentials == "managed" and report.has_piped_object():
+    config: Any = report.read_stdin_json("the config") if config_stdin else None
+    request = SourceRequest(name=name, bridge=bridge, credentials=credentials, execution=execution, config=config)
+    if not config_stdin and credentials == "managed" and report.has_piped_object():
         raise _unread_config(name)
     with to.client() as client:
-        created = client.call("POST", "/v1/sources", body)
+        created = client.call("POST", "/v1/sources", body_of(request))
     output.write_one(to.form, created, lambda: _write_created(created), fields=output.fields_of(SourceAnswer))
 
 

@@ -14,7 +14,9 @@ import msgspec
 from cyclopts import Parameter
 
 from lensway import limits
+from lensway.auth.secret import bare
 from lensway.cli.forms import FormOption, Output
+from lensway.cli.given import secret_given
 from lensway.client import Client, connect, profiles
 from lensway.errors import ErrorCode, LenswayError
 from lensway.hosts import is_this_machine
@@ -58,11 +60,21 @@ class Server:
                 raise LenswayError(
                     ErrorCode.INVALID_REQUEST, f"{option} is empty", hint="Give a name, or omit the option."
                 )
-        given = profiles.given(os.environ, self.profile)
+        given = profiles.given(_settings(), self.profile)
         if self.env:
             given = msgspec.structs.replace(given, profile=msgspec.structs.replace(given.profile, environment=self.env))
         with opened(given, insecure=self.insecure or given.profile.insecure, timeout=timeout) as client:
             yield client
+
+
+def _settings() -> dict[str, str]:
+    """The variables of this process; the key may stand in the file that LENSWAY_API_KEY_FILE names."""
+    read = {
+        "LENSWAY_API_KEY": secret_given(os.environ, "LENSWAY_API_KEY"),
+        "LENSWAY_URL": bare(os.environ.get("LENSWAY_URL", "")),
+        "LENSWAY_CA_FILE": bare(os.environ.get("LENSWAY_CA_FILE", "")),
+    }
+    return dict(os.environ) | {name: value for name, value in read.items() if value}
 
 
 @contextlib.contextmanager

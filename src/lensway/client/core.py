@@ -25,7 +25,7 @@ from lensway.api import numbers
 from lensway.client import exceptions
 from lensway.errors import CODES, ErrorCode, Failure, LenswayError, Retry
 from lensway.hosts import is_this_machine
-from lensway.ways.causes import Cause
+from lensway.ways.causes import Cause, http_date, retry_after_seconds
 
 T = TypeVar("T")
 
@@ -314,7 +314,7 @@ def error_of(reply: Answer | Lost, timeout_seconds: float) -> LenswayError:
         message=str(error.get("message", code.value)),
         hint=error.get("hint"),
         details=details,
-        retry_after_seconds=_seconds(reply.headers.get("retry-after")),
+        retry_after_seconds=_seconds(reply.headers),
     )
     return exceptions.of(failure)
 
@@ -397,8 +397,9 @@ def _now() -> Work[float]:
     return reply
 
 
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isascii() and text.isdecimal() else None
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    """``Retry-After`` in seconds. A date counts from the server's own ``Date``: no two clocks are compared."""
+    return retry_after_seconds(headers.get("retry-after"), http_date(headers.get("date", "")))
 
 
 def _from_one() -> Iterator[int]:

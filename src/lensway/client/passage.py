@@ -96,9 +96,10 @@ class Passage:
         is_lasting = cause.code in _LASTING and not self._is_renewed(cause)
         return Lost(loss, cause.code, self._origin, cause, is_lasting)
 
-    def foreign(self, status: int) -> Cause:
+    def foreign(self, status: int, headers: Mapping[str, str]) -> Cause:
         """Why something else than Lensway answered. May look at the port a second time: blocks for that."""
-        return self._named(Evidence(status=status, is_through=True))
+        is_other = "lensway-refusal" in headers
+        return self._named(Evidence(status=status, is_through=True, is_other=is_other))
 
     def _named(self, seen: Evidence) -> Cause:
         if self.way.proxy is None and _has(seen.error, ssl.SSLError):
@@ -163,7 +164,9 @@ class Watch:
 
 def _proxy_of(proxy: Proxy) -> httpx2.Proxy:
     auth = None if proxy.user is None else (proxy.user, proxy.password)
-    return httpx2.Proxy(proxy.shown, auth=auth)
+    # The proxy's own certificate is checked against the system's authorities, whichever signed the server's.
+    context = ssl.create_default_context() if proxy.scheme == "https" else None
+    return httpx2.Proxy(proxy.shown, auth=auth, ssl_context=context)
 
 
 def _verify(ca_file: str | None, environment: Mapping[str, str]) -> ssl.SSLContext | bool:
@@ -188,7 +191,7 @@ def _bare(error: Exception) -> BaseException:
 
 
 def _is_silent_end(error: Exception) -> bool:
-    # h11 keeps the peer's bytes in its error's cause for rubbish; an end without bytes has none.
+    # Beneath the library's error stands one of its parser for rubbish, and none for an end without an answer.
     below = error.__cause__
     return below is None or below.__cause__ is None
 

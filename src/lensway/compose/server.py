@@ -26,6 +26,7 @@ from lensway.auth.secret import Secret
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.library import ExecutionLibrary
 from lensway.clock import SystemClock
+from lensway.compose.accepting import accept
 from lensway.compose.certificates import Certificates
 from lensway.compose.doors import TlsDoor
 from lensway.compose.process import calm_collector
@@ -172,8 +173,16 @@ class _Sockets:
 class Server:
     """One server process."""
 
-    def __init__(self, settings: ServerSettings, announce: Callable[[str], None], kinds: Kinds = BUILT_IN) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        announce: Callable[[str], None],
+        kinds: Kinds = BUILT_IN,
+        *,
+        warnings: Sequence[str] = (),
+    ) -> None:
         self._settings = settings
+        self._warnings = warnings
         self._kinds = kinds
         self._announce = announce
         self._stopping = asyncio.Event()
@@ -295,6 +304,7 @@ class Server:
             clock,
             transport_of=WebSocketTransport,
             door_of=TlsDoor,
+            accept=accept,
             limiter=FailureLimiter(),
             trusted_proxies=settings.trusted_proxies,
             push_is_lost=lambda: settings.is_losing_pushes,
@@ -348,6 +358,7 @@ class Server:
             settings.http_port,
             shares=http_shares(settings.trusted_proxies, refusals.note),
             door=None if tls is None else functools.partial(TlsDoor, tls=tls),
+            accept=accept,
             is_tls=settings.public_url.startswith("https://"),
             stall_seconds=settings.stall_seconds,
             drain_seconds=settings.drain_seconds,
@@ -403,8 +414,10 @@ class Server:
         settings = self._settings
         self._announce(f"Lensway serves {settings.public_url}")
         self._announce(f"  Console   {settings.public_url}/console/")
-        self._announce(f"  runners   {settings.gateway_url}")
+        self._announce(f"  runners   {settings.gateway_url or 'at this gateway; set --gateway-url to name it'}")
         self._announce(f"  data      {settings.data_dir}")
+        for warning in self._warnings:
+            self._announce(f"warning: {warning}")
         if minted is not None:
             self._announce(f"  admin key {minted.reveal()}   (shown once)")
 

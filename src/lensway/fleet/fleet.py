@@ -26,6 +26,7 @@ from lensway.ids import InstanceId, RunnerId, SessionId, SourceId
 _REPORTED_UNABLE: Mapping[str, Verdict] = {
     "no_bridge": Verdict.NO_BRIDGE,
     "no_credentials": Verdict.NO_CREDENTIALS,
+    "invalid_settings": Verdict.INVALID_SETTINGS,
     "credentials_ambiguous": Verdict.CREDENTIALS_AMBIGUOUS,
     "refused": Verdict.POLICY,
 }

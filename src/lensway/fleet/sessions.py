@@ -62,6 +62,9 @@ SESSION_TABLE: Final[Table[SessionState, SessionStimulus]] = Table(
     },
 )
 
+INVALID_SETTINGS: Final = "invalid_settings"
+OVERRIDES: Final = "overrides: "
+"""How a runner begins the keys of managed settings that its own settings of a source override."""
 _SUSPECT_STATES: Final = frozenset({SessionState.SUSPECT, SessionState.DRAINING_SUSPECT})
 _DRAINING_STATES: Final = frozenset({SessionState.DRAINING, SessionState.DRAINING_SUSPECT})
 
@@ -158,7 +161,8 @@ class Session:
         """Take over what the runner reported; states not named stay as they were. Returns the sources with news."""
         self.revision = revision
         changed = []
-        for source, said in source_states.items():
+        for source, reported in source_states.items():
+            said = _as_shown(reported)
             before = self.source_states.get(source)
             if before != said:
                 self.source_states[source] = said
@@ -172,6 +176,16 @@ class Session:
                 if before is not None and before[0] == "unreachable" and said[0] == "ready":
                     self.load.pair(source).record_reached()
         return tuple(changed)
+
+    def forget_others(self, sources: frozenset[SourceId], now: float) -> bool:
+        """Forget what was said of all but these sources; True when one of the others was not ready."""
+        gone = [source for source in self.source_states if source not in sources]
+        was_bad = any(self.source_states[source][0] != "ready" for source in gone)
+        for source in gone:
+            del self.source_states[source], self.source_since[source]
+        if was_bad:
+            self.marked_at = now
+        return was_bad
 
     def standing(self) -> Standing | None:
         """What the next process of this node may go on with; None of a suspect session, which is not known to be well."""
@@ -198,3 +212,11 @@ class Session:
         if (known := before.sources.get(source)) is not None:
             return known[2] if known[:2] == said else now
         return before.ready_since if said[0] == "ready" else now
+
+
+def _as_shown(reported: tuple[str, str]) -> tuple[str, str]:
+    """Settings that are there and cannot be used are a state of their own; the protocol says them in the cause of another."""
+    state, cause = reported
+    if state == "no_credentials" and cause.startswith(INVALID_SETTINGS):
+        return INVALID_SETTINGS, cause.removeprefix(INVALID_SETTINGS).lstrip(": ")
+    return reported

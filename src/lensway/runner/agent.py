@@ -20,6 +20,7 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import InstanceId
 from lensway.observe.trace import Tracer
 from lensway.protocol.frames import FATAL_CLOSES, CloseReason, Hello, Welcome
+from lensway.protocol.policy import policy_hint, policy_refusal
 from lensway.protocol.transport import Transport
 from lensway.protocol.version import FEATURES, VERSIONS_SPOKEN
 from lensway.query.plan import FEATURES as PLAN_FEATURES
@@ -131,7 +132,7 @@ class Agent:
         self.sources = AssignedSources(library, local, policy)
         self.state = "connecting"
         self.since = clock.monotonic()
-        self.cause = self.runner_name = ""
+        self.cause = self.hint = self.runner_name = ""
         self.revision = 0
         self._runner = runner
         self._instance = instance
@@ -284,6 +285,7 @@ class Agent:
             self._refuse(error.cause, f"the gateway refused this runner ({error.cause})", error.hint)
             return 0.0
         self._is("connecting", error.cause)
+        self.hint = error.hint
         self._failures.failed(error.cause, error.hint)
         wait = self._backoff.after_refusal() if error.is_brief else self._backoff.after_failure()
         return max(wait, error.retry_after)
@@ -303,6 +305,7 @@ class Agent:
         if self._failures.failed(cause, hint):
             self._announce(f"{message}; dialling again when LENSWAY_RUNNER_TOKEN_FILE changes")
         self._is(REFUSED, cause)
+        self.hint = hint
 
     async def _wait_for_token(self, mark: Hashable | None) -> None:
         """Return when the token's file has changed since ``mark`` was taken, after a while, or when told to stop."""
@@ -318,7 +321,7 @@ class Agent:
     def _is(self, state: str, cause: str) -> None:
         if state != self.state:
             self.since = self._clock.monotonic()
-        self.state, self.cause = state, cause
+        self.state, self.cause, self.hint = state, cause, ""
 
     # --- what the session tells -------------------------------------------------------------------------------------------
 
@@ -341,7 +344,10 @@ class Agent:
         self._announce(f"assigned sources (revision {revision}): {shown}{more}")
         refused = [source for source in served if source.refusal is not None]
         for source in refused[:_NAMES_ANNOUNCED_MAX]:
-            self._announce(f"  {_plain(source.name)} cannot be served: {source.state} {_plain(source.cause)}".rstrip())
+            why = f"{source.state} {_plain(source.cause)}".rstrip()
+            if source.state == "refused":
+                why = f"the local policy {policy_refusal(source.cause)}. {policy_hint(source.cause)}"
+            self._announce(f"  {_plain(source.name)} cannot be served: {why}")
         for source in self._probes.due(served):
             if source.state == READY:
                 self._start(self._probe(source), f"probe of {source.name}")

@@ -87,7 +87,11 @@ def tls_context(url: str, ca_file: pathlib.Path | None) -> ssl.SSLContext | None
     try:
         return ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
     except (ssl.SSLError, OSError):
-        raise LenswayError(ErrorCode.INVALID_REQUEST, f"LENSWAY_CA_FILE {ca_file} holds no certificates") from None
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"LENSWAY_CA_FILE {ca_file} holds no certificates",
+            hint="Name a file in PEM format with the CA that signed the gateway's certificate.",
+        ) from None
 
 
 @dataclasses.dataclass(slots=True)
@@ -201,8 +205,10 @@ class Dialer:
         """What the name stands for now; while it cannot be looked up, what it stood for last."""
         try:
             found = await self._resolve(host, port)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             if host not in self._known:
+                if isinstance(error, TimeoutError):
+                    raise socket.gaierror(socket.EAI_AGAIN, "no answer") from None
                 raise
             found = []
         self._known[host] = found or self._known.get(host, [])
@@ -224,12 +230,23 @@ class Dialer:
         return self._tls
 
     async def _upgraded(self, seconds: float, progress: _Progress, where: Mapping[str, Any]) -> ClientConnection:
+        try:
+            made = await self._connected(seconds, progress, where)
+        except AssertionError:
+            # The library asserts that no peer answers and closes before it is asked; a balancer does.
+            raise EOFError from None
+        if made.subprotocol != SUBPROTOCOL:
+            made.transport.abort()
+            raise NegotiationError("the peer does not speak the subprotocol")
+        return made
+
+    async def _connected(self, seconds: float, progress: _Progress, where: Mapping[str, Any]) -> ClientConnection:
         def connection(*args: Any, **options: Any) -> ClientConnection:
             # Made when the way stands: after the proxy's part of it.
             progress.is_through = True
             return _Watched(progress, *args, **options)
 
-        made = await connect(
+        return await connect(
             self._settings.gateway_url,
             additional_headers={"Authorization": f"Bearer {self._settings.fresh_token().reveal()}"},
             subprotocols=[Subprotocol(SUBPROTOCOL)],
@@ -244,10 +261,6 @@ class Dialer:
             create_connection=connection,  # type: ignore[arg-type]  # a maker will do
             **where,
         )
-        if made.subprotocol != SUBPROTOCOL:
-            made.transport.abort()
-            raise NegotiationError("the peer does not speak the subprotocol")
-        return made
 
 
 class _Watched(ClientConnection):
@@ -296,7 +309,9 @@ def _evidence(error: Exception, progress: _Progress) -> Evidence:
     response = _response_of(error)
     if response is not None:
         is_own = bool(response.headers.get_all(REFUSAL_HEADER))
-        return Evidence(error=error, is_through=True, status=response.status_code, is_own=is_own)
+        is_other = not is_own and bool(response.headers.get_all("X-Request-Id"))
+        status = response.status_code
+        return Evidence(error=error, is_through=True, status=status, is_own=is_own, is_other=is_other)
     if isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError):
         error = error.__cause__
     if isinstance(error, ConnectionClosed):

@@ -9,7 +9,7 @@ import re
 import urllib.parse
 from collections.abc import Hashable, Mapping
 
-from lensway.auth.secret import Secret
+from lensway.auth.secret import Secret, bare
 from lensway.errors import ErrorCode, LenswayError
 from lensway.hosts import is_this_machine
 from lensway.limits import JOBS_PER_SESSION_DEFAULT
@@ -173,12 +173,17 @@ def gateway_address(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
 
 
+def policy_file(environment: Mapping[str, str]) -> pathlib.Path | None:
+    """The file of the local policy, for what needs no server. Raises LenswayError INVALID_REQUEST."""
+    return _policy(environment)
+
+
 def _required(environment: Mapping[str, str], name: str) -> str:
-    value = environment.get(name, "").strip()
+    value = bare(environment.get(name, ""))
     if not value:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            f"{name} is not set",
+            f"{name} is {'empty' if name in environment else 'not set'}",
             hint="`lensway runners create NAME` prints the environment block of a new runner.",
         )
     return value
@@ -195,7 +200,7 @@ def _policy(environment: Mapping[str, str]) -> pathlib.Path | None:
 
 
 def _path(environment: Mapping[str, str], name: str) -> pathlib.Path | None:
-    value = environment.get(name)
+    value = bare(environment.get(name, ""))
     if not value:
         return None
     path = pathlib.Path(value)
@@ -206,9 +211,11 @@ def _path(environment: Mapping[str, str], name: str) -> pathlib.Path | None:
 
 def _token_of(path: pathlib.Path) -> Secret:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = bare(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         raise _invalid("LENSWAY_RUNNER_TOKEN_FILE", f"names {path}, which cannot be read") from None
+    if not text:
+        raise _invalid("LENSWAY_RUNNER_TOKEN_FILE", f"names {path}, which is empty")
     return _checked_token(text, "LENSWAY_RUNNER_TOKEN_FILE")
 
 
@@ -237,4 +244,5 @@ def _health(text: str | None) -> tuple[str, int] | None:
 
 
 def _invalid(name: str, what: str) -> LenswayError:
-    return LenswayError(ErrorCode.INVALID_REQUEST, f"{name} {what}")
+    hint = f"Correct {name}; `lensway runners create NAME` prints the environment block of a new runner."
+    return LenswayError(ErrorCode.INVALID_REQUEST, f"{name} {what}", hint=hint)

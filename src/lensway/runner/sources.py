@@ -13,8 +13,16 @@ import msgspec
 from lensway import limits
 from lensway.auth import sealing
 from lensway.errors import ErrorCode, LenswayError
+from lensway.fleet.sessions import OVERRIDES
 from lensway.protocol.frames import AssignedSource, RefuseReason, SourceState
-from lensway.runner.credentials import UNREADABLE_FILE, LocalCredentials, differ_in_password_only, merged
+from lensway.protocol.policy import ADDRESS, PATH, SOURCE
+from lensway.runner.credentials import (
+    INVALID,
+    LocalCredentials,
+    differ_in_password_only,
+    merged,
+    variable_of,
+)
 from lensway.runner.library import Library
 from lensway.runner.policy import PolicyInForce
 
@@ -48,6 +56,13 @@ class ServedSource:
     cause: str = ""
     contacts: int = 0
     """How often queries and probes have shown how it is."""
+
+    @property
+    def shown_cause(self) -> str:
+        """Why it is in its state; for one that is ready, which managed settings this machine's own override."""
+        if self.state == READY and not self.cause and self.managed and self.local:
+            return f"{OVERRIDES}{', '.join(sorted(self.local))}"
+        return self.cause
 
     @property
     def refusal(self) -> RefuseReason | None:
@@ -171,7 +186,7 @@ class AssignedSources:
         for known in list(self._served.values()):
             local = self._local.settings_in(known.name, divided)
             now = self._settled(known.assigned, known.managed, local, ambiguous=known.name in ambiguous)
-            is_whole = all(local.values()) and UNREADABLE_FILE not in local
+            is_whole = all(local.values()) and INVALID not in local
             if now.key == known.key or not is_whole or (now.refusal and not known.refusal):
                 continue
             if not has_failed and known.state == READY and differ_in_password_only(known.local, local):
@@ -209,15 +224,19 @@ class AssignedSources:
         else:
             config = merged(managed, local, address_keys=self._local.address_keys_of(source.bridge))
         if not self._policy.now.allows_source(source.name):
-            state, cause = "refused", "source"
+            state, cause = "refused", SOURCE
         elif source.bridge not in self._library.installed():
             state, cause = "no_bridge", source.bridge
+        elif not self._library.speaks(source.bridge, source.dialect):
+            state, cause = "no_bridge", f"{source.bridge} without dialect {source.dialect}"
         elif ambiguous and local:
             state, cause = "credentials_ambiguous", ""
+        elif INVALID in local:
+            state, cause = "no_credentials", f"invalid_settings: {local[INVALID]}"
         elif state == READY and not config:
             state, cause = "no_credentials", ""
         elif state == READY:
-            state, cause = self._checked(source.bridge, config)
+            state, cause = self._checked(source, config, local)
         # Local settings are part of the identity: a changed file means other connections.
         identity = (source.source, source.config_version, tuple(sorted(local.items())))
         return ServedSource(
@@ -233,13 +252,21 @@ class AssignedSources:
             cause=cause,
         )
 
-    def _checked(self, bridge: str, config: Mapping[str, object]) -> tuple[str, str]:
+    def _checked(
+        self, source: AssignedSource, config: Mapping[str, object], local: Mapping[str, str]
+    ) -> tuple[str, str]:
         try:
-            self._library.check(bridge, config)
+            self._library.check(source.bridge, config)
         except LenswayError as error:
             if error.code in (ErrorCode.REFUSED_BY_RUNNER, ErrorCode.FORBIDDEN):
-                return "refused", "address"
-            return "no_credentials", "invalid_settings"
+                return "refused", PATH if error.failure.details.get("rule") == PATH else ADDRESS
+            key, colon, what = str(error).removeprefix("config.").partition(":")
+            if colon and key in local:
+                return (
+                    "no_credentials",
+                    f"invalid_settings: LENSWAY_SOURCE_{variable_of(source.name)}_{key.upper()}:{what}",
+                )
+            return "no_credentials", f"invalid_settings: {error}"
         return READY, ""
 
     def note(self, source: str, state: str, cause: str = "") -> bool:
@@ -276,5 +303,5 @@ class AssignedSources:
 
 
 def _state_of(served: ServedSource) -> SourceState:
-    cause = served.cause[: limits.RUNNER_TEXT_CHARACTERS_MAX]
+    cause = served.shown_cause[: limits.RUNNER_TEXT_CHARACTERS_MAX]
     return SourceState(source=served.id, state=served.state, cause=cause)

@@ -79,12 +79,13 @@ class StatusSocket:
             "instance": agent.instance,
             "state": agent.state,
             "cause": agent.cause,
+            "hint": agent.hint,
             "seconds": round(agent.seconds_in_state(), 1),
             "revision": agent.revision,
             "jobs": agent.jobs_count,
             "policy": agent.policy_problem,
             "sources": [
-                {"name": source.name, "bridge": source.bridge, "state": source.state, "cause": source.cause}
+                {"name": source.name, "bridge": source.bridge, "state": source.state, "cause": source.shown_cause}
                 for source in agent.sources.served()
             ],
         }

@@ -35,7 +35,7 @@ _GENERATION_BEFORE_FIRST: Final = 1023
 class DataDirectory:
     """One server's directory, locked for as long as it is open."""
 
-    def __init__(self, path: pathlib.Path, lock: IO[str]) -> None:
+    def __init__(self, path: pathlib.Path, lock: IO[str] | None) -> None:
         self.path = path
         self._lock = lock
 
@@ -69,6 +69,25 @@ class DataDirectory:
         """The directory of a deployment that exists already; none is made. Raises LenswayError as `open`."""
         database_in(path)
         return cls.open(path)
+
+    @classmethod
+    def unlocked(cls, path: pathlib.Path) -> DataDirectory:
+        """The directory to look at, whether a server uses it or not."""
+        return cls(path, None)
+
+    @staticmethod
+    def check(path: pathlib.Path) -> None:
+        """Raises LenswayError INVALID_REQUEST when other users could read or replace what is in it, or it cannot be used."""
+        try:
+            _check_modes(path)
+        except OSError as error:
+            raise _unusable(path, error) from None
+        if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+            raise LenswayError(
+                ErrorCode.INVALID_REQUEST,
+                f"{path} is not a directory that this user can write to",
+                hint="Check the owner and the permissions, or choose another --data-dir.",
+            )
 
     @property
     def database(self) -> pathlib.Path:
@@ -134,7 +153,8 @@ class DataDirectory:
 
     def close(self) -> None:
         """Let another server use it."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def check_master_keys(given: str | None, previous: str | None) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 from lensway.testing.certificates import Authority, server_context
 from lensway.testing.deployment import free_ports
 from lensway.testing.nginx import nginx_with
-from lensway.testing.proxies import ADDRESS, HOST, microsocks, tinyproxy
+from lensway.testing.proxies import ADDRESS, HOST, behind_tls, microsocks, tinyproxy
 
 Act = Callable[[socket.socket], None]
 _DAY: Final = datetime.timedelta(days=1)
@@ -282,6 +282,19 @@ def _unknown_proxy(place: Place) -> Iterator[Broken]:
 def _no_connect(place: Place) -> Iterator[Broken]:
     with nginx_with("listen 127.0.0.1:{port}; location / {{ return 200; }}", place.directory) as port:
         yield Broken(host=HOST, port=443, is_tls=True, environment=_https(port))
+
+
+@_fault("a proxy with TLS whose certificate is not trusted", "proxy_tls")
+def _proxy_tls(place: Place) -> Iterator[Broken]:
+    files = place.authority.issue("127.0.0.1", label="secure-proxy")
+    with tinyproxy(place.directory) as inner, behind_tls(place.directory, inner, *files) as port:
+        yield Broken(host=HOST, port=443, is_tls=True, environment=_https(port, "https"))
+
+
+@_fault("a proxy in clear text that is written as one with TLS", "proxy_tls")
+def _clear_proxy(place: Place) -> Iterator[Broken]:
+    with peer(http("400 Bad Request")) as port:
+        yield Broken(host=HOST, port=443, is_tls=True, environment=_https(port, "https"))
 
 
 @_fault("a SOCKS proxy with no server behind it", "proxy_refuses")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -33,6 +34,23 @@ def tinyproxy(directory: pathlib.Path, *lines: str) -> Iterator[int]:
         )
     )
     with _running(["tinyproxy", "-d", "-c", str(file)], port):
+        yield port
+
+
+@contextlib.contextmanager
+def behind_tls(directory: pathlib.Path, upstream: int, certificate: pathlib.Path, key: pathlib.Path) -> Iterator[int]:
+    """The port of an HAProxy that takes TLS and passes the bytes inside on to ``upstream``."""
+    (port,) = free_ports(1)
+    whole = directory / f"tls-{port}.pem"
+    whole.write_bytes(certificate.read_bytes() + key.read_bytes())
+    file = directory / f"haproxy-{port}.cfg"
+    file.write_text(
+        "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n"
+        f"listen tls\n bind 127.0.0.1:{port} ssl crt {whole}\n server one 127.0.0.1:{upstream}\n"
+    )
+    program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
+    assert program is not None, "HAProxy is not installed: make test-deps"
+    with _running([program, "-f", str(file)], port):
         yield port
 
 

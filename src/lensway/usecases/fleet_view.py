@@ -13,6 +13,7 @@ from lensway.catalog.warnings import InstanceView
 from lensway.clock import Clock
 from lensway.dispatch.shell import Dispatcher
 from lensway.fleet import RunnerFlags, RunnerStatus, Session, runner_status
+from lensway.fleet.sessions import OVERRIDES
 from lensway.ids import RunnerId, SourceId
 
 CONDITION_HINTS: Final[Mapping[str, str]] = {
@@ -121,6 +122,23 @@ def runner_document(snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, 
     }
 
 
+def overrides_of(snapshot: Snapshot, source: Source, dispatcher: Dispatcher) -> dict[str, list[str]]:
+    """The keys of a source's managed settings that its runners override, by the name of the runner."""
+    found: dict[str, list[str]] = {}
+    for id in snapshot.runners_of(source.environment, source.id):
+        runner = snapshot.runner_by_id(id)
+        for session in dispatcher.fleet.sessions_of(id) if runner is not None else ():
+            keys = overridden_keys(session.source_states.get(source.id, ("", ""))[1])
+            if keys and runner is not None:
+                found[runner.name] = keys
+    return found
+
+
+def overridden_keys(cause: str) -> list[str]:
+    """The keys that a runner's report names."""
+    return cause.removeprefix(OVERRIDES).split(", ") if cause.startswith(OVERRIDES) else []
+
+
 def _health(
     source: SourceId, sessions: Sequence[Session], moment: Callable[[float | None], str | None]
 ) -> dict[str, Any]:
@@ -129,9 +147,10 @@ def _health(
         return {"health": "offline"}
     reports = [(*session.source_states[source], session) for session in sessions if source in session.source_states]
     bad = next((report for report in reports if report[0] not in ("", "ready")), None)
-    shown = bad or next((report for report in reports if report[1]), None)
+    shown = bad or next((report for report in reports if report[1] in CONDITION_HINTS), None)
     if shown is None:
-        return {"health": "ready" if reports else "pending"}
+        keys = sorted({key for _, cause, _ in reports for key in overridden_keys(cause)})
+        return {"health": "ready" if reports else "pending"} | ({"overrides": keys} if keys else {})
     state, cause, session = shown
     found = {"health": state, "since": moment(session.source_since.get(source))}
     if cause:

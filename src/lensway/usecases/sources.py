@@ -22,7 +22,7 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import new_source_id
 from lensway.usecases.connection_tests import ConnectionTests, DocumentJob, asker_of, run_document_job
 from lensway.usecases.desk import Desk, warning_document
-from lensway.usecases.fleet_view import condition_document, conditions_of
+from lensway.usecases.fleet_view import condition_document, conditions_of, overrides_of
 
 CheckConfig = Callable[[str, Mapping[str, object]], None]
 """Refuses settings of a bridge that cannot work or that the service's own policy forbids. Raises LenswayError."""
@@ -59,7 +59,9 @@ class Sources:
     def show(self, caller: Caller, name: str) -> dict[str, Any]:
         """One source. Raises LenswayError NOT_FOUND."""
         snapshot = self._desk.snapshot()
-        return self._document(snapshot, rules.require_source(snapshot, caller.environment.id, name))
+        source = rules.require_source(snapshot, caller.environment.id, name)
+        overrides = overrides_of(snapshot, source, self._desk.dispatcher)
+        return self._document(snapshot, source) | ({"overrides": overrides} if overrides else {})
 
     def _document(self, snapshot: Snapshot, source: Source) -> dict[str, Any]:
         found = conditions_of(snapshot, source, self._desk.dispatcher)
@@ -152,6 +154,7 @@ def source_answer(snapshot: Snapshot, source: Source) -> dict[str, Any]:
         "id": source.id,
         "name": source.name,
         "bridge": source.bridge,
+        "dialect": source.dialect,
         "credentials": source.credentials.value,
         "execution": source.execution.value,
         "hasConfig": source.config_version > 0,

@@ -75,6 +75,8 @@ class Evidence:
     """The HTTP status that arrived instead of the service."""
     is_own: bool = False
     """The answer bears Lensway's own mark."""
+    is_other: bool = False
+    """The answer is of another listener of Lensway: the API answers where the gateway is expected, or the other way round."""
     proxy_status: int | None = None
     """The HTTP status that the proxy answered."""
     is_proxy_error: bool = False
@@ -281,6 +283,8 @@ def _of_network(chain: list[BaseException], *, is_through: bool) -> tuple[Stage,
 
 def _of_status(way: Way, seen: Evidence) -> tuple[Stage, str]:
     status = seen.status or 0
+    if seen.is_other:
+        return Stage.ANSWER, "other_port"
     if seen.is_own:
         return _OWN.get(status, (Stage.ANSWER, "wrong_path" if status == 404 else "handshake"))
     if not way.is_tls and status in (400, 497) and seen.speaks is Speaks.TLS:
@@ -314,13 +318,13 @@ def skew_seconds(some: datetime.datetime | None, other: datetime.datetime | None
     return 0.0 if some is None or other is None else abs((some - other).total_seconds())
 
 
-def retry_after_seconds(text: str | None, now: datetime.datetime) -> float | None:
+def retry_after_seconds(text: str | None, now: datetime.datetime | None) -> float | None:
     """What a header ``Retry-After`` asks for, as a number or as a date; None for anything else."""
     text = (text or "").strip()
     if text.isascii() and text.isdecimal() and len(text) <= 9:
         return float(text)
     moment = http_date(text)
-    return None if moment is None else max(0.0, (moment - now).total_seconds())
+    return None if moment is None or now is None else max(0.0, (moment - now).total_seconds())
 
 
 def http_date(text: str) -> datetime.datetime | None:

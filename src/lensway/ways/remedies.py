@@ -138,11 +138,11 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "tls": ("The TLS handshake with {place} fails", "Check that the port speaks TLS, and the proxy in front of it."),
     # --- answers ---
     "balancer_away": (
-        "The load balancer or proxy in front of the {what} answers HTTP {status}: it cannot reach the {what}",
+        "The load balancer or proxy at {place} answers HTTP {status}: it cannot reach the {what} behind it",
         "Check that the server is running, and the address of its {what} in the configuration of the proxy.",
     ),
     "balancer_silent": (
-        "The load balancer or proxy in front of the {what} got no answer from it (HTTP {status})",
+        "The load balancer or proxy at {place} got no answer from the {what} behind it (HTTP {status})",
         "Check the server, and the time-outs of the proxy.",
     ),
     "no_upgrade": (
@@ -164,6 +164,10 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "wrong_path": (
         "There is no Lensway {what} at the path of {setting} on {place}",
         "Check the path and the port; behind a proxy, check which path it passes on.",
+    ),
+    "other_port": (
+        "{place} is a port of Lensway, and not the one of its {what}",
+        "Name the {what} in {setting}: the server prints both addresses when it starts (API 8080, gateway 8081 by default).",
     ),
     "busy": ("The {what} at {place} is busy or starting (HTTP {status})", "Wait; the next try follows by itself."),
     "handshake": (

@@ -14,6 +14,7 @@ from lensway.dispatch.core.ports import SourceRoute
 from lensway.errors import ErrorCode, Failure
 from lensway.fleet import Fleet, Verdict
 from lensway.ids import RunnerId
+from lensway.protocol.policy import policy_hint
 
 _UNABLE_TEXTS: Final[Mapping[Verdict, tuple[str, str]]] = {
     Verdict.NO_BRIDGE: (
@@ -27,6 +28,10 @@ _UNABLE_TEXTS: Final[Mapping[Verdict, tuple[str, str]]] = {
     Verdict.NO_CREDENTIALS: (
         "has no credentials for it",
         "Set LENSWAY_SOURCE_<NAME>_URL on the runner, or give the source a managed config.",
+    ),
+    Verdict.INVALID_SETTINGS: (
+        "has settings for it that are invalid",
+        "`lensway runner doctor` on the runner's machine names the variable; so does `lensway runners show RUNNER`.",
     ),
     Verdict.CREDENTIALS_AMBIGUOUS: (
         "has ambiguous credentials for it",
@@ -129,7 +134,7 @@ def unable(route: SourceRoute, names: Sequence[tuple[str, Verdict]], refusal_mes
         return Failure(
             code=ErrorCode.REFUSED_BY_RUNNER,
             message=f"The local policy of runner {who} refuses this request on source '{route.name}'",
-            hint=refusal_message or "The network's owner sets the policy on the runner.",
+            hint=refusal_message or policy_hint(""),
             details={"source": route.name, "runners": [name for name, _ in names]},
         )
     first = next(verdict for _, verdict in names if verdict is not Verdict.POLICY)
