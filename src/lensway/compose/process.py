@@ -79,10 +79,10 @@ def share_arenas() -> None:
         ctypes.CDLL(None).mallopt(_ARENA_MAX_OPTION, _ARENAS)
 
 
-_COLLECT_AFTER: Final = (2_000, 200, 20)
+_COLLECT_AFTER: Final = (1_000, 5, 1_600)
 """New containers before the youngest, and collections before each older generation is looked at. Values on the hot path have no
 cycles, so there is little to find, and looking at thousands of remembered requests stops every query meanwhile. What strangers
-leave behind has cycles: freeing 20,000 such objects at once takes 30 ms, so the youngest are looked at more often."""
+leave behind has cycles: freeing 20,000 such objects at once takes 30 ms, so the younger generations are looked at more often."""
 
 
 def calm_collector() -> None:
