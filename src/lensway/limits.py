@@ -77,8 +77,12 @@ HTTP_CONNECTIONS_MAX: Final = 4_096
 BACKLOG: Final = 2_048
 """Connections that the kernel completes before a listener accepts them; the kernel's own limit may be lower. When thousands of
 runners reconnect in a second, those that meet a full backlog retry after one and three seconds."""
-ACCEPTS_PER_TURN_MAX: Final = 8
-"""Connections that one listener accepts in one turn of the event loop, some 2 ms of work; others wait in the kernel's backlog."""
+ACCEPTS_PER_TURN_MAX: Final = 64
+"""Connections that one listener takes from the kernel's backlog in one turn of the event loop, in less than a millisecond."""
+BEGINNINGS_PER_TURN_MAX: Final = 8
+"""Taken connections that begin in one turn, some 2 ms of work. Addresses take turns, so that a crowd delays nobody else."""
+ACCEPTED_PER_ADDRESS_MAX: Final = 2_048
+"""Connections of one address (or /64 of IPv6) that wait to begin; further ones are closed, and may come again."""
 ACCEPT_PAUSE_SECONDS: Final = 0.5
 """Pause after a connection could not be accepted: the process or the system has no more files."""
 HTTP_STRANGERS_MAX: Final = 3_072
