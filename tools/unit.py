@@ -31,6 +31,7 @@ TESTS: Final = (
     "tests/fleet/test_recall.py",
     "tests/fleet/test_selection.py",
     "tests/fleet/test_status.py",
+    "tests/house/test_small_texts.py",
     "tests/observe/test_lines.py",
     "tests/observe/test_log.py",
     "tests/observe/test_metrics.py",
