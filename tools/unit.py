@@ -26,6 +26,7 @@ TESTS: Final = (
     "tests/dispatch/test_failover.py",
     "tests/dispatch/test_overflow.py",
     "tests/dispatch/test_right_of_way.py",
+    "tests/dispatch/test_ways_back.py",
     "tests/docs",
     "tests/fleet/test_features.py",
     "tests/fleet/test_recall.py",
