@@ -12,7 +12,7 @@ import re
 import threading
 import urllib.parse
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import jinja2
@@ -22,10 +22,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lensway import limits
-from lensway.auth.caller import Caller
 from lensway.clock import Clock
 from lensway.console import views
-from lensway.usecases.fleet_pages import FleetPages, ListQuery
+from lensway.console.sections import Section, View, link_to
+from lensway.usecases.fleet_pages import FleetPages
 
 _HERE: Final = pathlib.Path(__file__).parent
 HEADERS: Final = {
@@ -37,22 +37,6 @@ HEADERS: Final = {
 _GZIP_LEVEL: Final = 3
 _GZIP_BYTES_MIN: Final = 1_024
 _BACKTICKS: Final = re.compile("`([^`]*)`")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class View:
-    """One list as one kind of caller sees it. Equal views share their rendering."""
-
-    kind: str
-    caller: Caller = dataclasses.field(compare=False)
-    environment: str
-    may_operate: bool
-    query: ListQuery
-
-    @property
-    def base(self) -> str:
-        """Where the addresses of this environment begin."""
-        return f"/console/e/{urllib.parse.quote(self.environment)}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +79,8 @@ class Templates:
 class Fragments:
     """The newest rendering of each view."""
 
-    def __init__(self, fleet: FleetPages, templates: Templates, clock: Clock) -> None:
+    def __init__(self, fleet: FleetPages, templates: Templates, clock: Clock, sections: Iterable[Section] = ()) -> None:
+        self._sections = {section.name: section for section in sections}
         self._fleet = fleet
         self._templates = templates
         self._rows = _Rows(templates)
@@ -123,35 +108,26 @@ class Fragments:
             return kept.fragment
 
     async def _render(self, view: View) -> Fragment:
-        if view.kind == "runners":
-            found = await self._fleet.runners(view.caller, view.query)
-        else:
-            found = await self._fleet.sources(view.caller, view.query)
-        return await asyncio.to_thread(self._fragment, view, found)
+        section = self._sections[view.kind]
+        found = await section.read(view)
+        problems = await self._fleet.problems(view.caller)
+        return await asyncio.to_thread(self._fragment, section, view, found, problems)
 
-    def _fragment(self, view: View, found: dict[str, Any]) -> Fragment:
-        if view.kind == "runners":
-            rows = [views.runner_row(each, view.query) for each in found["runners"]]
-            for row in rows:
-                row["toggle"] = link_to(view, opened=row["toggle"])
-        else:
-            rows = [views.source_row(each) for each in found["sources"]]
-        for row in rows:
-            row["html"] = self._rows.html(view, row)
+    def _fragment(self, section: Section, view: View, found: dict[str, Any], problems: int) -> Fragment:
         text = self._templates.render(
-            f"{view.kind}_rows.html",
+            f"{section.name}_rows.html",
             view=view,
-            rows=rows,
-            found=found,
-            pages=views.pages_of(found["matching"], view.query),
+            found=section.refine(view, found),
+            pages=views.pages_of(found.get("matching", 0), view.query),
             link=lambda **changed: link_to(view, **changed),
+            row=lambda template, noun, values: self._rows.html(view, template, noun, values),
         )
         html = text.encode()
         return Fragment(
             version=hashlib.blake2b(html, digest_size=9).hexdigest(),
             html=html,
             packed=gzip.compress(html, _GZIP_LEVEL),
-            problems=found["problems"],
+            problems=problems,
         )
 
 
@@ -160,31 +136,24 @@ class _Rows:
 
     def __init__(self, templates: Templates) -> None:
         self._templates = templates
-        self._kept: OrderedDict[tuple[str, bool, bytes], markupsafe.Markup] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, bool, bytes], markupsafe.Markup] = OrderedDict()
         self._lock = threading.Lock()
 
-    def html(self, view: View, row: Mapping[str, Any]) -> markupsafe.Markup:
-        """The row as it stands in the list."""
-        key = view.kind, view.may_operate, msgspec.json.encode(row)
+    def html(self, view: View, template: str, noun: str, row: Mapping[str, Any]) -> markupsafe.Markup:
+        """The row as it stands in the list. Its template gets the row under its noun, `base` and `may_operate`."""
+        key = template, view.base, view.may_operate, msgspec.json.encode(row)
         with self._lock:
             kept = self._kept.get(key)
             if kept is not None:
                 self._kept.move_to_end(key)
                 return kept
-        noun = view.kind.removesuffix("s")
-        text = self._templates.render(f"{noun}_row.html", may_operate=view.may_operate, **{noun: row})
+        text = self._templates.render(template, base=view.base, may_operate=view.may_operate, **{noun: row})
         html = markupsafe.Markup(text)  # noqa: S704 - rendered by a template that escapes
         with self._lock:
             self._kept[key] = html
             while len(self._kept) > limits.CONSOLE_ROWS_KEPT_MAX:
                 self._kept.popitem(last=False)
         return html
-
-
-def link_to(view: View, **changed: Any) -> str:
-    """The address of the same list with another part of its query."""
-    values = views.address_values(dataclasses.replace(view.query, **changed))
-    return f"{view.base}/{view.kind}" + (f"?{urllib.parse.urlencode(values)}" if values else "")
 
 
 def fragment_response(request: Request, fragment: Fragment) -> Response:

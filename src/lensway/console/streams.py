@@ -19,7 +19,8 @@ import structlog
 
 from lensway import limits
 from lensway.clock import Clock
-from lensway.console.fragments import Fragments, View
+from lensway.console.fragments import Fragments
+from lensway.console.sections import View
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import KeyId
 from lensway.usecases.fleet_pages import FleetPages

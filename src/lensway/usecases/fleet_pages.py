@@ -83,6 +83,10 @@ class FleetPages:
         async for _ in self._desk.hub.watch(caller.environment.id, caller.identity.key):
             yield None
 
+    async def problems(self, caller: Caller) -> int:
+        """How many runners and sources of the environment have a fault."""
+        return _problems(await self._standing(caller.environment.id), caller.environment.id)
+
     async def runners(self, caller: Caller, query: ListQuery) -> dict[str, Any]:
         """One page of runners with counts by state; each with its sources, instances and warnings."""
         pace = _Pace(self._desk.clock)

@@ -2,6 +2,7 @@
 
 import { follow } from "/console/static/combobox.js";
 import { Live } from "/console/static/live.js";
+import "/console/static/menus.js";
 
 const byId = (id) => document.getElementById(id);
 const rows = byId("rows"), dialog = byId("dialog"), link = byId("link"), actions = byId("actions");
@@ -65,7 +66,7 @@ function said() {
     const anchor = Object.assign(document.createElement("a"), { href: signIn(), textContent: "Sign in again" });
     return ["You are signed out: the session is over, or its key was deleted. ", anchor, " to come back to this page."];
   }
-  if (live.state === "gone") return ["This environment does not exist any more, or your key may not visit it."];
+  if (live.state === "gone") return [settings.object ? `${settings.object} does not exist any more.` : "This environment does not exist any more, or your key may not visit it."];
   if (live.state === "replaced") {
     const anchor = Object.assign(document.createElement("a"), { href: location.href, textContent: "Load it again" });
     return ["Another session has begun in this browser. This page belongs to the earlier one. ", anchor, " to go on."];
@@ -77,11 +78,11 @@ function said() {
 
 const LOST = "<h2 id=\"dialog-title\">The server did not answer</h2><p>It is not known whether the change was made. The list shows it as soon as the server answers.</p>";
 
-async function post(path, values, seconds) {
+export async function post(path, values, seconds) {
   const body = new URLSearchParams();
   for (const [name, value] of Object.entries(values)) for (const each of [value].flat()) body.append(name, each);
   const response = await fetch(`${settings.base}/${path}`, {
-    method: "POST", body, signal: AbortSignal.timeout(seconds * 1000),
+    method: "POST", body, cache: "no-store", signal: AbortSignal.timeout(seconds * 1000),
     headers: { "X-Requested-With": "console", "X-Form-Token": settings.token },
   });
   if (response.status === 401) live.end("signed-out");
@@ -90,7 +91,7 @@ async function post(path, values, seconds) {
 
 function progress(text) { const place = byId("progress"); place.hidden = !text; place.textContent = text; }
 
-function open(html, confirm) {
+export function open(html, confirm) {
   dialog.innerHTML = html;
   if (!dialog.querySelector("[data-action=close]")) {
     dialog.insertAdjacentHTML("beforeend", '<div class="buttons"><button type="button" data-action="close" autofocus>Close</button></div>');
@@ -100,14 +101,17 @@ function open(html, confirm) {
   dialog.querySelector("[autofocus]")?.focus();
 }
 
-async function change(path, values, doing) {
+/** Post a change. The server makes it (done), asks first (ask), has something to show (show), or leads elsewhere (go). */
+export async function change(path, values, doing) {
   progress(doing);
   let answer;
   try { answer = await post(path, values, 20); }
   catch { open(LOST); live.refresh(); return; }
   finally { progress(""); }
   if (answer.status === 401) { dialog.close(); return; }
-  if (answer.outcome === "ask") open(answer.html, () => change(path, { ...values, confirm: "yes" }, doing));
+  if (answer.outcome === "show") { open(answer.html); live.refresh(); }
+  else if (answer.outcome === "go") location.assign(answer.html);
+  else if (answer.outcome === "ask") open(answer.html, () => change(path, { ...values, confirm: "yes" }, doing));
   else if (answer.ok) { dialog.close(); live.refresh(); }
   else open(answer.ok === false && answer.status === 403 && !answer.html.includes("<") ? `<h2 id="dialog-title">Not allowed</h2><p>${answer.html}</p>` : answer.html);
 }
@@ -139,6 +143,36 @@ document.addEventListener("click", (event) => {
   if (action === "remove") change("assign", { action, runner, source }, `Taking ${source} from ${runner} …`);
   if (action === "resume") change("resume", { runner }, `Resuming ${runner} …`);
   if (action === "test") test(button);
+  if (action === "post") change(button.dataset.path, JSON.parse(button.dataset.values), button.dataset.doing);
+  if (action === "open") openPart(button.dataset.path);
+  if (action === "copy") copy(button);
+});
+
+/** A dialog of the server's: a form to fill in, something to look at. */
+async function openPart(path) {
+  progress("Loading …");
+  try {
+    const response = await fetch(`${settings.base}/${path}`,
+      { headers: { "X-Requested-With": "console", "X-Form-Token": settings.token }, signal: AbortSignal.timeout(20_000) });
+    if (response.status === 401) live.end("signed-out"); else open(await response.text());
+  } catch { open(LOST); }
+  finally { progress(""); }
+}
+
+async function copy(button) {
+  const place = byId(button.dataset.copy), text = place.textContent;
+  try { await navigator.clipboard.writeText(text); button.textContent = "Copied"; }
+  catch { getSelection().selectAllChildren(place); button.textContent = "Marked: press Ctrl+C"; }
+}
+
+// A form with data-post is sent by script, with the token of the sign-in: its address, below the environment, is the attribute.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.dataset.post) return;
+  event.preventDefault();
+  const values = {};
+  for (const [name, value] of new FormData(form, event.submitter)) values[name] = [...(values[name] ?? []), value];
+  change(form.dataset.post, values, form.dataset.doing ?? "Working …");
 });
 
 follow(rows, settings.base, (runner, source) =>
@@ -146,38 +180,43 @@ follow(rows, settings.base, (runner, source) =>
 
 // --- parts of the list ---------------------------------------------------------------------------------------------------------
 
-const here = `${settings.base}/${settings.kind}`;
+const here = settings.path;
 const filter = document.querySelector("form.filter");
+const fields = () => [...(filter?.elements ?? [])].filter((field) => field.name);
 
 async function go(query, isStep) {
   history[isStep ? "pushState" : "replaceState"](null, "", here + (query ? "?" + query : ""));
   await live.view(query);
 }
 
+function fill(query) {
+  const values = new URLSearchParams(query);
+  for (const field of fields()) {
+    if (field.type === "checkbox") field.checked = values.get(field.name) === field.value;
+    else field.value = values.get(field.name) ?? "";
+  }
+}
+
 rows.addEventListener("click", (event) => {
   const anchor = event.target.closest("a[href]");
   if (!anchor || event.ctrlKey || event.metaKey || event.shiftKey || new URL(anchor.href).pathname !== here) return;
   event.preventDefault();
-  const query = new URL(anchor.href).search.slice(1), values = new URLSearchParams(query);
-  filter.elements.q.value = values.get("q") ?? "";
-  filter.elements.problems.checked = values.get("problems") === "1";
+  const query = new URL(anchor.href).search.slice(1);
+  fill(query);
   go(query, !anchor.hasAttribute("data-part"));
 });
-addEventListener("popstate", () => live.view(location.search.slice(1)));
+addEventListener("popstate", () => { fill(location.search); live.view(location.search.slice(1)); });
 
 let typing;
 const filtered = () => {
-  const values = new URLSearchParams(new FormData(filter));
-  if (!values.get("q")) values.delete("q");
+  const values = new URLSearchParams();
+  for (const [name, value] of new FormData(filter)) if (value) values.append(name, value);
   go(values.toString(), false);
 };
-filter.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(filtered, 120); });
-filter.addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typing); filtered(); });
+filter?.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(filtered, 120); });
+filter?.addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typing); filtered(); });
 
-for (const menu of document.querySelectorAll("details.menu")) {
-  document.addEventListener("click", (event) => { if (!menu.contains(event.target)) menu.open = false; });
-  menu.addEventListener("keydown", (event) => { if (event.key === "Escape") { menu.open = false; menu.querySelector("summary").focus(); } });
-}
+export { live, settings };
 
 changed();
 live.start();

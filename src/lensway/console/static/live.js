@@ -59,7 +59,7 @@ export class Live {
     const headers = { "X-Requested-With": "console", "X-Form-Token": this.token };
     if (this.version) headers["If-None-Match"] = `"${this.version}"`;
     try {
-      const response = await fetch(`${this.base}/${this.kind}/rows${query ? "?" + query : ""}`,
+      const response = await fetch(`${this.path}/rows${query ? "?" + query : ""}`,
         { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
       if (response.status === 401) return this.end("signed-out");
       if (response.status === 404) return this.end("gone");
@@ -78,7 +78,7 @@ export class Live {
   }
 
   show(html, version) {
-    const focused = document.activeElement, row = focused?.closest?.("[data-runner]")?.id;
+    const focused = document.activeElement, row = focused?.closest?.("[data-runner], [data-row]")?.id;
     Idiomorph.morph(this.rows, html, {
       morphStyle: "innerHTML",
       ignoreActiveValue: true,
@@ -156,7 +156,7 @@ export class Live {
   }
 
   open() {
-    const source = this.source = new EventSource(`${this.base}/${this.kind}/stream${this.query ? "?" + this.query : ""}`);
+    const source = this.source = new EventSource(`${this.path}/stream${this.query ? "?" + this.query : ""}`);
     let least = Infinity, boot = "";
     this.hasStream = true;
     source.addEventListener("beat", (event) => {
