@@ -533,6 +533,14 @@ CONSOLE_CHIPS_MAX: Final = 5
 """Sources shown in the row of a runner before it is opened."""
 CONSOLE_CHIPS_OPEN_MAX: Final = 200
 """Sources shown in the row of a runner that is opened."""
+CONSOLE_MATRIX_RUNNERS_MAX: Final = 40
+"""Columns of the matrix of sources and runners; a filter chooses which."""
+CONSOLE_EVENTS_MAX: Final = 20
+"""Events that the page of a runner or a source, and the overview, show."""
+CONSOLE_PROBLEMS_MAX: Final = 100
+"""Lines of the overview; the worst come first."""
+CONSOLE_REMEDY_SOURCES_MAX: Final = 20
+"""Sources that one click assigns: each of them is tested from the runner first."""
 CONSOLE_CHOICES_MAX: Final = 50
 """Names that the field for adding a source offers at once."""
 CONSOLE_TRIAL_SECONDS: Final = 3.0

@@ -53,12 +53,15 @@ from lensway.usecases.endings import KeyEndings
 from lensway.usecases.environments import Environments
 from lensway.usecases.events import EventHub
 from lensway.usecases.explain import Explanations
+from lensway.usecases.fleet_details import FleetDetails
 from lensway.usecases.fleet_pages import FleetPages
 from lensway.usecases.keys import Keys
 from lensway.usecases.lenses import Lenses
 from lensway.usecases.measuring import recorder, watch
+from lensway.usecases.overview import Overview
 from lensway.usecases.push import Declarations
 from lensway.usecases.query import Queries
+from lensway.usecases.remedies import Remedies
 from lensway.usecases.requests import RequestRing, Requests
 from lensway.usecases.runners import Runners
 from lensway.usecases.scaffold import Scaffolds
@@ -382,6 +385,7 @@ def _use_cases(
 ) -> UseCases:
     tests = ConnectionTests(desk)
     sources = Sources(desk, tests, library.check)
+    fleet = FleetPages(desk)
     return UseCases(
         queries=queries,
         explanations=Explanations(desk, queries),
@@ -390,7 +394,10 @@ def _use_cases(
         lenses=Lenses(desk),
         scaffolds=Scaffolds(desk),
         runners=Runners(desk, tests),
-        fleet=FleetPages(desk),
+        fleet=fleet,
+        details=FleetDetails(desk, fleet),
+        overview=Overview(desk, fleet),
+        remedies=Remedies(desk, fleet),
         environments=Environments(desk),
         keys=Keys(desk),
         declarations=Declarations(desk, sources),

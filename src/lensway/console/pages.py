@@ -172,10 +172,10 @@ class Console:
             error = LenswayError(ErrorCode.NOT_FOUND, "This server has no environment that this key may visit")
             return await self._failure(request, error, None)
         name = decisions.DEFAULT_ENVIRONMENT if decisions.DEFAULT_ENVIRONMENT in names else names[0]
-        return RedirectResponse(f"/console/e/{urllib.parse.quote(name)}/runners", 303, HEADERS)
+        return RedirectResponse(f"/console/e/{urllib.parse.quote(name)}/overview", 303, HEADERS)
 
     async def _environment_home(self, visit: Visit) -> Response:
-        return RedirectResponse(f"/console/e/{urllib.parse.quote(visit.environment)}/runners", 303, HEADERS)
+        return RedirectResponse(f"/console/e/{urllib.parse.quote(visit.environment)}/overview", 303, HEADERS)
 
     async def _to_sign_in(self, request: Request) -> Response:
         wanted = safe_next(path_of(request)) if request.method == "GET" else "/console/"

@@ -47,7 +47,7 @@ class View:
     @property
     def base(self) -> str:
         """Where the addresses of this environment begin."""
-        return f"/console/e/{urllib.parse.quote(self.environment)}"
+        return base_of(self.environment)
 
     @property
     def path(self) -> str:
@@ -117,6 +117,11 @@ class Section:
             raise _denied(self, caller)
         if self.needs is Role.ADMIN and caller.identity.role is not Role.ADMIN:
             raise _denied(self, caller)
+
+
+def base_of(environment: str) -> str:
+    """Where the addresses of an environment begin."""
+    return f"/console/e/{urllib.parse.quote(environment)}"
 
 
 def tabs(sections: Iterable[Section]) -> Sequence[Section]:

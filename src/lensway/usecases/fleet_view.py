@@ -66,8 +66,10 @@ def status_of(snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, now: f
     return runner_status(flags, list(fleet.sessions_of(runner.id)), fleet.last_loss(runner.id), now)
 
 
-def runner_document(snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, clock: Clock) -> dict[str, Any]:
-    """A runner as the API shows it."""
+def runner_document(
+    snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, clock: Clock, *, only: SourceId | None = None
+) -> dict[str, Any]:
+    """A runner as the API shows it; with ``only``, of its sources just this one."""
     now = clock.monotonic()
     wall = clock.wall()
 
@@ -108,6 +110,7 @@ def runner_document(snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, 
         "sources": [
             {"name": source.name, "bridge": source.bridge, **_health(source.id, sessions, moment)}
             for source in snapshot.sources_of(runner.environment, runner.id)
+            if only in (None, source.id)
         ],
         "createdAt": runner.created_at,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lensway.auth.caller import Caller
@@ -49,6 +49,19 @@ class Sources:
         """One source. Raises LenswayError NOT_FOUND."""
         snapshot = self._desk.snapshot()
         return source_answer(snapshot, rules.require_source(snapshot, caller.environment.id, name))
+
+    def kinds(self) -> Sequence[Mapping[str, Any]]:
+        """The kinds of databases that this server serves, each with the setting that says where its database is."""
+        return [
+            {
+                "name": kind.name,
+                "setting": "path" if kind.is_path else "url",
+                "example": f"/data/{kind.name}{kind.suffixes[0] if kind.suffixes else ''}"
+                if kind.is_path
+                else f"{kind.url_schemes[0] if kind.url_schemes else kind.name}://reader:password@host/database",
+            }
+            for kind in self._desk.kinds.served
+        ]
 
     async def create(self, caller: Caller, body: object) -> dict[str, Any]:
         """A new source. Raises LenswayError INVALID_REQUEST, CONFLICT."""

@@ -30,7 +30,7 @@ function ages() {
     // Whether an old state still lasts is not known.
     if (isState && !live.isFresh) continue;
     const text = span(live.wallNow - Date.parse(time.dateTime));
-    const shown = isState ? `for ${text}` : `${text} ago`;
+    const shown = time.dataset.ago === "short" ? text : isState ? `for ${text}` : `${text} ago`;
     if (time.textContent !== shown) time.textContent = shown;
   }
 }
@@ -76,7 +76,7 @@ function said() {
 
 // --- changes -------------------------------------------------------------------------------------------------------------------
 
-const LOST = "<h2 id=\"dialog-title\">The server did not answer</h2><p>It is not known whether the change was made. The list shows it as soon as the server answers.</p>";
+const LOST = "<h2 id=\"dialog-title\">The server did not answer</h2><p>It is not known whether the change was made. The page shows it as soon as the server answers.</p>";
 
 export async function post(path, values, seconds) {
   const body = new URLSearchParams();
@@ -98,7 +98,19 @@ export function open(html, confirm) {
   }
   dialog.confirm = confirm;
   if (!dialog.open) dialog.showModal();
+  dialog.scrollTop = 0;
+  for (const select of dialog.querySelectorAll("select[data-shows]")) showSettings(select);
+  watch();
   dialog.querySelector("[autofocus]")?.focus();
+}
+
+/** What was filled in, by name. */
+function written(place) {
+  const values = {};
+  for (const field of place.querySelectorAll("input[name], select[name], textarea[name]")) {
+    if (field.type !== "checkbox" || field.checked) values[field.name] = [...(values[field.name] ?? []), field.value];
+  }
+  return values;
 }
 
 /** Post a change. The server makes it (done), asks first (ask), has something to show (show), or leads elsewhere (go). */
@@ -109,30 +121,66 @@ export async function change(path, values, doing) {
   catch { open(LOST); live.refresh(); return; }
   finally { progress(""); }
   if (answer.status === 401) { dialog.close(); return; }
-  if (answer.outcome === "show") { open(answer.html); live.refresh(); }
+  if (answer.outcome === "show") { open(answer.html, null); live.refresh(); }
   else if (answer.outcome === "go") location.assign(answer.html);
-  else if (answer.outcome === "ask") open(answer.html, () => change(path, { ...values, confirm: "yes" }, doing));
+  else if (answer.outcome === "ask") open(answer.html, () => change(path, { ...values, ...written(dialog), confirm: "yes" }, doing));
   else if (answer.ok) { dialog.close(); live.refresh(); }
   else open(answer.ok === false && answer.status === 403 && !answer.html.includes("<") ? `<h2 id="dialog-title">Not allowed</h2><p>${answer.html}</p>` : answer.html);
 }
 
+/** The runner of a button, or the one chosen in the field that it names. */
+const runnerOf = (button) => button.dataset.runner ?? byId(button.dataset.runnerOf)?.value;
+
 async function test(button) {
-  const source = button.dataset.source, place = byId(button.dataset.result);
+  const source = button.dataset.source, runner = runnerOf(button), place = byId(button.dataset.result), label = button.textContent;
   button.dataset.busy = "";
   button.disabled = true;
   button.textContent = "Testing …";
   try {
-    const { status, html } = await post("test", { source }, 30);
+    const { status, html } = await post("test", runner ? { source, runner } : { source }, 30);
     if (status !== 401) place.innerHTML = html;
   } catch {
     place.innerHTML = '<div class="test failed" role="alert"><h3>The test did not end: the server did not answer.</h3></div>';
   } finally {
     delete button.dataset.busy;
     button.disabled = false;
-    button.textContent = "Test connection";
+    button.textContent = label;
     ages();
   }
 }
+
+// --- dialogs that live -----------------------------------------------------------------------------------------------------------
+
+let watching;
+
+/** A part of the dialog that follows something: fetched again every second while it is on show. */
+function watch() {
+  clearTimeout(watching);
+  const place = dialog.open && dialog.querySelector("[data-follow]");
+  if (!place) return;
+  watching = setTimeout(async () => {
+    const html = document.hidden ? null : await fetchPart(place.dataset.follow).catch(() => null);
+    if (html !== null && place.isConnected) Idiomorph.morph(place, html, { morphStyle: "innerHTML" });
+    watch();
+  }, 1000);
+}
+
+/** The settings that the chosen kind of database has. */
+function showSettings(select) {
+  const { shows, example } = select.selectedOptions[0].dataset;
+  for (const each of select.form.querySelectorAll("[data-setting]")) {
+    each.hidden = each.dataset.setting !== shows;
+    if ("placeholder" in each) { each.disabled = each.hidden; if (!each.hidden) each.placeholder = example; }
+  }
+}
+document.addEventListener("change", (event) => { if (event.target.matches("select[data-shows]")) showSettings(event.target); });
+
+document.addEventListener("toggle", async (event) => {
+  const details = event.target, place = details.querySelector?.(":scope > .filled");
+  if (!details.open || !details.dataset.fill || !place || place.childElementCount) return;
+  place.textContent = "Loading …";
+  place.innerHTML = await fetchPart(details.dataset.fill).catch(() => '<p class="fault">The server did not answer.</p>');
+}, true);
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-action]");
@@ -143,19 +191,24 @@ document.addEventListener("click", (event) => {
   if (action === "remove") change("assign", { action, runner, source }, `Taking ${source} from ${runner} …`);
   if (action === "resume") change("resume", { runner }, `Resuming ${runner} …`);
   if (action === "test") test(button);
+  if (action === "assign") assign(runnerOf(button), button.dataset.sources.split(","));
   if (action === "post") change(button.dataset.path, JSON.parse(button.dataset.values), button.dataset.doing);
   if (action === "open") openPart(button.dataset.path);
   if (action === "copy") copy(button);
 });
 
+async function fetchPart(path) {
+  const response = await fetch(`${settings.base}/${path}`,
+    { headers: { "X-Requested-With": "console", "X-Form-Token": settings.token }, cache: "no-store", signal: AbortSignal.timeout(20_000) });
+  if (response.status === 401) live.end("signed-out");
+  return response.text();
+}
+
 /** A dialog of the server's: a form to fill in, something to look at. */
 async function openPart(path) {
   progress("Loading …");
-  try {
-    const response = await fetch(`${settings.base}/${path}`,
-      { headers: { "X-Requested-With": "console", "X-Form-Token": settings.token }, signal: AbortSignal.timeout(20_000) });
-    if (response.status === 401) live.end("signed-out"); else open(await response.text());
-  } catch { open(LOST); }
+  try { open(await fetchPart(path)); }
+  catch { open(LOST); }
   finally { progress(""); }
 }
 
@@ -175,8 +228,10 @@ document.addEventListener("submit", (event) => {
   change(form.dataset.post, values, form.dataset.doing ?? "Working …");
 });
 
-follow(rows, settings.base, (runner, source) =>
-  change("assign", { action: "add", runner, source }, `Testing ${source.join(", ")} from ${runner} …`));
+function assign(runner, source) {
+  change("assign", { action: "add", runner, source }, `Testing ${source.length > 3 ? `${source.length} sources` : source.join(", ")} from ${runner} …`);
+}
+follow(rows, settings.base, assign);
 
 // --- parts of the list ---------------------------------------------------------------------------------------------------------
 
