@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -27,6 +27,10 @@ class Form:
     def all(self, name: str) -> list[str]:
         """Every value of the field, each once."""
         return list(dict.fromkeys(self._fields.get(name, ())))
+
+    def has(self, names: Iterable[str]) -> bool:
+        """True when one of these fields is filled in."""
+        return any(self.one(name) for name in names)
 
 
 async def read_form(request: Request) -> Form:
