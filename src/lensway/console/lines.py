@@ -22,11 +22,17 @@ def event_lines(events: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Events as lines of a list: a time, a sign, and what happened."""
     lines: list[dict[str, str]] = []
     for event in events:
-        icon, tone, text = _event(event["kind"], event["data"])
-        if lines and lines[-1]["text"] == text:
-            continue  # each instance says so
-        lines.append({"at": event["at"], "kind": event["kind"], "icon": icon, "tone": tone, "text": text})
+        line = event_line(event)
+        # Each instance of a runner says the same.
+        if not lines or lines[-1]["text"] != line["text"]:
+            lines.append(line)
     return lines
+
+
+def event_line(event: Mapping[str, Any]) -> dict[str, str]:
+    """An event as a line."""
+    icon, tone, text = _event(event["kind"], event["data"])
+    return {"at": event["at"], "kind": event["kind"], "icon": icon, "tone": tone, "text": text}
 
 
 def _event(kind: str, data: Mapping[str, Any]) -> tuple[str, str, str]:

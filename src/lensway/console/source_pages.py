@@ -227,13 +227,9 @@ def _detail(view: View, found: Found) -> Found:
         "needs_runner": views.needs_runner(found),
         "warnings": views.causes_of(found["causes"]),
         "candidates": [name for name in found["runner_names"] if name not in taken] if view.may_operate else [],
-        "tests": [{**line, "results": each["data"].get("results", ())} for each, line in _with_lines(found["tests"])],
+        "tests": [{**lines.event_line(each), "results": each["data"].get("results", ())} for each in found["tests"]],
         "events": lines.event_lines(each for each in found["events"] if each["kind"] != "test"),
     }
-
-
-def _with_lines(events: Sequence[Mapping[str, Any]]) -> Sequence[tuple[Mapping[str, Any], dict[str, str]]]:
-    return list(zip(events, lines.event_lines(events), strict=True))
 
 
 def _object(visit: Visit) -> str:

@@ -79,6 +79,8 @@ export class Live {
 
   show(html, version) {
     const focused = document.activeElement, row = focused?.closest?.("[data-runner], [data-row]")?.id;
+    // What was chosen or typed belongs to the person, in the field that has the focus and in every other.
+    const fields = [...this.rows.querySelectorAll("select[id], input[id]")].map(({ id, value, checked }) => ({ id, value, checked }));
     Idiomorph.morph(this.rows, html, {
       morphStyle: "innerHTML",
       ignoreActiveValue: true,
@@ -90,6 +92,12 @@ export class Live {
         beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
       },
     });
+    for (const { id, value, checked } of fields) {
+      const field = document.getElementById(id);
+      if (!field) continue;
+      if (field.type === "checkbox") field.checked = checked;
+      else if (field.value !== value && (field.tagName !== "SELECT" || [...field.options].some((each) => each.value === value))) field.value = value;
+    }
     this.version = version;
     if (focused && focused !== document.body && !focused.isConnected && row) {
       document.getElementById(row)?.querySelector("input, button")?.focus();
