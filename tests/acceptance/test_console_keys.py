@@ -72,6 +72,7 @@ def test_the_secret_of_a_new_key_is_shown_once_and_is_in_no_address(page: Page, 
     row.get_by_role("button", name="Delete").click()
     dialog.get_by_role("button", name="Delete").click()
     expect(row).to_have_count(0)
+    expect(page.locator("#rows")).to_be_focused()
     assert shared.client(secret).get("/v1/lenses").status_code == 401
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from lensway.testing.deployment import wait_until
 from tests.acceptance.browser import is_live, running_browser, sign_in, watched
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.browser]
@@ -154,3 +155,16 @@ def test_a_viewer_reads_definitions_and_no_rows(page: Page, stage) -> None:
     refused = page.request.post(path, headers={"X-Form-Token": token}, form={"limit": "1"})
     assert refused.status == 403
     assert "customer 1" not in refused.text()
+
+
+def test_a_query_ends_with_the_page_that_asked_it(page: Page, stage) -> None:
+    sign_in(page, stage.deployment, path=f"/console/e/default/lens/{stage.slow_lens}")
+    page.get_by_role("button", name="Show rows").click()
+
+    def outcomes() -> list[str]:
+        found = stage.client.get("/v1/requests").json()["requests"]
+        return [each["outcome"] for each in found if each["lens"] == stage.slow_lens]
+
+    wait_until(lambda: outcomes() == ["running"], seconds=5, what="the query to run")
+    page.close()
+    wait_until(lambda: outcomes() == ["cancelled"], seconds=5, what="the end of the query")

@@ -14,7 +14,7 @@ from lensway.api import numbers
 from lensway.api.shapes import QueryRequest
 from lensway.catalog.names import invalid
 from lensway.console.answers import part
-from lensway.console.forms import Form, read_form
+from lensway.console.forms import Form, read_form, while_connected
 from lensway.console.fragments import Templates
 from lensway.console.request_sections import milliseconds, size_text
 from lensway.console.sections import Found, Section, View
@@ -55,7 +55,7 @@ def lens_sections(use: UseCases, templates: Templates) -> Sequence[Section]:
         lens = pages.show(visit.caller, name)
         try:
             question = _question(await read_form(visit.request))
-            found = await pages.rows(visit.caller, name, question)
+            found = await while_connected(visit.request, pages.rows(visit.caller, name, question))
         except LenswayError as error:
             if error.code is ErrorCode.FORBIDDEN:
                 raise

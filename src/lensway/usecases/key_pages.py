@@ -74,8 +74,8 @@ class SettingsPage:
         self._sign_ins = sign_ins
 
     def mark(self) -> Hashable:
-        """A value that differs as soon as the catalog changed or something happened."""
-        return self._desk.snapshot().revision, self._desk.hub.sequence
+        """A value that differs as soon as the catalog changed, or a sign-in began or ended."""
+        return self._desk.snapshot().revision, self._sign_ins.mark()
 
     async def page(self, caller: Caller, page: int) -> dict[str, Any]:
         """Everything at once; of the sign-ins one page."""
