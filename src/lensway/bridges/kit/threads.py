@@ -10,7 +10,7 @@ import concurrent.futures
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from lensway import limits
 from lensway.bridges.kit.failures import timed_out
@@ -89,7 +89,11 @@ class Threads(Generic[Connection]):
             is_clean = True
         finally:
             self._lent -= 1
-            if lent is not None:
+            if lent is not None and lent.is_busy:
+                # Cancelled twice, the work did not wait for its thread. To lend or close the connection now would block the loop
+                # for good: the thread holds the library's lock on it and waits for the interpreter's.
+                lent.when_over(lambda work: self._close_busy(lent.connection, work))
+            elif lent is not None:
                 self._take_back(lent.connection, is_clean=is_clean)
             if not self._lent:
                 self._rest(is_at_once=not is_clean)
@@ -151,6 +155,14 @@ class Threads(Generic[Connection]):
         if not (self._lent or self._idle):
             self._driver.released()
 
+    def _close_busy(self, connection: Connection, work: asyncio.Future[Any]) -> None:
+        """Close a connection whose thread has ended after its work was cancelled."""
+        if not work.cancelled():
+            work.exception()  # nobody waits for it any more
+        connection.close()
+        if not (self._lent or self._idle):
+            self._driver.released()
+
     def _take_back(self, connection: Connection, *, is_clean: bool) -> None:
         # A statement may be left on one whose work did not end by itself.
         if self._is_closed or not (is_clean or self._keep_seconds is None):
@@ -188,6 +200,17 @@ class _Lent(Generic[Connection]):
         self.connection = connection
         self._threads = threads
         self._deadline = deadline
+        self._running: asyncio.Future[Any] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a thread uses the connection."""
+        return self._running is not None and not self._running.done()
+
+    def when_over(self, call: Callable[[asyncio.Future[Any]], None]) -> None:
+        """Call this when the thread has ended."""
+        assert self._running is not None, "it is busy"
+        self._running.add_done_callback(call)
 
     async def __call__(self, do: Callable[[Connection], Result]) -> Result:
         """What this gives, done in a thread. Raises LenswayError."""
@@ -197,7 +220,7 @@ class _Lent(Generic[Connection]):
             raise self._threads.failure(error, self.connection) from None
 
     async def _once(self, do: Callable[[Connection], Result]) -> Result:
-        future = self._threads.submit(lambda: do(self.connection))
+        future = self._running = self._threads.submit(lambda: do(self.connection))
         try:
             return await within(self._deadline, asyncio.shield(future))
         finally:
