@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -83,14 +83,13 @@ class RequestRing:
         """A value that differs as soon as a request began or ended."""
         return next(reversed(self._running), ""), self._over[-1][:_ID_BYTES] if self._over else b"", len(self._running)
 
-    def candidates(self, environment: EnvironmentId, *names: str) -> tuple[list[RequestEntry], list[bytes]]:
-        """The running requests of an environment, newest first, and finished ones that are still packed, latest end first.
+    def running(self, environment: EnvironmentId) -> list[RequestEntry]:
+        """The requests of an environment that run, newest first."""
+        return [entry for entry in reversed(self._running.values()) if entry.environment == environment]
 
-        The packed ones contain the bytes of every name; `unpacked` tells whether they belong to the environment.
-        """
-        running = [entry for entry in reversed(self._running.values()) if entry.environment == environment]
-        wanted = [each.encode() for each in (environment, *names) if each]
-        return running, [packed for packed in reversed(self._over) if all(each in packed for each in wanted)]
+    def over_packed(self) -> Sequence[bytes]:
+        """The finished requests of every environment as they are kept, latest end first; `unpacked` reads one."""
+        return list(reversed(self._over))
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
