@@ -59,6 +59,7 @@ from lensway.usecases.keys import Keys
 from lensway.usecases.lenses import Lenses
 from lensway.usecases.measuring import recorder, watch
 from lensway.usecases.overview import Overview
+from lensway.usecases.pages import pages_of
 from lensway.usecases.push import Declarations
 from lensway.usecases.query import Queries
 from lensway.usecases.remedies import Remedies
@@ -235,6 +236,7 @@ class Server:
             endings=endings,
             tally=tally,
             gateway_url=settings.gateway_url,
+            public_url=settings.public_url,
             kinds=self._kinds,
         )
         watch(metrics, store, dispatcher)
@@ -386,6 +388,8 @@ def _use_cases(
     tests = ConnectionTests(desk)
     sources = Sources(desk, tests, library.check)
     fleet = FleetPages(desk)
+    environments, keys, sign_ins = Environments(desk), Keys(desk), SignIns(desk, store)
+    audit = Audit(desk, store.verify_audit)
     return UseCases(
         queries=queries,
         explanations=Explanations(desk, queries),
@@ -398,9 +402,18 @@ def _use_cases(
         details=FleetDetails(desk, fleet),
         overview=Overview(desk, fleet),
         remedies=Remedies(desk, fleet),
-        environments=Environments(desk),
-        keys=Keys(desk),
+        environments=environments,
+        keys=keys,
         declarations=Declarations(desk, sources),
-        audit=Audit(desk, store.verify_audit),
-        sign_ins=SignIns(desk, store),
+        audit=audit,
+        sign_ins=sign_ins,
+        pages=pages_of(
+            desk,
+            ring=ring,
+            queries=queries,
+            keys=keys,
+            audit=audit,
+            environments=environments,
+            sign_ins=sign_ins,
+        ),
     )

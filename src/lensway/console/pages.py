@@ -7,11 +7,13 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lensway import limits
 from lensway.auth import decisions, events
 from lensway.auth.address import Network
 from lensway.auth.limiter import FailureLimiter
@@ -50,6 +52,9 @@ from lensway.usecases.bundle import UseCases
 
 _STATIC: Final = pathlib.Path(__file__).parent / "static"
 _STREAM_HEADERS: Final = {**HEADERS, "X-Accel-Buffering": "no"}
+
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_log = structlog.get_logger("lensway.console")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -121,6 +126,9 @@ class Console:
             Route("/e/{environment}/test", self._signed_in(self._changes.test), methods=["POST"]),
             Route("/e/{environment}/resume", self._signed_in(self._changes.resume), methods=["POST"]),
             *file_routes(_STATIC, HEADERS),
+            Route("/static/{rest:path}", self._no_file, methods=_METHODS),
+            Route("/e/{environment}/{rest:path}", self._signed_in(self._no_page), methods=_METHODS),
+            Route("/{rest:path}", self._signed_in(self._no_page), methods=_METHODS),
         ]
         return [Mount("/console", app=_Identified(Router(pages))), Route("/console", _Identified(self._to_home))]
 
@@ -273,8 +281,28 @@ class Console:
                 if error.code is ErrorCode.FORBIDDEN:
                     self._note_sign_in(request, error.code.value, identity, request.url.path)
                 return await self._failure(request, error, visit, is_part=is_part)
+            except Exception as error:  # noqa: BLE001 - the boundary of one request: its defect is answered and logged, not spread
+                id = request.scope[REQUEST_ID]
+                _log.exception("page failed by a defect", request=id, error=type(error).__name__)
+                defect = LenswayError(
+                    ErrorCode.INTERNAL,
+                    "Lensway failed to show this page",
+                    hint=f"The server's log has the details under {id}. Load the page again.",
+                )
+                return await self._failure(request, defect, None, is_part=is_part)
 
         return endpoint
+
+    async def _no_page(self, visit: Visit) -> Response:
+        path = visit.request.path_params["rest"]
+        raise LenswayError(
+            ErrorCode.NOT_FOUND,
+            f"The Console has no page {path[: limits.NAME_CHARACTERS_MAX]!r}",
+            hint="The navigation above leads to every page.",
+        )
+
+    async def _no_file(self, _request: Request) -> Response:
+        return Response("Not found", 404, HEADERS, "text/plain")
 
     # --- pages ------------------------------------------------------------------------------------------------------------------
 

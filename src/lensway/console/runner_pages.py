@@ -72,13 +72,16 @@ class RunnerPages:
         decisions.require_operate(visit.caller.identity)
         found = self._use.runners.show(visit.caller, _object(visit))
         row = views.runner_row({**found, "causes": []}, views.read_query({}))
-        return answers.part(self._templates.render("runner_acts.html", runner=row, acts=acts_of(row)))
+        acts = acts_of(row, may_administer=visit.may_administer)
+        return answers.part(self._templates.render("runner_acts.html", runner=row, acts=acts))
 
     async def _act(self, visit: Visit) -> Response:
         """Ask with what will happen to which sources; confirmed, do it."""
         decisions.require_operate(visit.caller.identity)
         form = await read_form(visit.request)
         act, name = _read_act(form), _object(visit)
+        if act not in _OPERATING:
+            decisions.require_admin(visit.caller.identity)
         effects = self._use.details.effects(visit.caller, name, act)
         if form.one("confirm") != "yes":
             html = self._templates.render("runner_effects.html", **lines.effects_of(effects, act.value))
@@ -102,12 +105,12 @@ class RunnerPages:
     # --- adding ---------------------------------------------------------------------------------------------------------------
 
     async def _new(self, visit: Visit) -> Response:
-        decisions.require_operate(visit.caller.identity)
+        decisions.require_admin(visit.caller.identity)
         names = self._use.details.runner_names(visit.caller)
         return answers.part(self._templates.render("runner_new.html", names=names, values={}, error=None))
 
     async def _create(self, visit: Visit) -> Response:
-        decisions.require_operate(visit.caller.identity)
+        decisions.require_admin(visit.caller.identity)
         form = await read_form(visit.request)
         body = {key: text for key in ("name", "network", "like") if (text := form.one(key).strip())}
         try:
@@ -136,8 +139,8 @@ class RunnerPages:
         return answers.part(self._templates.render("runner_pulse.html", runner=row))
 
 
-def acts_of(row: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What can be done to a runner in its present state, as buttons."""
+def acts_of(row: Mapping[str, Any], *, may_administer: bool) -> list[dict[str, str]]:
+    """What this reader can do to a runner in its present state, as buttons. Operators drain and resume, admins do the rest."""
     names = []
     if row["state"] != "revoked":
         names.append(RunnerAct.RESUME if row["can_resume"] else RunnerAct.DRAIN)
@@ -154,9 +157,11 @@ def acts_of(row: Mapping[str, Any]) -> list[dict[str, str]]:
             "form": json.dumps({"act": act.value, "from": row.get("from", "")}),
         }
         for act in names
+        if may_administer or act in _OPERATING
     ]
 
 
+_OPERATING: Final = (RunnerAct.DRAIN, RunnerAct.RESUME)
 _LABELS: Final = {
     RunnerAct.DRAIN: "Drain",
     RunnerAct.RESUME: "Resume",
@@ -187,7 +192,7 @@ def _detail(view: View, found: Found) -> Found:
     return {
         **found,
         "runner": row,
-        "acts": acts_of(row) if view.may_operate else [],
+        "acts": acts_of(row, may_administer=view.may_administer) if view.may_operate else [],
         "sources": [{**each, "chip": health.get(each["name"])} for each in found["sources"] if each["name"] in health],
         "events": lines.event_lines(found["events"]),
     }

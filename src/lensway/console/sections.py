@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import urllib.parse
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -46,6 +46,11 @@ class View:
     person: str = ""
 
     @property
+    def may_administer(self) -> bool:
+        """True for an admin."""
+        return decisions.may_administer(self.caller.identity)
+
+    @property
     def base(self) -> str:
         """Where the addresses of this environment begin."""
         return base_of(self.environment)
@@ -79,6 +84,8 @@ class Section:
     title: str
     read: Callable[[View], Awaitable[Found]]
     refine: Callable[[View, Found], Found] = _unchanged
+    mark: Callable[[], Hashable] | None = None
+    """For a page that shows more than the fleet: a value that differs as soon as its facts do. Open pages look every beat."""
     page: str = "list.html"
     filters: tuple[str, ...] = ()
     has_object: bool = False

@@ -79,12 +79,12 @@ class SourcePages:
     # --- connecting -----------------------------------------------------------------------------------------------------------
 
     async def _new(self, visit: Visit) -> Response:
-        decisions.require_operate(visit.caller.identity)
+        decisions.require_admin(visit.caller.identity)
         return answers.part(self._form(visit, {}))
 
     async def _create(self, visit: Visit) -> Response:
         """Save the source if its connection test passes, or if it was confirmed after a failed one."""
-        decisions.require_operate(visit.caller.identity)
+        decisions.require_admin(visit.caller.identity)
         form = await read_form(visit.request)
         values = {name: form.one(name).strip() for name in ("name", "bridge", "url", "path", "credentials")}
         try:
@@ -121,7 +121,7 @@ class SourcePages:
         )
 
     async def _delete(self, visit: Visit) -> Response:
-        decisions.require_operate(visit.caller.identity)
+        decisions.require_admin(visit.caller.identity)
         form = await read_form(visit.request)
         source = self._use.sources.show(visit.caller, _object(visit))
         if form.one("confirm") != "yes":
@@ -158,6 +158,7 @@ class SourcePages:
         if form.one("confirm") != "yes":
             html = self._templates.render("source_scaffold.html", source=name, answer=answer, changes=coming["changes"])
             return answers.ask(html)
+        decisions.require_admin(visit.caller.identity)
         await self._use.declarations.push(visit.caller, answer.declaration)
         return answers.go(f"{base_of(visit.environment)}/source/{name}")
 

@@ -12,6 +12,7 @@ from lensway.usecases.fleet_pages import FleetPages
 from lensway.usecases.keys import Keys
 from lensway.usecases.lenses import Lenses
 from lensway.usecases.overview import Overview
+from lensway.usecases.pages import Pages
 from lensway.usecases.push import Declarations
 from lensway.usecases.query import Queries
 from lensway.usecases.remedies import Remedies
@@ -42,3 +43,4 @@ class UseCases:
     declarations: Declarations
     audit: Audit
     sign_ins: SignIns
+    pages: Pages

@@ -99,8 +99,9 @@ export class Live {
       else if (field.value !== value && (field.tagName !== "SELECT" || [...field.options].some((each) => each.value === value))) field.value = value;
     }
     this.version = version;
-    if (focused && focused !== document.body && !focused.isConnected && row) {
-      document.getElementById(row)?.querySelector("input, button")?.focus();
+    if (focused && focused !== document.body && !focused.isConnected) {
+      // To the next control of its row; to the list when the row is gone too.
+      ((row && document.getElementById(row)?.querySelector("input, button, a")) || this.rows).focus();
     }
     this.changed();
   }
