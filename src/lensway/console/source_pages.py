@@ -50,7 +50,7 @@ class SourcePages:
                 page="matrix.html",
                 read=self._matrix,
                 refine=_matrix,
-                rows=limits.CONSOLE_MATRIX_ROWS_MAX,
+                rows=limits.CONSOLE_MATRIX_MAX,
                 scripts=("grid.js",),
             ),
             Section(
