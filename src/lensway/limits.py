@@ -533,8 +533,8 @@ CONSOLE_CHIPS_MAX: Final = 5
 """Sources shown in the row of a runner before it is opened."""
 CONSOLE_CHIPS_OPEN_MAX: Final = 200
 """Sources shown in the row of a runner that is opened."""
-CONSOLE_MATRIX_RUNNERS_MAX: Final = 40
-"""Columns of the matrix of sources and runners; a filter chooses which."""
+CONSOLE_MATRIX_MAX: Final = 30
+"""Rows and columns on one page of the matrix: with every cell filled it stays below 3,000 elements."""
 CONSOLE_EVENTS_MAX: Final = 20
 """Events that the page of a runner or a source, and the overview, show."""
 CONSOLE_PROBLEMS_MAX: Final = 100

@@ -48,7 +48,7 @@ class OverviewPage:
             runner=values.get("runner", ""),
             source=values.get("source", ""),
         )
-        return answers.part(self._templates.render("remedy.html", **found))
+        return answers.part(self._templates.render("remedy.html", may_administer=visit.may_administer, **found))
 
 
 def _lines(_view: View, found: Found) -> Found:

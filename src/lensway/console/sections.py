@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from lensway import limits
 from lensway.auth import decisions
 from lensway.auth.caller import Caller
 from lensway.catalog.records import Role
@@ -90,6 +91,7 @@ class Section:
     has_object: bool = False
     parent: str = ""
     needs: Role = Role.VIEWER
+    rows: int = limits.CONSOLE_ROWS_MAX
     is_personal: bool = False
     """True when the page differs between keys of the same role."""
     parts: Mapping[str, Page] = dataclasses.field(default_factory=dict)
@@ -111,7 +113,7 @@ class Section:
             caller=visit.caller,
             environment=visit.environment,
             may_operate=visit.may_operate,
-            query=views.read_query(values),
+            query=dataclasses.replace(views.read_query(values), size=self.rows),
             object=visit.request.path_params.get("object", ""),
             filters=tuple((name, text) for name in self.filters if (text := values.get(name, "").strip()[:200])),
             role=visit.role,

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from lensway import limits
 from lensway.api.shapes import ScaffoldRequest
 from lensway.auth import decisions
 from lensway.clock import Clock
@@ -49,6 +50,7 @@ class SourcePages:
                 page="matrix.html",
                 read=self._matrix,
                 refine=_matrix,
+                rows=limits.CONSOLE_MATRIX_MAX,
                 scripts=("grid.js",),
             ),
             Section(

@@ -160,7 +160,7 @@ class FleetDetails:
         for source in shown:
             columns |= {each.name: each for each in self._runners_of(snapshot, source)}
         names = sorted(columns, key=lambda name: (columns[name].network or "", natural(name)))
-        kept = names[: limits.CONSOLE_MATRIX_RUNNERS_MAX]
+        kept = names[: limits.CONSOLE_MATRIX_MAX]
         cells: dict[tuple[str, str], dict[str, Any]] = {}
         states: dict[str, str] = {}
         for name in kept:

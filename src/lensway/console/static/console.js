@@ -268,7 +268,7 @@ const filtered = () => {
   for (const [name, value] of new FormData(filter)) if (value) values.append(name, value);
   go(values.toString(), false);
 };
-filter?.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(filtered, 120); });
+filter?.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(filtered, 50); });
 filter?.addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typing); filtered(); });
 
 export { live, settings };
