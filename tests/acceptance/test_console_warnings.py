@@ -127,6 +127,21 @@ def test_r13_faults_of_a_runner_name_what_to_set_install_or_test(page: Page, sta
     expect(dialog.locator(".test.failed .stages .failed")).to_contain_text("refused")
 
 
+def test_r13_a_runner_whose_policy_refuses_a_source_is_tested_from_the_overview(page: Page, stage) -> None:
+    local = f"{stage.source}file"
+    body = {"name": local, "bridge": "sqlite", "credentials": "runner-local"}
+    assert stage.client.post("/v1/sources", json=body).status_code == 201
+    stage.runner("alpha", environment={f"LENSWAY_SOURCE_{local.upper()}_PATH": "/nowhere/file.sqlite"})
+    stage.deployment.assign(stage.name("alpha"), local)
+    sign_in(page, stage.deployment)
+    line = page.locator(f"#problem-runner-{stage.name('alpha')}")
+    expect(line).to_contain_text(re.compile(r"degraded\s*for \d+ s, refused \(address\):\s*1 source assigned"))
+    line.get_by_role("button", name="Test its sources").click()
+    dialog = page.locator("dialog[open]")
+    dialog.get_by_role("button", name=f"Test {local}").click()
+    expect(dialog.locator(".test.failed .hint")).to_contain_text("policy")
+
+
 def test_r13_taking_the_last_runner_away_warns_before_and_offers_another(page: Page, stage) -> None:
     for name in ("alpha", "beta"):
         stage.runner(name)

@@ -138,8 +138,9 @@ def problem_line(problem: Mapping[str, Any]) -> dict[str, Any]:
     icon, tone = (views.ICONS.get(state, "?"), views.tone_of(state)) if kind == "runner" else ("!", "warn")
     if kind == "runner":
         word = _words(state)
-        cause = _CAUSES.get(problem["cause"], _words(problem["cause"]))
-        text, line["cause"] = _effect(len(names), down), "" if cause == word else cause
+        cause = views.cause_words(problem["cause"])
+        line["cause"] = "" if cause == word else cause
+        text = f"{count} assigned, {_down(down)}" if state == "degraded" else _effect(len(names), down)
     else:
         word, text = views.code_word(kind), f"for {count}; {_down(down)}"
     return {
@@ -154,9 +155,6 @@ def problem_line(problem: Mapping[str, Any]) -> dict[str, Any]:
 
 def _can_resume(problem: Mapping[str, Any]) -> bool:
     return bool(problem["state"] == "draining" and problem["cause"] == "drained by an operator")
-
-
-_CAUSES: Final = {"closed": "connection closed"}
 
 
 def _effect(sources: int, down: int) -> str:
@@ -200,6 +198,12 @@ def _remedy(problem: Mapping[str, Any]) -> dict[str, str]:
         return {"label": "Resume", "path": f"runner/{runner}/act", "act": "resume"}
     if state == "revoked":
         return {"label": "Rotate token", "path": f"runner/{runner}/act", "act": "rotate"}
+    if state == "degraded":
+        return {
+            "label": "Test its sources",
+            "path": f"overview/remedy?code=runner_unreachable&runner={runner}",
+            "act": "",
+        }
     if problem["down"]:
         return {
             "label": "Assign another runner",

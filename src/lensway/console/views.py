@@ -83,6 +83,11 @@ def remedy_label(code: str) -> str:
     return _REMEDIES.get(code, "What to do")
 
 
+def cause_words(cause: str) -> str:
+    """Why a runner is in its state, in words."""
+    return f"connection {cause}" if cause in ("closed", "reset") else cause.replace("_", " ")
+
+
 def tone_of(state: str) -> str:
     """How good a state is: good, calm, warn or bad."""
     return _TONES.get(state, "warn")
@@ -147,7 +152,7 @@ def runner_row(document: Mapping[str, Any], query: ListQuery) -> dict[str, Any]:
         "can_resume": can_resume,
         "jobs": sum(instance["outstanding"] for instance in instances),
         "capacity": sum(instance["capacity"] for instance in instances),
-        "versions": ", ".join(sorted({instance["version"].removeprefix("lensway ") for instance in instances})),
+        "versions": ", ".join(sorted({_version(instance["version"]) for instance in instances})),
         "instances": instances,
         "behind": behind,
         "chips": shown,
@@ -232,8 +237,13 @@ def chip_of(source: Mapping[str, Any], state: str) -> dict[str, Any]:
 
 
 def _cause(state: str, cause: str) -> str:
-    words = {"closed": "connection closed"}.get(cause, cause.replace("_", " "))
+    words = cause_words(cause)
     return "" if words == state.replace("_", " ") or (state == "healthy" and words == "connected") else words
+
+
+def _version(software: str) -> str:
+    """The number in "lensway 0.1.0 python 3.12"; another program as it calls itself."""
+    return software.removeprefix("lensway ").split()[0] if software.startswith("lensway ") else software
 
 
 def _toggled(query: ListQuery, id: str) -> tuple[str, ...]:

@@ -72,6 +72,9 @@ class Remedies:
         for source in mine:
             if any(one.code is code and one.runner is None for one in of_source.get(source.name, ())):
                 names.add(source.name)
+        if not names and code is WarningCode.RUNNER_UNREACHABLE:
+            # A test of all its sources finds what degrades a runner.
+            names.update(source.name for source in mine)
         return sorted((source for source in mine if source.name in names), key=lambda source: natural(source.name))
 
     def _candidates(self, snapshot: Snapshot, sources: Sequence[Source]) -> list[dict[str, Any]]:
