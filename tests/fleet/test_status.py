@@ -6,17 +6,17 @@ from lensway.fleet import Fleet, RunnerFlags, SessionFacts, runner_status
 from lensway.fleet.status import RunnerState
 from lensway.ids import EnvironmentId, InstanceId, RunnerId, SessionId, SourceId
 
-RUNNER, SOURCE = RunnerId("run_a"), SourceId("src_a")
+RUNNER, SOURCE, INSTANCE = RunnerId("run_a"), SourceId("src_a"), InstanceId("ins_a")
 FLAGS = RunnerFlags(is_revoked=False, is_draining=False, wanted_revision=1, sources=(SOURCE,))
 
 
-def connected(fleet: Fleet, now: float):
+def connected(fleet: Fleet, now: float, *, number: int = 1, instance: InstanceId = INSTANCE):
     facts = SessionFacts(
-        session=SessionId(1),
+        session=SessionId(number),
         environment=EnvironmentId("env"),
         runner=RUNNER,
         runner_name="alpha",
-        instance=InstanceId("ins_a"),
+        instance=instance,
         bridges={"postgres": "1"},
         capacity=1,
         software="",
@@ -27,8 +27,8 @@ def connected(fleet: Fleet, now: float):
     return fleet.open(facts, now)
 
 
-def shown(fleet: Fleet, now: float) -> tuple[RunnerState, float | None]:
-    status = runner_status(FLAGS, list(fleet.sessions_of(RUNNER)), fleet.last_loss(RUNNER), now)
+def shown(fleet: Fleet, now: float, flags: RunnerFlags = FLAGS) -> tuple[RunnerState, float | None]:
+    status = runner_status(flags, list(fleet.sessions_of(RUNNER)), fleet.last_loss(RUNNER), now)
     return status.state, status.since
 
 

@@ -30,7 +30,7 @@ from lensway.protocol.transport import Transport, TransportClosedError
 from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dialer, DialError
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import LocalPolicy, PolicyInForce
 from lensway.runner.settings import RunnerSettings, read_settings
 from lensway.testing.postgres import write_certificate
 from lensway.testing.simulation.database import FakeLibrary
@@ -56,7 +56,7 @@ def agent_of(dial, clock, said: list[str] | None = None, **more) -> Agent:
         dial=dial,
         library=FakeLibrary("here", Silent(), {}),
         local=LocalCredentials({}),
-        policy=LocalPolicy(),
+        policy=PolicyInForce(LocalPolicy()),
         clock=clock,
         chance=lambda: 0.0,
         announce=(said if said is not None else []).append,
@@ -395,6 +395,7 @@ async def dials_until_good(name: str, peer: Peer, settings_for: Callable[[int], 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is as silent after a third of a second."""
     monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "LOOK_SECONDS", 0.3)
     monkeypatch.setattr(limits, "RECONNECT_REFUSED_SECONDS", 0.05)
 
 
@@ -465,7 +466,8 @@ def test_tls_that_fails_ends_no_runner(tmp_path: pathlib.Path, name: str) -> Non
         listening.close()
         await peer.settle()
         await good_peer.settle()
-        expected = {"wrong name": "certificate", "binary garbage": "tls", "no TLS": "tls", "silence": "timeout"}
+        expected = {"wrong name": "untrusted", "binary garbage": "clear_port", "no TLS": "clear_port"}
+        expected["silence"] = "tls_silent"
         assert expected.get(name, "closed") in causes
 
     asyncio.run(run())
@@ -491,7 +493,7 @@ def test_a_proxy_that_fails_ends_no_runner(monkeypatch: pytest.MonkeyPatch, name
             assert not caught.value.is_final
             assert "secret" not in caught.value.hint
             # Spoken to and answered by rubbish, or not at all: the proxy is named where it is known to be the cause.
-            expected = {"407": "proxy", "502": "proxy", "silence": "timeout"}
+            expected = {"407": "proxy_login", "502": "proxy_away", "silence": "proxy_silent"}
             assert caught.value.cause == expected.get(name, caught.value.cause)
 
     asyncio.run(run())

@@ -10,7 +10,7 @@ import pytest
 from lensway.auth.sealing import InstanceKeys
 from lensway.protocol.frames import AssignedSource, RefuseReason
 from lensway.runner.credentials import LocalCredentials
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import LocalPolicy, PolicyInForce
 from lensway.runner.sources import READY, UNREACHABLE, AssignedSources, Opener
 from lensway.testing.simulation.database import FakeLibrary
 
@@ -26,7 +26,7 @@ def opener() -> Opener:
 
 def sources(**settings: str) -> AssignedSources:
     library = FakeLibrary("here", None, {})
-    return AssignedSources(library, LocalCredentials(settings), LocalPolicy())
+    return AssignedSources(library, LocalCredentials(settings), PolicyInForce(LocalPolicy()))
 
 
 def test_a_source_that_is_not_in_the_newest_set_is_not_served_and_its_connections_close(opener: Opener) -> None:

@@ -84,7 +84,7 @@ class RouteTaken(Answer, frozen=True, kw_only=True):
 
 
 class PageMeta(Answer, frozen=True, kw_only=True):
-    """What is known of one page."""
+    """The facts about one page."""
 
     lens: str
     count: Count
@@ -216,6 +216,14 @@ class SourcePatch(Request, frozen=True, kw_only=True):
     execution: Literal["auto", "runner_required"] | None = None
 
 
+class SourceCondition(Answer, frozen=True, kw_only=True):
+    """What holds a source back although it answers. ``runner`` None is the service itself."""
+
+    code: str
+    runner: str | None
+    hint: str
+
+
 class SourceAnswer(Answer, frozen=True, kw_only=True):
     """A source. Its config is never returned."""
 
@@ -229,6 +237,7 @@ class SourceAnswer(Answer, frozen=True, kw_only=True):
     lenses: list[str]
     created_at: Moment
     warnings: list[WarningAnswer] = []
+    conditions: list[SourceCondition] = []
 
 
 class SourceList(Answer, frozen=True, kw_only=True):
@@ -368,7 +377,9 @@ class CoveredSource(Answer, frozen=True, kw_only=True):
     name: str
     health: str
     bridge: str
+    since: Moment | None = None
     cause: str | None = None
+    hint: str | None = None
 
 
 class RunnerAnswer(Answer, frozen=True, kw_only=True):

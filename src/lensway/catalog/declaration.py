@@ -298,7 +298,7 @@ class _Planner:
 
 
 def _source_parts(before: Source, changes: Sequence[Change]) -> tuple[str, ...]:
-    """What differs; empty when there are no changes."""
+    """The differences; empty without changes."""
     after = changes[0].record if changes else before
     assert isinstance(after, Source)
     parts = [name for name in ("bridge", "credentials", "execution") if getattr(before, name) != getattr(after, name)]
@@ -308,7 +308,7 @@ def _source_parts(before: Source, changes: Sequence[Change]) -> tuple[str, ...]:
 
 
 def _lens_parts(before: Lens, changes: Sequence[Change]) -> tuple[str, ...]:
-    """What differs; empty when there are no changes."""
+    """The differences; empty without changes."""
     after = changes[0].record if changes else before
     assert isinstance(after, Lens)
     parts = ["source"] if before.source != after.source else []

@@ -40,7 +40,7 @@ from lensway.query import table_names, unavailable
 from lensway.query.fields import Field, FieldType, LensDefinition
 
 PLACEHOLDER: Final = "${"
-"""Only the command line expands ``${VAR}``; where it reaches the server somebody forgot to."""
+"""Only the command line expands ``${VAR}``; one that reaches the server was never expanded."""
 
 
 class SourceDraft(Record, frozen=True, kw_only=True):
@@ -205,7 +205,7 @@ def _read_table(table: str, path: str) -> str:
 
 
 def _is_identifier(name: str) -> bool:
-    # Identifiers are quoted by whoever makes SQL of them; here only what no database takes is refused.
+    # The compiler quotes identifiers; only names that no database accepts are refused here.
     return 0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable()
 
 

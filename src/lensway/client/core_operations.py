@@ -81,13 +81,13 @@ def query(
     Args:
         lens: The lens to ask.
         where: The filter; see the reference of operators. Dates, decimals, UUIDs and bytes may be Python's own.
-        order_by: Primary-key order unless said.
-        select: Fields; all of them unless said.
-        limit: Rows of the page, 1 to 10,000; 100 unless said.
+        order_by: Default: primary-key order.
+        select: Fields; default: all.
+        limit: Rows of the page, 1 to 10,000; default: 100.
         offset: Rows to skip; not together with ``cursor``.
         cursor: The page before's ``next_cursor``, with the same ``where`` and ``order_by``.
         total: Count all matching rows too.
-        timeout_ms: The server's deadline for this request; 30,000 unless said.
+        timeout_ms: The server's deadline for this request; default: 30,000.
 
     Raises:
         LenswayError: the class of the failure's code.
@@ -247,10 +247,7 @@ def arrow(
         limit=limit,
         timeoutMs=timeout_ms,
     )
-    answer = yield from core.answered(via, wanted)
-    incoming = core_stream.Incoming(wanted.accept)
-    incoming.begin(answer)
-    return (yield from core_stream.arrow(incoming))
+    return (yield from core_stream.arrow(core_stream.Incoming(via, wanted)))
 
 
 def call(
@@ -283,19 +280,19 @@ def export_request(
     select: Sequence[str] | None = None,
     timeout_ms: int | None = None,
 ) -> Request:
-    """Every matching row as one stream, in constant memory on all sides. A context manager: the request is sent on entering.
+    """Every matching row as one stream, in constant memory on all sides. A context manager; entering or reading it asks.
 
     Args:
         lens: The lens to ask.
         format: ``ndjson``, ``csv``, ``arrow`` or ``parquet``.
         where: The filter.
-        order_by: Primary-key order unless said; an empty sequence takes the rows as the database finds them, without a sort.
-        select: Fields; all of them unless said.
-        timeout_ms: The server's deadline for the whole stream; an hour unless said.
+        order_by: Default: primary-key order; an empty sequence takes the rows as the database finds them, without a sort.
+        select: Fields; default: all.
+        timeout_ms: The server's deadline for the whole stream; default: an hour.
 
     Raises:
-        IncompleteStreamError: while it is read, when the stream broke: what has arrived is incomplete.
-        LenswayError: on entering; the class of the failure's code.
+        IncompleteStreamError: while it is read, when the stream broke: the received rows are incomplete.
+        LenswayError: on entering or reading; the class of the failure's code.
     """
     return stream_request(
         lens, is_export=True, format=format, where=where, order_by=order_by, select=select, timeoutMs=timeout_ms
@@ -314,13 +311,13 @@ def encoded_request(
     cursor: str | None = None,
     timeout_ms: int | None = None,
 ) -> Request:
-    """One page of rows in another format than JSON. A context manager: the request is sent on entering.
+    """One page of rows in another format than JSON. A context manager; entering or reading it asks.
 
     The arguments are those of `query`, and ``format`` is ``ndjson``, ``csv`` or ``arrow``.
 
     Raises:
-        IncompleteStreamError: while it is read, when the stream broke: what has arrived is incomplete.
-        LenswayError: on entering; the class of the failure's code.
+        IncompleteStreamError: while it is read, when the stream broke: the received rows are incomplete.
+        LenswayError: on entering or reading; the class of the failure's code.
     """
     return stream_request(
         lens,
@@ -379,7 +376,13 @@ def query_body(*, order_by: OrderBy | None = None, **members: object) -> dict[st
 
 
 def segment(name: str) -> str:
-    """The name as one segment of a path."""
+    """The name as one segment of a path.
+
+    Raises:
+        InvalidRequestError: for a name that would make it the path of something else: of the whole list, or of what is above.
+    """
+    if name in ("", ".", ".."):
+        raise core.unusable(f"{name!r} is not a name", "Give the name or the id of one object.")
     return quote(name, safe="")
 
 

@@ -22,7 +22,7 @@ from lensway.console.snippets import snippets
 from lensway.console.visits import Visit
 from lensway.errors import ErrorCode, LenswayError
 from lensway.usecases.bundle import UseCases
-from lensway.usecases.lens_pages import SHOWN_ROWS_MAX, LensQuery, LensRows
+from lensway.usecases.lens_pages import LensQuery, LensRows
 
 _WHERE_MAX: Final = 8_000
 _LIMIT_DEFAULT: Final = 10
@@ -139,15 +139,15 @@ def _detail(view: View, found: Found) -> Found:
         "relation_rows": relations,
         "texts": snippets(found["url"], view.environment, found["name"], question),
         "limit": _LIMIT_DEFAULT,
-        "limit_max": SHOWN_ROWS_MAX,
+        "limit_max": limits.CONSOLE_LENS_ROWS_MAX,
     }
 
 
 def _question(form: Form) -> QueryRequest:
     """The query of the form. Raises LenswayError INVALID_REQUEST."""
     limit = form.one("limit").strip() or str(_LIMIT_DEFAULT)
-    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:6]) <= SHOWN_ROWS_MAX):
-        raise invalid("limit", f"must be a whole number from 1 to {SHOWN_ROWS_MAX}")
+    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:6]) <= limits.CONSOLE_LENS_ROWS_MAX):
+        raise invalid("limit", f"must be a whole number from 1 to {limits.CONSOLE_LENS_ROWS_MAX}")
     select = [part.strip() for part in form.one("select").split(",") if part.strip()]
     order: Any = [_term(part) for part in form.one("order").split(",") if part.strip()]
     return QueryRequest(

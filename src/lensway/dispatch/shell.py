@@ -133,7 +133,7 @@ class JobHandle:
                 while self._chunks:
                     if passage.must_wait(len(self._chunks[0])):
                         await passage.wait()
-                        if not self._chunks:  # nobody wants them any more
+                        if not self._chunks:  # the caller is gone
                             continue
                     chunk = self._chunks.popleft()
                     yield chunk
@@ -168,7 +168,7 @@ class JobHandle:
             callback(isinstance(self._end, Complete))
 
     def cancel(self) -> None:
-        """Nobody waits for the job any more. Does nothing when it is over."""
+        """The caller stopped waiting for the job. Does nothing when it is over."""
         self._chunks.clear()
         self._dispatcher.handle(CallerGone(self.id))
 
@@ -291,6 +291,11 @@ class Dispatcher:
     def jobs_in_flight(self) -> int:
         """Jobs without an outcome."""
         return len(self._handles)
+
+    @property
+    def jobs_queued(self) -> int:
+        """Jobs that wait for a place on a runner, or for a runner to return."""
+        return self._core.queued
 
     # --- callers ----------------------------------------------------------------------------------------------------------
 

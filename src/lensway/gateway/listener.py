@@ -210,7 +210,7 @@ class Listener:
         path, _, query = request.path.partition("?")
         if path == "/healthz":
             raise LenswayError(ErrorCode.NOT_FOUND, "this is the gateway for runners; health is served with HTTP")
-        if path != PATH:
+        if path.rstrip("/") != PATH:
             raise LenswayError(ErrorCode.NOT_FOUND, f"runners connect to {PATH}")
         if query:
             # A token in a URL ends up in logs: refused even if it were a good one.

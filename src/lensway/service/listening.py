@@ -117,10 +117,10 @@ def security_headers(*, is_tls: bool) -> list[tuple[str, str]]:
 
 
 class MetricsListener:
-    """`/metrics` without a key, on an address of its own: every peer that reaches it may read it."""
+    """`/metrics` without a key, on a socket of its own: every peer that reaches it may read it."""
 
-    def __init__(self, host: str, port: int, metrics: Metrics) -> None:
-        self._host, self._port = host, port
+    def __init__(self, sock: socket.socket, metrics: Metrics) -> None:
+        self._sockets = [sock]
 
         async def show(request: Request) -> Response:
             return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE})
@@ -141,9 +141,8 @@ class MetricsListener:
         self._serving: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Listen. Raises LenswayError when the port is in use."""
-        sockets = [bound(self._host, self._port, "--metrics")]
-        self._serving = asyncio.create_task(self._http.serve(sockets=sockets), name="metrics")
+        """Answer what arrives at the socket."""
+        self._serving = asyncio.create_task(self._http.serve(sockets=self._sockets), name="metrics")
 
     async def close(self) -> None:
         """Stop listening."""

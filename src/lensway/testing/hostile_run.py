@@ -212,7 +212,7 @@ def _ask_health(client: httpx2.Client) -> str:
 
 @contextlib.contextmanager
 def _provoked(deployment: Deployment, outcome: Outcome) -> Iterator[None]:
-    """Callers whose requests only the hostile runner can serve: they get one outcome each, in time, whatever it is."""
+    """Callers whose requests only the hostile runner can serve: they get one outcome each, in time, of any kind."""
     asks: list[tuple[str, str, object]] = [
         ("POST", "/v1/query/bad", {"timeoutMs": 2000}),
         ("POST", "/v1/query/bad/export", {"timeoutMs": 2000}),

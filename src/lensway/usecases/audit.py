@@ -50,7 +50,7 @@ class Audit:
         """Whether every row is as it was written, and whether the audit is the one that a head was taken from.
 
         Raises:
-            LenswayError: FORBIDDEN, INVALID_REQUEST for a head that is none.
+            LenswayError: FORBIDDEN, INVALID_REQUEST for a malformed head.
         """
         require_instance_wide(caller.identity)
         known = None

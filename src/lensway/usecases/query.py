@@ -64,7 +64,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Answering(msgspec.Struct, frozen=True, gc=False):
-    """A question whose job is under way. `handle` gives the rows, `meta` what is known of them at the end."""
+    """A question whose job is under way. `handle` gives the rows, `meta` the facts about them at the end."""
 
     handle: JobHandle
     asked: Asked

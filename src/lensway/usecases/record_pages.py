@@ -20,8 +20,6 @@ from lensway.usecases.events import HubEvent
 from lensway.usecases.fleet_pages import Pace, has_text
 
 _BATCH_ROWS = 500
-_SEARCH_ROWS_MAX = 10_000
-"""Audit rows that one page of a filtered list reads; its last line offers to search on."""
 _GOOD = ("ok", "unchanged")
 FAILED = "failed"
 """Filters audit rows: every outcome that is a refusal."""
@@ -130,7 +128,7 @@ class AuditPages:
         await self._desk.tally.flush()
         shown: list[dict[str, Any]] = []
         below, older, newest, searched = query.below, None, 0, 0
-        while searched < _SEARCH_ROWS_MAX and len(shown) <= query.size:
+        while searched < limits.CONSOLE_SEARCH_ROWS_MAX and len(shown) <= query.size:
             rows = await self._rows(caller, below)
             for number, entry in rows:
                 await pace.give_way()

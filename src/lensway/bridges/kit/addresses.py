@@ -76,8 +76,10 @@ def is_address_pattern(pattern: str) -> bool:
     return is_numeric or ":" in pattern or "/" in pattern
 
 
-def check_host(host: str, policy: AddressPolicy) -> None:
+def check_host(host: str, policy: AddressPolicy, port: int | None = None) -> None:
     """Refuse what can be refused without resolving. Raises LenswayError SOURCE_UNREACHABLE class forbidden_address."""
+    if policy.allowed_ports is not None and port is not None and port not in policy.allowed_ports:
+        raise unreachable("dns", "forbidden_address")
     address = _address_of(host)
     if policy.allowed_hosts is not None and not _is_allowed(host, address, policy.allowed_hosts):
         raise unreachable("dns", "forbidden_address")
@@ -106,7 +108,7 @@ async def resolve(host: str, port: int, policy: AddressPolicy) -> list[str]:
     Raises:
         LenswayError: SOURCE_UNREACHABLE at stage dns: unknown_host, or forbidden_address when any of them is.
     """
-    check_host(host, policy)
+    check_host(host, policy, port)
     try:
         addresses = await lookups.PROCESS.addresses(host, port)
     except TimeoutError:

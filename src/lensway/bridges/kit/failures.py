@@ -39,6 +39,12 @@ HINTS: Final[Mapping[str, str]] = {
 }
 
 
+TABLE_HINT: Final = (
+    "`lensway sources tables SOURCE` lists the tables as `table` names them: case counts, and a part with a dot or a quote is "
+    'written in double quotes, as in "my.schema".orders.'
+)
+
+
 def unreachable(stage: str, cause: str, *, hint: str | None = None, **details: object) -> LenswayError:
     """The database cannot be reached: at which stage, the class of failure, and what to do when that says more than the class."""
     where = {"dns": "look up the host of", "tcp": "connect to", "tls": "secure the connection to", "login": "log in to"}
@@ -63,12 +69,12 @@ def query_failed(
     )
 
 
-def type_mismatch(field: str, wanted: str, found: str) -> LenswayError:
-    """A field is declared as something that its column is not."""
+def type_mismatch(field: str, wanted: str, found: str, *, hint: str | None = None) -> LenswayError:
+    """A field is declared as something that its column is not; ``hint`` for a column that has no fitting type."""
     return query_failed(
         "type_mismatch",
         f"The field '{field}' is declared as {wanted}, and its column holds {found}",
-        hint="Correct the type in the lens.",
+        hint=hint or "Correct the type in the lens.",
         field=field,
     )
 

@@ -181,6 +181,12 @@ def is_stale_type(state: str | None) -> bool:
     return state in ("XX000", "42704")
 
 
+def is_refused_comparison(error: LenswayError) -> bool:
+    """True when the server refused a statement that compares columns as another type than they have, or through one that is
+    gone."""
+    return error.failure.details.get("sqlstate") in ("42804", "42846", "42883", "42704")
+
+
 def of_said(said: Said, run: Run | None = None) -> LenswayError:
     """The failure for an error of the server while a statement ran."""
     if said.is_fatal:

@@ -22,7 +22,7 @@ from lensway.bridges.contract import (
     TableSummary,
 )
 from lensway.bridges.kit.addresses import is_loopback
-from lensway.bridges.kit.failures import HINTS, unreachable
+from lensway.bridges.kit.failures import HINTS, TABLE_HINT, unreachable
 from lensway.bridges.kit.orderings import key_warning
 from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.connecting import connect
@@ -31,7 +31,8 @@ from lensway.bridges.postgres.endpoints import Endpoint, endpoints_of
 from lensway.bridges.postgres.keys import find_equal_keys
 from lensway.bridges.postgres.pool import PooledConnection
 from lensway.bridges.postgres.settings import PostgresSettings
-from lensway.bridges.postgres.values import fitting_types, lens_type
+from lensway.bridges.postgres.types import base_types_sql
+from lensway.bridges.postgres.values import NOT_COMPARED, WITHOUT_ORDER, WITHOUT_TYPE, fitting_types, lens_type
 from lensway.dialects.compile import compile_shape
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import FieldType
@@ -305,29 +306,20 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog',
 ORDER BY 1, 2 LIMIT {_TABLES_MAX}
 """  # noqa: S608 - made of our own number
 
-_COLUMNS: Final = """
-SELECT a.attname AS name, t.typname AS type, t.typtype::text AS kind, e.typname AS element, a.attnotnull AS required,
-  t.oid <> a.atttypid AS is_domain,
+_COLUMNS: Final = f"""
+SELECT a.attname AS name, b.kind, b.is_list, b.is_compared, a.attnotnull AS required,
   pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, c.relkind::text AS relation, c.oid AS relation_id,
   coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false) AS is_key
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-CROSS JOIN LATERAL (
-  WITH RECURSIVE base(oid, kind, next) AS (
-    SELECT d.oid, d.typtype, d.typbasetype FROM pg_catalog.pg_type d WHERE d.oid = a.atttypid
-    UNION ALL
-    SELECT d.oid, d.typtype, d.typbasetype FROM base JOIN pg_catalog.pg_type d ON d.oid = base.next WHERE base.kind = 'd'
-  ) SELECT base.oid FROM base WHERE base.kind <> 'd'
-) base
-JOIN pg_catalog.pg_type t ON t.oid = base.oid
-LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+CROSS JOIN LATERAL ({base_types_sql("t.oid = a.atttypid")}) AS b
 LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped
   AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
   AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
 ORDER BY a.attnum
-"""
+"""  # noqa: S608 - made of our own texts
 
 
 async def list_tables(driver: Any) -> list[TableSummary]:
@@ -349,43 +341,33 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
         raise LenswayError(
             ErrorCode.NOT_FOUND,
             f"No table '{name[:120]}' that this login can read",
-            hint="List the tables of the source.",
+            hint=TABLE_HINT,
         )
     return TableDescription(
         name=written(schema, table),
         kind=_KINDS[rows[0]["relation"]],
-        columns=[
-            TableColumn(
-                name=row["name"],
-                database_type=row["shown"],
-                type=_lens_type(row),
-                is_list=row["element"] is not None,
-                nullable=not row["required"],
-                primary_key=row["is_key"],
-                types=_lens_types(row),
-            )
-            for row in rows
-        ],
+        columns=[_column(row) for row in rows],
         **await read_constraints(driver, rows[0]["relation_id"]),
     )
 
 
-def _lens_type(row: Any) -> str | None:
+def _lens_type(row: Any) -> FieldType | None:
     """What the column can be in every format, filter and order; None where some of that fails."""
-    if row["kind"] == "e":
-        # Operators of enums take no domain.
-        return None if row["is_domain"] else FieldType.TEXT.value
-    name = row["element"] or row["type"]
-    if name in _NOT_COMPARED and row["element"] is None:
+    if not row["is_list"] and (row["kind"] in NOT_COMPARED or not row["is_compared"]):
         return None
-    found = lens_type(name)
-    return None if found is None else found.value
+    return lens_type(row["kind"])
 
 
-def _lens_types(row: Any) -> list[str]:
-    name = row["type"] if row["element"] is None else row["element"]
-    return [type.value for type in fitting_types(name, "enum" if row["kind"] == "e" else "")]
-
-
-_NOT_COMPARED: Final = frozenset({"point", "xml"})
-"""PostgreSQL can neither order them nor test them for equality. A lens may declare them as text all the same, to be read."""
+def _column(row: Any) -> TableColumn:
+    type = _lens_type(row)
+    types = fitting_types(row["kind"])
+    return TableColumn(
+        name=row["name"],
+        database_type=row["shown"],
+        type=None if type is None else type.value,
+        is_list=row["is_list"],
+        nullable=not row["required"],
+        primary_key=row["is_key"],
+        types=[each.value for each in types],
+        reason=None if type is not None else WITHOUT_ORDER if types else WITHOUT_TYPE,
+    )

@@ -27,6 +27,7 @@ from lensway.bridges.contract import (
 )
 from lensway.bridges.kit.addresses import confined_path
 from lensway.bridges.kit.failures import (
+    TABLE_HINT,
     invalid_setting,
     query_failed,
     row_too_large,
@@ -133,6 +134,10 @@ class SqliteSource:
                 warnings = await self._with_connection(soon, lambda connection: key_warnings(connection, lenses))
         return ConnectionReport(ok=is_ok, stages=stages, warnings=warnings, server_version=sqlite3.sqlite_version)
 
+    def condition(self) -> str:
+        """Nothing: a file has no logins."""
+        return ""
+
     async def probe(self, *, deadline: float) -> None:
         """Open and read the file's header. Raises LenswayError SOURCE_UNREACHABLE."""
         await self._with_connection(
@@ -150,6 +155,11 @@ class SqliteSource:
             deadline, lambda connection: describe_table(connection, name)
         )
         return found
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open, idle ones included."""
+        return self._threads.count
 
     async def close(self) -> None:
         """Close every connection."""
@@ -256,6 +266,6 @@ def _of_sqlite(error: Exception, length_max: int = limits.ROW_BYTES_MAX) -> Lens
             return query_failed(
                 "undefined_column",
                 "The table or a column of the lens does not exist in the file",
-                hint="Correct `table` and `column` in the lens.",
+                hint="Correct `table` and `column` in the lens. " + TABLE_HINT,
                 sqlite=getattr(error, "sqlite_errorname", "SQLITE_ERROR"),
             )

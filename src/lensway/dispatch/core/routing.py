@@ -147,7 +147,7 @@ class Router:
             state.fail(job, failures.no_runners_online(route, state.fleet, now), now)
 
     def _may_wait(self, job: Job, route: SourceRoute, choice: Choice, now: float) -> bool:
-        """A moment of patience, when somebody may come back in it. A pinned job asks about this moment and does not wait."""
+        """Wait a moment for a runner that may come back. A pinned job asks about this moment and does not wait."""
         if job.request.runner is not None or job.request.session is not None:
             return False
         is_hopeful = (
@@ -213,7 +213,7 @@ class Router:
         state.timers.schedule(job)
 
     def enqueue_behind(self, job: Job, now: float) -> bool:
-        """Put a new job behind the ones that already wait for the same places; False when nobody does."""
+        """Put a new job behind the ones that already wait for the same places; False when no job does."""
         if not self._state.queue.has_line(job):
             return False
         self._state.has_room_again = True
