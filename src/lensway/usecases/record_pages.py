@@ -145,6 +145,14 @@ class AuditPages:
             older = shown[-1]["sequence"]
         return {"entries": shown, "older": older, "newest": newest, "searched": searched, "verified": self.verified}
 
+    async def newest(self, caller: Caller, limit: int) -> list[dict[str, Any]]:
+        """The newest rows, for a page that shows those about one object."""
+        await self._desk.tally.flush()
+        return [
+            {"sequence": number, **msgspec.to_builtins(entry)}
+            for number, entry in await self._rows(caller, None, limit=limit)
+        ]
+
     async def show(self, caller: Caller, sequence: int) -> dict[str, Any]:
         """One row. Raises LenswayError NOT_FOUND, also for another environment's."""
         await self._desk.tally.flush()
