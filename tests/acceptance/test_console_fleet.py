@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from lensway.testing.deployment import clean_environment
-from tests.acceptance.browser import is_live, row_of, running_browser, sign_in, watched
+from lensway.testing.deployment import clean_environment, paused
+from tests.acceptance.browser import is_live, is_stale, row_of, running_browser, sign_in, watched
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.browser]
 RUNNERS, SOURCES = "/console/e/default/runners", "/console/e/default/sources"
@@ -174,9 +174,18 @@ def test_a_source_is_connected_looked_into_and_made_into_lenses(page: Page, stag
     dialog.get_by_role("button", name="Test and save").click()
     expect(dialog).to_contain_text("refused")
     expect(dialog).to_contain_text("Nothing was saved")
+    expect(dialog).not_to_contain_text("a:b@")
     assert stage.client.get(f"/v1/sources/{name}").status_code == 404
     dialog.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Connect source").click()
+    # A form that is refused keeps what was typed, and the server does not repeat the address.
+    dialog.get_by_label("Name").fill("Not A Name")
+    dialog.get_by_label("URL").fill("postgresql://a:secret@127.0.0.1:1/c")
+    with page.expect_response(lambda response: response.request.method == "POST") as answer:
+        dialog.get_by_role("button", name="Test and save").click()
+    assert "secret" not in answer.value.text()
+    expect(dialog.get_by_role("alert")).to_contain_text("Not A Name")
+    expect(dialog.get_by_label("URL")).to_have_value("postgresql://a:secret@127.0.0.1:1/c")
     dialog.get_by_label("Database").select_option("sqlite")
     expect(dialog.get_by_label("URL")).to_be_hidden()
     dialog.get_by_label("Database").select_option("postgres")
@@ -282,6 +291,22 @@ def test_the_overview_has_one_line_for_a_cause_and_its_remedy_works(page: Page, 
     if dialog.get_by_role("button", name="Assign").count():
         dialog.get_by_role("button", name="Assign").click()
     expect(line).to_contain_text("4 sources lost redundancy, none is down")
+
+
+def test_what_acts_is_off_while_the_page_is_stale_also_outside_the_list(page: Page, stage) -> None:
+    stage.runner("alpha", start=False)
+    sign_in(page, stage.deployment, path=f"{RUNNERS}?q={stage.source}")
+    add = page.get_by_role("button", name="Add runner")
+    add.click()
+    create = dialog_of(page).get_by_role("button", name="Create")
+    expect(create).to_be_enabled()
+    with paused(stage.deployment.server):
+        is_stale(page)
+        expect(create).to_be_disabled()
+        expect(add).to_be_disabled()
+    is_live(page)
+    expect(create).to_be_enabled()
+    expect(add).to_be_enabled()
 
 
 def test_a_viewer_looks_at_every_page_and_changes_nothing(browser: Browser, stage) -> None:

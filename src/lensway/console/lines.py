@@ -115,7 +115,8 @@ def problem_line(problem: Mapping[str, Any]) -> dict[str, Any]:
         "kind": kind,
         "is_down": bool(down),
         "id": f"{kind}-{runner or 'sources'}",
-        "hint": problem["hint"],
+        "hint": "" if _can_resume(problem) else problem["hint"],
+        "cause": "",
         "sources": names[:3],
         "more": max(0, len(names) - 3),
     }
@@ -138,7 +139,7 @@ def problem_line(problem: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "runner":
         word = _words(state)
         cause = _CAUSES.get(problem["cause"], _words(problem["cause"]))
-        text = (f"{cause}: " if cause and cause != word else "") + _effect(len(names), down)
+        text, line["cause"] = _effect(len(names), down), "" if cause == word else cause
     else:
         word, text = views.code_word(kind), f"for {count}; {_down(down)}"
     return {
@@ -149,6 +150,10 @@ def problem_line(problem: Mapping[str, Any]) -> dict[str, Any]:
         "text": text,
         "remedy": _remedy(problem),
     }
+
+
+def _can_resume(problem: Mapping[str, Any]) -> bool:
+    return bool(problem["state"] == "draining" and problem["cause"] == "drained by an operator")
 
 
 _CAUSES: Final = {"closed": "connection closed"}
@@ -175,7 +180,7 @@ def advice_line(advice: Mapping[str, Any]) -> dict[str, Any]:
     noun = "source" if code == "single_runner" else "name"
     texts = {
         "single_runner": f"{len(names)} source{'s' if len(names) != 1 else ''} would be down with one instance",
-        "replicas_differ": f"replicas are not equal: {len(names)} difference{'s' if len(names) != 1 else ''}",
+        "replicas_differ": "do not serve what their replicas serve",
     }
     return {
         "code": code,
@@ -191,7 +196,7 @@ def _remedy(problem: Mapping[str, Any]) -> dict[str, str]:
     runner, kind, state = problem["runner"], problem["kind"], problem["state"]
     if kind != "runner":
         return {"label": views.remedy_label(kind), "path": f"overview/remedy?code={kind}&runner={runner}", "act": ""}
-    if state == "draining" and problem["cause"] == "drained by an operator":
+    if _can_resume(problem):
         return {"label": "Resume", "path": f"runner/{runner}/act", "act": "resume"}
     if state == "revoked":
         return {"label": "Rotate token", "path": f"runner/{runner}/act", "act": "rotate"}

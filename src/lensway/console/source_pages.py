@@ -20,7 +20,17 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.usecases.bundle import UseCases
 
 _FORM_ERRORS: Final = (ErrorCode.INVALID_REQUEST, ErrorCode.CONFLICT, ErrorCode.NOT_FOUND)
-_LETTERS: Final = {"ready": "R", "pending": "P", "offline": "O", "unreachable": "U", "refused": "F", "draining": "D"}
+_LETTERS: Final = {
+    "ready": "R",
+    "pending": "P",
+    "offline": "O",
+    "unreachable": "U",
+    "refused": "F",
+    "draining": "D",
+    "no_bridge": "B",
+    "no_credentials": "C",
+    "credentials_ambiguous": "C",
+}
 
 
 class SourcePages:
@@ -175,7 +185,8 @@ def _body(values: Mapping[str, str]) -> dict[str, Any]:
         "credentials": "runner-local" if is_local else "managed",
     }
     config = {key: values[key] for key in ("url", "path") if values[key]}
-    return body | ({} if is_local else {"config": config})
+    # A runner-local source with settings is refused, with the reason.
+    return body | ({} if is_local and not config else {"config": config})
 
 
 def _rows(_view: View, found: Found) -> Found:

@@ -232,7 +232,7 @@ def chip_of(source: Mapping[str, Any], state: str) -> dict[str, Any]:
 
 
 def _cause(state: str, cause: str) -> str:
-    words = cause.replace("_", " ")
+    words = {"closed": "connection closed"}.get(cause, cause.replace("_", " "))
     return "" if words == state.replace("_", " ") or (state == "healthy" and words == "connected") else words
 
 

@@ -47,7 +47,11 @@ function changed() {
   document.documentElement.dataset.fresh = link.dataset.fresh = live.state;
   if (!isFresh && !actions.disabled) focusedId = document.activeElement?.id ?? "";
   actions.disabled = !isFresh;
-  for (const button of dialog.querySelectorAll("[data-action=confirm]")) button.disabled = !isFresh;
+  // The same outside the list: what acts is off until the page is live again.
+  for (const button of document.querySelectorAll(".head .tools button, dialog button:not([data-action=close], [data-action=copy])")) {
+    if (isFresh && "stale" in button.dataset) { button.disabled = false; delete button.dataset.stale; }
+    else if (!isFresh && !button.disabled) { button.disabled = true; button.dataset.stale = ""; }
+  }
   if (isFresh && focusedId && document.activeElement === document.body) byId(focusedId)?.focus();
   if (isFresh) focusedId = "";
   if (live.problems !== undefined) {
@@ -113,6 +117,11 @@ function written(place) {
   return values;
 }
 
+/** A form that comes back has what was written; the server does not repeat it, because it may hold a password. */
+function refill(values) {
+  for (const field of dialog.querySelectorAll("form[data-post] input[name]:not([type=checkbox])")) field.value ||= [values[field.name] ?? ""].flat()[0];
+}
+
 /** Post a change. The server makes it (done), asks first (ask), has something to show (show), or leads elsewhere (go). */
 export async function change(path, values, doing) {
   progress(doing);
@@ -121,7 +130,7 @@ export async function change(path, values, doing) {
   catch { open(LOST); live.refresh(); return; }
   finally { progress(""); }
   if (answer.status === 401) { dialog.close(); return; }
-  if (answer.outcome === "show") { open(answer.html, null); live.refresh(); }
+  if (answer.outcome === "show") { open(answer.html, null); refill(values); live.refresh(); }
   else if (answer.outcome === "go") location.assign(settings.base.split("/console/")[0] + answer.html);  // below a path prefix, too
   else if (answer.outcome === "ask") open(answer.html, () => change(path, { ...values, ...written(dialog), confirm: "yes" }, doing));
   else if (answer.ok) { dialog.close(); live.refresh(); }
