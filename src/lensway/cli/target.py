@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from lensway import limits
 from lensway.cli.forms import Output
+from lensway.cli.output import Form  # noqa: F401 - cyclopts resolves the inherited options here
 from lensway.client import Client, connect, profiles
 from lensway.errors import ErrorCode, LenswayError
 from lensway.hosts import is_this_machine

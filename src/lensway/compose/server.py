@@ -48,7 +48,7 @@ from lensway.service.control_plane import ControlPlane
 from lensway.service.data_plane import DataPlane
 from lensway.service.http import Endpoint
 from lensway.service.listening import MetricsListener, bound, http_server
-from lensway.store.bootstrap import DataDirectory, admin_key_notice, first_admin_key
+from lensway.store.bootstrap import DataDirectory, admin_key_notice, check_master_keys, first_admin_key
 from lensway.store.sqlite import SqliteStore
 from lensway.usecases.audit import Audit, AuditRetention
 from lensway.usecases.bundle import UseCases
@@ -199,6 +199,7 @@ class Server:
         """
         settings = self._settings
         settings.check_addresses()
+        check_master_keys(settings.master_key, settings.previous_master_keys)
         self._certificates = settings.certificates()
         tls = None if self._certificates is None else self._certificates.context
         clock = SystemClock()

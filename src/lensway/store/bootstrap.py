@@ -137,6 +137,13 @@ class DataDirectory:
         self._lock.close()
 
 
+def check_master_keys(given: str | None, previous: str | None) -> None:
+    """Refuse variables that hold no master keys, before anything is opened. Raises LenswayError INVALID_REQUEST."""
+    if given is not None:
+        _decoded(given, "LENSWAY_MASTER_KEY")
+    DataDirectory.previous_keys(previous)
+
+
 def database_in(path: pathlib.Path) -> pathlib.Path:
     """The store in the data directory of a server. Raises LenswayError INVALID_REQUEST for a directory without one."""
     file = path / _DATABASE
