@@ -556,6 +556,8 @@ CONSOLE_SEARCH_ROWS_MAX: Final = 10_000
 """Audit rows that one page of a filtered list reads; its last line offers to search on."""
 CONSOLE_LENS_ROWS_MAX: Final = 50
 """Rows of a lens that a page shows at once."""
+CONSOLE_LENS_COLUMNS_MAX: Final = 40
+"""Fields of a lens that a page asks for unless it is told which."""
 CONSOLE_CELL_CHARACTERS_MAX: Final = 200
 """Characters of one value in a table of rows; longer ones are cut, with their length."""
 CONSOLE_CHIPS_MAX: Final = 5

@@ -17,7 +17,7 @@ from lensway.console.answers import part
 from lensway.console.forms import Form, read_form, while_connected
 from lensway.console.fragments import Templates
 from lensway.console.request_sections import milliseconds, size_text
-from lensway.console.sections import Found, Section, View
+from lensway.console.sections import Found, Section, View, link_to
 from lensway.console.snippets import snippets
 from lensway.console.visits import Visit
 from lensway.errors import ErrorCode, LenswayError
@@ -55,6 +55,9 @@ def lens_sections(use: UseCases, templates: Templates) -> Sequence[Section]:
         lens = pages.show(visit.caller, name)
         try:
             question = _question(await read_form(visit.request))
+            if question.select is None and len(lens["fields"]) > limits.CONSOLE_LENS_COLUMNS_MAX:
+                names = [field["name"] for field in lens["fields"]]
+                question = msgspec.structs.replace(question, select=names[: limits.CONSOLE_LENS_COLUMNS_MAX])
             found = await while_connected(visit.request, pages.rows(visit.caller, name, question))
         except LenswayError as error:
             if error.code is ErrorCode.FORBIDDEN:
@@ -63,6 +66,7 @@ def lens_sections(use: UseCases, templates: Templates) -> Sequence[Section]:
         html = templates.render(
             "lens_answer.html",
             answer=_answer(found),
+            hidden=len(lens["fields"]) - len(found.fields),
             texts=snippets(lens["url"], visit.environment, name, question),
             base=f"/console/e/{urllib.parse.quote(visit.environment)}",
         )
@@ -135,6 +139,8 @@ def _detail(view: View, found: Found) -> Found:
     return {
         **found,
         "look": _place_look(found["place"]),
+        "fields": found["fields"] if view.query.opened else found["fields"][: limits.CONSOLE_CHIPS_OPEN_MAX],
+        "all_fields": link_to(view, opened=("fields",)),
         "bounds": bounds,
         "relation_rows": relations,
         "texts": snippets(found["url"], view.environment, found["name"], question),
