@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from lensway.usecases.fleet_view import runner_document, status_of
 from lensway.usecases.sources import source_answer
 
 _NUMBERS: Final = re.compile("([0-9]+)")
+_NAMES_KEPT: Final = 32_768
 ADVICE: Final = (WarningCode.SINGLE_RUNNER, WarningCode.REPLICAS_DIFFER, WarningCode.GOES_INLINE)
 """What may go wrong, as against what is wrong."""
 SOUND: Final = (RunnerState.HEALTHY, RunnerState.CONNECTING)
@@ -308,9 +310,10 @@ def page_of(records: Sequence[Record], query: ListQuery) -> Sequence[Record]:
     return records[start : start + query.size]
 
 
-def natural(name: str) -> list[tuple[int, str]]:
-    """Sorts fra-2 before fra-10."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in _NUMBERS.split(name)]
+@functools.lru_cache(maxsize=_NAMES_KEPT)
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """Sorts fra-2 before fra-10. Lists of thousands are sorted at every rendering, so keys are kept."""
+    return tuple((int(part), "") if part.isdecimal() else (0, part) for part in _NUMBERS.split(name))
 
 
 def has_text(text: str, candidates: Iterable[str]) -> bool:

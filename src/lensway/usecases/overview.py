@@ -10,13 +10,12 @@ from lensway import limits
 from lensway.auth.caller import Caller
 from lensway.catalog.records import Credentials, ExecutionMode, Runner
 from lensway.catalog.snapshot import Snapshot
-from lensway.catalog.warnings import Warning as CatalogWarning
 from lensway.catalog.warnings import WarningCode
 from lensway.fleet import RunnerState
 from lensway.ids import EnvironmentId
 from lensway.usecases.desk import Desk
 from lensway.usecases.fleet_pages import ADVICE, SOUND, FleetPages, Pace, Standing, natural
-from lensway.usecases.fleet_view import runner_document
+from lensway.usecases.fleet_view import since_text
 
 _RANKS: Final = {
     state: number
@@ -57,7 +56,7 @@ class Overview:
         for runner in snapshot.runners(environment):
             problems += self._of_runner(standing, runner, down)
             await pace.give_way()
-        problems += _without_runner(snapshot, environment)
+        problems += await _without_runner(snapshot, environment, pace)
         problems.sort(key=lambda one: (not one["down"], one["rank"], -one["down"], natural(one["runner"] or "")))
         states: dict[str, int] = {}
         for status in standing.statuses.values():
@@ -65,7 +64,7 @@ class Overview:
         return {
             "problems": problems[: limits.CONSOLE_PROBLEMS_MAX],
             "more": max(0, len(problems) - limits.CONSOLE_PROBLEMS_MAX),
-            "advice": _advice(standing),
+            "advice": await _advice(standing, pace),
             "counts": {
                 "runners": len(standing.statuses),
                 "sources": len(snapshot.sources(environment)),
@@ -98,12 +97,11 @@ class Overview:
         is_idle = status.state is RunnerState.NEVER_CONNECTED and not names
         if status.state in SOUND or is_idle or (status.state is RunnerState.DEGRADED and by_code):
             return
-        document = runner_document(snapshot, runner, self._desk.dispatcher, self._desk.clock)
         yield {
             "kind": "runner",
             "runner": runner.name,
             "state": status.state.value,
-            "since": document["since"],
+            "since": since_text(status, self._desk.clock),
             "cause": status.cause,
             "hint": status.hint,
             "sources": sorted(names, key=natural),
@@ -112,14 +110,14 @@ class Overview:
         }
 
 
-def _without_runner(snapshot: Snapshot, environment: EnvironmentId) -> Sequence[dict[str, Any]]:
+async def _without_runner(snapshot: Snapshot, environment: EnvironmentId, pace: Pace) -> Sequence[dict[str, Any]]:
     """Sources that only a runner can execute and that have none, as one problem."""
-    names = [
-        source.name
-        for source in snapshot.sources(environment)
-        if (source.credentials is Credentials.RUNNER_LOCAL or source.execution is ExecutionMode.RUNNER_REQUIRED)
-        and not snapshot.runners_of(environment, source.id)
-    ]
+    names = []
+    for source in snapshot.sources(environment):
+        is_bound = source.credentials is Credentials.RUNNER_LOCAL or source.execution is ExecutionMode.RUNNER_REQUIRED
+        if is_bound and not snapshot.runners_of(environment, source.id):
+            names.append(source.name)
+        await pace.give_way()
     if not names:
         return ()
     return (
@@ -137,15 +135,12 @@ def _without_runner(snapshot: Snapshot, environment: EnvironmentId) -> Sequence[
     )
 
 
-def _advice(standing: Standing) -> Sequence[Mapping[str, Any]]:
+async def _advice(standing: Standing, pace: Pace) -> Sequence[Mapping[str, Any]]:
     """What may go wrong: how many sources or runners each kind of advice is about."""
     subjects: defaultdict[WarningCode, set[str]] = defaultdict(set)
-    every: Iterable[CatalogWarning] = (
-        warning for found in (*standing.of_runner.values(), *standing.of_source.values()) for warning in found
-    )
-    for warning in every:
-        if warning.code in ADVICE:
-            subjects[warning.code].add(warning.source or warning.runner or "")
-    return [
-        {"code": code.value, "names": sorted(names, key=natural)} for code, names in sorted(subjects.items()) if names
-    ]
+    for found in (*standing.of_runner.values(), *standing.of_source.values()):
+        for warning in found:
+            if warning.code in ADVICE:
+                subjects[warning.code].add(warning.source or warning.runner or "")
+        await pace.give_way()
+    return [{"code": code.value, "names": sorted(names, key=natural)} for code, names in sorted(subjects.items())]
