@@ -74,8 +74,13 @@ STALL_GRACE_SECONDS: Final = 1.0
 """Delay between cancelling a stalled job and dropping its connection, so that the record shows the real cause."""
 HTTP_CONNECTIONS_MAX: Final = 4_096
 """Connections of callers; one more is `overloaded`. With the limit on unread data of each, this limits memory."""
-HTTP_BACKLOG: Final = 2_048
-"""Connections that the kernel completes before this process accepts them; the kernel's own limit is usually lower."""
+BACKLOG: Final = 2_048
+"""Connections that the kernel completes before a listener accepts them; the kernel's own limit may be lower. When thousands of
+runners reconnect in a second, those that meet a full backlog retry after one and three seconds."""
+ACCEPTS_PER_TURN_MAX: Final = 8
+"""Connections that one listener accepts in one turn of the event loop, some 2 ms of work; others wait in the kernel's backlog."""
+ACCEPT_PAUSE_SECONDS: Final = 0.5
+"""Pause after a connection could not be accepted: the process or the system has no more files."""
 HTTP_STRANGERS_MAX: Final = 3_072
 """Connections without a valid key so far. At the limit, the server drops the oldest one of the address with the most."""
 HTTP_STRANGERS_PER_ADDRESS_MAX: Final = 1_024
@@ -244,9 +249,6 @@ HOLD_BACK_BYTES: Final = 256 * KIB
 HOLD_BACK_SECONDS: Final = 0.050
 NODE_CREDIT_BYTES_MAX: Final = 256 * MIB
 """Sum of all windows of one node; beyond it `overloaded`."""
-BACKLOG: Final = 1_024
-"""Connections that the kernel completes before they are accepted. When thousands of runners reconnect in a second, those that
-meet a full backlog retry after one and three seconds."""
 HANDSHAKE_TIMEOUT_SECONDS: Final = 5.0
 """From the TCP connection to a complete `hello`."""
 CERTIFICATE_LOOK_SECONDS: Final = 2.0

@@ -292,6 +292,22 @@ def test_a_watched_list_follows_what_changes(furnished) -> None:
     assert shown.rpartition("\x1b[?1049l")[2].startswith("RUNNER"), "the last table stays"
 
 
+def test_a_watched_list_says_that_it_is_stale_when_the_server_does_not_answer(furnished) -> None:
+    table = AtTerminal(furnished.deployment, 160, "sources", "list", "--watch", NO_COLOR="1")
+    server = furnished.deployment.server
+    try:
+        wait_until(lambda: f"{furnished.source} " in table.shown, seconds=30, what="the first table")
+        server.signal(signal.SIGSTOP)
+        wait_until(lambda: "STALE for " in table.shown, seconds=30, what="the word that it is stale")
+        server.signal(signal.SIGCONT)
+        wait_until(lambda: "Ctrl-C ends" in table.shown.rpartition("STALE")[2], seconds=30, what="the next answer")
+    finally:
+        server.signal(signal.SIGCONT)
+        table.process.send_signal(signal.SIGINT)
+        table.end()
+    assert table.process.returncode == 130
+
+
 def test_a_connection_is_one_event(furnished) -> None:
     watching = subprocess.Popen(
         [sys.executable, "-m", "lensway.cli.main", "events", "--format", "ndjson"],

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from lensway.api.routes import ROUTES
+from lensway.cli.main import run
 from lensway.testing.deployment import clean_environment
 from tools import commands
 
@@ -32,8 +33,6 @@ pytestmark = pytest.mark.acceptance
 def test_a_filter_in_another_form_is_shown_in_the_right_one(
     shared, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, where: str, form: str
 ) -> None:
-    from lensway.cli.main import run
-
     monkeypatch.setenv("LENSWAY_URL", shared.url)
     monkeypatch.setenv("LENSWAY_API_KEY", shared.admin_key)
     assert run(["query", "orders", "--where", where]) == 2
@@ -70,12 +69,36 @@ def test_a_filter_in_another_form_is_shown_in_the_right_one(
 def test_what_is_empty_or_misspelt_is_refused_by_name(
     shared, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments, named: str
 ) -> None:
-    from lensway.cli.main import run
-
     monkeypatch.setenv("LENSWAY_URL", shared.url)
     monkeypatch.setenv("LENSWAY_API_KEY", shared.admin_key)
     assert run(arguments) == 2
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (("runners", "show"), ["lensway: `runners show` needs RUNNER", "  See lensway runners show --help"]),
+        (("query", "orders", "--limit"), ["lensway: --limit of `query` needs a value.", "  See lensway query --help"]),
+        (
+            ("runners", "show", "alpha", "sk_secret", "beta"),
+            [
+                "lensway: `runners show` takes no further argument; got a key, 'beta'",
+                "  See lensway runners show --help",
+            ],
+        ),
+        (
+            ("runners", "list", "--format", "xml"),
+            [
+                'lensway: Invalid value "xml" for --format. Choose from: "table", "json", "ndjson", "csv".',
+                "  See lensway runners list --help",
+            ],
+        ),
+    ],
+)
+def test_a_wrong_use_is_a_line_and_where_to_read_on(capsys: pytest.CaptureFixture, arguments, lines) -> None:
+    assert run(arguments) == 2
+    assert capsys.readouterr().err.splitlines() == lines
 
 
 def test_a_file_that_declares_nothing_is_refused(shared, tmp_path) -> None:

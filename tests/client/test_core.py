@@ -17,6 +17,7 @@ from hypothesis import strategies
 import lensway
 import lensway.client
 from lensway import limits
+from lensway.api import shapes
 from lensway.client import core, core_arrow, core_operations, core_stream, exceptions
 from lensway.client.core import Answer, Connection, Emit, Loss, Lost, Now, Pause, Read, Repeat, Request, Send
 from lensway.errors import CODES, ErrorCode, LenswayError, Retry
@@ -286,8 +287,10 @@ def test_a_line_without_an_end_is_not_waited_for_for_ever(monkeypatch: pytest.Mo
 
 
 def test_the_body_has_what_was_said_and_nothing_else() -> None:
-    assert core_operations.query_body() == {}
-    body = core_operations.query_body(order_by=["a:desc", {"field": "b", "dir": "asc"}, "c"], limit=5, where=None)
+    assert core_operations.query_body(shapes.QueryRequest) == {}
+    body = core_operations.query_body(
+        shapes.QueryRequest, order_by=["a:desc", {"field": "b", "dir": "asc"}, "c"], limit=5, where=None
+    )
     assert body == {
         "limit": 5,
         "orderBy": [{"field": "a", "dir": "desc"}, {"field": "b", "dir": "asc"}, {"field": "c"}],

@@ -13,11 +13,13 @@ import re
 import socket
 import ssl
 import struct
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
 import structlog
+import uvloop
 from websockets.exceptions import InvalidURI
 
 from lensway import limits
@@ -415,6 +417,48 @@ def test_two_hundred_dials_of_peers_that_fail_at_every_step() -> None:
     with structlog.testing.capture_logs() as logged:
         assert asyncio.run(run()) >= 200
     assert [line for line in logged if "defect" in line["event"]] == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_peer_that_answers_before_it_is_asked_is_no_defect() -> None:
+    """A balancer that has no server answers and closes at once, before the runner's request is written."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+
+    def serve() -> None:
+        for number in itertools.count():
+            try:
+                caller, _ = listener.accept()
+            except OSError:
+                return
+            with caller, contextlib.suppress(OSError):
+                caller.sendall((b"HTTP/1.1 502 Bad Gateway\r\n\r\n", b"\x15\x03\x01", bytes(range(64)))[number % 3])
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+
+    async def run() -> Counter[str]:
+        async def resolve(_host: str, _port: int) -> list[str]:
+            return ["127.0.0.1"]
+
+        dialer = Dialer(settings_of(listener.getsockname()[1]), WebSocketTransport, resolve)
+        causes: Counter[str] = Counter()
+        for _ in range(200):
+            dialling = asyncio.create_task(dialer())
+            while not dialling.done():
+                await asyncio.sleep(0)
+                threading.Event().wait(0.0005)  # the peer is faster than this loop
+            error = dialling.exception()
+            assert isinstance(error, DialError)
+            causes[error.cause] += 1
+        return causes
+
+    with structlog.testing.capture_logs() as logged:
+        causes = uvloop.run(run())  # this loop reads what has arrived before it goes on
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(5)
+    assert [line for line in logged if "defect" in line["event"]] == []
+    assert sum(causes.values()) == 200
 
 
 @pytest.mark.usefixtures("quick")

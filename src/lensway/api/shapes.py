@@ -201,6 +201,7 @@ class SourceRequest(Request, frozen=True, kw_only=True):
 
     name: Name
     bridge: str
+    dialect: str | None = None
     credentials: Literal["managed", "runner-local"] = "managed"
     config: dict[str, Any] | None = None
     execution: Literal["auto", "runner_required"] = "auto"
@@ -211,6 +212,7 @@ class SourcePatch(Request, frozen=True, kw_only=True):
 
     name: Name | None = None
     bridge: str | None = None
+    dialect: str | None = None
     credentials: Literal["managed", "runner-local"] | None = None
     config: dict[str, Any] | None = None
     execution: Literal["auto", "runner_required"] | None = None
@@ -230,6 +232,7 @@ class SourceAnswer(Answer, frozen=True, kw_only=True):
     id: str
     name: str
     bridge: str
+    dialect: str
     credentials: str
     execution: str
     has_config: bool

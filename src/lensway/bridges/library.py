@@ -128,6 +128,11 @@ class ExecutionLibrary:
         """The formats that rows can be encoded in here."""
         return self._encodings
 
+    def speaks(self, bridge: str, dialect: str) -> bool:
+        """Whether the bridge speaks this dialect; an empty one is whichever it speaks first."""
+        kind = self._kinds.get(bridge)
+        return not dialect or (kind is not None and dialect in kind.dialects)
+
     def check(self, bridge: str, config: Mapping[str, object]) -> None:
         """Refuse settings that cannot work or that the policy forbids. Contacts nothing.
 

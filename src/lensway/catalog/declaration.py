@@ -301,7 +301,8 @@ def _source_parts(before: Source, changes: Sequence[Change]) -> tuple[str, ...]:
     """The differences; empty without changes."""
     after = changes[0].record if changes else before
     assert isinstance(after, Source)
-    parts = [name for name in ("bridge", "credentials", "execution") if getattr(before, name) != getattr(after, name)]
+    named = ("bridge", "dialect", "credentials", "execution")
+    parts = [name for name in named if getattr(before, name) != getattr(after, name)]
     if before.config_version != after.config_version:
         parts.append("config")
     return tuple(parts)

@@ -51,6 +51,7 @@ class SourceDraft(Record, frozen=True, kw_only=True):
     credentials: Credentials = Credentials.MANAGED
     execution: ExecutionMode = ExecutionMode.AUTO
     config: Mapping[str, object] | None = None
+    dialect: str = ""
 
     def __repr__(self) -> str:
         """Without the config: it may hold a password."""
@@ -68,7 +69,7 @@ class LensDraft(Record, frozen=True, kw_only=True):
     retry: RetryMode = RetryMode.AUTO
 
 
-_SOURCE_KEYS: Final = frozenset({"bridge", "credentials", "config", "execution"})
+_SOURCE_KEYS: Final = frozenset({"bridge", "dialect", "credentials", "config", "execution"})
 _LENS_KEYS: Final = frozenset({"source", "table", "fields", "grants", "limits", "retry"})
 _FIELD_KEYS: Final = frozenset({"type", "column", "primaryKey", "nullable", "list"})
 _LIMIT_KEYS: Final = frozenset({"maxRows", "maxBytes", "maxRowBytes", "timeoutMs"})
@@ -88,9 +89,11 @@ def read_source(
     """
     checked_name = check_name(name, kind="source", path=name_path)
     section = Section(value, path, _SOURCE_KEYS)
+    bridge = section.word("bridge", kinds.names)
     draft = SourceDraft(
         name=checked_name,
-        bridge=section.word("bridge", kinds.names),
+        bridge=bridge,
+        dialect=_dialect(section, bridge, kinds),
         credentials=section.choice("credentials", Credentials, Credentials.MANAGED),
         execution=section.choice("execution", ExecutionMode, ExecutionMode.AUTO),
         config=read_config(section.get("config"), path=section.path("config")) if "config" in section else None,
@@ -109,13 +112,23 @@ def read_source_patch(source: Source, value: object, *, kinds: Kinds = BUILT_IN)
     credentials = section.choice("credentials", Credentials, source.credentials)
     if credentials is Credentials.RUNNER_LOCAL and config is not None:
         raise runner_local_config(source.name, "config")
+    bridge = section.word("bridge", kinds.names, source.bridge)
     return SourceDraft(
         name=source.name,
-        bridge=section.word("bridge", kinds.names, source.bridge),
+        bridge=bridge,
+        dialect=_dialect(section, bridge, kinds, source.dialect if bridge == source.bridge else ""),
         credentials=credentials,
         execution=section.choice("execution", ExecutionMode, source.execution),
         config=config,
     )
+
+
+def _dialect(section: Section, bridge: str, kinds: Kinds, present: str = "") -> str:
+    """The declared dialect, which must be one of the bridge's; otherwise the present one, or the bridge's first."""
+    kind = kinds.get(bridge)
+    known = () if kind is None else kind.dialects
+    default = present if present in known else next(iter(known), "")
+    return section.word("dialect", known, default) if "dialect" in section else default
 
 
 def read_config(value: object, *, path: str) -> Mapping[str, object]:
@@ -267,6 +280,9 @@ def read_key_limits(value: object, path: str) -> KeyLimits:
 def source_document(source: Source) -> dict[str, object]:
     """The source as `push` would declare it, never with its config; defaults are left out."""
     document: dict[str, object] = {"bridge": source.bridge, "credentials": source.credentials.value}
+    kind = BUILT_IN.get(source.bridge)
+    if source.dialect and (kind is None or source.dialect not in kind.dialects[:1]):
+        document["dialect"] = source.dialect
     if source.execution is not ExecutionMode.AUTO:
         document["execution"] = source.execution.value
     return document

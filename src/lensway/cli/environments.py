@@ -6,7 +6,8 @@ from typing import Final
 
 from cyclopts import App
 
-from lensway.api.shapes import EnvironmentAnswer
+from lensway.api.bodies import body_of
+from lensway.api.shapes import EnvironmentAnswer, EnvironmentRequest
 from lensway.cli import names, output, report, target
 from lensway.cli.tables import Column
 from lensway.client import segment
@@ -26,7 +27,7 @@ _COLUMNS: Final = (
 def create(name: str, *, to: _To = target.DEFAULT) -> None:
     """Create an environment."""
     with to.client() as client:
-        created = client.call("POST", "/v1/environments", {"name": name})
+        created = client.call("POST", "/v1/environments", body_of(EnvironmentRequest(name=name)))
     output.write_one(
         to.form, created, lambda: report.write_line(f"environment {name} created ({created['id']})"), fields=_FIELDS
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from cyclopts import Parameter
 
@@ -12,6 +12,7 @@ from lensway.cli.output import Form
 from lensway.errors import ErrorCode, LenswayError
 
 T = TypeVar("T", bound=str)
+FormOption: TypeAlias = Annotated[Form | None, Parameter(help="Default: table on a terminal, json when piped.")]
 
 
 def form_of(format: T | None, *, json: bool) -> T | Literal["json"] | None:
@@ -34,7 +35,7 @@ def form_of(format: T | None, *, json: bool) -> T | Literal["json"] | None:
 class Output:
     """The form of the output."""
 
-    format: Annotated[Form | None, Parameter(help="Default: table on a terminal, json when piped.")] = None
+    format: FormOption = None
     """The form that was asked for."""
     json: Annotated[bool, Parameter(negative=(), help="The short form of --format json.")] = False
     """JSON output."""

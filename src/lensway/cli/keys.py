@@ -12,7 +12,8 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
-from lensway.api.shapes import KeyAnswer
+from lensway.api.bodies import body_of
+from lensway.api.shapes import KeyAnswer, KeyRequest
 from lensway.cli import names, output, report, target
 from lensway.cli.given import secret_given
 from lensway.cli.tables import Column
@@ -67,15 +68,6 @@ def create(
 ) -> None:
     """Create a key and print it once: `ak` for administration, `sk` for programs, `pk` for web pages. Limits of keys and of
     lenses both apply; the stricter one counts."""
-    body: dict[str, object] = {"kind": kind, "name": name}
-    if role:
-        body["role"] = role
-    if instance_wide:
-        body["instanceWide"] = True
-    if expires is not None:
-        body["expiresAt"] = _moment_of(expires)
-    if origin:
-        body["origins"] = origin
     limits = {
         "maxRows": max_rows,
         "maxBytes": max_bytes,
@@ -84,10 +76,17 @@ def create(
         "requestsPerMinute": requests_per_minute,
         "concurrentRequests": concurrent_requests,
     }
-    if given := {limit: value for limit, value in limits.items() if value is not None}:
-        body["limits"] = given
+    request = KeyRequest(
+        kind=kind,
+        name=name,
+        role=role,
+        instance_wide=instance_wide,
+        limits={limit: value for limit, value in limits.items() if value is not None},
+        expires_at=None if expires is None else _moment_of(expires),
+        origins=origin or [],
+    )
     with to.client() as client:
-        created = client.call("POST", "/v1/keys", body)
+        created = client.call("POST", "/v1/keys", body_of(request))
     if to.asked not in (None, "table"):
         output.write_one(to.form, created, lambda: None)
     else:

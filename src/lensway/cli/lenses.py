@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 from cyclopts import App, Parameter
 from rich.text import Text
 
-from lensway.api.shapes import FieldAnswer, LensDrift, LensSummary
+from lensway.api.bodies import body_of
+from lensway.api.shapes import FieldAnswer, LensDrift, LensSummary, ScaffoldRequest
 from lensway.catalog.names import counted
 from lensway.cli import names, output, report, screen, states, tables, target, toml
 from lensway.cli.tables import Column
@@ -106,11 +107,9 @@ def scaffold(
 
     Changes nothing; review the file, then push it. Comments name what was left out, and why.
     """
-    body: dict[str, object] = {} if prefix is None else {"prefix": prefix}
-    if tables_:
-        body["tables"] = list(tables_)
+    request = ScaffoldRequest(tables=list(tables_) or None, prefix=prefix or "")
     with to.client() as client:
-        answer = client.call("POST", f"/v1/sources/{segment(source)}/scaffold", body)
+        answer = client.call("POST", f"/v1/sources/{segment(source)}/scaffold", body_of(request))
     if to.asked in (None, "table"):
         text = "\n".join(_scaffold_lines(answer)) + "\n"
     elif to.asked == "json":

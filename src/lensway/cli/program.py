@@ -41,9 +41,8 @@ def run(arguments: Sequence[str]) -> int:
         with report.exit_on_failure():
             result = app(
                 list(arguments),
-                error_formatter=report.usage_error,
                 exit_on_error=False,
-                print_error=True,
+                print_error=False,
                 result_action="return_value",
             )
             return result if isinstance(result, int) else 0

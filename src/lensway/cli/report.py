@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import re
 import select
 import stat
 import sys
@@ -13,7 +14,7 @@ from io import BufferedReader
 from typing import Any, cast
 
 import msgspec
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 from rich.cells import cell_len
 
 from lensway.api import numbers
@@ -24,6 +25,7 @@ from lensway.errors import CODES, ErrorCode, LenswayError
 from lensway.observe.lines import Lines
 
 USAGE_EXIT = 2
+_KEY = re.compile(r"[aprs]k_")
 FAILURE_EXIT = 1
 _PIPE_SECONDS = 0.2
 """How long to wait for the program in front of our pipe."""
@@ -185,10 +187,23 @@ def refuse_binary_on_terminal(format: str) -> None:
 
 
 def usage_error(error: CycloptsError) -> str:
-    """A usage error as one line."""
-    is_order = error.argument is not None and error.argument.name == "--order-by"
-    hint = " Write --order-by FIELD, or FIELD:desc for the other direction." if is_order else ""
-    return f"lensway: {error}{hint}"
+    """A usage error as one line. Part of a key that stands where no argument belongs is not repeated."""
+    command = f"`{' '.join(error.command_chain or ('lensway',))}`"
+    argument = error.argument
+    order = " Write --order-by FIELD, or FIELD:desc for the other direction."
+    hint = order if argument is not None and argument.name == "--order-by" else ""
+    if isinstance(error, MissingArgumentError) and argument is not None:
+        given = error.keyword or next((token.keyword for token in argument.tokens if token.keyword), None)
+        if given is not None:
+            return f"lensway: {given} of {command} needs a value.{hint}"
+        is_positional = argument.field_info.kind.name != "KEYWORD_ONLY"
+        name = argument.names[0].removeprefix("--").upper() if is_positional else argument.names[0]
+        return f"lensway: {command} needs {name}"
+    if isinstance(error, UnusedCliTokensError):
+        tokens = ["a key" if _KEY.match(token) else repr(token) for token in error.unused_tokens or ()]
+        return f"lensway: {command} takes no further argument; got {', '.join(tokens)}"
+    error.verbose = False
+    return f"lensway: {' '.join(str(error).split())}{hint}"
 
 
 @contextlib.contextmanager
@@ -196,8 +211,10 @@ def exit_on_failure() -> Iterator[None]:
     """Turn typed failures into a line on standard error and the exit code of their row in the table."""
     try:
         yield
-    except CycloptsError:
-        sys.exit(USAGE_EXIT)  # cyclopts has printed it
+    except CycloptsError as error:
+        write_note(usage_error(error))
+        write_note(f"  See {' '.join(('lensway', *(error.command_chain or ()), '--help'))}")
+        sys.exit(USAGE_EXIT)
     except LenswayError as error:
         failure = error.failure
         code = f"{failure.code.value}: " if error.is_answer else ""

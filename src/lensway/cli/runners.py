@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final
 from cyclopts import App, Parameter
 from rich.text import Text
 
-from lensway.api.shapes import AssignmentPair, RunnerAnswer
+from lensway.api.bodies import body_of
+from lensway.api.shapes import AssignmentPair, RunnerAnswer, RunnerRequest
 from lensway.cli import names, output, report, screen, states, tables, target, watch
 from lensway.cli.tables import Column
 from lensway.client import Client, segment
@@ -91,10 +92,8 @@ def create(
 ) -> None:
     """Register a runner and print its environment block. The token is shown once."""
     with to.client() as client:
-        body = {
-            key: value for key, value in (("name", name), ("network", network), ("like", like)) if value is not None
-        }
-        created = client.call("POST", "/v1/runners", body)
+        request = RunnerRequest(name=name, network=network, like=like)
+        created = client.call("POST", "/v1/runners", body_of(request))
     report.write_warnings(created.get("warnings", ()))
     if to.asked not in (None, "table"):
         output.write_one(to.form, created, lambda: None)
@@ -112,16 +111,17 @@ def list_(
     to: _To = target.DEFAULT,
 ) -> None:
     """List every runner with its state, since when, why and what to do."""
+
+    def read(client: Client) -> list[dict[str, Any]]:
+        found = client.call("GET", "/v1/runners")["runners"]
+        return [runner for runner in found if not problems or _is_problem(runner)]
+
+    empty = "no runner has a problem" if problems else "no runners yet: lensway runners create NAME"
+    if watch_:
+        watch.follow(to, read, _COLUMNS, empty=empty)
+        return
     with to.client() as client:
-
-        def read() -> list[dict[str, Any]]:
-            found = client.call("GET", "/v1/runners")["runners"]
-            return [runner for runner in found if not problems or _is_problem(runner)]
-
-        empty = "no runner has a problem" if problems else "no runners yet: lensway runners create NAME"
-        if watch_:
-            watch.follow(client, to.form, read, _COLUMNS, empty=empty)
-        found = read()
+        found = read(client)
     output.write_list(to.form, found, _COLUMNS, empty=empty, fields=_FIELDS)
     if to.form == "table":
         for runner in found:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import App, Parameter
 from rich.text import Text
 
-from lensway.api.shapes import SourceAnswer, TestResult
+from lensway.api.bodies import body_of
+from lensway.api.shapes import SourceAnswer, SourceRequest, TestResult
 from lensway.cli import health, names, output, report, screen, states, target, watch
 from lensway.cli import tables as tables_
 from lensway.cli.tables import Column
@@ -51,9 +52,10 @@ def list_(
 ) -> None:
     """List every source with its health and where it is executed."""
     empty = "no sources yet: lensway push lensway.toml"
+    if watch_:
+        watch.follow(to, _with_health, _COLUMNS, empty=empty)
+        return
     with to.client() as client:
-        if watch_:
-            watch.follow(client, to.form, lambda: _with_health(client), _COLUMNS, empty=empty)
         found = _with_health(client)
     output.write_list(to.form, found, _COLUMNS, empty=empty, fields=_FIELDS)
 
@@ -103,13 +105,12 @@ def create(
     to: _To = target.DEFAULT,
 ) -> None:
     """Register a source. Pass its config on standard input, because `ps` would show an argument."""
-    body: dict[str, object] = {"name": name, "bridge": bridge, "credentials": credentials, "execution": execution}
-    if config_stdin:
-        body["config"] = report.read_stdin_json("the config")
-    elif credentials == "managed" and report.has_piped_object():
+    config: Any = report.read_stdin_json("the config") if config_stdin else None
+    request = SourceRequest(name=name, bridge=bridge, credentials=credentials, execution=execution, config=config)
+    if not config_stdin and credentials == "managed" and report.has_piped_object():
         raise _unread_config(name)
     with to.client() as client:
-        created = client.call("POST", "/v1/sources", body)
+        created = client.call("POST", "/v1/sources", body_of(request))
     output.write_one(to.form, created, lambda: _write_created(created), fields=output.fields_of(SourceAnswer))
 
 

@@ -14,8 +14,7 @@ import msgspec
 from cyclopts import Parameter
 
 from lensway import limits
-from lensway.cli.forms import Output
-from lensway.cli.output import Form  # noqa: F401 - cyclopts resolves the inherited options here
+from lensway.cli.forms import FormOption, Output
 from lensway.client import Client, connect, profiles
 from lensway.errors import ErrorCode, LenswayError
 from lensway.hosts import is_this_machine
@@ -96,6 +95,10 @@ def opened(
 @dataclasses.dataclass(frozen=True)
 class Target(Output, Server):
     """The server, the environment and the form of the output."""
+
+    # Declared again, because cyclopts reads the annotations of an inherited option with the names of this module.
+    format: FormOption = None
+    """The form that was asked for."""
 
     @contextlib.contextmanager
     def client(self, *, timeout: float = limits.CLIENT_TIMEOUT_SECONDS) -> Iterator[Client]:

@@ -11,38 +11,49 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from lensway.cli import output, report, screen, tables
+from lensway.cli import output, report, screen, tables, target
 from lensway.cli.tables import Column
 from lensway.client import Client, UnreachableError
 from lensway.errors import ErrorCode, LenswayError
 
 Records: TypeAlias = Sequence[Mapping[str, Any]]
 
-_POLL_SECONDS: Final = 5.0
-"""How often a list is read again although no event came: ages count on, and a proxy may hold events back."""
+_POLL_SECONDS: Final = 2.0
+"""How often a list is read again although no event came: ages count on, and a proxy may hold events back. It is also how long an
+answer may take, with the client's slack: what is shown is known to be stale after three times as long."""
 _GATHER_SECONDS: Final = 0.3
 """Events come in groups: the list is read once for all of them."""
 _RETRY_SECONDS: Final = 2.0
 _ENTER, _LEAVE, _REDRAW = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l", "\x1b[H\x1b[J"
-_PASSING: Final = frozenset({ErrorCode.OVERLOADED, ErrorCode.RATE_LIMITED})
+_PASSING: Final = frozenset({ErrorCode.OVERLOADED, ErrorCode.RATE_LIMITED, ErrorCode.QUERY_TIMEOUT})
 """Failures that end by themselves; so does a server that is away."""
 
 
-def follow(
-    client: Client, form: output.Form, read: Callable[[], Records], columns: Sequence[Column], *, empty: str
-) -> None:
+def follow(to: target.Target, read: Callable[[Client], Records], columns: Sequence[Column], *, empty: str) -> None:
     """Show what ``read`` gives again after every event, until Ctrl-C."""
-    changed = threading.Event()
-    threading.Thread(target=_listen, args=(client, changed), name="events", daemon=True).start()
-    if form == "table" and screen.is_terminal() and screen.has_cursor():
-        _redraw(_snapshots(read, changed), columns, empty)
-    elif form == "table":
-        for records, problem in _snapshots(read, changed):
+    form = to.form
+    with to.client(timeout=_POLL_SECONDS) as client:
+        changed = threading.Event()
+        threading.Thread(target=_listen, args=(client, changed), name="events", daemon=True).start()
+        snapshots = _snapshots(lambda: read(client), changed)
+        if form != "table":
+            _write_changes(form, snapshots)
+        elif screen.has_cursor():
+            _redraw(snapshots, columns, empty)
+        else:
+            _append(snapshots, columns, empty)
+
+
+def _append(snapshots: Iterator[tuple[Records, str]], columns: Sequence[Column], empty: str) -> None:
+    """The table again whenever it is another one."""
+    before: tuple[Records, bool] | None = None
+    for records, problem in snapshots:
+        now = (records, bool(problem))
+        if now != before:
             report.write_line(f"{_now()}{f'  {problem}' if problem else ''}")
             tables.write(columns, records, empty=empty)
             sys.stdout.flush()
-    else:
-        _write_changes(form, _snapshots(read, changed))
+        before = now
 
 
 def _redraw(snapshots: Iterator[tuple[Records, str]], columns: Sequence[Column], empty: str) -> None:
@@ -68,11 +79,11 @@ def _redraw(snapshots: Iterator[tuple[Records, str]], columns: Sequence[Column],
 def _write_changes(form: output.Form, snapshots: Iterator[tuple[Records, str]]) -> None:
     """A line for each record that is new or different, and one for each that is gone."""
     before: dict[str, Mapping[str, Any]] = {}
-    said, fields = "", [""]
+    was_stale, fields = False, [""]
     for records, problem in snapshots:
-        if problem and problem != said:
-            report.write_note(f"lensway: {problem}")
-        said = problem
+        if bool(problem) != was_stale:
+            report.write_note(f"lensway: {problem or 'the server answers again'}")
+        was_stale = bool(problem)
         now = {str(record["name"]): record for record in records}
         new: list[Mapping[str, Any]] = [record for name, record in now.items() if before.get(name) != record]
         new += [{"name": name, "removed": True} for name in before if name not in now]
@@ -91,18 +102,17 @@ def _write_changes(form: output.Form, snapshots: Iterator[tuple[Records, str]]) 
 def _snapshots(read: Callable[[], Records], changed: threading.Event) -> Iterator[tuple[Records, str]]:
     """What was read, and what is wrong with it; the old records when the server is away."""
     records: Records = ()
-    since: float | None = None
+    answered = time.monotonic()
     while True:
         changed.clear()
         problem, pause = "", _POLL_SECONDS
         try:
-            records, since = read(), None
+            records, answered = read(), time.monotonic()
         except LenswayError as error:
             if not isinstance(error, UnreachableError) and error.code not in _PASSING:
                 raise
-            since = since or time.monotonic()
             pause = _RETRY_SECONDS
-            problem = f"STALE for {time.monotonic() - since:.0f} s: {screen.text_of(error.failure.message)}"
+            problem = f"STALE for {time.monotonic() - answered:.0f} s: {screen.text_of(error.failure.message)}"
         yield records, problem
         if changed.wait(pause):
             time.sleep(_GATHER_SECONDS)

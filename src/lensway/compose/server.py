@@ -26,6 +26,7 @@ from lensway.auth.secret import Secret
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.library import ExecutionLibrary
 from lensway.clock import SystemClock
+from lensway.compose.accepting import accept
 from lensway.compose.certificates import Certificates
 from lensway.compose.doors import TlsDoor
 from lensway.compose.process import calm_collector
@@ -300,6 +301,7 @@ class Server:
             clock,
             transport_of=WebSocketTransport,
             door_of=TlsDoor,
+            accept=accept,
             limiter=FailureLimiter(),
             trusted_proxies=settings.trusted_proxies,
             push_is_lost=lambda: settings.is_losing_pushes,
@@ -353,6 +355,7 @@ class Server:
             settings.http_port,
             shares=http_shares(settings.trusted_proxies, refusals.note),
             door=None if tls is None else functools.partial(TlsDoor, tls=tls),
+            accept=accept,
             is_tls=settings.public_url.startswith("https://"),
             stall_seconds=settings.stall_seconds,
             drain_seconds=settings.drain_seconds,

@@ -68,4 +68,5 @@ class AssignmentSets:
             bridge=source.bridge,
             config_version=source.config_version,
             sealed_config=sealed,
+            dialect=source.dialect,
         )

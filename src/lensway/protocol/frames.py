@@ -98,13 +98,17 @@ SourceStates: TypeAlias = Annotated[tuple[SourceState, ...], msgspec.Meta(max_le
 
 
 class AssignedSource(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """One source of an assignment set. ``sealed_config`` is sealed to the instance; None for runner-local credentials."""
+    """One source of an assignment set. ``sealed_config`` is sealed to the instance; None for runner-local credentials.
+
+    ``dialect`` is the one that the bridge must speak; empty: whichever it speaks first.
+    """
 
     source: str
     name: str
     bridge: str
     config_version: Count
     sealed_config: bytes | None = None
+    dialect: str = ""
 
 
 class AssignmentSet(Frame, tag=4, frozen=True, kw_only=True):

@@ -224,12 +224,23 @@ class Dialer:
         return self._tls
 
     async def _upgraded(self, seconds: float, progress: _Progress, where: Mapping[str, Any]) -> ClientConnection:
+        try:
+            made = await self._connected(seconds, progress, where)
+        except AssertionError:
+            # The library asserts that no peer answers and closes before it is asked; a balancer does.
+            raise EOFError from None
+        if made.subprotocol != SUBPROTOCOL:
+            made.transport.abort()
+            raise NegotiationError("the peer does not speak the subprotocol")
+        return made
+
+    async def _connected(self, seconds: float, progress: _Progress, where: Mapping[str, Any]) -> ClientConnection:
         def connection(*args: Any, **options: Any) -> ClientConnection:
             # Made when the way stands: after the proxy's part of it.
             progress.is_through = True
             return _Watched(progress, *args, **options)
 
-        made = await connect(
+        return await connect(
             self._settings.gateway_url,
             additional_headers={"Authorization": f"Bearer {self._settings.fresh_token().reveal()}"},
             subprotocols=[Subprotocol(SUBPROTOCOL)],
@@ -244,10 +255,6 @@ class Dialer:
             create_connection=connection,  # type: ignore[arg-type]  # a maker will do
             **where,
         )
-        if made.subprotocol != SUBPROTOCOL:
-            made.transport.abort()
-            raise NegotiationError("the peer does not speak the subprotocol")
-        return made
 
 
 class _Watched(ClientConnection):

@@ -18,6 +18,9 @@ class Library(Protocol):
     def encodings(self) -> Sequence[str]:
         """The formats that rows can be encoded in here."""
 
+    def speaks(self, bridge: str, dialect: str) -> bool:
+        """Whether the bridge speaks this dialect; an empty one is whichever it speaks first."""
+
     def check(self, bridge: str, config: Mapping[str, object]) -> None:
         """Refuse settings that cannot work or that the policy forbids. Contacts nothing. Raises LenswayError."""
 

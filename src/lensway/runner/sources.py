@@ -212,6 +212,8 @@ class AssignedSources:
             state, cause = "refused", "source"
         elif source.bridge not in self._library.installed():
             state, cause = "no_bridge", source.bridge
+        elif not self._library.speaks(source.bridge, source.dialect):
+            state, cause = "no_bridge", f"{source.bridge} without dialect {source.dialect}"
         elif ambiguous and local:
             state, cause = "credentials_ambiguous", ""
         elif state == READY and not config:

@@ -180,7 +180,9 @@ class Queries:
         access = decisions.access(snapshot, caller.identity, caller.environment, name)
         source = snapshot.source(caller.environment.id, access.lens.source)
         assert source is not None, "a lens points at a source of its environment"
-        return Asked(access=access, source=source, capabilities=capabilities_of(source.bridge, self._desk.kinds))
+        return Asked(
+            access=access, source=source, capabilities=capabilities_of(source.bridge, self._desk.kinds, source.dialect)
+        )
 
     def _submit(self, caller: Caller, asked: Asked, job: _Job) -> JobHandle:
         identity, now = caller.identity, self._desk.clock.monotonic()

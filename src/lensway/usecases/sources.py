@@ -165,6 +165,7 @@ def source_answer(snapshot: Snapshot, source: Source) -> dict[str, Any]:
         "id": source.id,
         "name": source.name,
         "bridge": source.bridge,
+        "dialect": source.dialect,
         "credentials": source.credentials.value,
         "execution": source.execution.value,
         "hasConfig": source.config_version > 0,

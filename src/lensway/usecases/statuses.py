@@ -32,12 +32,14 @@ _STANDINGS: Final = msgspec.json.Decoder(dict[InstanceId, Standing])
 class _Watched:
     """The news of one session: published, and still to be published. A flapping runner must not flood watchers."""
 
-    __slots__ = ("allowance", "dirty", "kept", "late", "runner", "told")
+    __slots__ = ("allowance", "dirty", "kept", "late", "runner", "said", "told")
 
     def __init__(self, runner: Runner, now: float) -> None:
         self.runner = runner
         self.allowance = Allowance(now, per_second=limits.SESSION_EVENTS_PER_SECOND, burst=limits.SESSION_EVENTS_BURST)
         self.late: StatusChanged | None = None
+        self.said: tuple[str, str, int | None] | None = None
+        """State, cause and revision in force, as they were told last: the same again is no news."""
         self.dirty: dict[SourceId, None] = {}
         self.told: dict[SourceId, tuple[str, str]] = {}
         self.kept: dict[InstanceId, Standing] | None = None
@@ -104,12 +106,16 @@ class Statuses:
     def _tell_of(self, id: SessionId, watched: _Watched) -> bool:
         """Tell what the session's allowance lets through; True when that was all."""
         now = self._clock.monotonic()
-        if watched.late is not None:
-            if not watched.allowance.take(now):
-                return False
-            self._publish(watched.runner, watched.late)
-            watched.late = None
         session = None if self._fleet is None else self._fleet.sessions.get(id)
+        if watched.late is not None:
+            revision = None if session is None else session.revision
+            news = (watched.late.state, watched.late.cause, revision)
+            if news != watched.said:
+                if not watched.allowance.take(now):
+                    return False
+                self._publish(watched.runner, watched.late, revision=revision)
+                watched.said = news
+            watched.late = None
         while watched.dirty:
             source = next(iter(watched.dirty))
             said = None if session is None else session.source_states.get(source)
@@ -133,8 +139,15 @@ class Statuses:
         stored = {instance: standing.moved(ahead) for instance, standing in standings.items()}
         return f"{CONNECTED} {msgspec.json.encode(stored).decode()}"
 
-    def _publish(self, runner: Runner, status: StatusChanged) -> None:
-        data = {"runner": runner.name, "session": status.session, "state": status.state, "cause": status.cause}
+    def _publish(self, runner: Runner, status: StatusChanged, *, revision: int | None = None) -> None:
+        data: dict[str, object] = {
+            "runner": runner.name,
+            "session": status.session,
+            "state": status.state,
+            "cause": status.cause,
+        }
+        # Once its assignments are in force, which one they are.
+        data |= {} if revision is None else {"revision": revision}
         self._hub.publish(runner.environment, "session", data)
 
     def _note_session(self, runner: Runner, action: str, status: StatusChanged) -> None:

@@ -52,6 +52,13 @@ _POOLED: Final = (
 )
 
 
+_PRODUCT: Final = "PostgreSQL"
+_OTHER: Final = (
+    "The server calls itself {product}, and the source declares the dialect postgres. Lensway is tested with PostgreSQL; compare "
+    "results on this server before you rely on them."
+)
+
+
 class _Stages:
     """Runs the stages in order; the first that fails makes the rest skipped."""
 
@@ -113,7 +120,7 @@ async def run_test(
     version = None
     try:
         driver = None if connection is None else connection.driver
-        await stages.run(Stage.QUERY, lambda: _query(driver))
+        product = await stages.run(Stage.QUERY, lambda: _product(driver))
         await stages.run(Stage.READ_ONLY, lambda: _read_only(connection, deadline))
         await stages.run(Stage.LENSES, lambda: _lenses(connection, lenses, deadline))
         if connection is not None:
@@ -124,6 +131,8 @@ async def run_test(
                     await _look_for_risks(connection, stages)
                     async with connection.transaction(deadline, is_plain=False):
                         await _look_at_keys(connection.driver, lenses, stages)
+            if product is not None and not product.startswith(_PRODUCT):
+                stages.warn("other_database", _OTHER.format(product=product.split(" ")[0][:40]))
             if connection.is_shared:
                 stages.warn("transaction_pooling", _POOLED)
             for host in sorted({each.host for each in settings.places} - {each.host for each in answering or ()}):
@@ -194,8 +203,9 @@ async def _tls(endpoints: Sequence[Endpoint], settings: PostgresSettings) -> boo
     raise failure or unreachable("tls", "tls")
 
 
-async def _query(driver: Any) -> None:
-    await _guarded(driver.fetchval("SELECT 1"))
+async def _product(driver: Any) -> str:
+    """What the server says that it is."""
+    return str(await _guarded(driver.fetchval("SELECT pg_catalog.version()")))
 
 
 async def _read_only(connection: PooledConnection | None, deadline: float) -> None:

@@ -72,6 +72,10 @@ class FakeLibrary:
         """One bridge."""
         return {"postgres": "fake"}
 
+    def speaks(self, bridge: str, dialect: str) -> bool:
+        """Every dialect."""
+        return True
+
     def check(self, bridge: str, config: Mapping[str, object]) -> None:
         """Every setting is good."""
 
