@@ -158,6 +158,7 @@ def test_a_viewer_reads_definitions_and_no_rows(page: Page, stage) -> None:
 
 
 def test_a_query_ends_with_the_page_that_asked_it(page: Page, stage) -> None:
+    stage.hold_slow_lens()
     sign_in(page, stage.deployment, path=f"/console/e/default/lens/{stage.slow_lens}")
     page.get_by_role("button", name="Show rows").click()
 
