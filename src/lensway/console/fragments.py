@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import gzip
 import hashlib
@@ -90,6 +91,7 @@ class Fragments:
         self._clock = clock
         self._kept: OrderedDict[View, _Kept] = OrderedDict()
         self._locks: dict[View, asyncio.Lock] = {}
+        self._renderer = concurrent.futures.ThreadPoolExecutor(1, "console-renderer")
 
     async def newest(self, view: View) -> Fragment:
         """The view as it is now. Many may ask at once: it is rendered once. Raises LenswayError."""
@@ -127,7 +129,10 @@ class Fragments:
         section = self._sections[view.kind]
         found = await section.read(view)
         problems = await self._fleet.problems(view.caller)
-        return await asyncio.to_thread(self._fragment, section, view, found, problems)
+        # One thread renders for all pages: the loop would wait for its turn behind each thread that computes.
+        return await asyncio.get_running_loop().run_in_executor(
+            self._renderer, self._fragment, section, view, found, problems
+        )
 
     def _fragment(self, section: Section, view: View, found: dict[str, Any], problems: int) -> Fragment:
         text = self._templates.render(

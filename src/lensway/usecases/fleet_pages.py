@@ -58,6 +58,8 @@ class Standing:
     statuses: Mapping[RunnerId, RunnerStatus]
     of_runner: Mapping[str, Sequence[CatalogWarning]]
     of_source: Mapping[str, Sequence[CatalogWarning]]
+    problems: int
+    """Causes, not symptoms: runners that are not as they should be, and sources that no runner serves."""
 
 
 class FleetPages:
@@ -87,7 +89,7 @@ class FleetPages:
 
     async def problems(self, caller: Caller) -> int:
         """How many runners and sources of the environment have a fault."""
-        return _problems(await self.standing(caller.environment.id), caller.environment.id)
+        return (await self.standing(caller.environment.id)).problems
 
     async def runners(self, caller: Caller, query: ListQuery) -> dict[str, Any]:
         """One page of runners with counts by state; each with its sources, instances and warnings."""
@@ -120,7 +122,7 @@ class FleetPages:
             "total": len(everyone),
             "matching": len(matching),
             "states": states,
-            "problems": _problems(standing, caller.environment.id),
+            "problems": standing.problems,
             "sources": len(snapshot.sources(caller.environment.id)),
         }
 
@@ -154,7 +156,7 @@ class FleetPages:
             "sources": documents,
             "total": len(everything),
             "matching": len(matching),
-            "problems": _problems(standing, caller.environment.id),
+            "problems": standing.problems,
         }
 
     def free_sources(self, caller: Caller, runner: str, text: str, *, limit: int) -> dict[str, Any]:
@@ -214,8 +216,12 @@ class FleetPages:
         pace = Pace(self._desk.clock)
         snapshot, sequence = self._desk.snapshot(), self._desk.hub.sequence
         statuses: dict[RunnerId, RunnerStatus] = {}
+        problems = 0
         for runner in snapshot.runners(environment):
             statuses[runner.id] = status_of(snapshot, runner, self._desk.dispatcher, now)
+            state = statuses[runner.id].state
+            is_idle = state is RunnerState.NEVER_CONNECTED and not snapshot.sources_of(environment, runner.id)
+            problems += state not in SOUND and not is_idle
             await pace.give_way()
         warnings: list[CatalogWarning] = []
         for found in warnings_stepwise(snapshot, environment=environment, fleet=self._desk.fleet):
@@ -228,6 +234,8 @@ class FleetPages:
                 of_runner[warning.runner].append(warning)
             if warning.source is not None:
                 of_source[warning.source].append(warning)
+            problems += warning.code is WarningCode.NO_LIVE_RUNNER_LEFT
+            await pace.give_way()
         return Standing(
             snapshot=snapshot,
             sequence=sequence,
@@ -235,6 +243,7 @@ class FleetPages:
             statuses=statuses,
             of_runner=of_runner,
             of_source=of_source,
+            problems=problems,
         )
 
 
@@ -348,21 +357,3 @@ def _is_problem(snapshot: Snapshot, standing: Standing, runner: Runner) -> bool:
 def has_fault(warnings: Iterable[CatalogWarning]) -> bool:
     """True when one of the warnings says what is wrong, as against what may go wrong."""
     return any(warning.code not in ADVICE for warning in warnings)
-
-
-def _problems(standing: Standing, environment: EnvironmentId) -> int:
-    """Causes, not symptoms: runners that are not as they should be, and sources that no runner serves."""
-    snapshot = standing.snapshot
-    runners = sum(
-        standing.statuses[runner.id].state not in SOUND
-        and (
-            standing.statuses[runner.id].state is not RunnerState.NEVER_CONNECTED
-            or bool(snapshot.sources_of(environment, runner.id))
-        )
-        for runner in snapshot.runners(environment)
-    )
-    dark = sum(
-        any(warning.code is WarningCode.NO_LIVE_RUNNER_LEFT for warning in warnings)
-        for warnings in standing.of_source.values()
-    )
-    return runners + dark
