@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 import re
 import sys
@@ -18,7 +19,7 @@ from lensway.dispatch.core.jobs import ATTEMPT_TABLE, JOB_TABLE
 from lensway.errors import CODES, Retry
 from lensway.fleet import SESSION_TABLE, RunnerState
 from lensway.ways.remedies import TEXTS
-from tools import client_reference, commands, exceptions, type_table
+from tools import client_reference, commands, declarations, exceptions, type_table
 
 _LIMITS_FILE: Final = pathlib.Path(limits.__file__)
 _RETRY_WORDS: Final = {Retry.NEVER: "no", Retry.LATER: "later", Retry.SAFE: "at once"}
@@ -166,6 +167,10 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[], Iterator[str]]]]] = {
     "causes": ("docs/how-to/troubleshooting.md", causes),
     "machines": ("docs/explanation/dispatch.md", machines),
     "types": ("docs/reference/types.md", type_table.rows),
+    **{
+        name: ("docs/reference/declarations.md", functools.partial(declarations.table, name))
+        for name in declarations.TABLES
+    },
 }
 
 

@@ -93,3 +93,22 @@ def test_status_counts_from_the_same_moment_after_a_restart(orders: Database, tm
             wait_until(lambda: is_settled(deployment), seconds=30, what="every runner to be as it was")
             after = moments(deployment)
             assert after == pytest.approx(before, abs=0.25)
+
+
+def test_a_runner_is_well_since_its_broken_source_was_unassigned(stage) -> None:
+    gone = f"{stage.source}-gone"
+    nowhere = f"postgresql://reader:x@127.0.0.1:{free_ports(1)[0]}/x"
+    body = {"name": gone, "bridge": "postgres", "config": {"url": nowhere}}
+    assert stage.client.post("/v1/sources", json=body).status_code == 201
+    stage.runner("alpha")
+    stage.assign("alpha")
+    name = stage.name("alpha")
+    for _ in range(2):
+        began = datetime.datetime.now(datetime.UTC)
+        stage.deployment.assign(name, gone)
+        wait_until(lambda: stage.status_of("alpha")["status"] == "degraded", seconds=15, what="the broken source")
+        assert datetime.datetime.fromisoformat(stage.status_of("alpha")["since"]) > began
+        began = datetime.datetime.now(datetime.UTC)
+        stage.deployment.unassign(name, gone)
+        wait_until(lambda: stage.status_of("alpha")["status"] == "healthy", seconds=15, what="health")
+        assert datetime.datetime.fromisoformat(stage.status_of("alpha")["since"]) >= began.replace(microsecond=0)

@@ -50,3 +50,20 @@ def test_each_state_counts_from_what_made_it() -> None:
     assert shown(fleet, 41.0) == (RunnerState.SUSPECT, 40.0)
     fleet.lose(session, "heartbeat_lost", 50.0)
     assert shown(fleet, 60.0) == (RunnerState.OFFLINE, 50.0)
+
+
+def test_a_runner_is_well_since_its_broken_source_was_taken_away() -> None:
+    fleet = Fleet()
+    other = SourceId("src_b")
+    session = connected(fleet, 10.0)
+    fleet.report(session, 1, {SOURCE: ("unreachable", "tcp"), other: ("ready", "")}, 11.0, is_draining=False)
+    assert shown(fleet, 12.0) == (RunnerState.DEGRADED, 11.0)
+    assert session.forget_others(frozenset({other}), 60.0)
+    only = RunnerFlags(is_revoked=False, is_draining=False, wanted_revision=1, sources=(other,))
+    assert shown(fleet, 61.0, only) == (RunnerState.HEALTHY, 60.0)
+    # Assigned again, it is what the runner says of it from now on.
+    assert shown(fleet, 62.0) == (RunnerState.HEALTHY, 60.0)
+    fleet.report(session, 1, {SOURCE: ("unreachable", "tcp")}, 63.0, is_draining=False)
+    assert shown(fleet, 64.0) == (RunnerState.DEGRADED, 63.0)
+    assert not session.forget_others(frozenset({SOURCE}), 70.0), "a ready one takes nothing with it"
+    assert shown(fleet, 71.0) == (RunnerState.DEGRADED, 63.0)

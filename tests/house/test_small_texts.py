@@ -7,7 +7,9 @@ import io
 
 import pytest
 
+import lensway
 from lensway.catalog.names import article, counted
+from lensway.cli import report
 from lensway.client import ArrowRows, core
 from lensway.dispatch.core.failures import duration_text
 from lensway.errors import LenswayError
@@ -91,3 +93,18 @@ def test_one_lost_line_is_one_line() -> None:
     stream.is_full = False
     lines.write("kept\n")
     assert "[1 line was lost" in stream.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.0004, "0 ms"), (0.04, "40 ms"), (0.9999, "1.0 s"), (61.26, "61.3 s")])
+def test_durations_on_the_command_line(seconds: float, text: str) -> None:
+    assert report.duration_of(seconds) == text
+
+
+def test_clients_and_streams_in_a_debugger_show_no_key_and_no_values() -> None:
+    with lensway.connect("http://127.0.0.1:1", "sk_secret") as client:
+        stream = client.export("orders", where={"id": 4711}, format="csv")
+        assert repr(client) == "Client('http://127.0.0.1:1')"
+        assert repr(stream) == "Stream(POST /v1/query/orders/export, text/csv)"
+    awaiting = lensway.connect_async("http://127.0.0.1:1", "sk_secret")
+    assert repr(awaiting) == "AsyncClient('http://127.0.0.1:1')"
+    assert repr(awaiting.export("orders")) == "AsyncStream(POST /v1/query/orders/export, application/x-ndjson)"

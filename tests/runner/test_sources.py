@@ -101,7 +101,7 @@ def test_a_source_in_a_dialect_that_the_bridge_does_not_speak_is_not_served(open
         local = LocalCredentials(
             {"LENSWAY_SOURCE_MAIN_URL": "postgresql://u@h/d", "LENSWAY_SOURCE_SIDE_URL": "postgresql://u@h/d"}
         )
-        served = AssignedSources(library, local, LocalPolicy())
+        served = AssignedSources(library, local, PolicyInForce(LocalPolicy()))
         spoken = AssignedSource(source="src_main", name="main", bridge="postgres", config_version=0, dialect="postgres")
         other = AssignedSource(source="src_side", name="side", bridge="postgres", config_version=0, dialect="mariadb")
         await served.apply([spoken, other], opener)

@@ -198,5 +198,7 @@ class AddressPolicy:
     forbidden_dirs: tuple[str, ...] = ("/proc", "/sys", "/dev")
     allowed_hosts: tuple[str, ...] | None = None
     allowed_ports: tuple[int, ...] | None = None
+    is_runner: bool = False
+    """For the hints: it comes from the local policy of a runner, not from the options of the server."""
     allows_sockets: bool = False
     """May databases be reached over Unix sockets; ``allowed_hosts`` then names their directories, if it is set."""

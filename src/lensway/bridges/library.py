@@ -32,6 +32,7 @@ from lensway.bridges.kit import loading
 from lensway.errors import ErrorCode, LenswayError
 from lensway.kinds import BUILT_IN, Kind, Kinds
 from lensway.observe.trace import StatementWatch
+from lensway.protocol.policy import PATH
 from lensway.query.conditions import Constant
 from lensway.query.fields import TableName
 from lensway.query.plan import Plan, Shape, decode_shape
@@ -143,9 +144,12 @@ class ExecutionLibrary:
             self._require(bridge).check_config(config, policy=self._policy)
         except LenswayError as error:
             if error.failure.details.get("class") == "forbidden_address":
+                is_file = error.failure.details.get("rule") == PATH
                 raise LenswayError(
                     ErrorCode.FORBIDDEN,
-                    "The policy of the process that executes this source forbids its address or path",
+                    str(error)
+                    if is_file
+                    else "The policy of the process that executes this source forbids its address",
                     hint=error.failure.hint,
                     details=error.failure.details,
                 ) from None

@@ -75,7 +75,7 @@ class Minting(Record, frozen=True, kw_only=True):
 
 StoredConfig = Callable[[EnvironmentId, SourceId], bytes | None]
 
-_DOCUMENT_KEYS: Final = frozenset({"sources", "lenses", "assignments"})
+DOCUMENT_KEYS: Final = frozenset({"sources", "lenses", "assignments"})
 
 
 def read(document: object, *, kinds: Kinds = BUILT_IN) -> Declaration:
@@ -84,7 +84,7 @@ def read(document: object, *, kinds: Kinds = BUILT_IN) -> Declaration:
     Raises:
         LenswayError: INVALID_REQUEST with the path of the first thing that is wrong.
     """
-    section = Section(document, "", _DOCUMENT_KEYS)
+    section = Section(document, "", DOCUMENT_KEYS)
     sources = mapping(section.get("sources") if "sources" in section else {}, "sources")
     lenses = mapping(section.get("lenses") if "lenses" in section else {}, "lenses")
     return Declaration(

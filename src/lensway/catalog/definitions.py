@@ -69,11 +69,11 @@ class LensDraft(Record, frozen=True, kw_only=True):
     retry: RetryMode = RetryMode.AUTO
 
 
-_SOURCE_KEYS: Final = frozenset({"bridge", "dialect", "credentials", "config", "execution"})
-_LENS_KEYS: Final = frozenset({"source", "table", "fields", "grants", "limits", "retry"})
-_FIELD_KEYS: Final = frozenset({"type", "column", "primaryKey", "nullable", "list"})
-_LIMIT_KEYS: Final = frozenset({"maxRows", "maxBytes", "maxRowBytes", "timeoutMs"})
-_KEY_LIMIT_KEYS: Final = _LIMIT_KEYS | {"requestsPerMinute", "concurrentRequests"}
+SOURCE_KEYS: Final = frozenset({"bridge", "dialect", "credentials", "config", "execution"})
+LENS_KEYS: Final = frozenset({"source", "table", "fields", "grants", "limits", "retry"})
+FIELD_KEYS: Final = frozenset({"type", "column", "primaryKey", "nullable", "list"})
+LIMIT_KEYS: Final = frozenset({"maxRows", "maxBytes", "maxRowBytes", "timeoutMs"})
+KEY_LIMIT_KEYS: Final = LIMIT_KEYS | {"requestsPerMinute", "concurrentRequests"}
 
 
 # --- sources --------------------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def read_source(
         LenswayError: INVALID_REQUEST with the path of what is wrong.
     """
     checked_name = check_name(name, kind="source", path=name_path)
-    section = Section(value, path, _SOURCE_KEYS)
+    section = Section(value, path, SOURCE_KEYS)
     bridge = section.word("bridge", kinds.names)
     draft = SourceDraft(
         name=checked_name,
@@ -105,7 +105,7 @@ def read_source(
 
 def read_source_patch(source: Source, value: object, *, kinds: Kinds = BUILT_IN) -> SourceDraft:
     """The source that a PATCH makes of this one: absent keys stay as they are. Raises LenswayError INVALID_REQUEST."""
-    section = Section(value, "", _SOURCE_KEYS | {"name"})
+    section = Section(value, "", SOURCE_KEYS | {"name"})
     if "name" in section and section.get("name") != source.name:
         raise invalid("name", "a source cannot be renamed", hint="Create a source with the new name and assign it.")
     config = read_config(section.get("config"), path="config") if "config" in section else None
@@ -193,7 +193,7 @@ def read_lens(name: object, value: object, *, path: str = "", name_path: str = "
         LenswayError: INVALID_REQUEST with the path of what is wrong.
     """
     checked_name = check_name(name, kind="lens", path=name_path)
-    section = Section(value, path, _LENS_KEYS, unlisted=frozenset({"relations"}))
+    section = Section(value, path, LENS_KEYS, unlisted=frozenset({"relations"}))
     if mapping(section.get("relations") if "relations" in section else {}, section.path("relations")):
         raise unavailable.relations_refusal(section.path("relations"))
     fields = _read_fields(section.required("fields"), section.path("fields"))
@@ -233,7 +233,7 @@ def _read_fields(value: object, path: str) -> Mapping[str, Field]:
 
 def _read_field(name: str, value: object, path: str) -> Field:
     check_field_name(name, path=path)
-    section = Section(value, path, _FIELD_KEYS)
+    section = Section(value, path, FIELD_KEYS)
     column = section.text("column") if "column" in section else name
     if not _is_identifier(column):
         raise invalid(section.path("column"), f"{shown(column)} is not the name of a column")
@@ -252,7 +252,7 @@ def _read_field(name: str, value: object, path: str) -> Field:
 
 
 def _read_limits(lens: Section) -> LensLimits:
-    section = Section(lens.get("limits") if "limits" in lens else {}, lens.path("limits"), _LIMIT_KEYS)
+    section = Section(lens.get("limits") if "limits" in lens else {}, lens.path("limits"), LIMIT_KEYS)
     return LensLimits(
         max_rows=section.whole("maxRows", maximum=LENS_ROWS_MAX),
         max_bytes=section.whole("maxBytes", maximum=LENS_BYTES_MAX),
@@ -263,7 +263,7 @@ def _read_limits(lens: Section) -> LensLimits:
 
 def read_key_limits(value: object, path: str) -> KeyLimits:
     """The bounds of a key as they were asked for. Raises LenswayError INVALID_REQUEST."""
-    section = Section(value, path, _KEY_LIMIT_KEYS)
+    section = Section(value, path, KEY_LIMIT_KEYS)
     return KeyLimits(
         max_rows=section.whole("maxRows", maximum=LENS_ROWS_MAX),
         max_bytes=section.whole("maxBytes", maximum=LENS_BYTES_MAX),

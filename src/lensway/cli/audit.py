@@ -20,12 +20,14 @@ audit = App(name="audit", help="Who did what; verified and exported by instance-
 _To = target.Target
 _FIELDS: Final = ("sequence", "at", "environment", "actor", "action", "object", "address", "outcome")
 _COLUMNS: Final = (
-    Column("AT", lambda entry: report.moment_of(entry.get("at")), rank=0),
+    # Of repeated entries the last moment: the list is in its order.
+    Column("AT", lambda entry: report.moment_of(entry.get("until") or entry.get("at")), rank=0),
     Column("ACTION", "action", rank=0),
     Column("OUTCOME", lambda entry: states.shown(entry.get("outcome")), rank=1),
     # The id of the key stands behind its name; --json has both.
     Column("BY", lambda entry: str(entry.get("actor")).rpartition(" (")[0] or entry.get("actor"), rank=2, is_text=True),
     Column("OBJECT", lambda entry: entry.get("object") or None, rank=3),
+    Column("TIMES", lambda entry: entry.get("count") or 1, rank=3),
     Column("FROM", lambda entry: entry.get("address") or None, rank=4),
 )
 

@@ -117,7 +117,7 @@ class Progress:
 
     def summary(self) -> str:
         """What has come, and in what time."""
-        return f"{self._facts()} in {time.monotonic() - self._started:.1f} s"
+        return f"{self._facts()} in {report.duration_of(time.monotonic() - self._started)}"
 
     def _facts(self) -> str:
         size = report.size_of(self._rows.bytes_received)

@@ -168,6 +168,11 @@ def ago_of(moment: str | None) -> str | None:
     return None if age is None else f"{age} ago"
 
 
+def duration_of(seconds: float) -> str:
+    """A duration as people say it: ``40 ms``, ``1.5 s``."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
+
+
 def size_of(count: float) -> str:
     """Bytes as people say them: ``900 B``, ``12.3 MB``."""
     for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

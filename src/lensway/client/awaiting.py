@@ -125,6 +125,9 @@ class AsyncClient:
             raise self._passage.check_library(error) from None
         self._http = httpx2.AsyncClient(transport=carrier, **transport.client_options(connection))
 
+    def __repr__(self) -> str:
+        return f"AsyncClient({self._connection.origin!r})"
+
     async def __aenter__(self) -> AsyncClient:
         return self
 
@@ -199,6 +202,9 @@ class AsyncStream(Incoming):
         super().__init__(client._connection, request)
         self._client = client
         self._is_entered = False
+
+    def __repr__(self) -> str:
+        return f"AsyncStream({self._request_text()})"
 
     async def __aenter__(self) -> AsyncStream:
         with contextlib.closing(core_stream.opened(self)) as work:

@@ -121,6 +121,9 @@ class Client:
             raise self._passage.check_library(error) from None
         self._http = httpx2.Client(transport=carrier, **transport.client_options(connection))
 
+    def __repr__(self) -> str:
+        return f"Client({self._connection.origin!r})"
+
     def __enter__(self) -> Client:
         return self
 
@@ -194,6 +197,9 @@ class Stream(Incoming, ArrowSource):
         self._client = client
         self._is_entered = False
         self._reader: PartsReader | None = None
+
+    def __repr__(self) -> str:
+        return f"Stream({self._request_text()})"
 
     def __enter__(self) -> Stream:
         self._open()

@@ -151,6 +151,10 @@ class Incoming:
         self._headers: Mapping[str, str] = {}
         self._mark: _EndMark = _Unmarked()
 
+    def _request_text(self) -> str:
+        """What was asked, for debuggers; never the body, which holds a caller's values."""
+        return f"{self.wanted.method} {self.wanted.path}, {self.wanted.accept.partition(';')[0]}"
+
     def begin(self, answer: Answer) -> None:
         """The answer has begun to arrive."""
         self.stream = answer.stream

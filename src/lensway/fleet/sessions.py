@@ -173,6 +173,16 @@ class Session:
                     self.load.pair(source).record_reached()
         return tuple(changed)
 
+    def forget_others(self, sources: frozenset[SourceId], now: float) -> bool:
+        """Forget what was said of all but these sources; True when one of the others was not ready."""
+        gone = [source for source in self.source_states if source not in sources]
+        was_bad = any(self.source_states[source][0] != "ready" for source in gone)
+        for source in gone:
+            del self.source_states[source], self.source_since[source]
+        if was_bad:
+            self.marked_at = now
+        return was_bad
+
     def standing(self) -> Standing | None:
         """What the next process of this node may go on with; None of a suspect session, which is not known to be well."""
         if self.is_suspect or self.state is SessionState.LOST:

@@ -11,6 +11,7 @@ import msgspec
 from lensway.fleet.fleet import Loss
 from lensway.fleet.sessions import Session
 from lensway.ids import SourceId
+from lensway.protocol.policy import policy_hint
 
 
 class RunnerState(enum.StrEnum):
@@ -114,7 +115,11 @@ def _present(flags: RunnerFlags, live: Sequence[Session], sessions: Sequence[Ses
             reported, detail = session.source_states.get(source, ("", ""))
             if reported not in _READY_STATES:
                 cause = f"{reported} ({detail})" if detail else reported
-                hint = "Test the connection of its sources to see which stage fails."
+                hint = (
+                    policy_hint(detail)
+                    if reported == "refused"
+                    else "Test the connection of its sources to see which stage fails."
+                )
                 return _status(RunnerState.DEGRADED, session.source_since.get(source, since), cause, hint)
     for session in live:
         for notice in session.notices:

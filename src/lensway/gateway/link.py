@@ -29,6 +29,7 @@ from lensway.dispatch.core.events import (
     SendCredit,
     SendOffer,
     SessionAlive,
+    SessionAssigned,
     SessionDraining,
     SessionHeard,
     SessionLost,
@@ -421,6 +422,8 @@ class Link:
         elif self.session_id is not None:
             if runner.set_revision != before.set_revision:
                 self._push(is_lost=self._push_is_lost())
+                sources = self._sets.sources_of(runner)
+                self._tell(lambda session: SessionAssigned(session, sources))
             if runner.is_draining != self._is_ordered_to_drain:
                 self._order_drain() if runner.is_draining else self._order_resume()
 

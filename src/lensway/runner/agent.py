@@ -20,6 +20,7 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import InstanceId
 from lensway.observe.trace import Tracer
 from lensway.protocol.frames import FATAL_CLOSES, CloseReason, Hello, Welcome
+from lensway.protocol.policy import policy_hint, policy_refusal
 from lensway.protocol.transport import Transport
 from lensway.protocol.version import FEATURES, VERSIONS_SPOKEN
 from lensway.query.plan import FEATURES as PLAN_FEATURES
@@ -341,7 +342,10 @@ class Agent:
         self._announce(f"assigned sources (revision {revision}): {shown}{more}")
         refused = [source for source in served if source.refusal is not None]
         for source in refused[:_NAMES_ANNOUNCED_MAX]:
-            self._announce(f"  {_plain(source.name)} cannot be served: {source.state} {_plain(source.cause)}".rstrip())
+            why = f"{source.state} {_plain(source.cause)}".rstrip()
+            if source.state == "refused":
+                why = f"the local policy {policy_refusal(source.cause)}. {policy_hint(source.cause)}"
+            self._announce(f"  {_plain(source.name)} cannot be served: {why}")
         for source in self._probes.due(served):
             if source.state == READY:
                 self._start(self._probe(source), f"probe of {source.name}")

@@ -7,6 +7,7 @@ result never delays a small one. What ends an attempt travels behind its rows.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -18,11 +19,12 @@ from lensway import limits
 from lensway.bridges.contract import Execution
 from lensway.bridges.library import shapes_of
 from lensway.clock import Clock
-from lensway.errors import ErrorCode, Failure, LenswayError
+from lensway.errors import POLICY_LIMIT, ErrorCode, Failure, LenswayError
 from lensway.observe.trace import Tracer
 from lensway.protocol.failures import encode_failure
 from lensway.protocol.frames import Accept, Cancel, Credit, Fail, JobKind, Offer, Refuse, RefuseReason
 from lensway.protocol.outbox import Outbox
+from lensway.protocol.policy import policy_hint
 from lensway.protocol.stream import SendStream
 from lensway.query.plan import Shape, UnknownPlanError
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat, encode_end
@@ -174,7 +176,7 @@ class Jobs:
         if served is None:
             return RefuseReason.NOT_ASSIGNED, ""
         if served.refusal is not None:
-            return served.refusal, f"the local policy refuses this {served.cause}" if served.state == "refused" else ""
+            return served.refusal, policy_hint(served.cause) if served.state == "refused" else ""
         if len(self._attempts) >= min(self._capacity, self._policy.now.jobs_max or self._capacity):
             return RefuseReason.BUSY, ""
         return None, ""
@@ -384,7 +386,7 @@ class Jobs:
             raise
         except LenswayError as error:
             is_cut = error.code is ErrorCode.QUERY_TIMEOUT and seconds < offer.deadline_ms / 1000
-            self._failed(attempt, _cut_by_policy(seconds) if is_cut else error.failure)
+            self._failed(attempt, _cut_by_policy(seconds) if is_cut else self._with_policy(error.failure, offer))
         except Exception as error:  # noqa: BLE001 - the task boundary of one attempt: its defect must not take the others down
             _log.error("attempt failed by a defect", job=offer.job, attempt=offer.attempt, error=type(error).__name__)
             self._end(
@@ -442,6 +444,19 @@ class Jobs:
             attempt.result = encode_end(msgspec.structs.replace(end, last_key=None))
         self._done_lately.append(attempt)
         self._wake()
+
+    def _with_policy(self, failure: Failure, offer: Offer) -> Failure:
+        """The failure; where the local policy is stricter than what was asked for, it says that its limit was met."""
+        policy = self._policy.now
+        rules = {
+            "rows": ("rows_max", policy.rows_max, offer.rows_max),
+            "bytes": ("bytes_max", policy.bytes_max, offer.bytes_max),
+        }
+        rule = rules.get(str(failure.details.get("of")))
+        if failure.code is not ErrorCode.LIMIT_EXCEEDED or rule is None or rule[1] is None or rule[1] >= rule[2]:
+            return failure
+        _log.info("policy limit met", **asked(offer), rule=rule[0], limit=rule[1])
+        return dataclasses.replace(failure, details={**failure.details, "limitOf": POLICY_LIMIT})
 
     def _failed(self, attempt: _Attempt, failure: Failure) -> None:
         is_unreachable = failure.code is ErrorCode.SOURCE_UNREACHABLE

@@ -101,6 +101,7 @@ class LocalPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Where sources may point. A runner stands in the network of its databases: private addresses are what it is for."""
         return AddressPolicy(
             deny_private=False,
+            is_runner=True,
             source_dirs=self.source_dirs,
             allowed_hosts=self.hosts,
             allowed_ports=self.ports,

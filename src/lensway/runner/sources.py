@@ -14,6 +14,7 @@ from lensway import limits
 from lensway.auth import sealing
 from lensway.errors import ErrorCode, LenswayError
 from lensway.protocol.frames import AssignedSource, RefuseReason, SourceState
+from lensway.protocol.policy import ADDRESS, PATH, SOURCE
 from lensway.runner.credentials import UNREADABLE_FILE, LocalCredentials, differ_in_password_only, merged
 from lensway.runner.library import Library
 from lensway.runner.policy import PolicyInForce
@@ -209,7 +210,7 @@ class AssignedSources:
         else:
             config = merged(managed, local, address_keys=self._local.address_keys_of(source.bridge))
         if not self._policy.now.allows_source(source.name):
-            state, cause = "refused", "source"
+            state, cause = "refused", SOURCE
         elif source.bridge not in self._library.installed():
             state, cause = "no_bridge", source.bridge
         elif not self._library.speaks(source.bridge, source.dialect):
@@ -240,7 +241,7 @@ class AssignedSources:
             self._library.check(bridge, config)
         except LenswayError as error:
             if error.code in (ErrorCode.REFUSED_BY_RUNNER, ErrorCode.FORBIDDEN):
-                return "refused", "address"
+                return "refused", PATH if error.failure.details.get("rule") == PATH else ADDRESS
             return "no_credentials", "invalid_settings"
         return READY, ""
 

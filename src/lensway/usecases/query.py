@@ -27,6 +27,7 @@ from lensway.query.result import ResultEnd, RowFormat
 from lensway.usecases.bounds import bounds_of, default_page_rows
 from lensway.usecases.desk import Desk
 from lensway.usecases.requests import RequestEntry, RequestRing, route_taken
+from lensway.usecases.whose_limit import WhoseLimit
 
 
 class Delivery(enum.Enum):
@@ -232,6 +233,7 @@ class Queries:
             self._gate.enter(identity.key, identity.limits, now)
         self._ring.add(entry)
         handle = self._desk.dispatcher.submit(request)
+        handle.explain = WhoseLimit(asked.lens, identity.limits, bounds, is_stream and plan.limit is None)
         if job.following is not None:
             job.following.follow(handle, caller.environment.name, asked.lens, asked.source)
         if is_counted:

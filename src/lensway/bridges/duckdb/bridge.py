@@ -31,7 +31,7 @@ from lensway.bridges.duckdb.reading import Reading
 from lensway.bridges.encoding.writer import ARROW_FORMATS, Meter, load_encoder
 from lensway.bridges.kit import loading
 from lensway.bridges.kit.addresses import confined_path
-from lensway.bridges.kit.failures import TABLE_HINT, query_failed
+from lensway.bridges.kit.failures import FILE_TABLE_HINT, query_failed
 from lensway.bridges.kit.orderings import Orderings
 from lensway.bridges.kit.results import write_rows
 from lensway.bridges.kit.stages import NETWORK, of_lens, staged
@@ -183,7 +183,7 @@ class DuckdbSource:
         """One table's columns. Raises LenswayError NOT_FOUND."""
         found = await self._with_connection(deadline, lambda connection: catalog.description(connection, name))
         if found is None:
-            raise LenswayError(ErrorCode.NOT_FOUND, f"No table '{name[:120]}' in the file", hint=TABLE_HINT)
+            raise LenswayError(ErrorCode.NOT_FOUND, f"No table '{name[:120]}' in the file", hint=FILE_TABLE_HINT)
         return found
 
     @property

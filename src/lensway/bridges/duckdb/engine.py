@@ -19,7 +19,7 @@ import duckdb
 
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.kit.addresses import confined_path
-from lensway.bridges.kit.failures import TABLE_HINT, invalid_setting, query_failed, timed_out, unreachable
+from lensway.bridges.kit.failures import FILE_TABLE_HINT, invalid_setting, query_failed, timed_out, unreachable
 from lensway.bridges.kit.files import path_of
 from lensway.bridges.kit.threads import Driver
 from lensway.errors import LenswayError
@@ -194,7 +194,7 @@ def failure_of(error: Exception) -> LenswayError:
             return query_failed(
                 "undefined_table",
                 "The table of the lens does not exist in the file",
-                hint="Correct `table` in the lens. " + TABLE_HINT,
+                hint="Correct `table` in the lens. " + FILE_TABLE_HINT,
             )
         case duckdb.BinderException():
             return query_failed(

@@ -28,6 +28,7 @@ from lensway.dispatch.core.events import (
     Refused,
     Rows,
     SessionAlive,
+    SessionAssigned,
     SessionDraining,
     SessionHeard,
     SessionLost,
@@ -159,6 +160,8 @@ class Core:
                 may_place = self._sessions.draining(event, now)
             case SessionMarked():
                 self._sessions.marked(event, now)
+            case SessionAssigned():
+                self._sessions.assigned(event, now)
             case SessionLost():
                 self._sessions.lost(event, now)
             case CatalogChanged():

@@ -220,6 +220,13 @@ class SessionMarked(msgspec.Struct, frozen=True, gc=False):
     session: SessionId
 
 
+class SessionAssigned(msgspec.Struct, frozen=True, gc=False):
+    """Its runner is assigned these sources from now on, and no others."""
+
+    session: SessionId
+    sources: frozenset[SourceId]
+
+
 class SessionLost(msgspec.Struct, frozen=True, gc=False):
     """The connection is gone. ``cause`` is for people: a short class such as ``closed``, ``reset``, ``heartbeat_lost``."""
 
@@ -256,6 +263,7 @@ Event: TypeAlias = (
     | SessionReported
     | SessionDraining
     | SessionMarked
+    | SessionAssigned
     | SessionLost
     | CatalogChanged
     | Tick

@@ -14,6 +14,7 @@ from lensway.dispatch.core.ports import SourceRoute
 from lensway.errors import ErrorCode, Failure
 from lensway.fleet import Fleet, Verdict
 from lensway.ids import RunnerId
+from lensway.protocol.policy import policy_hint
 
 _UNABLE_TEXTS: Final[Mapping[Verdict, tuple[str, str]]] = {
     Verdict.NO_BRIDGE: (
@@ -129,7 +130,7 @@ def unable(route: SourceRoute, names: Sequence[tuple[str, Verdict]], refusal_mes
         return Failure(
             code=ErrorCode.REFUSED_BY_RUNNER,
             message=f"The local policy of runner {who} refuses this request on source '{route.name}'",
-            hint=refusal_message or "The network's owner sets the policy on the runner.",
+            hint=refusal_message or policy_hint(""),
             details={"source": route.name, "runners": [name for name, _ in names]},
         )
     first = next(verdict for _, verdict in names if verdict is not Verdict.POLICY)

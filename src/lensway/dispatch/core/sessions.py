@@ -8,6 +8,7 @@ from lensway.dispatch.core.events import (
     CloseSession,
     SendCancel,
     SessionAlive,
+    SessionAssigned,
     SessionDraining,
     SessionHeard,
     SessionLost,
@@ -85,6 +86,12 @@ class Sessions:
         session = self._state.fleet.sessions.get(event.session)
         if session is not None:
             session.marked_at = now
+            self._state.show(session)
+
+    def assigned(self, event: SessionAssigned, now: float) -> None:
+        """What it said of other sources is over; if one of them was not ready, the displayed state starts now."""
+        session = self._state.fleet.sessions.get(event.session)
+        if session is not None and session.forget_others(event.sources, now):
             self._state.show(session)
 
     def lost(self, event: SessionLost, now: float) -> None:
