@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from lensway.testing.deployment import Deployment, Process, RunnerIdentity, paused
 from lensway.testing.hostile_runner import HostileRunner
+from tools import screenshot_records
 
 _NETWORKS = ("ams", "fra", "nyc")
 _SOURCES = [f"{subject}-{part}" for subject in ("orders", "billing", "stock", "events") for part in ("main", "archive")]
@@ -39,7 +40,8 @@ def main() -> int:
 @contextlib.contextmanager
 def _fleet(directory: pathlib.Path) -> Iterator[Deployment]:
     """A server with runners in every state."""
-    with Deployment(directory) as deployment, contextlib.ExitStack() as stack:
+    options = ("--source-dir", str(directory))
+    with Deployment(directory, serve_options=options) as deployment, contextlib.ExitStack() as stack:
         client = deployment.client()
         client.post("/v1/environments", json={"name": "staging"})
         runners = [
@@ -62,6 +64,7 @@ def _fleet(directory: pathlib.Path) -> Iterator[Deployment]:
             pass  # was here, and is gone
         client.post(f"/v1/runners/{runners[2].name}/drain").raise_for_status()
         client.post(f"/v1/runners/{runners[3].name}/revoke").raise_for_status()
+        screenshot_records.fill(deployment, directory)
         yield deployment
 
 
@@ -111,6 +114,7 @@ def _pictures(
     for kind in ("overview", "runners", "sources"):
         _open(page, f"{deployment.url}/console/e/staging/{kind}")
         shoot(f"{kind}-empty")
+    screenshot_records.pictures(page, deployment, shoot, lambda url: _open(page, url))
     page.goto(f"{base}/runner/nobody")
     shoot("no-such-runner")
     page.goto(f"{deployment.url}/console/e/nowhere/runners")

@@ -158,6 +158,7 @@ def test_a_viewer_reads_definitions_and_no_rows(page: Page, stage) -> None:
 
 
 def test_a_query_ends_with_the_page_that_asked_it(page: Page, stage) -> None:
+    stage.hold_slow_lens()
     sign_in(page, stage.deployment, path=f"/console/e/default/lens/{stage.slow_lens}")
     page.get_by_role("button", name="Show rows").click()
 
@@ -168,3 +169,23 @@ def test_a_query_ends_with_the_page_that_asked_it(page: Page, stage) -> None:
     wait_until(lambda: outcomes() == ["running"], seconds=5, what="the query to run")
     page.close()
     wait_until(lambda: outcomes() == ["cancelled"], seconds=5, what="the end of the query")
+
+
+def test_a_lens_with_many_fields_stays_a_small_page(page: Page, stage) -> None:
+    fields = {f"f{number}": {"type": "integer", "column": "id", "primaryKey": not number} for number in range(900)}
+    name = f"{stage.lens}wide"
+    declared = {"source": stage.source, "table": "public.orders", "fields": fields}
+    assert stage.client.put(f"/v1/lenses/{name}", json=declared).status_code in (200, 201)
+    sign_in(page, stage.deployment, path=f"/console/e/default/lens/{name}")
+    assert page.evaluate("document.querySelectorAll('*').length") < 3_000
+    expect(page.locator("#fields tbody tr")).to_have_count(200)
+    page.get_by_role("button", name="Show rows").click()
+    region = page.get_by_role("region", name="Rows")
+    expect(region.locator("thead th")).to_have_count(40)
+    expect(page.locator("#answer")).to_contain_text("40 of 900 fields")
+    page.get_by_role("textbox", name="fields").fill("f0, f899")
+    page.get_by_role("button", name="Show rows").click()
+    expect(region.locator("thead th")).to_have_text(["f0", "f899"])
+    page.get_by_role("link", name="Show all 900 fields").click()
+    expect(page.locator("#fields tbody tr")).to_have_count(900)
+    expect(region.locator("thead th")).to_have_count(2)

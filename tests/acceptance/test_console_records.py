@@ -163,3 +163,16 @@ def test_a_verification_says_what_it_found_and_who_may_start_one(page: Page, dep
         store.execute("UPDATE audit SET entry = replace(entry, 'r00', 'r99') WHERE entry LIKE '%r00%'")
     page.get_by_role("button", name="Verify now").click()
     expect(page.locator("#verified")).to_contain_text(re.compile(r"altered\s*Row \d+"))
+
+
+def test_a_page_with_a_defect_is_answered_in_the_console(page: Page, deployment: Deployment) -> None:
+    sign_in(page, deployment, path=f"{BASE}/events")
+    path = deployment.directory / "data" / "lensway.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as store:
+        store.execute("UPDATE audit SET entry = '{' WHERE sequence = (SELECT max(sequence) FROM audit)")
+    answer = page.request.get(f"{deployment.url}{BASE}/audit?q=anything")
+    assert (answer.status, answer.headers["content-type"]) == (500, "text/html; charset=utf-8")
+    assert answer.headers["x-request-id"] in answer.text()
+    assert "Traceback" not in answer.text()
+    # The other pages go on.
+    assert page.request.get(f"{deployment.url}{BASE}/keys").status == 200

@@ -109,6 +109,7 @@ def test_one_request_shows_its_attempts_with_times_and_the_verdict_on_each_candi
 
 def test_a_running_request_is_cancelled_in_its_row_and_a_viewer_cannot(page: Page, stage) -> None:
     viewer = stage.client.post("/v1/keys", json={"kind": "ak", "name": "looks", "role": "viewer"}).json()
+    stage.hold_slow_lens()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(lambda: stage.query(lens=stage.slow_lens, client=stage.deployment.client()))
         sign_in(page, stage.deployment, path=f"{HERE}?lens={stage.slow_lens}&outcome=running", key=viewer["key"])

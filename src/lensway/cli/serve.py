@@ -90,7 +90,7 @@ def serve(
         tls_cert=tls_cert,
         tls_key=tls_key,
         trusted_proxies=tuple(_network(text) for text in trusted_proxies or ()),
-        source_dirs=tuple(source_dir or ()),
+        source_dirs=tuple(_directory(path) for path in source_dir or ()),
         deny_private_sources=deny_private_sources,
         allows_sockets=unix_sockets,
         admin_key=check_admin_key(admin_key) if admin_key else None,
@@ -137,6 +137,16 @@ def _address(text: str, option: str) -> tuple[str, int]:
 def _shown(host: str) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - named to be replaced
     return f"[{host}]" if ":" in host else host
+
+
+def _directory(path: pathlib.Path) -> pathlib.Path:
+    if not path.is_dir():
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"--source-dir {path} is not a directory that this user can see",
+            hint="Create it, or correct the path: the server reads file-backed sources below it.",
+        )
+    return path
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -224,6 +224,7 @@ def _settings(view: View, found: Found) -> Found:
         **found,
         "may_administer": is_wide_admin,
         "may_end": _is_admin(view),
+        "signIns": [{**each, "is_own": each["key"] == identity.key} for each in found["signIns"]],
         "key": {"name": identity.name, "id": identity.key, "is_wide": identity.environment is None},
     }
 

@@ -17,12 +17,12 @@ from lensway.console.answers import part
 from lensway.console.forms import Form, read_form, while_connected
 from lensway.console.fragments import Templates
 from lensway.console.request_sections import milliseconds, size_text
-from lensway.console.sections import Found, Section, View
+from lensway.console.sections import Found, Section, View, link_to
 from lensway.console.snippets import snippets
 from lensway.console.visits import Visit
 from lensway.errors import ErrorCode, LenswayError
 from lensway.usecases.bundle import UseCases
-from lensway.usecases.lens_pages import SHOWN_ROWS_MAX, LensQuery, LensRows
+from lensway.usecases.lens_pages import LensQuery, LensRows
 
 _WHERE_MAX: Final = 8_000
 _LIMIT_DEFAULT: Final = 10
@@ -55,6 +55,9 @@ def lens_sections(use: UseCases, templates: Templates) -> Sequence[Section]:
         lens = pages.show(visit.caller, name)
         try:
             question = _question(await read_form(visit.request))
+            if question.select is None and len(lens["fields"]) > limits.CONSOLE_LENS_COLUMNS_MAX:
+                names = [field["name"] for field in lens["fields"]]
+                question = msgspec.structs.replace(question, select=names[: limits.CONSOLE_LENS_COLUMNS_MAX])
             found = await while_connected(visit.request, pages.rows(visit.caller, name, question))
         except LenswayError as error:
             if error.code is ErrorCode.FORBIDDEN:
@@ -63,6 +66,7 @@ def lens_sections(use: UseCases, templates: Templates) -> Sequence[Section]:
         html = templates.render(
             "lens_answer.html",
             answer=_answer(found),
+            hidden=len(lens["fields"]) - len(found.fields),
             texts=snippets(lens["url"], visit.environment, name, question),
             base=f"/console/e/{urllib.parse.quote(visit.environment)}",
         )
@@ -135,19 +139,21 @@ def _detail(view: View, found: Found) -> Found:
     return {
         **found,
         "look": _place_look(found["place"]),
+        "fields": found["fields"] if view.query.opened else found["fields"][: limits.CONSOLE_CHIPS_OPEN_MAX],
+        "all_fields": link_to(view, opened=("fields",)),
         "bounds": bounds,
         "relation_rows": relations,
         "texts": snippets(found["url"], view.environment, found["name"], question),
         "limit": _LIMIT_DEFAULT,
-        "limit_max": SHOWN_ROWS_MAX,
+        "limit_max": limits.CONSOLE_LENS_ROWS_MAX,
     }
 
 
 def _question(form: Form) -> QueryRequest:
     """The query of the form. Raises LenswayError INVALID_REQUEST."""
     limit = form.one("limit").strip() or str(_LIMIT_DEFAULT)
-    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:6]) <= SHOWN_ROWS_MAX):
-        raise invalid("limit", f"must be a whole number from 1 to {SHOWN_ROWS_MAX}")
+    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:6]) <= limits.CONSOLE_LENS_ROWS_MAX):
+        raise invalid("limit", f"must be a whole number from 1 to {limits.CONSOLE_LENS_ROWS_MAX}")
     select = [part.strip() for part in form.one("select").split(",") if part.strip()]
     order: Any = [_term(part) for part in form.one("order").split(",") if part.strip()]
     return QueryRequest(

@@ -229,7 +229,7 @@ def _attempt(attempt: Mapping[str, Any], end: float) -> dict[str, Any]:
         "icon": icon,
         "tone": {"✓": "good", "▷": "calm"}.get(icon, "bad"),
         "word": _ENDS.get(kind, kind.replace("_", " ")),
-        "detail": detail.replace("_", " "),
+        "detail": detail,
         "candidates": [_candidate(each) for each in attempt["candidates"]],
     }
 

@@ -62,7 +62,7 @@ class RunnerPages:
     async def _one(self, view: View) -> Found:
         found = await self._use.details.runner(view.caller, view.object)
         about = {found["name"], found["id"]}
-        entries = (await self._use.audit.list(view.caller, limit=_AUDIT_ROWS))["entries"]
+        entries = await self._use.pages.audit.newest(view.caller, _AUDIT_ROWS)
         found["audit"] = [entry for entry in entries if about & set(entry["object"].split(" -> "))][:_AUDIT_SHOWN]
         return found
 

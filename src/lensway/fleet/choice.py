@@ -98,9 +98,9 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
-    """The answer. At most one of ``session``, ``is_busy`` and ``unable`` is set; none of them: nobody is there.
+    """The answer. At most one of ``session``, ``is_busy`` and ``unable`` is set; without any, no runner is live.
 
-    ``may_revive`` says that somebody who is not usable now could be in a moment.
+    ``may_revive`` says that a session that is not usable now could be in a moment.
     """
 
     session: Session | None

@@ -10,6 +10,7 @@ import msgspec
 
 from lensway import limits
 from lensway.bridges.kit import lookups
+from lensway.catalog.names import counted
 from lensway.errors import LenswayError
 from lensway.query.result import ARROW_FORMATS, RowFormat
 from lensway.runner.credentials import LocalCredentials
@@ -38,7 +39,9 @@ async def examine(
     local = LocalCredentials(environment)
     count = local.count
     yield Finding(
-        check="credentials", ok=None, detail=f"{count} LENSWAY_SOURCE_… variables" if count else "none on this machine"
+        check="credentials",
+        ok=None,
+        detail=counted(count, "LENSWAY_SOURCE_… variable") if count else "none on this machine",
     )
     drivers = ", ".join(f"{kind} ({version})" for kind, version in sorted(installed.items()))
     yield Finding(
@@ -74,4 +77,4 @@ async def examine(
     milliseconds = (time.monotonic() - started) * 1000
     async with asyncio.timeout(limits.CLOSE_TIMEOUT_SECONDS + 1):
         await transport.close()
-    yield Finding(check="gateway", ok=True, detail=f"connected and authenticated in {milliseconds:.0f} ms")
+    yield Finding(check="gateway", ok=True, detail=f"connected and authenticated in {milliseconds:.1f} ms")

@@ -30,6 +30,8 @@ _KNOWN = frozenset(
         "LENSWAY_RUNNER_POLICY",
         "LENSWAY_RUNNER_CAPACITY",
         "LENSWAY_RUNNER_STATE_DIR",
+        "LENSWAY_RUNNER_HEALTH",
+        "LENSWAY_RUNNER_JOB_LOG",
     }
 )
 
@@ -46,6 +48,9 @@ class RunnerSettings:
     policy_file: pathlib.Path | None
     capacity: int
     state_dir: pathlib.Path | None
+    health: tuple[str, int] | None = None
+    """Where the health pages are listened for; None is nowhere."""
+    job_log: pathlib.Path | None = None
 
     def fresh_token(self) -> Secret:
         """The token as it is now: a file is read again, so that a rotated token needs no restart."""
@@ -86,6 +91,10 @@ def read_settings(environment: Mapping[str, str], *, insecure: bool = False) -> 
         capacity=_capacity(environment.get("LENSWAY_RUNNER_CAPACITY")),
         state_dir=pathlib.Path(environment["LENSWAY_RUNNER_STATE_DIR"])
         if environment.get("LENSWAY_RUNNER_STATE_DIR")
+        else None,
+        health=_health(environment.get("LENSWAY_RUNNER_HEALTH")),
+        job_log=pathlib.Path(environment["LENSWAY_RUNNER_JOB_LOG"])
+        if environment.get("LENSWAY_RUNNER_JOB_LOG")
         else None,
     )
 
@@ -145,8 +154,10 @@ def check_gateway_url(url: str, *, insecure: bool) -> urllib.parse.SplitResult:
         raise _invalid(
             "LENSWAY_GATEWAY_URL", "must hold no user, token or query: the token goes into LENSWAY_RUNNER_TOKEN"
         )
-    if parts.path.rstrip("/") != "/connect":
-        raise _invalid("LENSWAY_GATEWAY_URL", "must end in /connect")
+    if not parts.path.rstrip("/").endswith("/connect"):
+        raise _invalid(
+            "LENSWAY_GATEWAY_URL", "must end in /connect, after the path prefix of a reverse proxy if there is one"
+        )
     if parts.scheme == "ws" and not insecure and not is_this_machine(parts.hostname):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
@@ -154,6 +165,12 @@ def check_gateway_url(url: str, *, insecure: bool) -> urllib.parse.SplitResult:
             hint="Use wss://, or start with --insecure if the network path is protected by other means.",
         )
     return parts
+
+
+def gateway_address(url: str) -> tuple[str, int]:
+    """Host and port of an address that `check_gateway_url` has passed."""
+    parts = urllib.parse.urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:
@@ -207,6 +224,16 @@ def _capacity(text: str | None) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10_000:
         raise _invalid("LENSWAY_RUNNER_CAPACITY", "must be a whole number from 1 to 10000")
     return int(text)
+
+
+def _health(text: str | None) -> tuple[str, int] | None:
+    if not text:
+        return None
+    host, _, port = text.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise _invalid("LENSWAY_RUNNER_HEALTH", "must be HOST:PORT, for example 127.0.0.1:9100")
+    return host, int(port)
 
 
 def _invalid(name: str, what: str) -> LenswayError:

@@ -1,4 +1,4 @@
-"""The sources this runner is assigned: settings, and what is known of each. In memory only, dropped on unassignment."""
+"""The sources assigned to this runner: settings and state. In memory only, dropped on unassignment."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from lensway import limits
 from lensway.auth import sealing
 from lensway.errors import ErrorCode, LenswayError
 from lensway.protocol.frames import AssignedSource, RefuseReason, SourceState
+from lensway.protocol.policy import ADDRESS, PATH, SOURCE
 from lensway.runner.credentials import UNREADABLE_FILE, LocalCredentials, differ_in_password_only, merged
 from lensway.runner.library import Library
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import PolicyInForce
 
 _SOURCES_AT_ONCE: Final = 20
 """Sources resolved in one turn of the loop: opening sealed settings takes 0.1 ms each."""
@@ -81,9 +82,9 @@ class Opener:
 
 
 class AssignedSources:
-    """The set in force, and what is known of each source in it."""
+    """The set in force, and the state of each source in it."""
 
-    def __init__(self, library: Library, local: LocalCredentials, policy: LocalPolicy) -> None:
+    def __init__(self, library: Library, local: LocalCredentials, policy: PolicyInForce) -> None:
         self._library = library
         self._local = local
         self._policy = policy
@@ -180,6 +181,21 @@ class AssignedSources:
             self._served[known.id] = self._changed[known.id] = now
         return unused
 
+    def obey_policy(self) -> list[Hashable]:
+        """Judge every source by the policy, which has changed; the keys of settings that may not be used any more."""
+        names = [served.name for served in self._served.values()]
+        ambiguous, divided = self._local.ambiguous(names), self._local.divided(names)
+        unused: list[Hashable] = []
+        for known in list(self._served.values()):
+            local = self._local.settings_in(known.name, divided)
+            now = self._settled(known.assigned, known.managed, local, ambiguous=known.name in ambiguous)
+            if now.refusal is known.refusal and now.key == known.key:
+                continue
+            if now.refusal is not None:
+                unused.append(known.key)
+            self._served[known.id] = self._changed[known.id] = now
+        return unused
+
     def _settled(
         self,
         source: AssignedSource,
@@ -193,10 +209,12 @@ class AssignedSources:
             state, cause = "no_credentials", "unreadable"
         else:
             config = merged(managed, local, address_keys=self._local.address_keys_of(source.bridge))
-        if not self._policy.allows_source(source.name):
-            state, cause = "refused", "source"
+        if not self._policy.now.allows_source(source.name):
+            state, cause = "refused", SOURCE
         elif source.bridge not in self._library.installed():
             state, cause = "no_bridge", source.bridge
+        elif not self._library.speaks(source.bridge, source.dialect):
+            state, cause = "no_bridge", f"{source.bridge} without dialect {source.dialect}"
         elif ambiguous and local:
             state, cause = "credentials_ambiguous", ""
         elif state == READY and not config:
@@ -223,7 +241,7 @@ class AssignedSources:
             self._library.check(bridge, config)
         except LenswayError as error:
             if error.code in (ErrorCode.REFUSED_BY_RUNNER, ErrorCode.FORBIDDEN):
-                return "refused", "address"
+                return "refused", PATH if error.failure.details.get("rule") == PATH else ADDRESS
             return "no_credentials", "invalid_settings"
         return READY, ""
 

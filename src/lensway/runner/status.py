@@ -23,7 +23,7 @@ def state_directory(settings: RunnerSettings) -> pathlib.Path:
     """Where the sockets of this user's runners lie, mode 0700.
 
     Raises:
-        LenswayError: CONFLICT when the directory belongs to somebody else or is open to others.
+        LenswayError: CONFLICT when the directory belongs to another user or is open to others.
     """
     base = settings.state_dir
     if base is None:
@@ -82,6 +82,7 @@ class StatusSocket:
             "seconds": round(agent.seconds_in_state(), 1),
             "revision": agent.revision,
             "jobs": agent.jobs_count,
+            "policy": agent.policy_problem,
             "sources": [
                 {"name": source.name, "bridge": source.bridge, "state": source.state, "cause": source.cause}
                 for source in agent.sources.served()

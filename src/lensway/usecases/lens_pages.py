@@ -28,10 +28,6 @@ from lensway.usecases.fleet_pages import Pace, has_text
 from lensway.usecases.fleet_view import status_of
 from lensway.usecases.query import Delivery, Queries
 
-SHOWN_ROWS_MAX: Final = 50
-"""Most rows of a lens that a page shows at once."""
-_CELL_CHARACTERS_MAX: Final = 200
-"""Characters of one value in a table of rows; longer ones are cut, with their length."""
 _LIVE: Final = (RunnerState.HEALTHY, RunnerState.DEGRADED)
 _ROWS: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
@@ -122,7 +118,9 @@ class LensPages:
     async def rows(self, caller: Caller, name: str, question: QueryRequest) -> LensRows:
         """A few rows, by the way of every query. Raises LenswayError as `Queries.rows`, and FORBIDDEN for a viewer."""
         self._queries.admit(caller)
-        question = msgspec.structs.replace(question, limit=min(question.limit or SHOWN_ROWS_MAX, SHOWN_ROWS_MAX))
+        question = msgspec.structs.replace(
+            question, limit=min(question.limit or limits.CONSOLE_LENS_ROWS_MAX, limits.CONSOLE_LENS_ROWS_MAX)
+        )
         answering = self._queries.rows(caller, name, question, format=RowFormat.JSON, delivery=Delivery.WHOLE)
         page = await answering.handle.page()
         end = decode_end(page.result, by_runner=page.record.is_by_runner)
@@ -181,9 +179,9 @@ def _cut(value: bytes) -> str | None:
     if value == b"null":
         return None
     # A character has four bytes at most: what is cut here would not be shown.
-    text = value[: 4 * _CELL_CHARACTERS_MAX + 1].decode(errors="ignore")
-    if value.startswith(b'"') and len(value) <= 4 * _CELL_CHARACTERS_MAX:
+    text = value[: 4 * limits.CONSOLE_CELL_CHARACTERS_MAX + 1].decode(errors="ignore")
+    if value.startswith(b'"') and len(value) <= 4 * limits.CONSOLE_CELL_CHARACTERS_MAX:
         text = str(msgspec.json.decode(value))
-    if len(text) <= _CELL_CHARACTERS_MAX and len(value) <= 4 * _CELL_CHARACTERS_MAX:
+    if len(text) <= limits.CONSOLE_CELL_CHARACTERS_MAX and len(value) <= 4 * limits.CONSOLE_CELL_CHARACTERS_MAX:
         return text
-    return f"{text[:_CELL_CHARACTERS_MAX]}… ({len(value):,} bytes)"
+    return f"{text[: limits.CONSOLE_CELL_CHARACTERS_MAX]}… ({len(value):,} bytes)"

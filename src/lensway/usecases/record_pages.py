@@ -20,8 +20,6 @@ from lensway.usecases.events import HubEvent
 from lensway.usecases.fleet_pages import Pace, has_text
 
 _BATCH_ROWS = 500
-_SEARCH_ROWS_MAX = 10_000
-"""Audit rows that one page of a filtered list reads; its last line offers to search on."""
 _GOOD = ("ok", "unchanged")
 FAILED = "failed"
 """Filters audit rows: every outcome that is a refusal."""
@@ -130,7 +128,7 @@ class AuditPages:
         await self._desk.tally.flush()
         shown: list[dict[str, Any]] = []
         below, older, newest, searched = query.below, None, 0, 0
-        while searched < _SEARCH_ROWS_MAX and len(shown) <= query.size:
+        while searched < limits.CONSOLE_SEARCH_ROWS_MAX and len(shown) <= query.size:
             rows = await self._rows(caller, below)
             for number, entry in rows:
                 await pace.give_way()
@@ -146,6 +144,14 @@ class AuditPages:
             shown.pop()
             older = shown[-1]["sequence"]
         return {"entries": shown, "older": older, "newest": newest, "searched": searched, "verified": self.verified}
+
+    async def newest(self, caller: Caller, limit: int) -> list[dict[str, Any]]:
+        """The newest rows, for a page that shows those about one object."""
+        await self._desk.tally.flush()
+        return [
+            {"sequence": number, **msgspec.to_builtins(entry)}
+            for number, entry in await self._rows(caller, None, limit=limit)
+        ]
 
     async def show(self, caller: Caller, sequence: int) -> dict[str, Any]:
         """One row. Raises LenswayError NOT_FOUND, also for another environment's."""

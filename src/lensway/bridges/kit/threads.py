@@ -18,6 +18,7 @@ from lensway.errors import LenswayError
 
 _LOCKED_PAUSE_SECONDS: Final = 0.02
 _INTERRUPT_AGAIN_SECONDS: Final = 0.01
+_INTERRUPT_STRANDED_SECONDS: Final = 0.25
 
 
 class Blocking(Protocol):
@@ -88,15 +89,20 @@ class Threads(Generic[Connection]):
             yield lent
             is_clean = True
         finally:
-            self._lent -= 1
-            if lent is not None and lent.is_busy:
-                # Cancelled twice, the work did not wait for its thread. To lend or close the connection now would block the loop
-                # for good: the thread holds the library's lock on it and waits for the interpreter's.
-                lent.when_over(lambda work: self._close_busy(lent.connection, work))
-            elif lent is not None:
+            if lent is None:
+                self._lent -= 1
+            elif lent.is_busy:
+                self._strand(lent)
+            else:
+                self._lent -= 1
                 self._take_back(lent.connection, is_clean=is_clean)
             if not self._lent:
                 self._rest(is_at_once=not is_clean)
+
+    @property
+    def count(self) -> int:
+        """Connections that are open, idle ones included."""
+        return self._lent + len(self._idle)
 
     def rest(self) -> None:
         """Close connections now that would be kept for a while, if no work uses any."""
@@ -155,20 +161,24 @@ class Threads(Generic[Connection]):
         if not (self._lent or self._idle):
             self._driver.released()
 
-    def _close_busy(self, connection: Connection, work: asyncio.Future[Any]) -> None:
-        """Close a connection whose thread has ended after its work was cancelled."""
-        if not work.cancelled():
-            work.exception()  # nobody waits for it any more
-        connection.close()
-        if not (self._lent or self._idle):
-            self._driver.released()
-
     def _take_back(self, connection: Connection, *, is_clean: bool) -> None:
         # A statement may be left on one whose work did not end by itself.
         if self._is_closed or not (is_clean or self._keep_seconds is None):
             connection.close()
         else:
             self._idle.append(connection)
+
+    def _strand(self, lent: _Lent[Connection]) -> None:
+        """Keep a connection away from other work until its thread is done with it; then close it. Whatever touches it earlier
+        waits for the thread, and the loop with it."""
+        if lent.is_busy:
+            lent.connection.interrupt()
+            asyncio.get_running_loop().call_later(_INTERRUPT_STRANDED_SECONDS, self._strand, lent)
+            return
+        self._lent -= 1
+        lent.connection.close()
+        if not self._lent:
+            self._rest(is_at_once=True)
 
     def _rest(self, *, is_at_once: bool) -> None:
         """No work uses a connection."""
@@ -201,16 +211,12 @@ class _Lent(Generic[Connection]):
         self._threads = threads
         self._deadline = deadline
         self._running: asyncio.Future[Any] | None = None
+        self._is_over = False
 
     @property
     def is_busy(self) -> bool:
-        """True while a thread uses the connection."""
+        """True while a thread uses the connection: also after the work was given up, in a function that nothing interrupts."""
         return self._running is not None and not self._running.done()
-
-    def when_over(self, call: Callable[[asyncio.Future[Any]], None]) -> None:
-        """Call this when the thread has ended."""
-        assert self._running is not None, "it is busy"
-        self._running.add_done_callback(call)
 
     async def __call__(self, do: Callable[[Connection], Result]) -> Result:
         """What this gives, done in a thread. Raises LenswayError."""
@@ -220,16 +226,29 @@ class _Lent(Generic[Connection]):
             raise self._threads.failure(error, self.connection) from None
 
     async def _once(self, do: Callable[[Connection], Result]) -> Result:
-        future = self._running = self._threads.submit(lambda: do(self.connection))
+        future = self._running = self._threads.submit(lambda: self._unless_over(do))
+        future.add_done_callback(_retrieved)
         try:
             return await within(self._deadline, asyncio.shield(future))
         finally:
-            # Interrupt again and again: one that comes before the statement has begun is lost.
-            while not future.done():
+            # Interrupt again and again: one that comes before the statement has begun is lost. Some functions of the library
+            # notice none; the connection then stays with its thread.
+            self._is_over = not future.done()
+            give_up = time.monotonic() + limits.CANCEL_SECONDS
+            while not future.done() and time.monotonic() < give_up:
                 self.connection.interrupt()
                 await asyncio.wait({future}, timeout=_INTERRUPT_AGAIN_SECONDS)
-            if not future.cancelled():
-                future.exception()
+
+    def _unless_over(self, do: Callable[[Connection], Result]) -> Result:
+        """Do it, unless it was given up while it waited for a thread."""
+        if self._is_over:
+            raise timed_out()
+        return do(self.connection)
+
+
+def _retrieved(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 async def within(deadline: float, awaited: Awaitable[Result]) -> Result:

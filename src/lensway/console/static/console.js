@@ -131,7 +131,7 @@ export async function change(path, values, doing) {
   finally { progress(""); }
   if (answer.status === 401) { dialog.close(); return; }
   if (answer.outcome === "show") { open(answer.html, null); refill(values); live.refresh(); }
-  else if (answer.outcome === "go") location.assign(answer.html);
+  else if (answer.outcome === "go") location.assign(settings.base.split("/console/")[0] + answer.html);  // below a path prefix, too
   else if (answer.outcome === "ask") open(answer.html, () => change(path, { ...values, ...written(dialog), confirm: "yes" }, doing));
   else if (answer.ok) { dialog.close(); live.refresh(); }
   else open(answer.ok === false && answer.status === 403 && !answer.html.includes("<") ? `<h2 id="dialog-title">Not allowed</h2><p>${answer.html}</p>` : answer.html);
