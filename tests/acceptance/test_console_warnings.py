@@ -135,7 +135,7 @@ def test_r13_a_runner_whose_policy_refuses_a_source_is_tested_from_the_overview(
     stage.deployment.assign(stage.name("alpha"), local)
     sign_in(page, stage.deployment)
     line = page.locator(f"#problem-runner-{stage.name('alpha')}")
-    expect(line).to_contain_text(re.compile(r"degraded\s*for \d+ s, refused \(address\):\s*1 source assigned"))
+    expect(line).to_contain_text(re.compile(r"degraded\s*for \d+ s, refused \(\w+\):\s*1 source assigned"))
     line.get_by_role("button", name="Test its sources").click()
     dialog = page.locator("dialog[open]")
     dialog.get_by_role("button", name=f"Test {local}").click()
