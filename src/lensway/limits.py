@@ -558,10 +558,26 @@ CONSOLE_ROWS_MAX: Final = 40
 """Rows on one page of a list: the first view stays below 3,000 elements."""
 CONSOLE_ROWS_KEPT_MAX: Final = 1_000
 """Rendered rows that are cached, some 5 KiB each: a change of one runner renders one row."""
+CONSOLE_SEARCH_ROWS_MAX: Final = 10_000
+"""Audit rows that one page of a filtered list reads; its last line offers to search on."""
+CONSOLE_LENS_ROWS_MAX: Final = 50
+"""Rows of a lens that a page shows at once."""
+CONSOLE_LENS_COLUMNS_MAX: Final = 40
+"""Fields of a lens that a page asks for unless it is told which."""
+CONSOLE_CELL_CHARACTERS_MAX: Final = 200
+"""Characters of one value in a table of rows; longer ones are cut, with their length."""
 CONSOLE_CHIPS_MAX: Final = 5
 """Sources shown in the row of a runner before it is opened."""
 CONSOLE_CHIPS_OPEN_MAX: Final = 200
 """Sources shown in the row of a runner that is opened."""
+CONSOLE_MATRIX_MAX: Final = 30
+"""Rows and columns on one page of the matrix: with every cell filled it stays below 3,000 elements."""
+CONSOLE_EVENTS_MAX: Final = 20
+"""Events that the page of a runner or a source, and the overview, show."""
+CONSOLE_PROBLEMS_MAX: Final = 100
+"""Lines of the overview; the worst come first."""
+CONSOLE_REMEDY_SOURCES_MAX: Final = 20
+"""Sources that one click assigns: each of them is tested from the runner first."""
 CONSOLE_CHOICES_MAX: Final = 50
 """Names that the field for adding a source offers at once."""
 CONSOLE_TRIAL_SECONDS: Final = 3.0
