@@ -64,7 +64,7 @@ def test_r12_a_runner_is_added_started_and_assigned_in_three_clicks(page: Page, 
     block = dialog.locator("#way-shell").inner_text()
     for way in ("systemd", "Compose", "Kubernetes"):
         dialog.get_by_text(way, exact=True).click()
-        expect(dialog.locator(f"#way-{way.lower()}")).to_contain_text("LENSWAY_RUNNER_TOKEN")
+        expect(dialog.locator(f"#way-{way.lower()}")).to_contain_text("LENSWAY_GATEWAY_URL")
     token = re.search(r"rk_[\w-]+", block)
     assert token is not None
     stage.deployment.secrets[f"token of {name}"] = token[0]

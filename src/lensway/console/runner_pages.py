@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-import lensway
 from lensway.auth import decisions
 from lensway.console import answers, lines, views
 from lensway.console.forms import Form, read_form
@@ -128,7 +127,7 @@ class RunnerPages:
             "runner_started.html",
             name=created["name"],
             is_new=is_new,
-            ways=ways(created["name"], created["env"], lensway.__version__),
+            ways=ways(created["name"], created["env"]),
         )
         return answers.show(html)
 
