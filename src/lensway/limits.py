@@ -80,7 +80,7 @@ runners reconnect in a second, those that meet a full backlog retry after one an
 ACCEPTS_PER_TURN_MAX: Final = 64
 """Connections that one listener takes from the kernel's backlog in one turn of the event loop, in less than a millisecond."""
 BEGINNINGS_PER_TURN_MAX: Final = 8
-"""Taken connections that begin in one turn, some 2 ms of work. Addresses take turns, so that a crowd delays nobody else."""
+"""Taken connections that begin in one turn, some 2 ms of work. Addresses take turns, so that a crowd delays no other address."""
 ACCEPTED_PER_ADDRESS_MAX: Final = 2_048
 """Connections of one address (or /64 of IPv6) that wait to begin; further ones are closed, and may come again."""
 ACCEPT_PAUSE_SECONDS: Final = 0.5

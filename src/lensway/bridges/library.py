@@ -173,7 +173,7 @@ class ExecutionLibrary:
         """Do one job and write what it gives. Cancelling the task ends the statement first.
 
         Raises:
-            LenswayError: whatever the bridge raises; INVALID_REQUEST for a payload that is none.
+            LenswayError: as the bridge raises it; INVALID_REQUEST for a malformed payload.
         """
         kept = self._kept.get(key)
         if kept is None:
@@ -304,7 +304,7 @@ async def _perform(source: OpenSource, kind: str, payload: bytes, execution: Exe
 
 
 async def _described(source: OpenSource, name: str, execution: Execution) -> TableDescription:
-    """One table. One that the policy forbids is refused before the database is asked, so that nobody learns whether it exists."""
+    """One table. A forbidden one is refused before the database is asked, so that the caller never learns whether it exists."""
     allows = execution.allows_table
     parts = parts_of(name) or (name,)
     names = [written(*parts)] + ([written("public", *parts)] if len(parts) == 1 else [])

@@ -1,7 +1,7 @@
 """`lensway runner start`, also without the libraries of the command line.
 
 A runner waits for most of its life. The parser and the tables of the command line would take a fifth of its memory and half of
-the time until its first dial, so a call that needs none of their help (only valid options of `start`) goes without them.
+the time until its first dial, so a call that does not need them (only valid options of `start`) goes without them.
 """
 
 from __future__ import annotations

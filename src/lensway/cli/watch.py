@@ -20,7 +20,7 @@ Records: TypeAlias = Sequence[Mapping[str, Any]]
 
 _POLL_SECONDS: Final = 2.0
 """How often a list is read again although no event came: ages count on, and a proxy may hold events back. It is also how long an
-answer may take, with the client's slack: what is shown is known to be stale after three times as long."""
+answer may take, with the client's slack: the view is stale after three times as long."""
 _GATHER_SECONDS: Final = 0.3
 """Events come in groups: the list is read once for all of them."""
 _RETRY_SECONDS: Final = 2.0

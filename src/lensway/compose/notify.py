@@ -12,7 +12,7 @@ STOPPING: Final = "STOPPING=1"
 
 
 def notify(state: str) -> None:
-    """Send ``state`` to the socket that NOTIFY_SOCKET names; without one, or when nobody reads there, do nothing."""
+    """Send ``state`` to the socket that NOTIFY_SOCKET names; without one, or without a reader there, do nothing."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")) or not hasattr(socket, "AF_UNIX"):
         return

@@ -253,7 +253,7 @@ class Server:
         library = ExecutionLibrary(settings.policy(), self._kinds)
         executor = InlineExecutor(store, library, tracer=self._tracer)
         statuses = Statuses(store, hub, clock, tally.note)
-        # Session ids grow over restarts too, whatever the wall clock says: an epoch of before is never valid again.
+        # Session ids grow over restarts too, without the wall clock: an earlier epoch is never valid again.
         dispatcher = Dispatcher(
             SnapshotRoutes(store),
             executor,

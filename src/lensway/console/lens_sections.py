@@ -1,4 +1,4 @@
-"""The pages of lenses: a list, and one lens with its declaration, a query to copy, and a few rows for whoever may read them."""
+"""The pages of lenses: a list, and one lens with its declaration, a query to copy, and a few rows for users who may read them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 A section reads its facts from a use case (`read`) and turns them into plain values for its template off the loop (`refine`). It
 may have parts to fetch (`parts`) and changes to post (`posts`). The section of a list is a noun in the plural. The section of one
 object is the same noun in the singular with ``has_object``: `/e/default/runners` and `/e/default/runner/fra-1`. The two never
-collide, whatever an object is called.
+collide, with any name of an object.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ class Dialect:
         found = self.compared_as.get(column.column)
         if found is None or found.comparison is not Comparison.AS_BASE:
             return column_of(column)
-        # A domain over an enum is no enum to the operators of enums. A CASE with another branch has the base type, whatever its
-        # name and whoever may use its schema; the planner takes it for the column alone, so that an index serves.
+        # A domain over an enum is no enum to the operators of enums. A CASE with another branch has the base type,
+        # which is never named and needs no right on its schema; the planner sees the column alone, so that an index serves.
         return exp.Case(ifs=[exp.If(this=exp.true(), true=column_of(column))], default=exp.Null())
 
     def ordered(self, column: PlanColumn, *, descending: bool) -> exp.Ordered:

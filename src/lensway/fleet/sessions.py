@@ -178,7 +178,7 @@ class Session:
         return tuple(changed)
 
     def forget_others(self, sources: frozenset[SourceId], now: float) -> bool:
-        """Forget what was said of all but these sources; True when one of the others was not ready."""
+        """Forget the states of all other sources; True when one of them was not ready."""
         gone = [source for source in self.source_states if source not in sources]
         was_bad = any(self.source_states[source][0] != "ready" for source in gone)
         for source in gone:

@@ -176,7 +176,7 @@ def merged(
 ) -> dict[str, object]:
     """Managed settings with local ones over them, key by key. ``address_keys`` are those of the kind of database.
 
-    A local URL replaces the managed address, login and transport security whole: whoever manages the source must not be able to
+    A local URL replaces the managed address, login and transport security whole: the manager of the source must not be able to
     lower the security of a connection on which local credentials travel.
     """
     if "url" in local:

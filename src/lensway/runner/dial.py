@@ -81,7 +81,7 @@ class DialError(Exception):
 
 
 def tls_context(url: str, ca_file: pathlib.Path | None) -> ssl.SSLContext | None:
-    """How the gateway's certificate is checked; None for ws://. Raises LenswayError for a CA file that is none."""
+    """How the gateway's certificate is checked; None for ws://. Raises LenswayError for a file without a CA."""
     if not url.startswith("wss://"):
         return None
     try:
@@ -130,7 +130,7 @@ class Dialer:
         except LenswayError as error:
             # A proxy's variable, or the token's file: being written, or gone for now.
             raise _of_setting(error) from None
-        except Exception as error:  # noqa: BLE001 - the boundary: whatever the way there does, the runner dials again
+        except Exception as error:  # noqa: BLE001 - the boundary: after any failure on the way, the runner dials again
             if not isinstance(error, _EXPECTED):
                 _log.error("dialling failed by a defect", error=type(error).__name__, exc_info=error)
                 raise DialError("internal", "Dialling failed unexpectedly; the log says where.") from None
@@ -173,7 +173,7 @@ class Dialer:
         if way.proxy is not None:
             host = None
             if way.proxy.scheme != "https":
-                # The library would look the name up in the threads that everybody shares.
+                # The library would look the name up in the shared threads.
                 host = (await self._addresses(way.proxy.host, way.proxy.port))[0]
             where: dict[str, Any] = {"proxy": way.proxy.url(host=host)}
             return await self._upgraded(limits.HANDSHAKE_TIMEOUT_SECONDS, progress, where)

@@ -153,7 +153,7 @@ def _failed(cause: Cause) -> Finding:
 
 
 async def _passed(way: Way, stage: Stage) -> Finding | None:
-    """What is said of a stage that the dial has passed."""
+    """The finding of a stage that the dial has passed."""
     match stage:
         case Stage.PROXY:
             detail = "none" if way.proxy is None else f"{way.proxy.shown} ({way.proxy.variable})"
@@ -208,7 +208,7 @@ class _Visit:
         """Never: the session is left before."""
 
     def drained(self, reason: str, after_ms: int) -> None:
-        """The gateway gives no new work, which this asks for none of."""
+        """The gateway gives no new work; the doctor never asks for any."""
 
     def resumed(self) -> None:
         """As before."""

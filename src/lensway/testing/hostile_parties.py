@@ -130,7 +130,7 @@ class _Party:
 
 
 def _publishable(party: _Party) -> None:
-    """More than its limits allow: names that do not exist, heavy patterns, exports that nobody reads, bodies of any form."""
+    """More than its limits allow: names that do not exist, heavy patterns, exports without a reader, bodies of any form."""
     lens, unread = party.settings["lens"], []
     bodies: list[object] = [
         {"limit": 10_000},

@@ -1,4 +1,4 @@
-"""Why a server cannot be reached: one function that turns what is known of a failed dial into a named cause.
+"""Why a server cannot be reached: one function that turns the facts of a failed dial into a named cause.
 
 Runner, `doctor`, commands and both Python clients say the same line and the same remedy. Nothing here is decided on the text of
 an error: types, codes of the TLS library, HTTP statuses and what a second look found (`looking`) decide. No I/O.
@@ -64,7 +64,7 @@ class Way:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What is known of a failed dial."""
+    """The facts of a failed dial."""
 
     error: BaseException | None = None
     is_through: bool = False
@@ -229,7 +229,7 @@ _CERTIFICATE: Final = {
     23: "certificate_revoked", 26: "certificate_purpose", 66: "certificate_weak", 67: "certificate_weak",
     68: "certificate_weak",
 }  # fmt: skip
-"""By X509_V_ERR_… of OpenSSL's x509_vfy.h; whatever else it finds, the chain leads to no trusted CA."""
+"""By X509_V_ERR_… of OpenSSL's x509_vfy.h; with any other code the chain leads to no trusted CA."""
 
 
 def _in_tls(way: Way, chain: list[BaseException], seen: Evidence) -> str:

@@ -93,7 +93,7 @@ class RowWriter:
         self._is_new_statement = True
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
-        """Encode and write these rows. What is beyond the page says only that there is more.
+        """Encode and write these rows. A row beyond the page only shows that there is more.
 
         Raises:
             LenswayError: LIMIT_EXCEEDED, ROW_TOO_LARGE, SOURCE_QUERY_FAILED for a value that the format cannot hold, and for a

@@ -84,7 +84,7 @@ class _Deadline:
         self, kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         self._deadlines.end(self)
-        # Somebody else may have cancelled the task too; then it stays cancelled.
+        # Another task may have cancelled it too; then it stays cancelled.
         if self._is_late and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 

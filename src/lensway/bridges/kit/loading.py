@@ -23,12 +23,12 @@ async def load(module: str, *, packages: Iterable[str] = ()) -> ModuleType:
 
     The system's loader reads libraries page by page from the disk, and the interpreter's lock is held meanwhile: 126 MiB from
     a cold disk stopped the event loop for up to 1.4 s, which is longer than a runner may be silent. So they are read before,
-    without the lock, and 30 ms are left. Nobody who never asks for Arrow or an export pays for it, not even with memory.
+    without the lock, and 30 ms are left. A process that never serves Arrow or an export pays nothing for it, not even memory.
 
     Raises:
         ImportError: when it is not installed here.
     """
-    # Not by `sys.modules`: there it stands while another thread still imports it, and whoever asks for it then is stopped.
+    # Not by `sys.modules`: it lists a module while another thread still imports it, and a second import then waits.
     if module not in _loaded:
         _loaded[module] = await asyncio.to_thread(_import, module, tuple(packages))
     return _loaded[module]

@@ -1,6 +1,6 @@
 """Looking names up with the system's resolver, so that a zone that never answers delays nothing but its own names.
 
-`getaddrinfo` cannot be interrupted, and the event loops run it in a handful of threads that everybody shares: a few names of a
+`getaddrinfo` cannot be interrupted, and the event loops run it in a handful of shared threads: a few names of a
 dead zone take them all, and a process waits for them at its exit. Here each look-up has a daemon thread of its own, which keeps
 no process alive. Askers of one name share its look-up. Names known not to answer get few threads, unknown names more, and
 names that answered in time last have a reserve that the others cannot take.
@@ -31,7 +31,7 @@ _Answer = concurrent.futures.Future[list[str]]
 
 
 class _Search:
-    """One name that somebody waits for, or whose last look-up has not come back."""
+    """One name that a connection waits for, or whose last look-up has not come back."""
 
     __slots__ = ("began", "waiting")
 

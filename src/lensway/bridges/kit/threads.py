@@ -169,7 +169,7 @@ class Threads(Generic[Connection]):
             self._idle.append(connection)
 
     def _strand(self, lent: _Lent[Connection]) -> None:
-        """Keep a connection away from other work until its thread is done with it; then close it. Whatever touches it earlier
+        """Keep a connection away from other work until its thread is done with it; then close it. A task that touches it earlier
         waits for the thread, and the loop with it."""
         if lent.is_busy:
             lent.connection.interrupt()

@@ -137,7 +137,7 @@ def of_query(error: BaseException, run: Run | None = None) -> LenswayError:
 
 
 def is_broken_connection(error: BaseException) -> bool:
-    """True when the connection is gone, so that a statement of which nothing was released may be tried on another one.
+    """True when the connection is gone, so that a statement without a released row may be tried on another one.
 
     The server ends a connection with an error of severity FATAL. An error of the same class with severity ERROR, such as that of
     a foreign server that is down, ends only the statement.

@@ -1,4 +1,4 @@
-"""Cuts a connection whose answer is larger than anybody will take, before the driver has gathered it in memory.
+"""Cuts a connection whose answer is larger than the limit, before the driver has gathered it in memory.
 
 The driver hands a row on when all of it is there, and PostgreSQL sends rows of up to a gigabyte. So bytes are counted on their
 way, and lengths of messages are read once an answer is long; short answers cost one addition for each packet.
@@ -51,7 +51,7 @@ class Guard(Relay):
         self._head = b""
 
     def relax(self) -> None:
-        """Whatever comes is welcome."""
+        """Take an answer of any size."""
         self._row_max = 0
         self._unread = None
 
@@ -112,5 +112,5 @@ class GuardedConnection(asyncpg.Connection):  # type: ignore[misc]
         self._protocol.get_settings().add_python_codec(oid, name, schema, [], "scalar", str, str, "text")
 
     def cancel_again(self) -> None:
-        """Ask the server once more to end what runs; nobody waits for that."""
+        """Ask the server once more to end the running statement, without a wait."""
         self._cancel_current_command(self._loop.create_future())

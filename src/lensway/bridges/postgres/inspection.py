@@ -86,7 +86,7 @@ class _Stages:
         except LenswayError as failure:
             error = str(failure.failure.details.get("class", failure.code.value))
             hint = failure.failure.hint or str(failure)
-        except Exception as broken:  # noqa: BLE001 - whatever a driver makes of what is no PostgreSQL: a stage failed, not we
+        except Exception as broken:  # noqa: BLE001 - a driver raises anything at a peer that is not PostgreSQL: a failed stage
             _log.info("a stage of a test failed", stage=stage.value, error=type(broken).__name__)
             error, hint = "protocol", HINTS["protocol"]
         ms = round((time.monotonic() - started) * 1000, 3)
@@ -209,7 +209,7 @@ async def _product(driver: Any) -> str:
 
 
 async def _read_only(connection: PooledConnection | None, deadline: float) -> None:
-    """The database must refuse a write, whatever the login may do, also after a statement that turns protection off."""
+    """The database must refuse a write, even of a login with every right, and after a statement that turns protection off."""
     assert connection is not None
     driver = connection.driver
     refuses = connection.is_shared or await _guarded(_refuses_writes(driver))

@@ -79,7 +79,7 @@ _KEYS: Final = msgspec.json.Decoder(frozenset[str])
 
 
 async def table_facts(driver: Any, shape: Shape) -> TableFacts:
-    """What is guaranteed of the table of this shape: nothing of views, and of what the catalog does not answer for.
+    """The guarantees for the table of this shape; no guarantee for views, and for tables that the catalog does not list.
 
     Raises:
         The driver's errors, for a connection that is gone and a statement that was cancelled.

@@ -292,7 +292,7 @@ class Connection(Protocol):
         """False once it is known to be closed."""
 
     async def discard(self, seconds: float = limits.CANCEL_SECONDS) -> None:
-        """Close it, whatever it does; returns when its backend is gone from the database, or after so long."""
+        """Close it, even while it works; returns when its backend is gone from the database, or after so long."""
 
 
 AnyConnection = TypeVar("AnyConnection", bound=Connection)
@@ -409,7 +409,7 @@ class Pool(Generic[AnyConnection]):
             self.login.wake()
 
     def drop_idle(self) -> None:
-        """Close what nobody uses."""
+        """Close idle connections."""
         while self._idle:
             self._drop(self._idle.pop())
 

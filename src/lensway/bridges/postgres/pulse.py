@@ -1,9 +1,9 @@
 """Whether a PostgreSQL server still works on what is waited for: silence is found in seconds, not at the deadline of a query.
 
 A server that vanished without a word (its machine, a firewall), or a connection that something in between has forgotten, looks
-like a server that works on a long statement. So whoever has waited for a while makes us ask, over a new connection:
+like a server that works on a long statement. So a task that has waited for a while starts a question over a new connection:
 
-1. The one byte with which every PostgreSQL answers a request for TLS, whatever its state: no login, no place among its
+1. The one byte with which every PostgreSQL answers a request for TLS in any state: no login, no place among its
    connections. When that is not answered either, the ones who wait are cut off and can be served elsewhere. A server that
    refuses is not silent: its connections end by themselves.
 2. Whether it knows our backends as active. One that is gone, or idle while we wait for it, has lost our question or its answer.
@@ -31,7 +31,7 @@ _STREAM_FAILURES: Final = 3
 
 
 class Wait:
-    """Somebody who waits for the server at ``address``, for the answer of backend ``pid`` when it has one. ``cut`` ends it."""
+    """A task that waits for the server at ``address``, for the answer of backend ``pid`` when it has one. ``cut`` ends it."""
 
     __slots__ = ("address", "cut", "has_answered", "looked_at", "pid", "since")
 
@@ -45,7 +45,7 @@ class Wait:
 
     @property
     def is_new(self) -> bool:
-        """True while nobody has been asked about it."""
+        """True while no question about it is under way."""
         return self.looked_at == self.since
 
 
@@ -57,7 +57,7 @@ class Witness(Protocol):
 
 
 class Pulse:
-    """Everybody who waits for one server, and what is known of its silence. All methods are called on one event loop."""
+    """All tasks that wait for one server, and the state of its silence. All methods are called on one event loop."""
 
     def __init__(self, witness: Witness, on_silence: Callable[[Endpoint], None]) -> None:
         self._witness = witness
@@ -89,7 +89,7 @@ class Pulse:
         return at is not None and self._loop.time() - at < limits.PULSE_SECONDS
 
     def answered(self) -> None:
-        """The server has just answered somebody else: whoever connects next does not take it for silent."""
+        """The server has just answered another connection: the next one to connect does not consider it silent."""
         self._silent_at.clear()
         self._failures.clear()
 
@@ -188,7 +188,7 @@ async def _answers(endpoint: Endpoint) -> bool:
 
 def watch_socket(driver: Any) -> None:
     """Let the kernel end a connection whose peer acknowledges nothing for a while, be it busy or idle; where it can."""
-    # The driver hands its socket to nobody; without it only the slower ways of noticing are left.
+    # The driver does not expose its socket; without it only the slower ways of noticing are left.
     transport = getattr(driver, "_transport", None)
     found = None if transport is None else transport.get_extra_info("socket")
     if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):

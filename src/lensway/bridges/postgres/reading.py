@@ -39,7 +39,7 @@ class TooMuchAtOnceError(Exception):
 
 
 class Reading(Protocol):
-    """One way to read a result on a connection, from which nobody else reads meanwhile."""
+    """One way to read a result on a connection that no other task reads meanwhile."""
 
     async def __call__(
         self,
@@ -263,7 +263,7 @@ async def _drained(
             rows = await cursor.fetch(count)
         except errors.DECODING_ERRORS as error:
             raise errors.of_decoding(error) from None
-        # While the caller takes them nobody waits for the server: one that rests is then no lost one.
+        # While the caller takes them no task waits for the server: an idle server is not a lost one.
         pool.rests(connection)
         await writer.write(as_digits(rows, positions) if positions else rows)
         pool.waits(connection)

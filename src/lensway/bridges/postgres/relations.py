@@ -3,7 +3,7 @@
 The dependency catalog tells: a table, its indexes, constraints and statistics depend on every function, operator and type that
 is not PostgreSQL's own. A plain table is read by one statement without a transaction around it. The statement carries a guard
 that compares the table with the one that was judged. Where it was replaced by a view, made one by a rule, or given row security
-or columns of other types, the guard fails the statement, which undoes whatever that did. The guard does not see new indexes,
+or columns of other types, the guard fails the statement, which undoes its effects. The guard does not see new indexes,
 operators and children; the next judgement does, after `RELATION_KNOWN_SECONDS`.
 """
 

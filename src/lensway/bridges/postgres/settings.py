@@ -180,7 +180,7 @@ def _default_roots() -> str:
 
 
 def _certificates_of(path: str) -> str:
-    """The text of a small regular file: a pipe or a device would hold up whoever executes this. Raises OSError, ValueError."""
+    """The text of a small regular file: a pipe or a device would hold up the process. Raises OSError, ValueError."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("is not a regular file")

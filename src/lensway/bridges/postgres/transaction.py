@@ -132,7 +132,7 @@ _OWN_TIMEOUT: Final = (
 
 
 def stricter_sql(seconds: int) -> str:
-    """Sets, for a session of which nothing is known, the same in the transaction that is open."""
+    """Makes the same settings in the open transaction, for a session in an unknown state."""
     least = f"least({_OWN_TIMEOUT}, {seconds * 1000})::pg_catalog.int4::pg_catalog.text"
     return f"SET LOCAL statement_timeout TO DEFAULT; SELECT pg_catalog.set_config('statement_timeout', {least}, true)"
 
@@ -238,7 +238,7 @@ class ReadOnlyTransaction:
             return list(await self._driver.fetchval(_PREPARED_NOW))
 
     async def step(self, deadline: float) -> None:
-        """Go on to the second statement: what the first one has set is undone."""
+        """Go on to the second statement: undo the settings of the first."""
         self.timeout_seconds = timeout_seconds(deadline)
         await self._driver.execute(step_sql(self.timeout_seconds, own_ms=self._own_ms))
 

@@ -1,6 +1,6 @@
 """What PostgreSQL's types are at their base, as its catalog says: behind domains, and of lists their elements.
 
-A name alone says nothing, because anybody may call a type `uuid`. Every type has a *kind*: its name if it is one of PostgreSQL's
+A name alone proves nothing: any user may call a type `uuid`. Every type has a *kind*: its name if it is one of PostgreSQL's
 own scalar types, otherwise `ENUM`, `RANGE`, `CITEXT` or `OTHER`. It is empty for what no field can show, such as composites.
 """
 
@@ -15,7 +15,7 @@ ENUM: Final = "an enum"
 RANGE: Final = "a range"
 CITEXT: Final = "citext"
 OTHER: Final = "a type of its own"
-"""A scalar type that somebody made, most of them in an extension. Drivers give the text that PostgreSQL writes of it."""
+"""A scalar type that a user defined, most of them in an extension. Drivers give the text that PostgreSQL writes of it."""
 
 
 class BaseType(msgspec.Struct, frozen=True, array_like=True):

@@ -1,6 +1,6 @@
 """The pool that queries use: its connections are watched for silence, and replaced with age.
 
-A new connection is watched from its first packet, one in use while somebody waits for its answer, an idle one by the kernel.
+A new connection is watched from its first packet, one in use while a task waits for its answer, an idle one by the kernel.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ class WatchedPool(Pool[PooledConnection]):
         self._pulse = Pulse(functools.partial(lost_backends, settings), self._drop_silent)
 
     def take_idle(self) -> PooledConnection | None:
-        """As of any pool. From now on somebody waits for the server."""
+        """As of any pool. From now on a task waits for the server."""
         connection = super().take_idle()
         if connection is not None:
             self._pulse.began(connection.wait)
         return connection
 
     async def acquire(self, *, fresh: bool = False) -> PooledConnection:
-        """As of any pool. From now on somebody waits for the server."""
+        """As of any pool. From now on a task waits for the server."""
         connection = await super().acquire(fresh=fresh)
         self._pulse.began(connection.wait)
         return connection
 
     def rests(self, connection: PooledConnection) -> None:
-        """Its answer has come, and its user is busy with it: nobody waits for the server."""
+        """Its answer has come, and its user is busy with it: no task waits for the server."""
         self._pulse.over(connection.wait)
         connection.wait.has_answered = True
 
@@ -83,7 +83,7 @@ class WatchedPool(Pool[PooledConnection]):
         super().release(connection)
 
     def answered(self) -> None:
-        """The server has just answered somebody else."""
+        """The server has just answered another connection."""
         self._pulse.answered()
 
     async def discard(self, connection: PooledConnection) -> None:

@@ -90,7 +90,7 @@ class GuardedConnection(sqlite3.Connection):
             except sqlite3.OperationalError as error:
                 if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
                     raise
-                # A module that is not here; whoever asks for that table is told.
+                # A module that is not here; queries on that table are told so.
         self.set_authorizer(self._authorize)
 
     def forget_refusals(self) -> None:

@@ -25,7 +25,7 @@ _LOOKED_AT_ROWS: Final = 10_000
 
 
 def table_facts(connection: sqlite3.Connection, shape: Shape) -> TableFacts:
-    """What is guaranteed of the table of this shape: nothing of views and virtual tables, and of what cannot be looked at."""
+    """The guarantees for the table of this shape; no guarantee for views, virtual tables and unreadable ones."""
     if (shape.table.schema or "main").lower() != "main":
         return TableFacts()
     try:

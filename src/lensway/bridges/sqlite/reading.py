@@ -58,7 +58,7 @@ class Reading:
                 values = [None if value is None else show(value) for value, show in zip(row, shows, strict=True)]
                 if self._left is not None:
                     self._left -= 1
-                # The row behind the page only says that there is more. What is wrong with it is the next page's failure.
+                # The row behind the page only shows that there is more. Its faults belong to the next page.
                 if None in values and self._left != -1:
                     self._check(connection, row, values)
                 rows.append(tuple(values))

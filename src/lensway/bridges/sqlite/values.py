@@ -1,4 +1,4 @@
-"""SQLite's values as callers are shown them. A column may hold anything there: what is not of the lens's type is refused."""
+"""SQLite's values as callers see them. A column may hold anything there; values of other types than the lens's are refused."""
 
 from __future__ import annotations
 

@@ -66,9 +66,9 @@ class Home:
             self._files = files.pop_all()
 
     def enter(self) -> None:
-        """One user more. Whoever made it counts as one."""
+        """One user more. Its maker counts as one."""
         with self._lock:
-            assert self._users, "whoever enters knows that it is still there"
+            assert self._users, "a user enters only while it is still there"
             self._users += 1
 
     def connect(self) -> Any:

@@ -41,7 +41,7 @@ def bulk_column(declared: PlanColumn, field: Any) -> BulkColumn:
     is_list = pa.types.is_list(field.type)
     element = field.type.value_field if is_list else field
     name = (element.metadata or {}).get(_TYPE, b"").decode()
-    # A name alone says nothing: anybody may call a type `uuid`. What the driver makes of its values tells enums and composites.
+    # A name alone proves nothing: any user may call a type `uuid`. The driver's values tell enums and composites apart.
     if pa.types.is_struct(element.type):
         return BulkColumn(declared=declared, type_name=COMPOSITE, is_list=is_list)
     if pa.types.is_string(element.type) and name not in _TEXTS:

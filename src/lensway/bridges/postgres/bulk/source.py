@@ -81,7 +81,7 @@ class BulkConnection:
         self._running: asyncio.Future[Any] | None = None
 
     def begin(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
-        """Do this in a thread; one at a time. Await it with `finished`: the thread goes on whatever happens."""
+        """Do this in a thread; one at a time. Await it with `finished`: the thread always runs to its end."""
         self._running = future = asyncio.get_running_loop().run_in_executor(self._thread, work)
         return future
 
@@ -112,7 +112,7 @@ class BulkConnection:
         give_up = loop.time() + seconds
         pause = _CANCEL_AGAIN_SECONDS
         cancelling: asyncio.Future[None] | None = None
-        # Nobody hears a cancel of a lost one; its thread ends when the connection does.
+        # A lost connection does not take a cancel; its thread ends when the connection does.
         while not self.is_lost and running is not None and not running.done() and loop.time() < give_up:
             if cancelling is None or cancelling.done():
                 cancelling = loop.run_in_executor(self._cancels, self.session.cancel)
@@ -123,7 +123,7 @@ class BulkConnection:
         closing = self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
         if running is None or running.done():
-            # It waits for a cancel that is still on its way, but nobody here waits for a network.
+            # It waits for a cancel that is still on its way, and this task must not wait for a network.
             await asyncio.wait({asyncio.wrap_future(closing)}, timeout=limits.CANCEL_SECONDS)
 
     def _close(self) -> None:
@@ -172,7 +172,7 @@ class BulkSource:
         raise AssertionError("the second try returns or raises")
 
     def answered(self) -> None:
-        """The server has just answered somebody else."""
+        """The server has just answered another connection."""
         self._pulse.answered()
 
     async def close(self) -> None:
@@ -329,7 +329,7 @@ def _close_late(opening: asyncio.Future[Session]) -> None:
 
 
 def _can_repeat(error: SessionError, execution: Execution) -> bool:
-    """True when the statement may be tried a second time. One that was never begun may be tried whatever the lens says."""
+    """True when the statement may be tried a second time. One that was never begun may always be tried."""
     if isinstance(error, _NotBegunError):
         return error.is_broken
     return execution.may_repeat and (error.is_broken or errors.is_repeatable_state(error.sqlstate or ""))

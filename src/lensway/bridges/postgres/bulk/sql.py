@@ -165,7 +165,7 @@ def _largest(columns: Sequence[BulkColumn]) -> int | None:
 
 
 def _guarded(expression: str, columns: Sequence[BulkColumn], row_bytes: int) -> str:
-    """The expression, failing in the database for a row that is too large: nobody has to hold it to find out."""
+    """The expression, failing in the database for a row that is too large, so that this process never holds it."""
     sizes = [
         f"coalesce({_size(f'q.c{number}', each)}, 0)::bigint"
         for number, each in enumerate(columns)
