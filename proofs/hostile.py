@@ -5,7 +5,9 @@ from __future__ import annotations
 import pathlib
 import random
 import tempfile
+from collections import Counter
 
+from lensway.testing.hostile_parties import KINDS
 from lensway.testing.hostile_run import run_hostile
 from proofs.report import Report
 
@@ -14,7 +16,7 @@ GROWN_MIB_MAX = 64.0
 
 
 def hostile(report: Report, *, seconds: float = 600.0, seed: int | None = None) -> None:
-    """Strangers, crowds and a hostile runner at once, beside 100 good queries a second."""
+    """One hostile party of each kind at once, beside 100 good queries a second."""
     hostile_runner(report, seconds=seconds, seed=seed, with_strangers=True)
 
 
@@ -25,7 +27,11 @@ def hostile_runner(
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     name, who = "hostile-runner", "a runner with a good token"
     if with_strangers:
-        name, who = "hostile", f"garbage on both listeners and a crowd without a key; and {who}"
+        name = "hostile"
+        who = (
+            "garbage on both listeners, a crowd without a key, a publishable key beyond its limits, the admin of another"
+            f" environment, a balancer that closes, databases that misbehave, a name that never resolves; and {who}"
+        )
     report.title(name, f"{who} floods, lies and sends garbage for {seconds:.0f} s; seed {seed}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         outcome = run_hostile(
@@ -40,6 +46,10 @@ def hostile_runner(
     )
     if with_strangers:
         report.add("connections with garbage", f"{sum(outcome.garbage):,}")
+        for kind in KINDS:
+            told = {what: count for what, count in outcome.parties.items() if what.startswith(kind)}
+            most = ", ".join(f"{what.partition(': ')[2]} {count:,}" for what, count in Counter(told).most_common(8))
+            report.add(f"acts of the party '{kind}'", f"{sum(told.values()):,}: {most}")
     report.none("failed good queries", len(outcome.wrong), outcome.asked)
     report.details(outcome.wrong)
     report.none("tracebacks of the server", outcome.tracebacks)
@@ -48,6 +58,7 @@ def hostile_runner(
     )
     report.details(outcome.unanswered)
     report.add("the server runs", "yes" if outcome.is_up else "no", "yes", outcome.is_up)
+    report.add("the runners run", "yes" if outcome.are_runners_up else "no", "yes", outcome.are_runners_up)
     report.at_most("thread time of the loop at once, longest", outcome.longest_turns[0], TURN_MS_MAX, "ms")
     report.add("the loop's thread time, share of a core", f"{outcome.loop_share:.0%}")
     report.at_most("memory of the server, growth", outcome.grown_mib, GROWN_MIB_MAX, "MiB")

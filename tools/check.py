@@ -44,6 +44,7 @@ def main() -> int:
         ),
         "private paths": lambda: Outcome(tuple(_private_paths())),
         "docs": lambda: Outcome(tuple(docs.problems())),
+        "reference": _reference_problems,
         "english": lambda: Outcome(tuple(english.problems_of_pages())),
     }
     failed = 0
@@ -57,6 +58,15 @@ def main() -> int:
             failed += bool(outcome.lines)
     print(f"{len(checks) - failed} checks passed, {failed} failed")
     return 1 if failed else 0
+
+
+def _reference_problems() -> Outcome:
+    # In a process of its own, because it imports the whole program.
+    command = [sys.executable, "-m", "tools.reference", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (
+        Outcome(()) if done.returncode == 0 else Outcome(tuple((done.stdout + done.stderr).strip().splitlines()[-20:]))
+    )
 
 
 def _timed(check: Callable[[], Outcome]) -> tuple[Outcome, float]:

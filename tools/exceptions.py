@@ -29,13 +29,13 @@ from lensway.errors import ErrorCode, Failure, LenswayError
 
 
 class UnreachableError(LenswayError):
-    """No answer, or none of Lensway's: the server is away, the URL wrong, or something else answers there."""
+    """No answer from a Lensway server: it is away, the URL is wrong, or another program answers there."""
 
     is_answer: ClassVar[bool] = False
 
 
 class IncompleteStreamError(LenswayError):
-    """The stream broke before its end: what has arrived is incomplete. Safe to repeat from the start."""
+    """The stream broke before its end, so the received rows are incomplete. Safe to repeat from the start."""
 
     is_answer: ClassVar[bool] = False
 '''

@@ -75,6 +75,15 @@ class Faulty:
         """As the source does."""
         return await self.inner.table(name, deadline=deadline)
 
+    @property
+    def connections(self) -> int:
+        """As the bridge counts."""
+        return self.inner.connections
+
+    def condition(self) -> str:
+        """As the bridge says."""
+        return self.inner.condition()
+
     async def close(self) -> None:
         """As the source does."""
         await self.inner.close()

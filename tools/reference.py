@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 import re
 import sys
@@ -17,7 +18,8 @@ from lensway.catalog.warnings import WarningCode
 from lensway.dispatch.core.jobs import ATTEMPT_TABLE, JOB_TABLE
 from lensway.errors import CODES, Retry
 from lensway.fleet import SESSION_TABLE, RunnerState
-from tools import client_reference, commands, exceptions, type_table
+from lensway.ways.remedies import TEXTS
+from tools import client_reference, commands, declarations, exceptions, settings_reference, type_table
 
 _LIMITS_FILE: Final = pathlib.Path(limits.__file__)
 _RETRY_WORDS: Final = {Retry.NEVER: "no", Retry.LATER: "later", Retry.SAFE: "at once"}
@@ -125,6 +127,21 @@ def states() -> Iterator[str]:
         yield f"| `{state.value}` | {_STATES[state]} |"
 
 
+def causes() -> Iterator[str]:
+    """The causes of a failed dial."""
+    what = {
+        "what": "gateway", "place": "HOST:PORT", "host": "HOST", "setting": "the URL",
+        "scheme": "one scheme", "other": "the other",
+        "proxy": "PROXY", "variable": "its variable", "cas": "that is trusted here", "status": "N", "now": "one time",
+        "peer_date": "another", "since": " on DAY", "from": " before DAY", "via": "", "port": "PORT",
+        "add_ca": "Set `LENSWAY_CA_FILE` (`ca_file` in Python) to the CA that signed it, or correct that file",
+    }  # fmt: skip
+    yield "| code | what is wrong | what to do |"
+    yield "| --- | --- | --- |"
+    for code, (line, remedy) in TEXTS.items():
+        yield f"| `{code}` | {line.format_map(what)} | {remedy.format_map(what)} |"
+
+
 def machines() -> Iterator[str]:
     """The state machines of dispatch."""
     for table in (JOB_TABLE, ATTEMPT_TABLE, SESSION_TABLE):
@@ -147,8 +164,18 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[], Iterator[str]]]]] = {
     "routes": ("docs/reference/http.md", routes),
     "warnings": ("docs/how-to/operations.md", warnings),
     "states": ("docs/how-to/operations.md", states),
+    "settings-server": ("docs/reference/settings.md", settings_reference.server),
+    "settings-secrets": ("docs/reference/settings.md", settings_reference.secrets),
+    "settings-runner": ("docs/reference/settings.md", settings_reference.runner),
+    "settings-client": ("docs/reference/settings.md", settings_reference.client),
+    "settings-network": ("docs/reference/settings.md", settings_reference.network),
+    "causes": ("docs/how-to/troubleshooting.md", causes),
     "machines": ("docs/explanation/dispatch.md", machines),
     "types": ("docs/reference/types.md", type_table.rows),
+    **{
+        name: ("docs/reference/declarations.md", functools.partial(declarations.table, name))
+        for name in declarations.TABLES
+    },
 }
 
 
@@ -162,8 +189,23 @@ def written(page: str, name: str, lines: Iterator[str]) -> str:
     return pattern.sub(lambda _match: part, page)
 
 
+def problems() -> Iterator[str]:
+    """The parts that are not what the code says, and the commands that the page of commands lacks."""
+    for name, (path, make) in PARTS.items():
+        page = pathlib.Path(path).read_text(encoding="utf-8")
+        if written(page, name, make()) != page:
+            yield f"{path}: the part {name!r} is not what the code says; run python -m tools.reference"
+    path, _ = PARTS["commands"]
+    for command in commands.missing(pathlib.Path(path).read_text(encoding="utf-8")):
+        yield f"{path}: no section for `{command}`"
+
+
 def main() -> int:
-    """Write every part."""
+    """Write every part; with `--check`, only compare."""
+    if "--check" in sys.argv:
+        found = list(problems())
+        print("\n".join(found))
+        return 1 if found else 0
     for name, (path, make) in PARTS.items():
         page = pathlib.Path(path)
         page.write_text(written(page.read_text(encoding="utf-8"), name, make()), encoding="utf-8")

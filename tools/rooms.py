@@ -26,7 +26,7 @@ LAYERS: Final[tuple[tuple[str, ...], ...]] = (
     ("dialects",),
     ("query", "protocol", "observe"),
     ("api",),
-    ("ids",),
+    ("ids", "ways"),
     ("kinds", "errors", "clock", "hosts", "limits", "transitions"),
 )
 APART: Final[dict[str, frozenset[str]]] = {"usecases": frozenset({"store", "client"})}
@@ -214,9 +214,15 @@ def _kind_violations(path: pathlib.Path, tree: ast.AST) -> Iterator[str]:
                 yield f"{path}:{node.lineno}: names the kind {node.value!r}; ask its declaration (lensway/kinds.py) instead"
 
 
+def _is_table(tree: ast.AST) -> bool:
+    """A flat list of constants, such as the limits: nothing in it depends on what stands above."""
+    flat = (ast.Import, ast.ImportFrom, ast.AnnAssign, ast.Expr)
+    return isinstance(tree, ast.Module) and all(isinstance(node, flat) for node in tree.body)
+
+
 def _size_violations(path: pathlib.Path, tree: ast.AST, text: str) -> Iterator[str]:
     lines = text.splitlines()
-    if len(lines) > MODULE_LINES_MAX:
+    if len(lines) > MODULE_LINES_MAX and not _is_table(tree):
         yield f"{path}: {len(lines)} lines; {MODULE_LINES_MAX} is the hard stop"
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

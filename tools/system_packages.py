@@ -29,7 +29,12 @@ NEEDS: Final = (
     Need("PostgreSQL server", "postgresql", ("postgres",), ("/usr/lib/postgresql/*/bin/postgres",)),
     Need("PgBouncer", "pgbouncer", ("pgbouncer",), ("/usr/sbin/pgbouncer",)),
     Need("nginx", "nginx-light", ("nginx",), ("/usr/sbin/nginx",)),
+    Need("HAProxy", "haproxy", ("haproxy",), ("/usr/sbin/haproxy",)),
+    Need("Caddy", "caddy", ("caddy",)),
+    Need("tinyproxy", "tinyproxy-bin", ("tinyproxy",)),
+    Need("microsocks", "microsocks", ("microsocks",)),
     Need("curl", "curl", ("curl",)),
+    Need("Prometheus' promtool", "prometheus", ("promtool",)),
     Need("Chromium", "chromium", ("chromium", "chromium-browser", "google-chrome")),
 )
 

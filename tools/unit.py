@@ -18,6 +18,7 @@ TESTS: Final = (
     "tests/bridges/test_nested_rows.py",
     "tests/catalog/test_declaration.py",
     "tests/catalog/test_warnings.py",
+    "tests/cli",
     "tests/client/test_core.py",
     "tests/compose/test_wall_clock.py",
     "tests/console",

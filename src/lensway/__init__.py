@@ -4,7 +4,6 @@
 """
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from lensway.client import connect_async as connect_async
     from lensway.errors import LenswayError as LenswayError
 
-__version__: Final = importlib.metadata.version("lensway")
+    __version__: str
 
 _PUBLIC: Final = {
     "AsyncClient": "lensway.client",
@@ -26,11 +25,13 @@ _PUBLIC: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first asked for: a runner has no HTTP client and must not need one.
+    # Found when first asked for: a runner has no HTTP client and must not need one, and `lensway --help` needs no version.
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("lensway")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'lensway' has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_PUBLIC]
+    return [*globals(), "__version__", *_PUBLIC]

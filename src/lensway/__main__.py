@@ -12,13 +12,14 @@ def main() -> None:
         if options is not None:
             _start_runner(options)
         from lensway.cli.main import main as run  # noqa: PLC0415 - what is missing is told, not raised
+
+        run()
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("lensway"):
             raise
         sys.stderr.write(f"lensway: the command line needs {error.name}, which is not installed\n")
         sys.stderr.write("  pip install 'lensway[cli]'    # or [runner] or [server], which include it\n")
         sys.exit(2)
-    run()
 
 
 def _start_runner(options: starting.StartOptions) -> None:

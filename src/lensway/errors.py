@@ -164,6 +164,8 @@ CODES: Final[Mapping[ErrorCode, CodeFacts]] = {
 assert set(CODES) == set(ErrorCode)
 
 
+POLICY_LIMIT: Final = "policy"
+"""``details.limitOf`` of a `limit_exceeded` failure: the local policy of a runner is stricter than what was asked for."""
 CANCELLED_BY_DATABASE: Final = "by_database"
 """``details.reason`` of a `cancelled` failure: an administrator of the database ended the statement."""
 

@@ -74,8 +74,13 @@ STALL_GRACE_SECONDS: Final = 1.0
 """Delay between cancelling a stalled job and dropping its connection, so that the record shows the real cause."""
 HTTP_CONNECTIONS_MAX: Final = 4_096
 """Connections of callers; one more is `overloaded`. With the limit on unread data of each, this limits memory."""
-HTTP_BACKLOG: Final = 2_048
-"""Connections that the kernel completes before this process accepts them; the kernel's own limit is usually lower."""
+BACKLOG: Final = 2_048
+"""Connections that the kernel completes before a listener accepts them; the kernel's own limit may be lower. When thousands of
+runners reconnect in a second, those that meet a full backlog retry after one and three seconds."""
+ACCEPTS_PER_TURN_MAX: Final = 8
+"""Connections that one listener accepts in one turn of the event loop, some 2 ms of work; others wait in the kernel's backlog."""
+ACCEPT_PAUSE_SECONDS: Final = 0.5
+"""Pause after a connection could not be accepted: the process or the system has no more files."""
 HTTP_STRANGERS_MAX: Final = 3_072
 """Connections without a valid key so far. At the limit, the server drops the oldest one of the address with the most."""
 HTTP_STRANGERS_PER_ADDRESS_MAX: Final = 1_024
@@ -201,6 +206,8 @@ ROW_CHECKED_BYTES_MAX: Final = MIB
 """Longest line of a runner's NDJSON stream that is checked for structure: its bytes are buffered until its end arrives."""
 INSTANCE_CHARACTERS_MAX: Final = 40
 """The id that a runner's process gives itself. Every attempt of every stored request holds it."""
+NOTICES_MAX: Final = 8
+"""Classes of trouble that one heartbeat of a runner names."""
 RUNNER_TEXT_CHARACTERS_MAX: Final = 200
 """Short texts of a runner that people see: causes, versions, host names. Longer ones are cut."""
 TEST_REPORT_BYTES_MAX: Final = 256 * KIB
@@ -242,11 +249,14 @@ HOLD_BACK_BYTES: Final = 256 * KIB
 HOLD_BACK_SECONDS: Final = 0.050
 NODE_CREDIT_BYTES_MAX: Final = 256 * MIB
 """Sum of all windows of one node; beyond it `overloaded`."""
-BACKLOG: Final = 1_024
-"""Connections that the kernel completes before they are accepted. When thousands of runners reconnect in a second, those that
-meet a full backlog retry after one and three seconds."""
 HANDSHAKE_TIMEOUT_SECONDS: Final = 5.0
 """From the TCP connection to a complete `hello`."""
+CERTIFICATE_LOOK_SECONDS: Final = 2.0
+"""How often the server looks whether the files of its certificate are others now."""
+LOOK_SECONDS: Final = 2.0
+"""For each step of the second look at a port whose dial failed. Only the name of the cause waits for it."""
+LOOK_AGAIN_SECONDS: Final = 30.0
+"""Between two second looks of one runner: a thousand runners that dial a server in trouble must not dial it twice each."""
 HANDSHAKES_PENDING_MAX: Final = 512
 """Connections to the gateway without a valid token, including TLS handshakes. At the limit, the gateway drops the oldest one of
 the address with the most. Thousands of runners that reconnect at once wait in the kernel's backlog."""
@@ -321,6 +331,8 @@ RUNNER_RETURN_SECONDS: Final = 120.0
 """A runner that reconnects within this time after the server's start is shown as connected since before the restart."""
 RUNNER_HISTORY_ENTRIES_MAX: Final = 10_000
 """Runners whose last session is stored after it was lost."""
+SIGHTING_SOURCES_MAX: Final = 100
+"""Sources of an instance that are not ready and whose moments outlive a restart of the server: each sighting stays small."""
 SIGHTINGS_PER_WRITE_MAX: Final = 200
 """Runners whose last sighting is written in one transaction: thousands that reconnect at once cause few writes, and a change of
 the catalog waits behind one of them at most."""
@@ -380,6 +392,17 @@ DRAIN_SECONDS: Final = 30.0
 COME_BACK_MS: Final = 1_000
 """A stopping server tells its runners to dial again after about this time; a restart takes about as long."""
 
+JOURNAL_FILE_BYTES: Final = 16 * MIB
+"""Size at which the file of jobs is rotated: some 40,000 jobs."""
+JOURNAL_FILES_KEPT: Final = 7
+"""Rotated files of jobs that stay beside the present one: 128 MiB in all."""
+JOURNAL_LINES_WAITING_MAX: Final = 10_000
+"""Lines of jobs that wait for a slow disk; further ones are lost and counted. About 5 MB."""
+JOURNAL_CLOSE_SECONDS: Final = 2.0
+"""Longest wait for the last lines of jobs when a runner ends, even if the disk hangs."""
+HEALTH_REQUESTS_AT_ONCE_MAX: Final = 32
+"""Connections that a runner's health listener serves at once; it closes further ones."""
+
 # --- databases ------------------------------------------------------------------------------------------------------------
 SOURCE_HOSTS_MAX: Final = 16
 """Hosts that one source lists; each silent host costs a new connection its timeout."""
@@ -418,6 +441,8 @@ EXPORT_CONNECTIONS_PER_SOURCE_MAX: Final = 4
 """A separate limit, so that stalled exports never starve queries. Streamed JSON pages count as exports."""
 LOGIN_BOUND_SECONDS: Final = 10.0
 """After the server refused a login one more connection, time until the next try: other clients may have closed theirs."""
+LOGIN_SHORT_SECONDS: Final = 60.0
+"""For this time after such a refusal, the status of the source says that its login lacks connections."""
 CONNECTIONS_PER_SERVER_MAX: Final = 40
 """Connections of one process to one database server, for pages and cursors of all its sources: two processes leave other clients
 some of the 100 that PostgreSQL allows by default."""
@@ -570,6 +595,10 @@ TEST_TIMEOUT_SECONDS: Final = 15.0
 # --- client ---------------------------------------------------------------------------------------------------------------
 CLIENT_TIMEOUT_SECONDS: Final = 60.0
 """Default timeout of one call with all its repetitions: twice what the server allows a query."""
+REQUESTS_LISTED_MAX: Final = 1_000
+"""How many requests, or rows of the audit, one answer lists."""
+COMPLETION_SECONDS: Final = 1.0
+"""How long the shell's completion waits for names: longer than that, a Tab seems to hang."""
 CLIENT_CONNECT_SECONDS: Final = 5.0
 CLIENT_ANSWER_SLACK_SECONDS: Final = 2.0
 """How long after its deadline an answer may arrive: the outcome comes by deadline + 1 s, plus its time on the network."""

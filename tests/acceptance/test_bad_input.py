@@ -73,7 +73,7 @@ def test_a_key_that_stands_twice_is_refused_in_every_body(stage) -> None:
         ("POST", f"/v1/query/{stage.lens}", '{"where":{"id":{"$gt":1},"id":{"$lt":9}}}', "id"),
         ("POST", f"/v1/count/{stage.lens}", '{"where":{"id":1},"where":{}}', "where"),
         ("POST", f"/v1/query/{stage.lens}", '{"where":{"id":{"$gt":1,"$gt":2}}}', "$gt"),
-        ("POST", f"/v1/explain/{stage.lens}", '{"limit":1,"limit":2}', "limit"),
+        ("POST", f"/v1/query/{stage.lens}/explain", '{"limit":1,"limit":2}', "limit"),
         ("POST", "/v1/keys", '{"kind":"sk","name":"a","name":"b"}', "name"),
     ):
         answer = stage.client.request(method, path, content=content, headers=headers)

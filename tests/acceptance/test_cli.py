@@ -192,13 +192,13 @@ def test_tables_at_a_terminal_show_names_and_never_raw_documents(stage, tmp_path
     explained = at_terminal(stage.deployment, "requests", request)
     assert f"{request}  rows of {stage.lens}, source {stage.source}" in explained
     assert "{" not in explained
-    assert re.search(r"^1 +inline +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +ended *$", explained, re.MULTILINE), explained
+    assert re.search(r"^1 +inline +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +✓ ended *$", explained, re.MULTILINE), explained
     file = tmp_path / "lensway.toml"
     file.write_text(f'[sources.{stage.source}]\nbridge = "postgres"\nconfig.url = "postgresql://a:b@127.0.0.1/c"\n')
     assert f"~ source {stage.source} (config)" in at_terminal(stage.deployment, "push", "--dry-run", str(file))
     asked = at_terminal(stage.deployment, "query", stage.lens[:-1] + "x")
     assert "Did you mean" in asked
-    assert "`lensway sources list` shows" in at_terminal(stage.deployment, "sources", "show", "zzzzzzzzzzzzzzzzzzz")
+    assert "`lensway sources list` lists" in at_terminal(stage.deployment, "sources", "show", "zzzzzzzzzzzzzzzzzzz")
 
 
 def test_an_export_to_where_no_file_can_be_made_asks_for_nothing(stage, tmp_path) -> None:

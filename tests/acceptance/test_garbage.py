@@ -11,6 +11,7 @@ from lensway.protocol.frames import AssignmentSet, Heartbeat
 from lensway.testing.deployment import Process
 from lensway.testing.garbage import altered
 from lensway.testing.hostile_gateway import HostileGateway
+from lensway.testing.hostile_parties import KINDS
 from lensway.testing.hostile_run import run_hostile
 
 GOOD = encode([Heartbeat(sequence=2, ack=0, revision=1), AssignmentSet(revision=2, part=0, parts=1, sources=())])
@@ -21,6 +22,9 @@ def test_a_stranger_a_runner_and_crowds_beside_good_callers(tmp_path: pathlib.Pa
     assert outcome.wrong == []
     assert outcome.tracebacks == 0, outcome.unanswered
     assert outcome.is_up
+    assert outcome.are_runners_up
+    played = {what.partition(":")[0] for what in outcome.parties}
+    assert played == set(KINDS), outcome.parties
     assert min(outcome.garbage) > 50
     assert outcome.grown_mib < 64
 

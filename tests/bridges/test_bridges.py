@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.bridges.contract import AddressPolicy, Execution
 from lensway.bridges.kit.addresses import check_host, confined_path, resolve
+from lensway.bridges.kit.failures import TABLE_HINT
 from lensway.bridges.library import ExecutionLibrary, encode_probes
 from lensway.bridges.postgres.settings import read_settings
 from lensway.dialects.registry import capabilities_of
@@ -273,7 +274,7 @@ def test_the_test_names_the_stage_and_introspection_names_what_can_be_read(numbe
         "ok": False,
         "ms": 0,
         "error": "undefined_table",
-        "hint": "Lens 'lens': The table of the lens does not exist. Correct `table` in the lens.",
+        "hint": "Lens 'lens': The table of the lens does not exist. Correct `table` in the lens. " + TABLE_HINT,
     }
     tables = loop.run_until_complete(numbers.document("tables"))
     assert {"name": "public.numbers", "kind": "table"} in tables

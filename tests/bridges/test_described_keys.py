@@ -108,7 +108,7 @@ def test_postgresql_describes_keys(postgres_config) -> None:
         "b": ("text", ["text"]),
         "c": ("text", ["text"]),
         "d": ("decimal", ["decimal"]),
-        "e": (None, []),
+        "e": ("text", ["text"]),
     }
 
 

@@ -30,9 +30,10 @@ CREATE FUNCTION leave() RETURNS text LANGUAGE plpgsql {volatility} AS $$ BEGIN
 LEFT = """
 SELECT current_setting('default_transaction_read_only') = 'on' AS read_only, current_setting('search_path') AS path,
   coalesce(current_setting('lensway.left', true), '') AS custom,
-  (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) AS locks
+  (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) AS locks,
+  (SELECT count(*) FROM pg_prepared_statements WHERE from_sql) AS prepared
 """
-KEPT = (True, '"$user", public', "", 0)
+KEPT = (True, '"$user", public', "", 0, 0)
 
 
 class Sink:
@@ -160,6 +161,45 @@ def test_no_way_to_run_a_function_leaves_anything_in_the_session(hostile: Databa
             with pytest.raises(LenswayError) as refused:
                 await read(source, "public.writing", format=format)
             assert refused.value.failure.details["class"] == "read_only"
+
+    on_source(hostile, work)
+
+
+REPLACE = """
+CREATE FUNCTION replace_statements() RETURNS text LANGUAGE plpgsql AS $$ DECLARE each record; BEGIN
+  FOR each IN SELECT name FROM pg_prepared_statements LOOP
+    EXECUTE format('DEALLOCATE %I', each.name);
+    EXECUTE format('PREPARE %I AS SELECT 1::bigint AS id, ''wrong''::text AS s', each.name);
+  END LOOP;
+  IF {fails} THEN RAISE division_by_zero; END IF;
+  RETURN 'replaced'; END $$
+"""
+
+
+@pytest.mark.parametrize("fails", ["false", "true"])
+@pytest.mark.parametrize("format", ["json", "arrow"])
+def test_a_view_cannot_put_statements_in_the_place_of_ours(hostile: Database, format: str, fails: str) -> None:
+    view = "CREATE VIEW replacing AS SELECT 1::bigint AS id, replace_statements() AS s"
+    asyncio.run(hostile.execute(REPLACE.format(fails=fails), view))
+    prepare = "EXECUTE 'PREPARE p' || floor(random() * 1e9)::bigint || ' AS SELECT 1'"
+    asyncio.run(
+        hostile.execute(
+            f"CREATE FUNCTION prepare() RETURNS text LANGUAGE plpgsql AS $$ BEGIN {prepare}; RETURN 'p'; END $$",
+            "CREATE VIEW preparing AS SELECT 1::bigint AS id, prepare() AS s",
+        )
+    )
+
+    async def work(source: PostgresSource) -> None:
+        for _ in range(3):
+            assert b"fine" in await read(source, "plain", format=format)
+            with contextlib.suppress(LenswayError):
+                await read(source, "replacing", format=format)
+                assert fails == "false"
+            assert b"fine" in await read(source, "plain", format=format)
+            assert json.loads(await read(source, "plain", total=True))["s"] == "fine"
+            await read(source, "preparing", format=format, total=True)
+            assert set(await sessions(source)) <= {KEPT}
+            await read(source, "preparing", format="ndjson", export=True)
 
     on_source(hostile, work)
 

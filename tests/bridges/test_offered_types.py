@@ -11,6 +11,7 @@ import sqlite3
 import pytest
 
 from lensway.bridges.contract import AddressPolicy
+from lensway.errors import LenswayError
 from lensway.testing.postgres import PostgresCluster
 from tests.bridges.asking import Asked
 
@@ -19,10 +20,11 @@ TYPES = [
     ("text", "'a'", "text"),
     ("varchar(5)", "'a'", "text"),
     ("char(3)", "'a'", "text"),
-    ('"char"', "'x'", None),
     ("name", "'a'", "text"),
+    ("citext", "'Ab'", "text"),
     ("mood", "'fine'", "text"),
     ("bigint", "7", "integer"),
+    ("oid", "7", "integer"),
     ("numeric(10,2)", "1.50", "decimal"),
     ("real", "1.5", "number"),
     ("boolean", "true", "boolean"),
@@ -34,21 +36,68 @@ TYPES = [
     ("jsonb", "'{}'", "json"),
     ("json", "'{}'", "json"),
     ("inet", "'10.0.0.1'", "text"),
+    ("cidr", "'10.0.0.0/8'", "text"),
+    ("macaddr", "'08:00:2b:01:02:03'", "text"),
+    ("macaddr8", "'08:00:2b:01:02:03:04:05'", "text"),
+    ("bit(4)", "'0101'", "text"),
+    ("varbit", "'010'", "text"),
+    ("tsvector", "'a b'", "text"),
+    ("pg_lsn", "'16/B374D848'", "text"),
     ("money", "'1.50'", "text"),
     ("interval", "'1 day'", "text"),
+    ("int4range", "'[1,3)'", "text"),
+    ("numrange", "'(1.50,)'", "text"),
+    ("daterange", "'[2024-01-01,2024-02-01)'", "text"),
+    ("tstzrange", "'[2024-01-01,2024-02-01)'", "text"),
+    ("hours", "'[09:00,17:00)'", "text"),
+    ("datemultirange", "'{[2024-01-01,2024-02-01),[2024-05-01,)}'", "text"),
+    ("ltree", "'top.science'", "text"),
+    ("cube", "'(1,2)'", "text"),
+    ("isbn", "'978-0-393-04002-9'", "text"),
+    # Types that have the names of PostgreSQL's own.
+    ("app.uuid", "'a'", "text"),
+    ("app.money", "row(1,2)::app.money", None),
     ("small_text", "'ab'", "text"),
     ("smaller_text", "'ab'", "text"),
     ("positive", "3", "integer"),
     ("price", "1.50", "decimal"),
     ("stamp", "'2024-01-01'", "timestamp"),
+    ("mood_domain", "'fine'", "text"),
+    ("mood_domains", "'fine'", "text"),
+    ("span", "'[1,3)'", "text"),
+    ("branch", "'top.science'", "text"),
     ("tags", "'{a,b}'", "list"),
     ("text[]", "'{a}'", "list"),
+    ("mood[]", "'{fine,NULL}'", "list"),
+    ("mood_domain[]", "'{fine}'", "list"),
+    ("citext[]", "'{Ab}'", "list"),
+    ("app.uuid[]", "'{a}'", "list"),
+    ("positive[]", "'{3,NULL}'", "list"),
+    ("price[]", "'{1.50}'", "list"),
+    ("stamp[]", "'{2024-01-01}'", "list"),
+    ("daterange[]", "ARRAY['[2024-01-01,2024-02-01)'::daterange]", "list"),
+    ("ltree[]", "'{a.b}'", "list"),
+    ("hstore[]", "ARRAY['a=>1'::hstore]", "list"),
+    # PostgreSQL orders it, and has no operators by the usual names to compare it by.
+    ("hstore", "'a=>1, b=>NULL'", None),
     ("point", "'(1,2)'", None),
     ("xml", "'<a/>'", None),
-    ("mood_domain", "'fine'", None),
-    ("int4range", "'[1,2)'", None),
+    ("lquery", "'a.*'", None),
+    ('"char"', "'x'", None),
+    ('"char"[]', "'{x}'", None),
+    ("box", "'(3,4),(1,2)'", None),
+    ("tsquery", "'a & b'", None),
+    ("jsonpath", "'$.a'", None),
+    ("regclass", "'pg_class'", None),
+    ("xid", "'5'", None),
+    ("refcursor", "'a'", None),
+    ("int2vector", "'1 2'", None),
+    ("oidvector", "'1 2'", None),
     ("pair", "row(1,2)::pair", None),
+    ("pair[]", "ARRAY[row(1,2)::pair]", None),
 ]
+READ_AS_TEXT = {"hstore", "point", "xml", "lquery"}
+"""Those without a type that a lens can declare as text all the same."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +116,20 @@ def source(postgres: PostgresCluster) -> dict[str, object]:
             "CREATE DOMAIN price AS numeric(10,2)",
             "CREATE DOMAIN stamp AS timestamptz",
             "CREATE DOMAIN tags AS text[]",
+            "CREATE EXTENSION citext",
+            "CREATE EXTENSION hstore",
+            "CREATE EXTENSION ltree",
+            "CREATE EXTENSION cube",
+            "CREATE EXTENSION isn",
+            "CREATE SCHEMA app",
+            "CREATE TYPE app.uuid AS ENUM ('a')",
+            "CREATE TYPE app.money AS (amount int, currency int)",
+            "CREATE TYPE hours AS RANGE (subtype = time)",
+            "CREATE DOMAIN span AS int4range",
+            "CREATE DOMAIN branch AS ltree",
+            "GRANT USAGE ON SCHEMA app TO offered",
             "CREATE DOMAIN mood_domain AS mood",
+            "CREATE DOMAIN mood_domains AS mood_domain",
             f"CREATE TABLE t (id bigint PRIMARY KEY, {columns})",
             f"INSERT INTO t SELECT n, {values} FROM generate_series(1, 3) n",
         ):
@@ -108,8 +170,76 @@ def test_postgres(source) -> None:
             for column, (type, _, offered) in zip(columns, TYPES, strict=True):
                 found = "list" if column.get("list") and column["type"] else column["type"]
                 assert found == offered, type
+                assert (column["reason"] is None) is (offered is not None)
                 if offered is not None:
                     await works(asked, column, key)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("type", [type for type, _, offered in TYPES if offered is None])
+def test_what_is_not_offered_is_read_as_text_everywhere_or_nowhere(source, type: str) -> None:
+    number = [each for each, _, _ in TYPES].index(type)
+    formats = ("json", "ndjson", "csv", "arrow")
+
+    async def run() -> None:
+        async with Asked("postgres", source) as asked:
+            fields = {
+                "id": {"type": "integer", "primaryKey": True},
+                "x": {"type": "text", "column": f"c{number}", "list": type.endswith("[]")},
+            }
+            lens = asked.declared("public.t", fields)
+            column = (await asked.table("public.t"))["columns"][number + 1]
+            if type in READ_AS_TEXT:
+                assert column["types"] == ["text"]
+                assert "to be read only" in column["reason"]
+                rows = await asked.rows(lens)
+                assert [json.loads(line) for line in (await asked.export(lens, "ndjson")).splitlines()] == rows
+                for format in formats[1:]:
+                    assert await asked.rows(lens, format=format)
+                    assert await asked.export(lens, format)
+                assert len(await asked.rows(lens, where={"x": {"$contains": rows[0]["x"][:1]}})) == 3
+                return
+            assert column["types"] == []
+            assert "Cast it in a view" in column["reason"]
+            for format in formats:
+                for work in (asked.rows(lens, format=format), asked.export(lens, format)):
+                    with pytest.raises(LenswayError) as caught:
+                        await work
+                    failure = caught.value.failure
+                    assert failure.details["class"] == "type_mismatch"
+                    assert failure.details["field"] == "x"
+                    assert "Cast it in a view" in (failure.hint or "")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("type", ["point", "xml", "lquery", "hstore"])
+def test_a_comparison_that_postgres_lacks_is_refused_by_field_and_type(source, type: str) -> None:
+    number = [each for each, _, _ in TYPES].index(type)
+
+    async def run() -> None:
+        async with Asked("postgres", source) as asked:
+            fields = {
+                "id": {"type": "integer", "primaryKey": True},
+                "x": {"type": "text", "column": f"c{number}"},
+            }
+            lens = asked.declared("public.t", fields)
+            works = [
+                asked.rows(lens, where={"x": {"$gt": "a"}}),
+                asked.export(lens, "ndjson", where={"x": {"$gt": "a"}}),
+                asked.rows(lens, format="arrow", where={"x": {"$gt": "a"}}),
+            ]
+            if type != "hstore":
+                works.append(asked.rows(lens, order_by={"field": "x", "dir": "asc"}))
+            for work in works:
+                with pytest.raises(LenswayError) as caught:
+                    await work
+                failure = caught.value.failure
+                assert failure.message == (
+                    f"The field 'x' cannot be filtered or ordered: PostgreSQL cannot compare values of type {type}"
+                )
+                assert "Cast the column in a view" in (failure.hint or "")
 
     asyncio.run(run())
 

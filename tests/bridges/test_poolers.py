@@ -117,7 +117,8 @@ def shop(postgres: PostgresCluster) -> Database:
         "CREATE FUNCTION leave() RETURNS text LANGUAGE plpgsql AS $$ BEGIN"
         " PERFORM set_config('default_transaction_read_only', 'off', false), set_config('statement_timeout', '0', false),"
         " set_config('search_path', 'pg_temp', false), set_config('lensway.left', 'behind', false),"
-        " pg_advisory_lock(77); RETURN 'left'; END $$",
+        " pg_advisory_lock(77); EXECUTE 'PREPARE \"left ' || md5(random()::text) || '\" AS SELECT 1'; RETURN 'left'; END $$",
+        "CREATE VIEW failing AS SELECT 1::bigint AS id, (length(leave()) / 0)::text AS s",
         "CREATE VIEW leaving AS SELECT 1::bigint AS id, leave() AS s",
         "CREATE VIEW writing AS SELECT 1::bigint AS id, nextval('counter')::text AS s",
         "GRANT ALL ON SEQUENCE counter TO PUBLIC",
@@ -226,6 +227,8 @@ def test_nothing_reaches_another_client_of_the_pool(transactions: str, shop: Dat
                 await caller.page("writing", format=format)
             assert refused.value.code is ErrorCode.SOURCE_QUERY_FAILED
             assert refused.value.failure.details["class"] == "read_only"
+        with pytest.raises(LenswayError):
+            await caller.page("failing")
         for format in ("json", "arrow"):
             with pytest.raises(LenswayError) as late:
                 await caller.page("slow", seconds=0.2, format=format)

@@ -31,6 +31,12 @@ POSTGRES_TYPES = [
     ("text", "citext", ["'a'", "'b'", "'é'"], ["'A'", "'B'"]),
     ("text", 'text COLLATE "insensitive"', ["'a'", "'b'", "'ss'"], ["'A'", "'SS'"]),
     ("text", "mood", ["'fine'", "'bad'", "'awful'"], ["'bad'"]),
+    ("text", "mood_domain", ["'fine'", "'bad'", "'awful'"], ["'bad'"]),
+    ("text", "mood_domains", ["'fine'", "'bad'", "'awful'"], ["'bad'"]),
+    ("text", "folded", ["'a'", "'b'", "'é'"], ["'A'", "'B'"]),
+    ("text", "int4range", ["'empty'", "'[1,3)'", "'(,3)'", "'[1,)'"], ["'[1,2]'"]),
+    ("text", "tstzrange", ["'[2024-01-01,2024-02-01)'", "'[2024-01-01,)'"], ["'[2024-01-01,)'"]),
+    ("text", "ltree", ["'a'", "'a.b'", "'b'"], ["'a.b'"]),
     ("text", "interval", ["'1 month'", "'-1 day'", "'00:00:01'", "'1 day'"], ["'24:00:00'", "'30 days'"]),
     ("text", "inet", ["'10.0.0.1/8'", "'::1'", "'10.0.0.1'"], ["'::1/128'"]),
     ("text", "macaddr", ["'08:00:2b:01:02:03'", "'08:00:2b:01:02:04'"], ["'08002b:010203'"]),
@@ -98,7 +104,11 @@ def test_walks_over_every_type_of_postgres(database: Database, part: int) -> Non
     async def run() -> None:
         await database.execute(
             "CREATE EXTENSION citext",
+            "CREATE EXTENSION ltree",
             "CREATE TYPE mood AS ENUM ('fine', 'bad', 'awful')",
+            "CREATE DOMAIN mood_domain AS mood",
+            "CREATE DOMAIN mood_domains AS mood_domain",
+            "CREATE DOMAIN folded AS citext",
             "CREATE DOMAIN positive AS int CHECK (VALUE > 0)",
             "CREATE COLLATION insensitive (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
         )

@@ -86,6 +86,16 @@ def test_r13_no_live_runner_left_comes_first() -> None:
     assert [code for code, _, _ in site.now()] == ["no_live_runner_left", "runner_offline", "single_runner"]
 
 
+def test_r13_a_revoked_runner_is_not_expected_back() -> None:
+    site = Site(alpha=None, beta=None)
+    site.assign("alpha", "main")
+    site.assign("beta", "main")
+    site.apply(rules.revoke_runner(site.snapshot, HERE, "alpha"))
+    assert site.now(beta=site.live()) == [("runner_offline", "main", "alpha"), ("single_runner", "main", "beta")]
+    site.apply(rules.revoke_runner(site.snapshot, HERE, "beta"))
+    assert [code for code, _, _ in site.now()] == ["no_live_runner_left", "runner_offline", "runner_offline"]
+
+
 @pytest.mark.parametrize(
     ("state", "code"),
     [

@@ -171,7 +171,7 @@ def test_a_server_that_is_away_is_said_to_be_and_not_waited_for(tmp_path: pathli
     )
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         1,
-        "lensway: no answer from http://127.0.0.1:1 (connection refused)",
+        "lensway: No program listens at 127.0.0.1:1, the address of the server",
     )
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies
 import lensway
 import lensway.client
 from lensway import limits
+from lensway.api import shapes
 from lensway.client import core, core_arrow, core_operations, core_stream, exceptions
 from lensway.client.core import Answer, Connection, Emit, Loss, Lost, Now, Pause, Read, Repeat, Request, Send
 from lensway.errors import CODES, ErrorCode, LenswayError, Retry
@@ -166,7 +167,7 @@ def test_what_is_not_lensways_is_said_to_be_so() -> None:
 )
 def test_what_can_never_work_is_refused_without_showing_it(wrong) -> None:
     with pytest.raises(exceptions.InvalidRequestError) as caught:
-        Connection(**{"url": "http://x", "key": "sk_x", **wrong}).check()
+        Connection(**{"url": "https://x", "key": "sk_x", **wrong}).check()
     assert "secret" not in str(caught.value)
     assert "sk_" not in repr(Connection(url="http://x", key="sk_x"))
 
@@ -180,10 +181,15 @@ PARQUET = b"PAR1 columns and footer PAR1"
 MEDIA = {"ndjson": NDJSON, "arrow": ARROW, "parquet": PARQUET}
 
 
+def arriving_from(accept: str) -> core_stream.Incoming:
+    request = core.Request(method="POST", path="/v1/query/x/export", accept=accept, is_stream=True)
+    return core_stream.Incoming(Connection(url="http://x", key="sk_x"), request)
+
+
 def arriving(format: str, pieces, *, steps=core_stream.chunks):
     """What a reader gets from these pieces; a `Lost` among them breaks the stream."""
     accept = core_operations.ACCEPT[format]
-    incoming = core_stream.Incoming(accept)
+    incoming = arriving_from(accept)
     incoming.begin(Answer(200, {"content-type": accept.partition(";")[0], "x-request-id": "req_1"}, b"", "x"))
     pieces, given, reply = iter([*pieces, b""]), [], None
     running = steps(incoming)
@@ -235,7 +241,7 @@ def test_rows_of_csv_are_counted_however_they_are_quoted_and_split(rows: list[li
     csv.writer(buffer).writerows([["a", "b"], *rows])
     whole = buffer.getvalue().encode("utf-8", "replace")
     cut = data.draw(strategies.integers(0, len(whole)))
-    incoming = core_stream.Incoming("text/csv")
+    incoming = arriving_from("text/csv")
     incoming.begin(Answer(200, {"content-type": "text/csv; charset=utf-8"}, b"", "x"))
     assert incoming.take(whole[:cut]) + incoming.take(whole[cut:]) == whole
     assert incoming.rows_received == len(rows)
@@ -281,8 +287,10 @@ def test_a_line_without_an_end_is_not_waited_for_for_ever(monkeypatch: pytest.Mo
 
 
 def test_the_body_has_what_was_said_and_nothing_else() -> None:
-    assert core_operations.query_body() == {}
-    body = core_operations.query_body(order_by=["a:desc", {"field": "b", "dir": "asc"}, "c"], limit=5, where=None)
+    assert core_operations.query_body(shapes.QueryRequest) == {}
+    body = core_operations.query_body(
+        shapes.QueryRequest, order_by=["a:desc", {"field": "b", "dir": "asc"}, "c"], limit=5, where=None
+    )
     assert body == {
         "limit": 5,
         "orderBy": [{"field": "a", "dir": "desc"}, {"field": "b", "dir": "asc"}, {"field": "c"}],

@@ -141,3 +141,28 @@ def test_this_machine_needs_no_leave(host: str, tmp_path: pathlib.Path) -> None:
     done = command(f"http://{host}:1", "sources", "list", cwd=tmp_path)
     assert done.returncode == 1
     assert "--insecure" not in done.stderr
+
+
+OTHERS = [
+    "http://lensway.example:1",
+    "HTTP://192.0.2.1:1",
+    "http://[2001:db8::1]:1",
+    "http://0.0.0.0:1",
+    "http://127.0.0.1.example",
+]
+
+
+@pytest.mark.parametrize("url", OTHERS)
+def test_the_clients_send_no_key_in_clear_either(face, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENSWAY_INSECURE", "1")  # of the commands; a program says it in its own words
+    with pytest.raises(exceptions.InvalidRequestError, match="another machine") as error:
+        face.at(url, "sk_" + "x" * 43)
+    assert "insecure=True" in error.value.hint
+    assert "x" * 43 not in f"{error.value} {error.value.hint}"
+    face.at(url, "sk_" + "x" * 43, insecure=True).close()
+    face.at(url.lower().replace("http:", "https:"), "sk_" + "x" * 43).close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "[::1]", "127.9.9.9", "[::ffff:127.0.0.1]"])
+def test_the_clients_need_no_leave_for_this_machine(face, host: str) -> None:
+    face.at(f"http://{host}:1").close()

@@ -67,3 +67,45 @@ def test_a_flapping_runner_is_told_at_a_rate_and_its_last_word_is_not_lost(tmp_p
     heard = asyncio.run(story())
     assert {event.kind for event in heard} == {"session", "health"}
     assert len(heard) <= limits.SESSION_EVENTS_BURST + 50
+
+
+def test_a_session_that_says_the_same_again_is_no_news(tmp_path: pathlib.Path) -> None:
+    async def story() -> list[HubEvent]:
+        clock = SystemClock()
+        store = SqliteStore.open(tmp_path / "lensway.db", master_key=b"m" * 32, clock=clock)
+        hub, fleet = EventHub(clock), Fleet()
+        statuses = Statuses(store, hub, clock, lambda _entry: None)
+        statuses.look_at(fleet)
+        environment, runner = store.current().environments()[0].id, new_runner_id()
+        token = tokens.hash_token(tokens.mint("rk").reveal())
+        await store.commit(
+            lambda snapshot: (
+                rules.create_runner(snapshot, environment, "alpha", id=runner, token_hash=token, at="t"),
+                ENTRY,
+            )
+        )
+        session = fleet.open(
+            SessionFacts(
+                session=SessionId(1), environment=environment, runner=runner, runner_name="alpha",
+                instance=InstanceId("ins"), bridges={}, capacity=1, software="", hostname="", address="", version=1,
+            ),
+            clock.monotonic(),
+        )  # fmt: skip
+        watched = hub.watch(environment, new_key_id(), after=0)
+        for revision in (None, None, 3, 3, 3, 4):
+            if revision is not None:
+                fleet.report(session, revision, {}, clock.monotonic(), is_draining=False)
+            statuses.changed(StatusChanged(session.id, runner, "live", "connected", ()))
+        statuses.changed(StatusChanged(session.id, runner, "lost", "reset", ()))
+        heard = []
+        async with asyncio.timeout(10):
+            async for event in watched:
+                heard.append(event)
+                if event.data["state"] == "lost":
+                    break
+        await statuses.close()
+        store.close()
+        return heard
+
+    heard = [(event.data["state"], event.data.get("revision")) for event in asyncio.run(story())]
+    assert heard == [("live", None), ("live", 3), ("live", 4), ("lost", None)]

@@ -14,7 +14,7 @@ import yaml
 
 from lensway import limits
 from lensway.api.blocks import environment_block, read_block
-from lensway.cli.main import app
+from lensway.cli.program import app
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy/chart"

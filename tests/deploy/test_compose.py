@@ -15,7 +15,7 @@ import pytest
 from demo import data
 from lensway import limits
 from lensway.api.blocks import environment_block
-from lensway.cli.main import app
+from lensway.cli.program import app
 from lensway.testing.deployment import Deployment
 from lensway.testing.postgres import PostgresCluster, find_binaries
 

@@ -44,7 +44,7 @@ def test_every_option_of_serve_is_described() -> None:
 
 def test_every_variable_that_the_code_reads_is_described() -> None:
     text = page("docs/how-to/operations.md") + page("README.md") + page("docs/reference/http.md")
-    client_only = {"LENSWAY_URL", "LENSWAY_API_KEY", "LENSWAY_ENVIRONMENT", "LENSWAY_INSECURE"}
+    client_only = {"LENSWAY_URL", "LENSWAY_API_KEY", "LENSWAY_ENVIRONMENT", "LENSWAY_INSECURE", "LENSWAY_PROFILE"}
     proofs_only = {"LENSWAY_FAULT_LOSE_PUSHES"}
     for path in (ROOT / "src/lensway").rglob("*.py"):
         if "testing" in path.parts:
@@ -58,8 +58,9 @@ def test_every_type_operator_policy_key_metric_span_and_code_is_described() -> N
     for word in (*(type.value for type in FieldType), *(f"${operator.value}" for operator in Operator)):
         assert f"`{word}`" in types or f"{word}`" in types, word
     operations = page("docs/how-to/operations.md")
+    policy = page("docs/how-to/restrict-a-runner.md")
     for key in LocalPolicy.__struct_fields__:
-        assert f"{key} =" in operations, key
+        assert f"{key} =" in policy, key
     metrics = Metrics()
     metrics.request("ok")
     for name in re.findall(rb"^# TYPE (lensway_\w+)", metrics.text(), re.MULTILINE):

@@ -6,17 +6,17 @@ from lensway.fleet import Fleet, RunnerFlags, SessionFacts, runner_status
 from lensway.fleet.status import RunnerState
 from lensway.ids import EnvironmentId, InstanceId, RunnerId, SessionId, SourceId
 
-RUNNER, SOURCE = RunnerId("run_a"), SourceId("src_a")
+RUNNER, SOURCE, INSTANCE = RunnerId("run_a"), SourceId("src_a"), InstanceId("ins_a")
 FLAGS = RunnerFlags(is_revoked=False, is_draining=False, wanted_revision=1, sources=(SOURCE,))
 
 
-def connected(fleet: Fleet, now: float):
+def connected(fleet: Fleet, now: float, *, number: int = 1, instance: InstanceId = INSTANCE):
     facts = SessionFacts(
-        session=SessionId(1),
+        session=SessionId(number),
         environment=EnvironmentId("env"),
         runner=RUNNER,
         runner_name="alpha",
-        instance=InstanceId("ins_a"),
+        instance=instance,
         bridges={"postgres": "1"},
         capacity=1,
         software="",
@@ -27,8 +27,8 @@ def connected(fleet: Fleet, now: float):
     return fleet.open(facts, now)
 
 
-def shown(fleet: Fleet, now: float) -> tuple[RunnerState, float | None]:
-    status = runner_status(FLAGS, list(fleet.sessions_of(RUNNER)), fleet.last_loss(RUNNER), now)
+def shown(fleet: Fleet, now: float, flags: RunnerFlags = FLAGS) -> tuple[RunnerState, float | None]:
+    status = runner_status(flags, list(fleet.sessions_of(RUNNER)), fleet.last_loss(RUNNER), now)
     return status.state, status.since
 
 
@@ -50,3 +50,20 @@ def test_each_state_counts_from_what_made_it() -> None:
     assert shown(fleet, 41.0) == (RunnerState.SUSPECT, 40.0)
     fleet.lose(session, "heartbeat_lost", 50.0)
     assert shown(fleet, 60.0) == (RunnerState.OFFLINE, 50.0)
+
+
+def test_a_runner_is_well_since_its_broken_source_was_taken_away() -> None:
+    fleet = Fleet()
+    other = SourceId("src_b")
+    session = connected(fleet, 10.0)
+    fleet.report(session, 1, {SOURCE: ("unreachable", "tcp"), other: ("ready", "")}, 11.0, is_draining=False)
+    assert shown(fleet, 12.0) == (RunnerState.DEGRADED, 11.0)
+    assert session.forget_others(frozenset({other}), 60.0)
+    only = RunnerFlags(is_revoked=False, is_draining=False, wanted_revision=1, sources=(other,))
+    assert shown(fleet, 61.0, only) == (RunnerState.HEALTHY, 60.0)
+    # Assigned again, it is what the runner says of it from now on.
+    assert shown(fleet, 62.0) == (RunnerState.HEALTHY, 60.0)
+    fleet.report(session, 1, {SOURCE: ("unreachable", "tcp")}, 63.0, is_draining=False)
+    assert shown(fleet, 64.0) == (RunnerState.DEGRADED, 63.0)
+    assert not session.forget_others(frozenset({SOURCE}), 70.0), "a ready one takes nothing with it"
+    assert shown(fleet, 71.0) == (RunnerState.DEGRADED, 63.0)

@@ -176,7 +176,7 @@ def test_every_kind_is_distinct_and_mandatory() -> None:
 def test_wire_examples_stay_as_they_are() -> None:
     """Golden bytes: a change here is a change that running peers of yesterday see."""
     heartbeat = frames.Heartbeat(sequence=3, ack=2, revision=7, jobs=((1, 1),))
-    assert codec.encode([heartbeat]).hex() == "030000000c" + "98030302079192010100c290"
+    assert codec.encode([heartbeat]).hex() == "030000000d" + "99030302079192010100c29090"
     data = frames.Data(job=1, attempt=2, payload=b"{}", offset=5)
     header = "0900000016" + "0000000000000001" + "00000002" + "0000000000000005"
     assert codec.encode([data]).hex() == header + "7b7d"

@@ -16,7 +16,7 @@ from lensway.protocol.transport import Transport
 from lensway.query.result import ResultEnd
 from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import LocalPolicy, PolicyInForce
 from lensway.testing.memory_link import MemoryLink
 from lensway.testing.simulation.database import Ask, FakeLibrary, encode_ask
 from lensway.testing.virtual_time import VirtualLoop, VirtualProcess, run_virtual
@@ -88,7 +88,7 @@ class Connected:
             dial=dial,
             library=self.library,
             local=LocalCredentials({"LENSWAY_SOURCE_MAIN_HOST": "x", "LENSWAY_SOURCE_OTHER_HOST": "y"}),
-            policy=LocalPolicy(),
+            policy=PolicyInForce(LocalPolicy()),
             clock=self.process,
             chance=lambda: 0.5,
             hostname="here",
@@ -221,7 +221,7 @@ def test_a_runner_that_is_not_connected_yet_stops_when_it_is_told_to(after: floa
             dial=dial,
             library=FakeLibrary("here", None, {}),
             local=LocalCredentials({}),
-            policy=LocalPolicy(),
+            policy=PolicyInForce(LocalPolicy()),
             clock=process,
             chance=lambda: 0.5,
             hostname="here",

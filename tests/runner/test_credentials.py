@@ -47,5 +47,7 @@ def test_files_hold_secrets_and_one_that_cannot_be_read_is_refused_by_name(tmp_p
         }
     )
     assert local.settings_of("shop", ["shop", "side"]) == {"password": "from a file"}
-    assert local.settings_of("side", ["shop", "side"]) == {"unreadable_file": "LENSWAY_SOURCE_SIDE_PASSWORD_FILE"}
+    assert local.settings_of("side", ["shop", "side"]) == {
+        "invalid": f"LENSWAY_SOURCE_SIDE_PASSWORD_FILE names {tmp_path / 'missing'}, which does not exist"
+    }
     assert "from a file" not in repr(local)

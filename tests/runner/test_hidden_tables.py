@@ -38,7 +38,8 @@ from lensway.query.planner import plan_count, plan_probe, plan_rows
 from lensway.query.result import ResultEnd
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.jobs import Jobs
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.journal import log_job
+from lensway.runner.policy import LocalPolicy, PolicyInForce
 from lensway.runner.sources import READY, AssignedSources, ServedSource
 
 ID = PlanColumn("id", "id", FieldType.INTEGER, nullable=False)
@@ -127,14 +128,15 @@ class Bench:
         )
         self.jobs = Jobs(
             self.witness,
-            AssignedSources(self.witness, LocalCredentials({}), policy),
-            policy,
+            AssignedSources(self.witness, LocalCredentials({}), PolicyInForce(policy)),
+            PolicyInForce(policy),
             capacity=4,
             clock=SystemClock(),
             outbox=self.outbox,
             wake=lambda: None,
             report=lambda: None,
             forget=lambda _key: None,
+            note=log_job,
         )
         self._job = 0
 
@@ -197,8 +199,27 @@ def test_a_forbidden_table_is_refused_in_every_position(path: pathlib.Path, posi
     assert isinstance(answer, Refuse)
     assert answer.reason is RefuseReason.POLICY
     assert performed == []
-    [line] = lines
+    line, job = lines
     assert (line["event"], line["key_id"], line["environment"]) == ("job refused by policy", "key_1", "default")
+    assert (job["event"], job["outcome"], job["rows"]) == ("job", "refused_by_runner", 0)
+
+
+@pytest.mark.parametrize("kind", [JobKind.ROWS, JobKind.EXPORT])
+@pytest.mark.parametrize("position", [each for each in HIDDEN if SECRET in HIDDEN[each].tables()])
+def test_a_withheld_column_is_refused_in_every_position(path: pathlib.Path, position: str, kind: JobKind) -> None:
+    shape = HIDDEN[position]
+    if (SECRET, "id") not in shape.columns():
+        assert shape.measures, "only a count uses no column"
+        return
+    answer, performed, *_ = asked(
+        path, LocalPolicy(withhold=("Salaries.ID",)), Plan(encode_shape(shape)).encode(), kind
+    )
+    assert isinstance(answer, Refuse)
+    assert (answer.reason, answer.message) == (
+        RefuseReason.POLICY,
+        "the local policy does not allow the column salaries.id",
+    )
+    assert performed == []
 
 
 @pytest.mark.parametrize("position", HIDDEN)

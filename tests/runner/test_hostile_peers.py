@@ -13,11 +13,13 @@ import re
 import socket
 import ssl
 import struct
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
 import structlog
+import uvloop
 from websockets.exceptions import InvalidURI
 
 from lensway import limits
@@ -30,7 +32,7 @@ from lensway.protocol.transport import Transport, TransportClosedError
 from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dialer, DialError
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import LocalPolicy, PolicyInForce
 from lensway.runner.settings import RunnerSettings, read_settings
 from lensway.testing.postgres import write_certificate
 from lensway.testing.simulation.database import FakeLibrary
@@ -56,7 +58,7 @@ def agent_of(dial, clock, said: list[str] | None = None, **more) -> Agent:
         dial=dial,
         library=FakeLibrary("here", Silent(), {}),
         local=LocalCredentials({}),
-        policy=LocalPolicy(),
+        policy=PolicyInForce(LocalPolicy()),
         clock=clock,
         chance=lambda: 0.0,
         announce=(said if said is not None else []).append,
@@ -395,6 +397,7 @@ async def dials_until_good(name: str, peer: Peer, settings_for: Callable[[int], 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is as silent after a third of a second."""
     monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "LOOK_SECONDS", 0.3)
     monkeypatch.setattr(limits, "RECONNECT_REFUSED_SECONDS", 0.05)
 
 
@@ -414,6 +417,48 @@ def test_two_hundred_dials_of_peers_that_fail_at_every_step() -> None:
     with structlog.testing.capture_logs() as logged:
         assert asyncio.run(run()) >= 200
     assert [line for line in logged if "defect" in line["event"]] == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_peer_that_answers_before_it_is_asked_is_no_defect() -> None:
+    """A balancer that has no server answers and closes at once, before the runner's request is written."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+
+    def serve() -> None:
+        for number in itertools.count():
+            try:
+                caller, _ = listener.accept()
+            except OSError:
+                return
+            with caller, contextlib.suppress(OSError):
+                caller.sendall((b"HTTP/1.1 502 Bad Gateway\r\n\r\n", b"\x15\x03\x01", bytes(range(64)))[number % 3])
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+
+    async def run() -> Counter[str]:
+        async def resolve(_host: str, _port: int) -> list[str]:
+            return ["127.0.0.1"]
+
+        dialer = Dialer(settings_of(listener.getsockname()[1]), WebSocketTransport, resolve)
+        causes: Counter[str] = Counter()
+        for _ in range(200):
+            dialling = asyncio.create_task(dialer())
+            while not dialling.done():
+                await asyncio.sleep(0)
+                threading.Event().wait(0.0005)  # the peer is faster than this loop
+            error = dialling.exception()
+            assert isinstance(error, DialError)
+            causes[error.cause] += 1
+        return causes
+
+    with structlog.testing.capture_logs() as logged:
+        causes = uvloop.run(run())  # this loop reads what has arrived before it goes on
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(5)
+    assert [line for line in logged if "defect" in line["event"]] == []
+    assert sum(causes.values()) == 200
 
 
 @pytest.mark.usefixtures("quick")
@@ -465,7 +510,8 @@ def test_tls_that_fails_ends_no_runner(tmp_path: pathlib.Path, name: str) -> Non
         listening.close()
         await peer.settle()
         await good_peer.settle()
-        expected = {"wrong name": "certificate", "binary garbage": "tls", "no TLS": "tls", "silence": "timeout"}
+        expected = {"wrong name": "untrusted", "binary garbage": "clear_port", "no TLS": "clear_port"}
+        expected["silence"] = "tls_silent"
         assert expected.get(name, "closed") in causes
 
     asyncio.run(run())
@@ -491,7 +537,7 @@ def test_a_proxy_that_fails_ends_no_runner(monkeypatch: pytest.MonkeyPatch, name
             assert not caught.value.is_final
             assert "secret" not in caught.value.hint
             # Spoken to and answered by rubbish, or not at all: the proxy is named where it is known to be the cause.
-            expected = {"407": "proxy", "502": "proxy", "silence": "timeout"}
+            expected = {"407": "proxy_login", "502": "proxy_away", "silence": "proxy_silent"}
             assert caught.value.cause == expected.get(name, caught.value.cause)
 
     asyncio.run(run())

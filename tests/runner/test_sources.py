@@ -8,9 +8,11 @@ import pathlib
 import pytest
 
 from lensway.auth.sealing import InstanceKeys
+from lensway.bridges.contract import AddressPolicy
+from lensway.bridges.library import ExecutionLibrary
 from lensway.protocol.frames import AssignedSource, RefuseReason
 from lensway.runner.credentials import LocalCredentials
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import LocalPolicy, PolicyInForce
 from lensway.runner.sources import READY, UNREACHABLE, AssignedSources, Opener
 from lensway.testing.simulation.database import FakeLibrary
 
@@ -26,7 +28,7 @@ def opener() -> Opener:
 
 def sources(**settings: str) -> AssignedSources:
     library = FakeLibrary("here", None, {})
-    return AssignedSources(library, LocalCredentials(settings), LocalPolicy())
+    return AssignedSources(library, LocalCredentials(settings), PolicyInForce(LocalPolicy()))
 
 
 def test_a_source_that_is_not_in_the_newest_set_is_not_served_and_its_connections_close(opener: Opener) -> None:
@@ -91,3 +93,21 @@ def test_files_are_read_again_when_a_login_fails_and_at_once_when_they_name_anot
     served.note("src_side", UNREACHABLE, "login password")
     assert served.refresh(has_failed=False)
     assert served.get("src_side").state == READY
+
+
+def test_a_source_in_a_dialect_that_the_bridge_does_not_speak_is_not_served(opener: Opener) -> None:
+    async def run() -> None:
+        library = ExecutionLibrary(AddressPolicy())
+        local = LocalCredentials(
+            {"LENSWAY_SOURCE_MAIN_URL": "postgresql://u@h/d", "LENSWAY_SOURCE_SIDE_URL": "postgresql://u@h/d"}
+        )
+        served = AssignedSources(library, local, PolicyInForce(LocalPolicy()))
+        spoken = AssignedSource(source="src_main", name="main", bridge="postgres", config_version=0, dialect="postgres")
+        other = AssignedSource(source="src_side", name="side", bridge="postgres", config_version=0, dialect="mariadb")
+        await served.apply([spoken, other], opener)
+        assert served.get("src_main").state == READY
+        assert served.get("src_side").refusal is RefuseReason.NO_BRIDGE
+        assert served.get("src_side").cause == "postgres without dialect mariadb"
+        await library.close()
+
+    asyncio.run(run())

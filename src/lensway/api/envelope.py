@@ -18,6 +18,8 @@ def error_body(failure: Failure, request_id: str, *, is_public: bool = False) ->
     if is_public and not _NAMING.isdisjoint(details):
         details = {key: value for key, value in details.items() if key not in _NAMING}
         message, hint = CODES[failure.code].meaning, None
+    elif is_public and details.get("class") == "undefined_table":
+        hint = None  # it names other tables
     error: dict[str, Any] = {
         "code": failure.code.value,
         "message": message,

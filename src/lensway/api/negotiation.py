@@ -35,7 +35,7 @@ class Chosen(msgspec.Struct, frozen=True):
 
 
 def choose_media(header: str | None, offered: Sequence[str]) -> Chosen | None:
-    """The media type of ``offered`` (best first) that the header wants most; None when it accepts none of them.
+    """The media type of ``offered`` (best first) that the header wants most; None when it accepts no offer.
 
     The most specific range decides about a type. Between equal wishes the more specific one wins, then the one named first, then
     the order of ``offered``. No header, or an empty one, accepts everything.

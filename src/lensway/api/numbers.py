@@ -11,7 +11,7 @@ import msgspec
 T = TypeVar("T")
 
 UNREADABLE: Final = decimal.Decimal("NaN")
-"""Stands for a literal whose exponent no decimal has. JSON itself has no NaN, so whoever checks the value refuses it."""
+"""Stands for a literal whose exponent no decimal has. JSON itself has no NaN, so every check of the value refuses it."""
 _ROUND_TRIP_CHARACTERS: Final = 15
 """A double holds every decimal of so many digits, and writes it back as it was."""
 
@@ -58,7 +58,7 @@ def decoder_of(type: type[T]) -> msgspec.json.Decoder[T]:
 
 
 def encode(value: object) -> bytes:
-    """The value as JSON; decimals are numbers with all their digits, and ``"NaN"`` or ``"Infinity"`` where they are none."""
+    """The value as JSON; decimals are numbers with all their digits; NaN and infinities are ``"NaN"`` and ``"Infinity"``."""
     encoded = _ENCODER.encode(value)
     return encoded if b"NaN" not in encoded and b"Infinity" not in encoded else _ENCODER.encode(_spelled(value))
 

@@ -473,7 +473,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="audit",
         summary="List who did what, newest first.",
         access=Access.READ,
-        params=(_LIMIT, Param("before", int, "entries older than this sequence number")),
+        params=(_LIMIT, Param("before", int, "entries below this sequence number: `before` of the previous answer")),
     ),
     Route(
         method="GET",

@@ -84,7 +84,7 @@ class RouteTaken(Answer, frozen=True, kw_only=True):
 
 
 class PageMeta(Answer, frozen=True, kw_only=True):
-    """What is known of one page."""
+    """The facts about one page."""
 
     lens: str
     count: Count
@@ -201,6 +201,7 @@ class SourceRequest(Request, frozen=True, kw_only=True):
 
     name: Name
     bridge: str
+    dialect: str | None = None
     credentials: Literal["managed", "runner-local"] = "managed"
     config: dict[str, Any] | None = None
     execution: Literal["auto", "runner_required"] = "auto"
@@ -211,9 +212,18 @@ class SourcePatch(Request, frozen=True, kw_only=True):
 
     name: Name | None = None
     bridge: str | None = None
+    dialect: str | None = None
     credentials: Literal["managed", "runner-local"] | None = None
     config: dict[str, Any] | None = None
     execution: Literal["auto", "runner_required"] | None = None
+
+
+class SourceCondition(Answer, frozen=True, kw_only=True):
+    """What holds a source back although it answers. ``runner`` None is the service itself."""
+
+    code: str
+    runner: str | None
+    hint: str
 
 
 class SourceAnswer(Answer, frozen=True, kw_only=True):
@@ -222,6 +232,7 @@ class SourceAnswer(Answer, frozen=True, kw_only=True):
     id: str
     name: str
     bridge: str
+    dialect: str
     credentials: str
     execution: str
     has_config: bool
@@ -229,6 +240,9 @@ class SourceAnswer(Answer, frozen=True, kw_only=True):
     lenses: list[str]
     created_at: Moment
     warnings: list[WarningAnswer] = []
+    conditions: list[SourceCondition] = []
+    overrides: dict[str, list[str]] = {}
+    """The keys of its config that runners override by settings of their own, by the name of the runner."""
 
 
 class SourceList(Answer, frozen=True, kw_only=True):
@@ -368,7 +382,10 @@ class CoveredSource(Answer, frozen=True, kw_only=True):
     name: str
     health: str
     bridge: str
+    since: Moment | None = None
     cause: str | None = None
+    hint: str | None = None
+    overrides: list[str] = []
 
 
 class RunnerAnswer(Answer, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""From which address somebody asks: the peer's, or what proxies of our own say of it. Pure."""
+"""The caller's address: the peer's, or the one that trusted proxies report. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ HIDDEN_HINT: Final = (
 
 
 def address_of(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
-    """The address of whoever asks. ``forwarded`` are the X-Forwarded-For headers, in their order.
+    """The caller's address. ``forwarded`` are the X-Forwarded-For headers, in their order.
 
     A proxy appends the address that it sees, in the last header or in one of its own: from the nearest hop outwards, the first
-    that is not one of our own proxies is who asks. What stands before that anybody may have written.
+    that is not a trusted proxy is the caller. Entries before it prove nothing: the caller may have written them.
     """
     hops = [hop.strip() for header in forwarded for hop in header.split(",")]
     nearest = peer

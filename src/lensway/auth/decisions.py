@@ -1,6 +1,6 @@
 """Who is asking, and what they may do: pure decisions on a snapshot.
 
-Environments are separate worlds: whatever stands in another one is `not_found`, exactly as what never existed.
+Environments are separate worlds: an object of another one is `not_found`, exactly like one that never existed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def authenticate(snapshot: Snapshot, header: str | None, *, at: str) -> Identity
         raise _unauthenticated("Runner tokens are valid only at the gateway", "Use an ak_, sk_ or pk_ key.")
     hashed = tokens.hash_token(text)
     key = snapshot.key_by_hash(hashed)
-    # Compared again, and against nobody's hash: the same work for keys that exist and keys that do not.
+    # Compared with a hash that no key has: keys that exist and keys that do not take the same time.
     if not hmac.compare_digest(_NOBODY if key is None else key.hash, hashed) or key is None:
         raise _unauthenticated(
             "This key is not valid", "It may have been deleted; ask an administrator of this server."
@@ -162,6 +162,13 @@ class LensAccess(msgspec.Struct, frozen=True, gc=False):
     shows_runners: bool
 
 
+_GRANTED_ONLY: Final = (
+    'A publishable key finds only lenses that are granted to the public: `grants.query = "public"` in the declaration of the '
+    "lens. `GET /v1/lenses` lists them."
+)
+"""The same whether or not the lens exists, so that it gives nothing away."""
+
+
 def access(snapshot: Snapshot, identity: Identity, environment: Environment, name: str) -> LensAccess:
     """What this key may do with the lens: the one place that decides on reads.
 
@@ -175,7 +182,7 @@ def access(snapshot: Snapshot, identity: Identity, environment: Environment, nam
     if identity.kind is KeyKind.ADMIN and lens is not None:
         raise _forbidden("viewers read the control plane, not rows")
     known = (each.name for each in snapshot.lenses(environment.id) if may_query(identity, each))
-    raise not_found("lens", name, known)
+    raise not_found("lens", name, known, hint=_GRANTED_ONLY if identity.is_public else None)
 
 
 def may_see_request(identity: Identity, environment: Environment, *, of: EnvironmentId, by: KeyId) -> bool:

@@ -9,5 +9,5 @@ KEY_BYTES = 32
 
 
 def derive(master: bytes, purpose: str) -> bytes:
-    """32 bytes for this purpose: ``cursor``, ``sign-in``, ``at-rest``, ``audit``. One purpose tells nothing of another."""
+    """32 bytes for this purpose: ``cursor``, ``sign-in``, ``at-rest``, ``audit``. They reveal nothing about another purpose."""
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=f"lensway/{purpose}/v1".encode()).derive(master)

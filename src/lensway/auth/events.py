@@ -36,7 +36,7 @@ def access_entry(
     request_id: str = "",
     details: Mapping[str, Any] = {},
 ) -> AuditEntry:
-    """The entry of an attempt to get in, or of somebody who got in."""
+    """The audit entry of an attempt to sign in or connect, successful or not."""
     return AuditEntry(
         at=moment_text(clock.wall()),
         environment=environment,

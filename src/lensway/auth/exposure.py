@@ -19,7 +19,7 @@ _LOOKED_AT_MAX: Final = 16
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Exposed:
-    """A good key or token that somebody put into a URL; never its text."""
+    """A valid key or token that stood in a URL; never its text."""
 
     environment: EnvironmentId | None
     object: str

@@ -28,7 +28,7 @@ class KeyGate:
         self._keys_max = keys_max
 
     def count(self, key: KeyId, limits: KeyLimits, now: float) -> None:
-        """Count a request, whatever becomes of it. Raises LenswayError RATE_LIMITED, and then it is not counted."""
+        """Count a request, successful or not. Raises LenswayError RATE_LIMITED, and then it is not counted."""
         rate = limits.requests_per_minute
         full = float(rate or 0)
         use = self._uses.get(key)

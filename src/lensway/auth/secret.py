@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Final, NoReturn
+
+_QUOTES: Final = ('"', "'")
+
+
+def bare(text: str) -> str:
+    """The text without what editors and shells leave around it: a byte-order mark, line ends, quotes."""
+    text = text.removeprefix("\ufeff").strip()
+    if len(text) > 1 and text[0] in _QUOTES and text[-1] == text[0]:
+        text = text[1:-1].strip()
+    return text
 
 
 class Secret:

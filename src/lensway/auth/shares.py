@@ -3,7 +3,7 @@
 Strangers share what there is by address (a /64 of IPv6 is one). When there are too many, the oldest of the address with the most
 goes, so that a newcomer from elsewhere is never kept out by a crowd. Where the newcomer's own address is the crowd, its oldest
 one goes if it had time to do something; else the newcomer is refused, because thousands of honest ones that come back at once
-must not push each other out. Those that are known stay, whatever happens.
+must not push each other out. Known ones always keep their places.
 """
 
 from __future__ import annotations

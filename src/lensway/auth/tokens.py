@@ -23,7 +23,7 @@ def mint(kind: str) -> Secret:
 
 
 def hash_token(text: str) -> bytes:
-    """What is stored of a key, 32 bytes."""
+    """The stored hash of a key, 32 bytes."""
     return hashlib.sha256(text[:KEY_CHARACTERS_MAX].encode()).digest()
 
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from lensway.observe.trace import StatementWatch
+from lensway.query.fields import TableName
 from lensway.query.plan import Plan
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat
+
+CONNECTION_LIMIT: Final = "connection_limit"
+"""The database grants the source's login fewer connections than the source may open, so queries wait for each other."""
 
 
 class RowSink(Protocol):
@@ -30,9 +34,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``deadline`` is on the monotonic clock of this process. ``tag`` stands as a comment in the statement (``job/attempt``), so
     that the database's own log is a witness. ``is_export`` chooses the connections that exports may use. ``watch`` notes when
-    the statement ran, for a job that is traced. ``allows_table`` is what a connection test is told of the policy of whoever
-    executes it: may plans read ``schema.table``; None is every one. ``may_repeat``: the lens lets a bridge run the statement a
-    second time, as long as no row has left.
+    the statement ran, for a job that is traced. ``allows_table`` and ``allows_column`` are the policy of the process that
+    executes it: may plans read ``schema.table``, and this column of it; None allows each. ``may_repeat``: the lens lets a bridge
+    run the statement a second time, as long as no row has left.
     """
 
     deadline: float
@@ -42,6 +46,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     is_export: bool = False
     watch: StatementWatch | None = None
     allows_table: Callable[[str], bool] | None = None
+    allows_column: Callable[[TableName, str], bool] | None = None
     may_repeat: bool = True
 
 
@@ -80,7 +85,8 @@ class ConnectionReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 class TableColumn(msgspec.Struct, frozen=True, kw_only=True):
     """One column as the database declares it; ``type`` is the lens type that fits best, None where there is none.
 
-    ``types`` are all lens types that can show the column; empty where the bridge cannot know.
+    ``types`` are all lens types that can show the column; empty where the bridge cannot know. ``reason`` says why ``type`` is
+    None, and what to do.
     """
 
     name: str
@@ -90,6 +96,7 @@ class TableColumn(msgspec.Struct, frozen=True, kw_only=True):
     nullable: bool = True
     primary_key: bool = msgspec.field(name="primaryKey", default=False)
     types: Sequence[str] = ()
+    reason: str | None = None
 
 
 class ForeignKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +154,13 @@ class OpenSource(Protocol):
     async def table(self, name: str, *, deadline: float) -> TableDescription:
         """One table's columns. Raises LenswayError NOT_FOUND."""
 
+    @property
+    def connections(self) -> int:
+        """Connections to the database that are open now, or open files; for metrics."""
+
+    def condition(self) -> str:
+        """What holds the source back now although it answers: `CONNECTION_LIMIT`, or empty. Contacts nothing."""
+
     async def close(self) -> None:
         """Close every idle connection now, and each one in use when its job ends. Jobs that run are the caller's to cancel."""
 
@@ -183,5 +197,8 @@ class AddressPolicy:
     source_dirs: tuple[str, ...] | None = None
     forbidden_dirs: tuple[str, ...] = ("/proc", "/sys", "/dev")
     allowed_hosts: tuple[str, ...] | None = None
+    allowed_ports: tuple[int, ...] | None = None
+    is_runner: bool = False
+    """For the hints: it comes from the local policy of a runner, not from the options of the server."""
     allows_sockets: bool = False
     """May databases be reached over Unix sockets; ``allowed_hosts`` then names their directories, if it is set."""

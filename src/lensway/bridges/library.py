@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import importlib.util
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +32,7 @@ from lensway.bridges.kit import loading
 from lensway.errors import ErrorCode, LenswayError
 from lensway.kinds import BUILT_IN, Kind, Kinds
 from lensway.observe.trace import StatementWatch
+from lensway.protocol.policy import PATH
 from lensway.query.conditions import Constant
 from lensway.query.fields import TableName
 from lensway.query.plan import Plan, Shape, decode_shape
@@ -128,6 +129,11 @@ class ExecutionLibrary:
         """The formats that rows can be encoded in here."""
         return self._encodings
 
+    def speaks(self, bridge: str, dialect: str) -> bool:
+        """Whether the bridge speaks this dialect; an empty one is whichever it speaks first."""
+        kind = self._kinds.get(bridge)
+        return not dialect or (kind is not None and dialect in kind.dialects)
+
     def check(self, bridge: str, config: Mapping[str, object]) -> None:
         """Refuse settings that cannot work or that the policy forbids. Contacts nothing.
 
@@ -138,13 +144,20 @@ class ExecutionLibrary:
             self._require(bridge).check_config(config, policy=self._policy)
         except LenswayError as error:
             if error.failure.details.get("class") == "forbidden_address":
+                is_file = error.failure.details.get("rule") == PATH
                 raise LenswayError(
                     ErrorCode.FORBIDDEN,
-                    "The policy of the process that executes this source forbids its address or path",
+                    str(error)
+                    if is_file
+                    else "The policy of the process that executes this source forbids its address",
                     hint=error.failure.hint,
                     details=error.failure.details,
                 ) from None
             raise
+
+    def restrict(self, policy: AddressPolicy) -> None:
+        """Sources that are opened from now on obey this policy; those that are open keep theirs until they are forgotten."""
+        self._policy = policy
 
     async def perform(
         self,
@@ -176,9 +189,19 @@ class ExecutionLibrary:
             if not kept.users:
                 kept.idle.set()
 
+    def condition(self, key: Hashable) -> str:
+        """What holds the source of this key back although it answers, as its bridge says; empty for one that is not open."""
+        kept = self._kept.get(key)
+        return "" if kept is None else kept.source.condition()
+
     def open_keys(self) -> tuple[Hashable, ...]:
         """The keys of what is open."""
         return tuple(self._kept)
+
+    @property
+    def connections(self) -> int:
+        """Connections of everything that is open."""
+        return sum(kept.source.connections for kept in self._kept.values())
 
     async def forget(self, key: Hashable) -> None:
         """Close the connections of this key once what runs on them is over."""
@@ -242,9 +265,19 @@ def shapes_of(kind: str, payload: bytes) -> list[Shape]:
             return []
 
 
-def forbidden_table(shape: Shape, allows: Callable[[str], bool]) -> TableName | None:
-    """The first table of the plan, in any position, that a policy does not allow."""
-    return next((table for table in shape.tables() if not allows(str(table))), None)
+def forbidden_part(
+    shape: Shape, allows_table: Callable[[str], bool] | None, allows_column: Callable[[TableName, str], bool] | None
+) -> str | None:
+    """The first table, then the first column of the plan that a policy does not allow, in any position, in words."""
+    if allows_table is not None:
+        for table in shape.tables():
+            if not allows_table(str(table)):
+                return f"the table {table}"
+    if allows_column is not None:
+        for table, column in shape.columns():
+            if not allows_column(table, column):
+                return f"the column {table}.{written(column)}"
+    return None
 
 
 async def _perform(source: OpenSource, kind: str, payload: bytes, execution: Execution, sink: RowSink) -> ResultEnd:
@@ -280,9 +313,7 @@ async def _described(source: OpenSource, name: str, execution: Execution) -> Tab
         if allows is None:
             return found
         if allows(found.name):
-            # A foreign key names another table, which may be a forbidden one.
-            keys = [key for key in found.foreign_keys if allows(key.table)]
-            return msgspec.structs.replace(found, foreign_keys=keys)
+            return _shown(found, allows, execution.allows_column or _every_column)
     raise LenswayError(
         ErrorCode.REFUSED_BY_RUNNER,
         f"The local policy of the runner does not allow the table '{name[:120]}'",
@@ -290,23 +321,48 @@ async def _described(source: OpenSource, name: str, execution: Execution) -> Tab
     )
 
 
+def _shown(
+    found: TableDescription, allows_table: Callable[[str], bool], allows_column: Callable[[TableName, str], bool]
+) -> TableDescription:
+    """The description without what the policy withholds. A foreign key names another table, which may be a forbidden one."""
+
+    def allows(table: str, columns: Iterable[str]) -> bool:
+        place = parts_of(table) or (table,)
+        name = TableName(place[-2] if len(place) > 1 else None, place[-1])
+        return all(allows_column(name, column) for column in columns)
+
+    return msgspec.structs.replace(
+        found,
+        columns=[column for column in found.columns if allows(found.name, (column.name,))],
+        key=found.key if allows(found.name, found.key) else (),
+        unique_keys=[key for key in found.unique_keys if allows(found.name, key)],
+        foreign_keys=[
+            key
+            for key in found.foreign_keys
+            if allows_table(key.table) and allows(found.name, key.columns) and allows(key.table, key.references)
+        ],
+    )
+
+
+def _every_column(_table: TableName, _column: str) -> bool:
+    return True
+
+
 async def _tested(source: OpenSource, probes: Sequence[Plan], execution: Execution) -> ConnectionReport:
-    """What the test finds. A lens whose table the policy forbids is not read, and fails the last stage as queries would fail."""
-    allows = execution.allows_table
-    shapes = [(decode_shape(plan.shape), plan) for plan in probes]
-    forbidden = [] if allows is None else [shape for shape, _ in shapes if forbidden_table(shape, allows) is not None]
-    report = await source.test([plan for shape, plan in shapes if shape not in forbidden], deadline=execution.deadline)
+    """What the test finds. A lens that the policy forbids is not read, and fails the last stage as queries would fail."""
+    allowed: list[Plan] = []
+    forbidden: list[str] = []
+    for plan in probes:
+        shape = decode_shape(plan.shape)
+        part = forbidden_part(shape, execution.allows_table, execution.allows_column)
+        if part is None:
+            allowed.append(plan)
+        else:
+            forbidden.append(f"Lens '{shape.lens}': the local policy of the runner does not allow {part}.")
+    report = await source.test(allowed, deadline=execution.deadline)
     if not forbidden or not report.ok:
         return report
-    first = forbidden[0]
-    assert allows is not None, "only a policy forbids tables"
-    table = forbidden_table(first, allows)
-    refused = StageResult(
-        stage=Stage.LENSES,
-        ok=False,
-        error=ErrorCode.REFUSED_BY_RUNNER.value,
-        hint=f"Lens '{first.lens}': the local policy of the runner does not allow the table {table}.",
-    )
+    refused = StageResult(stage=Stage.LENSES, ok=False, error=ErrorCode.REFUSED_BY_RUNNER.value, hint=forbidden[0])
     return msgspec.structs.replace(report, ok=False, stages=[*report.stages[:-1], refused])
 
 

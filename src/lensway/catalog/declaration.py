@@ -75,7 +75,7 @@ class Minting(Record, frozen=True, kw_only=True):
 
 StoredConfig = Callable[[EnvironmentId, SourceId], bytes | None]
 
-_DOCUMENT_KEYS: Final = frozenset({"sources", "lenses", "assignments"})
+DOCUMENT_KEYS: Final = frozenset({"sources", "lenses", "assignments"})
 
 
 def read(document: object, *, kinds: Kinds = BUILT_IN) -> Declaration:
@@ -84,7 +84,7 @@ def read(document: object, *, kinds: Kinds = BUILT_IN) -> Declaration:
     Raises:
         LenswayError: INVALID_REQUEST with the path of the first thing that is wrong.
     """
-    section = Section(document, "", _DOCUMENT_KEYS)
+    section = Section(document, "", DOCUMENT_KEYS)
     sources = mapping(section.get("sources") if "sources" in section else {}, "sources")
     lenses = mapping(section.get("lenses") if "lenses" in section else {}, "lenses")
     return Declaration(
@@ -298,17 +298,18 @@ class _Planner:
 
 
 def _source_parts(before: Source, changes: Sequence[Change]) -> tuple[str, ...]:
-    """What differs; empty when there are no changes."""
+    """The differences; empty without changes."""
     after = changes[0].record if changes else before
     assert isinstance(after, Source)
-    parts = [name for name in ("bridge", "credentials", "execution") if getattr(before, name) != getattr(after, name)]
+    named = ("bridge", "dialect", "credentials", "execution")
+    parts = [name for name in named if getattr(before, name) != getattr(after, name)]
     if before.config_version != after.config_version:
         parts.append("config")
     return tuple(parts)
 
 
 def _lens_parts(before: Lens, changes: Sequence[Change]) -> tuple[str, ...]:
-    """What differs; empty when there are no changes."""
+    """The differences; empty without changes."""
     after = changes[0].record if changes else before
     assert isinstance(after, Lens)
     parts = ["source"] if before.source != after.source else []

@@ -40,7 +40,7 @@ from lensway.query import table_names, unavailable
 from lensway.query.fields import Field, FieldType, LensDefinition
 
 PLACEHOLDER: Final = "${"
-"""Only the command line expands ``${VAR}``; where it reaches the server somebody forgot to."""
+"""Only the command line expands ``${VAR}``; one that reaches the server was never expanded."""
 
 
 class SourceDraft(Record, frozen=True, kw_only=True):
@@ -51,6 +51,7 @@ class SourceDraft(Record, frozen=True, kw_only=True):
     credentials: Credentials = Credentials.MANAGED
     execution: ExecutionMode = ExecutionMode.AUTO
     config: Mapping[str, object] | None = None
+    dialect: str = ""
 
     def __repr__(self) -> str:
         """Without the config: it may hold a password."""
@@ -68,11 +69,11 @@ class LensDraft(Record, frozen=True, kw_only=True):
     retry: RetryMode = RetryMode.AUTO
 
 
-_SOURCE_KEYS: Final = frozenset({"bridge", "credentials", "config", "execution"})
-_LENS_KEYS: Final = frozenset({"source", "table", "fields", "grants", "limits", "retry"})
-_FIELD_KEYS: Final = frozenset({"type", "column", "primaryKey", "nullable", "list"})
-_LIMIT_KEYS: Final = frozenset({"maxRows", "maxBytes", "maxRowBytes", "timeoutMs"})
-_KEY_LIMIT_KEYS: Final = _LIMIT_KEYS | {"requestsPerMinute", "concurrentRequests"}
+SOURCE_KEYS: Final = frozenset({"bridge", "dialect", "credentials", "config", "execution"})
+LENS_KEYS: Final = frozenset({"source", "table", "fields", "grants", "limits", "retry"})
+FIELD_KEYS: Final = frozenset({"type", "column", "primaryKey", "nullable", "list"})
+LIMIT_KEYS: Final = frozenset({"maxRows", "maxBytes", "maxRowBytes", "timeoutMs"})
+KEY_LIMIT_KEYS: Final = LIMIT_KEYS | {"requestsPerMinute", "concurrentRequests"}
 
 
 # --- sources --------------------------------------------------------------------------------------------------------------
@@ -87,10 +88,12 @@ def read_source(
         LenswayError: INVALID_REQUEST with the path of what is wrong.
     """
     checked_name = check_name(name, kind="source", path=name_path)
-    section = Section(value, path, _SOURCE_KEYS)
+    section = Section(value, path, SOURCE_KEYS)
+    bridge = section.word("bridge", kinds.names)
     draft = SourceDraft(
         name=checked_name,
-        bridge=section.word("bridge", kinds.names),
+        bridge=bridge,
+        dialect=_dialect(section, bridge, kinds),
         credentials=section.choice("credentials", Credentials, Credentials.MANAGED),
         execution=section.choice("execution", ExecutionMode, ExecutionMode.AUTO),
         config=read_config(section.get("config"), path=section.path("config")) if "config" in section else None,
@@ -102,20 +105,30 @@ def read_source(
 
 def read_source_patch(source: Source, value: object, *, kinds: Kinds = BUILT_IN) -> SourceDraft:
     """The source that a PATCH makes of this one: absent keys stay as they are. Raises LenswayError INVALID_REQUEST."""
-    section = Section(value, "", _SOURCE_KEYS | {"name"})
+    section = Section(value, "", SOURCE_KEYS | {"name"})
     if "name" in section and section.get("name") != source.name:
         raise invalid("name", "a source cannot be renamed", hint="Create a source with the new name and assign it.")
     config = read_config(section.get("config"), path="config") if "config" in section else None
     credentials = section.choice("credentials", Credentials, source.credentials)
     if credentials is Credentials.RUNNER_LOCAL and config is not None:
         raise runner_local_config(source.name, "config")
+    bridge = section.word("bridge", kinds.names, source.bridge)
     return SourceDraft(
         name=source.name,
-        bridge=section.word("bridge", kinds.names, source.bridge),
+        bridge=bridge,
+        dialect=_dialect(section, bridge, kinds, source.dialect if bridge == source.bridge else ""),
         credentials=credentials,
         execution=section.choice("execution", ExecutionMode, source.execution),
         config=config,
     )
+
+
+def _dialect(section: Section, bridge: str, kinds: Kinds, present: str = "") -> str:
+    """The declared dialect, which must be one of the bridge's; otherwise the present one, or the bridge's first."""
+    kind = kinds.get(bridge)
+    known = () if kind is None else kind.dialects
+    default = present if present in known else next(iter(known), "")
+    return section.word("dialect", known, default) if "dialect" in section else default
 
 
 def read_config(value: object, *, path: str) -> Mapping[str, object]:
@@ -180,7 +193,7 @@ def read_lens(name: object, value: object, *, path: str = "", name_path: str = "
         LenswayError: INVALID_REQUEST with the path of what is wrong.
     """
     checked_name = check_name(name, kind="lens", path=name_path)
-    section = Section(value, path, _LENS_KEYS, unlisted=frozenset({"relations"}))
+    section = Section(value, path, LENS_KEYS, unlisted=frozenset({"relations"}))
     if mapping(section.get("relations") if "relations" in section else {}, section.path("relations")):
         raise unavailable.relations_refusal(section.path("relations"))
     fields = _read_fields(section.required("fields"), section.path("fields"))
@@ -205,7 +218,7 @@ def _read_table(table: str, path: str) -> str:
 
 
 def _is_identifier(name: str) -> bool:
-    # Identifiers are quoted by whoever makes SQL of them; here only what no database takes is refused.
+    # The compiler quotes identifiers; only names that no database accepts are refused here.
     return 0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable()
 
 
@@ -220,7 +233,7 @@ def _read_fields(value: object, path: str) -> Mapping[str, Field]:
 
 def _read_field(name: str, value: object, path: str) -> Field:
     check_field_name(name, path=path)
-    section = Section(value, path, _FIELD_KEYS)
+    section = Section(value, path, FIELD_KEYS)
     column = section.text("column") if "column" in section else name
     if not _is_identifier(column):
         raise invalid(section.path("column"), f"{shown(column)} is not the name of a column")
@@ -239,7 +252,7 @@ def _read_field(name: str, value: object, path: str) -> Field:
 
 
 def _read_limits(lens: Section) -> LensLimits:
-    section = Section(lens.get("limits") if "limits" in lens else {}, lens.path("limits"), _LIMIT_KEYS)
+    section = Section(lens.get("limits") if "limits" in lens else {}, lens.path("limits"), LIMIT_KEYS)
     return LensLimits(
         max_rows=section.whole("maxRows", maximum=LENS_ROWS_MAX),
         max_bytes=section.whole("maxBytes", maximum=LENS_BYTES_MAX),
@@ -250,7 +263,7 @@ def _read_limits(lens: Section) -> LensLimits:
 
 def read_key_limits(value: object, path: str) -> KeyLimits:
     """The bounds of a key as they were asked for. Raises LenswayError INVALID_REQUEST."""
-    section = Section(value, path, _KEY_LIMIT_KEYS)
+    section = Section(value, path, KEY_LIMIT_KEYS)
     return KeyLimits(
         max_rows=section.whole("maxRows", maximum=LENS_ROWS_MAX),
         max_bytes=section.whole("maxBytes", maximum=LENS_BYTES_MAX),
@@ -267,6 +280,9 @@ def read_key_limits(value: object, path: str) -> KeyLimits:
 def source_document(source: Source) -> dict[str, object]:
     """The source as `push` would declare it, never with its config; defaults are left out."""
     document: dict[str, object] = {"bridge": source.bridge, "credentials": source.credentials.value}
+    kind = BUILT_IN.get(source.bridge)
+    if source.dialect and (kind is None or source.dialect not in kind.dialects[:1]):
+        document["dialect"] = source.dialect
     if source.execution is not ExecutionMode.AUTO:
         document["execution"] = source.execution.value
     return document

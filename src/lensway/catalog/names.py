@@ -61,13 +61,15 @@ def check_field_name(name: object, *, path: str) -> str:
     return name
 
 
-def not_found(kind: str, name: str, known: Iterable[str] = ()) -> LenswayError:
+def not_found(kind: str, name: str, known: Iterable[str] = (), *, hint: str | None = None) -> LenswayError:
     """The error for an object that does not exist in this environment; ``known`` are the names to suggest from."""
     meant = nearest(name, known)
+    if meant is not None:
+        hint = f"Did you mean {meant!r}?" + ("" if hint is None else f" {hint}")
     return LenswayError(
         ErrorCode.NOT_FOUND,
         f"No {kind} {shown(name)}",
-        hint=f"`lensway {_LISTED_BY[kind]}` lists the existing ones." if meant is None else f"Did you mean {meant!r}?",
+        hint=hint or f"`lensway {_LISTED_BY[kind]}` lists the existing ones.",
         details={"kind": kind, "name": clipped(name)} | ({} if meant is None else {"nearest": meant}),
     )
 
@@ -106,12 +108,12 @@ def listed(names: Collection[str]) -> str:
 
 
 def counted(number: int, word: str) -> str:
-    """``1 lens``, ``2 lenses``."""
+    """``1 lens``, ``2 lenses``, ``1,000 rows``."""
     if number == 1:
         return f"1 {word}"
-    return f"{number} {word}es" if word.endswith("s") else f"{number} {word}s"
+    return f"{number:,} {word}es" if word.endswith("s") else f"{number:,} {word}s"
 
 
 def article(kind: str) -> str:
-    """``a source``, ``an environment``."""
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+    """``a source``, ``an environment``, ``a uuid``."""
+    return f"an {kind}" if kind[0] in "aeio" else f"a {kind}"

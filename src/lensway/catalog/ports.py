@@ -1,4 +1,4 @@
-"""What the catalog's readers and writers need from whoever keeps it. The store implements these; the fakes too."""
+"""The ports of the catalog's readers and writers. The store implements them, and the fakes too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lensway.ids import EnvironmentId, KeyId, RunnerId, SignInId, SourceId
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """Who did what to which object, from where, with what outcome. ``count`` above 1: so often from ``at`` to ``until``."""
+    """Who did what to which object, from where, with what outcome. ``count`` above 1: repetitions from ``at`` to ``until``."""
 
     at: str
     environment: EnvironmentId | None

@@ -39,7 +39,7 @@ class ExecutionMode(enum.StrEnum):
 
 class Source(Record, frozen=True, kw_only=True):
     """A named database connection. The config itself is not here: ``config_version`` (0 = none) points at the stored,
-    encrypted one."""
+    encrypted one. ``dialect`` is empty where the kind of the source is not served here."""
 
     environment: EnvironmentId
     id: SourceId
@@ -49,6 +49,7 @@ class Source(Record, frozen=True, kw_only=True):
     execution: ExecutionMode
     config_version: int
     created_at: str
+    dialect: str = ""
 
 
 class QueryGrant(enum.StrEnum):

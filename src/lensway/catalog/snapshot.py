@@ -36,7 +36,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, records: Iterable[AnyRecord], *, revision: int) -> Snapshot:
-        """A snapshot with exactly these records, in whatever order they come."""
+        """A snapshot with exactly these records, given in any order."""
         return cls(Tables(), revision=0).after([Put(record=record) for record in records], revision=revision)
 
     def after(self, changes: Sequence[Change], *, revision: int) -> Snapshot:
@@ -84,7 +84,7 @@ class Snapshot:
         return self._space(environment).runners.find(name_or_id)
 
     def runner_by_id(self, runner: RunnerId) -> Runner | None:
-        """The runner of this id in whatever environment; for the gateway, whose sessions name runners by id."""
+        """The runner of this id in any environment; for the gateway, whose sessions name runners by id."""
         return self._tables.runners.by_id.get(runner)
 
     def runner_by_token(self, hash: bytes) -> Runner | None:

@@ -183,14 +183,17 @@ class _View:
                 source,
                 lenses=self._lenses(source),
             )
-        # A runner that is offline counts as one: it is expected back, and has its own warning.
-        if sum(max(1, len(instances)) for instances in live.values()) == 1:
+        # A runner that is offline counts as one: it is expected back, and has its own warning. A revoked one is not.
+        expected = [runner for runner in runners if not runner.is_revoked]
+        if sum(max(1, len(live[runner.id])) for runner in expected) == 1:
+            only = expected[0]
+            what = f"a single instance of runner {only.name!r}" if live[only.id] else f"runner {only.name!r} alone"
             yield self._warning(
                 WarningCode.SINGLE_RUNNER,
-                f"Source {source.name!r} depends on a single instance of runner {runners[0].name!r}. "
+                f"Source {source.name!r} depends on {what}. "
                 "Assign a second runner, or start a second instance, so that queries continue when one is lost.",
                 source,
-                runners[0],
+                only,
             )
 
     def _of_encodings(
@@ -233,6 +236,14 @@ class _View:
                 WarningCode.CREDENTIALS_MISSING,
                 f"Runner {runner.name!r} has no usable credentials for source {source.name!r}. "
                 f"Set {_variable(source)} in the runner's environment.",
+                source,
+                runner,
+            )
+        if "invalid_settings" in states:
+            yield self._warning(
+                WarningCode.CREDENTIALS_MISSING,
+                f"Runner {runner.name!r} has settings for source {source.name!r} that are invalid. "
+                "`lensway runner doctor` on its machine names the variable, and what is wrong with it.",
                 source,
                 runner,
             )

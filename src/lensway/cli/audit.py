@@ -4,44 +4,46 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from cyclopts import App, Parameter
 
-from lensway.cli import report, target
+from lensway.api.shapes import AuditVerdict
+from lensway.catalog.names import counted
+from lensway.cli import output, report, screen, states, target
+from lensway.cli.tables import Column
 from lensway.errors import ErrorCode, LenswayError
 
 audit = App(name="audit", help="Who did what; verified and exported by instance-wide admin keys.")
 
 _To = target.Target
+_FIELDS: Final = ("sequence", "at", "environment", "actor", "action", "object", "address", "outcome")
+_COLUMNS: Final = (
+    # Of repeated entries the last moment: the list is in its order.
+    Column("AT", lambda entry: report.moment_of(entry.get("until") or entry.get("at")), rank=0),
+    Column("ACTION", "action", rank=0),
+    Column("OUTCOME", lambda entry: states.shown(entry.get("outcome")), rank=1),
+    # The id of the key stands behind its name; --json has both.
+    Column("BY", lambda entry: str(entry.get("actor")).rpartition(" (")[0] or entry.get("actor"), rank=2, is_text=True),
+    Column("OBJECT", lambda entry: entry.get("object") or None, rank=3),
+    Column("TIMES", lambda entry: entry.get("count") or 1, rank=3),
+    Column("FROM", lambda entry: entry.get("address") or None, rank=4),
+)
 
 
 @audit.default
-def list_(*, limit: int = 50, to: _To = target.DEFAULT) -> None:
+def list_(
+    *,
+    limit: int = 50,
+    before: Annotated[int | None, Parameter(help="Only rows older than this sequence number.")] = None,
+    to: _To = target.DEFAULT,
+) -> None:
     """Show who did what to which object, from where, with what outcome; newest first."""
+    params = {"limit": str(limit)} | ({} if before is None else {"before": str(before)})
     with to.client() as client:
-        entries = client.call("GET", "/v1/audit", params={"limit": str(limit)})["entries"]
-    if report.wants_json(to.json):
-        report.write_json(entries)
-        return
-    report.write_table(
-        ("AT", "ACTION", "OBJECT", "BY", "FROM", "OUTCOME"),
-        [
-            (
-                report.moment_of(entry.get("at")),
-                entry.get("action"),
-                entry.get("object"),
-                # The id of the key stands behind its name; --json has both.
-                str(entry.get("actor")).partition(" (")[0],
-                entry.get("address"),
-                entry.get("outcome"),
-            )
-            for entry in entries
-        ],
-        empty="nothing yet",
-        whole=2,
-    )
+        entries = client.call("GET", "/v1/audit", params=params)["entries"]
+    output.write_list(to.form, entries, _COLUMNS, empty="nothing yet", fields=_FIELDS)
 
 
 @audit.command
@@ -61,10 +63,11 @@ def verify(
     with to.client() as client:
         found = client.call("GET", "/v1/audit/verify", params={"head": head} if head else {})
     now = f"{found['head']['sequence']}:{found['head']['chain']}"
-    if report.wants_json(to.json):
-        report.write_json(found)
+    if to.form != "table":
+        output.write_one(to.form, found, lambda: None, fields=output.fields_of(AuditVerdict))
     elif found["ok"]:
-        report.write_line(f"{found['rows']:,} rows are unaltered. Head {now}")
+        verb = "is" if found["rows"] == 1 else "are"
+        report.write_line(f"{counted(found['rows'], 'row')} {verb} unaltered. Head {now}")
     if not found["ok"]:
         report.write_note(f"lensway: the audit is broken at row {found['broken']}: {found['reason']}")
         sys.exit(report.FAILURE_EXIT)
@@ -75,11 +78,11 @@ def verify(
 @audit.command
 def export(
     *,
-    output: Annotated[
+    output_: Annotated[
         pathlib.Path | None, Parameter(name=("--output", "-o"), help="The output file; default: standard output.")
     ] = None,
     after: Annotated[int, Parameter(help="Only rows after this sequence number.")] = 0,
-    to: _To = target.DEFAULT,
+    to: target.Server = target.SERVER,
 ) -> None:
     """Write the audit of every environment as NDJSON, oldest row first, each with its chain value. The last line holds `$end`
     with the number of rows and the head; an export without it is incomplete."""
@@ -88,18 +91,18 @@ def export(
         to.client() as client,
         client.stream("GET", "/v1/audit/export", params=params, accept="application/x-ndjson") as stream,
     ):
-        if output is None:
-            tail = _copied(stream, sys.stdout.buffer)
+        if output_ is None:
+            tail = _copied(stream, screen.BinaryOut(is_json=True))
         else:
-            unfinished = output.with_name(f"{output.name}.part")
+            unfinished = output_.with_name(f"{output_.name}.part")
             try:
                 with unfinished.open("wb") as file:
                     tail = _copied(stream, file)
                 _check_end(tail)
-                unfinished.replace(output)
+                unfinished.replace(output_)
             except OSError as error:
                 raise LenswayError(
-                    ErrorCode.INVALID_REQUEST, f"cannot write {output} ({(error.strerror or 'file').lower()})"
+                    ErrorCode.INVALID_REQUEST, f"cannot write {output_} ({(error.strerror or 'file').lower()})"
                 ) from None
             finally:
                 unfinished.unlink(missing_ok=True)

@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, Final, get_args
+from typing import Annotated, BinaryIO, Final, cast, get_args
 
 from cyclopts import Parameter
 
-from lensway.cli import query, report, target
+from lensway.catalog.names import counted
+from lensway.cli import names, query, report, screen, target
 from lensway.client import Format, Stream
 from lensway.errors import ErrorCode, LenswayError
 
@@ -31,7 +32,7 @@ _ERASE: Final = "\r\x1b[K"
 
 
 def export(
-    lens: str,
+    lens: names.Lens,
     /,
     *,
     output: Annotated[
@@ -52,8 +53,9 @@ def export(
     format: Annotated[
         Format | None, Parameter(help="Default: by the file's extension; ndjson on standard output.")
     ] = None,
+    json: Annotated[bool, Parameter(negative=(), show=False)] = False,
     timeout_ms: query.TimeoutMs = None,
-    to: target.To = target.DEFAULT,
+    to: target.Server = target.SERVER,
 ) -> None:
     """Stream every matching row into a file. The file has a temporary name until it is complete."""
     is_piped = output is None or output == "-"
@@ -61,9 +63,11 @@ def export(
         raise LenswayError(
             ErrorCode.INVALID_REQUEST, f"--output needs a file, not {output}", hint="Use - for standard output."
         )
-    if unordered and order_by:
+    if json and format not in (None, "ndjson"):
+        raise LenswayError(ErrorCode.INVALID_REQUEST, f"--json and --format {format} exclude each other")
+    if unordered and order_by is not None:
         raise LenswayError(ErrorCode.INVALID_REQUEST, "--unordered and --order-by exclude each other")
-    chosen = format or ("ndjson" if output is None or is_piped else _format_of(output))
+    chosen = format or ("ndjson" if json or output is None or is_piped else _format_of(output))
     if output is None or is_piped:
         report.refuse_binary_on_terminal(chosen)
     else:
@@ -74,8 +78,9 @@ def export(
             options["order_by"] = []
         with client.export(lens, format=chosen, timeout_ms=timeout_ms, **options) as rows, Progress(rows) as progress:
             if output is None or is_piped:
-                rows.save(sys.stdout.buffer, progress=progress.show)
-                sys.stdout.buffer.flush()
+                out = screen.BinaryOut(is_json=chosen == "ndjson")
+                rows.save(cast("BinaryIO", out), progress=progress.show)
+                out.flush()
                 return
             try:
                 rows.save(output, progress=progress.show)
@@ -112,11 +117,12 @@ class Progress:
 
     def summary(self) -> str:
         """What has come, and in what time."""
-        return f"{self._facts()} in {time.monotonic() - self._started:.1f} s"
+        return f"{self._facts()} in {report.duration_of(time.monotonic() - self._started)}"
 
     def _facts(self) -> str:
         size = report.size_of(self._rows.bytes_received)
-        return size if self._rows.rows_received is None else f"{self._rows.rows_received:,} rows, {size}"
+        rows = self._rows.rows_received
+        return size if rows is None else f"{counted(rows, 'row')}, {size}"
 
 
 def _check_place_of(output: str) -> None:

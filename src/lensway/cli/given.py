@@ -6,11 +6,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Final
 
+from lensway.auth.secret import bare
 from lensway.errors import ErrorCode, LenswayError
 
 _FILE: Final = "_FILE"
 _SECRET_BYTES_MAX: Final = 64 * 1024
-_QUOTES: Final = ('"', "'")
 
 
 def secret_given(environment: Mapping[str, str], name: str) -> str | None:
@@ -21,7 +21,7 @@ def secret_given(environment: Mapping[str, str], name: str) -> str | None:
     """
     value, path = environment.get(name), environment.get(name + _FILE)
     if not path:
-        return _bare(value) or None if value else None
+        return bare(value) or None if value else None
     if value:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST, f"{name} and {name}{_FILE} are both set", hint="Unset one of the two."
@@ -35,15 +35,8 @@ def secret_given(environment: Mapping[str, str], name: str) -> str | None:
             f"{name}{_FILE} names {path}, which cannot be read as text",
             hint="Check the path and its permissions.",
         ) from None
-    if not (found := _bare(text)):
+    if not (found := bare(text)):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST, f"{name}{_FILE} names {path}, which is empty", hint="Write the secret into it."
         )
     return found
-
-
-def _bare(text: str) -> str:
-    text = text.removeprefix("\ufeff").strip()
-    if len(text) > 1 and text[0] in _QUOTES and text[-1] == text[0]:
-        text = text[1:-1].strip()
-    return text

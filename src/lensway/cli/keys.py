@@ -12,14 +12,30 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
-from lensway.cli import report, target
+from lensway.api.bodies import body_of
+from lensway.api.shapes import KeyAnswer, KeyRequest
+from lensway.cli import names, output, report, target
 from lensway.cli.given import secret_given
-from lensway.client import segment
+from lensway.cli.tables import Column
+from lensway.client import Client, segment
 from lensway.errors import ErrorCode, LenswayError
 
 keys = App(name="keys", help="API keys: ak_ admin, sk_ service, pk_ publishable.")
 
 _To = target.Target
+_FIELDS: Final = tuple(field for field in output.fields_of(KeyAnswer) if field != "key")
+_COLUMNS: Final = (
+    Column("ID", "id", rank=0),
+    Column("KIND", "kind", rank=1),
+    Column("NAME", "name", rank=0, is_text=True),
+    Column("ROLE", "role", rank=2),
+    Column("EXPIRES", lambda key: report.moment_of(key.get("expiresAt")), rank=4),
+    Column("LAST USED", lambda key: report.ago_of(key.get("lastUsedAt")), rank=3),
+    Column("CREATED", lambda key: report.moment_of(key.get("createdAt")), rank=5),
+    Column("ENVIRONMENT", lambda key: key.get("environment") or "all", rank=6),
+    Column("LIMITS", lambda key: key.get("limits") or "", rank=8, is_text=True),
+    Column("ORIGINS", lambda key: key.get("origins") or "", rank=7, is_text=True),
+)
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -52,15 +68,6 @@ def create(
 ) -> None:
     """Create a key and print it once: `ak` for administration, `sk` for programs, `pk` for web pages. Limits of keys and of
     lenses both apply; the stricter one counts."""
-    body: dict[str, object] = {"kind": kind, "name": name}
-    if role:
-        body["role"] = role
-    if instance_wide:
-        body["instanceWide"] = True
-    if expires is not None:
-        body["expiresAt"] = _moment_of(expires)
-    if origin:
-        body["origins"] = origin
     limits = {
         "maxRows": max_rows,
         "maxBytes": max_bytes,
@@ -69,12 +76,19 @@ def create(
         "requestsPerMinute": requests_per_minute,
         "concurrentRequests": concurrent_requests,
     }
-    if given := {limit: value for limit, value in limits.items() if value is not None}:
-        body["limits"] = given
+    request = KeyRequest(
+        kind=kind,
+        name=name,
+        role=role,
+        instance_wide=instance_wide,
+        limits={limit: value for limit, value in limits.items() if value is not None},
+        expires_at=None if expires is None else _moment_of(expires),
+        origins=origin or [],
+    )
     with to.client() as client:
-        created = client.call("POST", "/v1/keys", body)
-    if to.json:
-        report.write_json(created)
+        created = client.call("POST", "/v1/keys", body_of(request))
+    if to.asked not in (None, "table"):
+        output.write_one(to.form, created, lambda: None)
     else:
         report.write_line(created["key"])
         report.write_note(f"key {name} created ({created['id']}). It is shown once.")
@@ -85,32 +99,40 @@ def list_(*, to: _To = target.DEFAULT) -> None:
     """List every key, without its secret."""
     with to.client() as client:
         found = client.call("GET", "/v1/keys")["keys"]
-    if report.wants_json(to.json):
-        report.write_json(found)
-        return
-    report.write_table(
-        ("ID", "KIND", "NAME", "ROLE", "CREATED", "EXPIRES", "LAST USED", "ORIGINS"),
-        [
-            (
-                key["id"],
-                key["kind"],
-                key["name"],
-                key.get("role"),
-                *(report.moment_of(key.get(moment)) for moment in ("createdAt", "expiresAt", "lastUsedAt")),
-                ", ".join(key.get("origins", ())),
-            )
-            for key in found
-        ],
-        empty="no keys",
-    )
+    output.write_list(to.form, found, _COLUMNS, empty="no keys", fields=_FIELDS)
 
 
 @keys.command
-def delete(key: str, *, to: _To = target.DEFAULT) -> None:
-    """Delete a key by its id; it is invalid at once."""
+def delete(
+    key: Annotated[str, Parameter(completer=names.keys, help="Its id, or its name if no other key has it.")],
+    *,
+    to: _To = target.DEFAULT,
+) -> None:
+    """Delete a key by its id or its name; it is invalid at once."""
     with to.client() as client:
-        client.call("DELETE", f"/v1/keys/{segment(key)}")
-    report.write_note(f"key {key} deleted")
+        id = _id_of(client, key)
+        client.call("DELETE", f"/v1/keys/{segment(id)}")
+    named = key if id == key else f"{key} ({id})"
+    output.write_done(to.asked, {"id": id, "deleted": True}, f"key {named} deleted")
+
+
+def _id_of(client: Client, key: str) -> str:
+    """The id itself, or the id of the one key that has this name."""
+    found = client.call("GET", "/v1/keys")["keys"]
+    if any(each["id"] == key for each in found):
+        return key
+    named = [each for each in found if each["name"] == key]
+    if len(named) == 1:
+        return str(named[0]["id"])
+    if not named:
+        raise LenswayError(
+            ErrorCode.NOT_FOUND, f"no key has the id or the name {key!r}", hint="`lensway keys list` shows them."
+        )
+    raise LenswayError(
+        ErrorCode.CONFLICT,
+        f"{len(named)} keys have the name {key!r}: {', '.join(str(each['id']) for each in named)}",
+        hint="Delete the one you mean by its id; `lensway keys list` shows when each was created and last used.",
+    )
 
 
 @keys.command
@@ -158,9 +180,18 @@ def _user() -> str:
 
 
 def _moment_of(expires: str) -> str:
-    """A duration as the moment it leads to; anything else as it is, for the server to read."""
+    """A duration as the moment it leads to; a date or a moment as it is, for the server to read."""
     found = _DURATION.fullmatch(expires)
     if found is None:
+        try:
+            datetime.datetime.fromisoformat(expires)
+        except ValueError:
+            raise LenswayError(
+                ErrorCode.INVALID_REQUEST,
+                f"--expires {expires!r} is neither a duration above zero, nor a date, nor a moment",
+                hint="Write 90d (a number with s, m, h, d or w), 2027-01-31, or 2027-01-31T12:00:00Z. "
+                "Omit it for a key that never expires.",
+            ) from None
         return expires
     try:
         moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from lensway.cli import report, target, toml
+from lensway.api.shapes import PushChange
+from lensway.cli import output, report, target, toml
 from lensway.errors import ErrorCode, LenswayError
 
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([^}]*)\}|\$\{")
@@ -40,8 +41,11 @@ def push(
         answer = client.call("POST", "/v1/push", document, params=params)
     changed = sum(change["action"] != "unchanged" for change in answer["changes"])
     code = _DIFFERS_EXIT if exit_code and changed else 0
-    if report.wants_json(to.json):
+    if to.form == "json":
         report.write_json(answer)
+        return code
+    if to.form != "table":
+        output.write_data(to.form, answer["changes"], fields=output.fields_of(PushChange))
         return code
     for change in answer["changes"]:
         if change["action"] != "unchanged":
@@ -56,6 +60,10 @@ def push(
 
 def pull(*, to: _To = target.DEFAULT) -> None:
     """Print the server's declaration, without any config."""
+    if to.asked not in (None, "json", "table"):
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST, f"a declaration has no form {to.asked}", hint="`lensway pull` prints JSON."
+        )
     with to.client() as client:
         report.write_json(_unexpanded(client.call("GET", "/v1/config")))
 
@@ -76,6 +84,12 @@ def read_declaration(file: pathlib.Path, environment: Mapping[str, str]) -> dict
         raise LenswayError(ErrorCode.INVALID_REQUEST, f"{file} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise LenswayError(ErrorCode.INVALID_REQUEST, f"{file}: {error}") from None
+    if not document:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"{file} declares nothing: it is empty, or holds only comments",
+            hint="Declare sources and lenses in it; `lensway pull` prints what the server has.",
+        )
     unset: list[str] = []
     expanded = _expand(document, environment, unset)
     if unset:

@@ -5,34 +5,43 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import re
+import select
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from io import BufferedReader
+from typing import Any, Final, cast
 
 import msgspec
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from lensway.api import numbers
 from lensway.api.repeated_keys import require_single_keys
+from lensway.cli import screen, states, tables
+from lensway.cli.screen import text_of
 from lensway.errors import CODES, ErrorCode, LenswayError
 from lensway.observe.lines import Lines
 
 USAGE_EXIT = 2
+_KEY = re.compile(r"[aprs]k_")
 FAILURE_EXIT = 1
-
-
-def wants_json(json: bool) -> bool:
-    """True when the output is for a program: asked for, or standard output is not a terminal."""
-    return json or not sys.stdout.isatty()
+_PIPE_SECONDS = 0.2
+"""How long to wait for the program in front of our pipe."""
+_PEEKED_BYTES = 256
+_ROWS_WIDTH = 80
+"""How wide a table of rows may be in a pipe; wider ones have a line for each value."""
 
 
 def write_json(value: object) -> None:
     """The value as indented JSON on standard output."""
-    sys.stdout.write(json_text(value))
+    write_data_text(json_text(value))
+
+
+def write_data_text(text: str) -> None:
+    """JSON on standard output; on a terminal with every character that would drive it as an escape of JSON."""
+    screen.write(screen.visible_json(text) if screen.is_terminal() else text)
 
 
 def json_text(value: object) -> str:
@@ -57,20 +66,39 @@ def read_stdin_json(what: str) -> object:
     return read_json(sys.stdin.buffer.read(), f"{what} on standard input")
 
 
+def has_piped_object() -> bool:
+    """True when a JSON object was piped or redirected into standard input and not read yet.
+
+    Anything else there may be meant for another command: the list that a shell's loop reads.
+    """
+    try:
+        mode = os.fstat(0).st_mode
+        if stat.S_ISREG(mode):
+            start = os.pread(0, _PEEKED_BYTES, os.lseek(0, 0, os.SEEK_CUR))
+        elif (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) and select.select([0], [], [], _PIPE_SECONDS)[0]:
+            start = cast(BufferedReader, sys.stdin.buffer).peek(1)
+        else:
+            # A pipe that stays silent may be what a job scheduler leaves open: it holds nothing.
+            return False
+    except (OSError, ValueError, AttributeError):
+        return False
+    return start.lstrip().startswith(b"{")
+
+
 def write_line(text: str) -> None:
-    """One line on standard output."""
-    sys.stdout.write(text + "\n")
+    """One line on standard output. Names in it come from others: shown literally, so that they drive no terminal."""
+    screen.write(screen.visible(text) + "\n")
 
 
 def write_text(text: str) -> None:
-    """Text as it is on standard output."""
-    sys.stdout.write(text)
+    """Lines on standard output."""
+    screen.write(screen.visible(text, keeps="\n\t") if screen.is_terminal() else text)
 
 
 def write_note(text: str) -> None:
     """One line on standard error: for people, never part of the output. It never fails."""
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(screen.visible(text) + "\n")
 
 
 def announcer() -> Callable[[str], None]:
@@ -84,36 +112,22 @@ def announcer() -> Callable[[str], None]:
     return announce
 
 
-def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str, whole: int = 1) -> None:
-    """A table for a terminal; ``empty`` instead when there are no rows. Values are shown literally, never as markup.
-
-    The first ``whole`` columns name their row and are never folded: half an id could not be copied.
-    """
-    if not rows:
-        write_line(empty)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number < whole)
-    for row in rows:
-        table.add_row(*(Text(text_of(value)) for value in row))
-    Console(soft_wrap=False).print(table)
-
-
 def write_rows(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Rows of data: a table where it fits the terminal's width, otherwise one line for each value, with a rule between rows."""
     texts = [[text_of(value) for value in row] for row in rows]
-    widths = [max(cell_len(text) for text in column) for column in zip(columns, *texts, strict=True)]
-    console = Console(soft_wrap=False)
-    if sum(widths) + 2 * len(widths) - 2 <= console.width:
-        write_table(columns, rows, empty="")
+    widths = [max(cell_len(text_of(text)) for text in column) for column in zip(columns, *texts, strict=True)]
+    width = screen.console().width if screen.is_terminal() else _ROWS_WIDTH
+    names = [text_of(column) for column in columns]
+    if sum(widths) + 2 * len(widths) - 2 <= width:
+        shown = [tables.Column(name, str(at), rank=0) for at, name in enumerate(names)]
+        tables.write(shown, [{str(at): text for at, text in enumerate(row)} for row in texts], empty="")
         return
-    margin = max(map(cell_len, columns))
+    margin = max(map(cell_len, names))
     for number, row in enumerate(texts):
         if number:
-            write_line("-" * min(console.width, margin + 2))
-        for column, text in zip(columns, row, strict=True):
-            write_line(f"{column}{' ' * (margin - cell_len(column))}  {text}")
+            write_line("-" * min(width, margin + 2))
+        for name, text in zip(names, row, strict=True):
+            write_line(f"{name}{' ' * (margin - cell_len(name))}  {text}")
 
 
 def write_warnings(warnings: Sequence[Mapping[str, Any]]) -> None:
@@ -122,25 +136,19 @@ def write_warnings(warnings: Sequence[Mapping[str, Any]]) -> None:
         write_note(f"warning {warning['code']}: {warning['message']}")
 
 
-def text_of(value: object) -> str:
-    """A value as a cell: control characters made visible, so that data cannot drive the terminal."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(text_of(item) for item in value)
-    if isinstance(value, dict):
-        value = numbers.encode(value).decode()
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(value))
-
-
 def moment_of(text: str | None) -> str | None:
     """An RFC 3339 moment as a column shows it, in UTC to the second."""
     if text is None:
         return None
     moment = datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)
     return f"{moment:%Y-%m-%d %H:%M:%S}Z"
+
+
+def time_of(text: str | None) -> str | None:
+    """A moment without its date when that is today's, so that a narrow table has room for it."""
+    shown = moment_of(text)
+    today = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d} "
+    return None if shown is None else shown.removeprefix(today)
 
 
 def age_of(moment: str | None) -> str | None:
@@ -152,6 +160,17 @@ def age_of(moment: str | None) -> str | None:
         if seconds >= 2 * size:
             return f"{int(seconds // size)} {unit}"
     return f"{max(0, int(seconds))} s"
+
+
+def ago_of(moment: str | None) -> str | None:
+    """The age of a moment as a column shows it: ``3 min ago``."""
+    age = age_of(moment)
+    return None if age is None else f"{age} ago"
+
+
+def duration_of(seconds: float) -> str:
+    """A duration as people say it: ``40 ms``, ``1.5 s``."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
 
 
 def size_of(count: float) -> str:
@@ -173,8 +192,23 @@ def refuse_binary_on_terminal(format: str) -> None:
 
 
 def usage_error(error: CycloptsError) -> str:
-    """A usage error as one line."""
-    return f"lensway: {error}"
+    """A usage error as one line. Part of a key that stands where no argument belongs is not repeated."""
+    command = f"`{' '.join(error.command_chain or ('lensway',))}`"
+    argument = error.argument
+    order = " Write --order-by FIELD, or FIELD:desc for the other direction."
+    hint = order if argument is not None and argument.name == "--order-by" else ""
+    if isinstance(error, MissingArgumentError) and argument is not None:
+        given = error.keyword or next((token.keyword for token in argument.tokens if token.keyword), None)
+        if given is not None:
+            return f"lensway: {given} of {command} needs a value.{hint}"
+        is_positional = argument.field_info.kind.name != "KEYWORD_ONLY"
+        name = argument.names[0].removeprefix("--").upper() if is_positional else argument.names[0]
+        return f"lensway: {command} needs {name}"
+    if isinstance(error, UnusedCliTokensError):
+        tokens = ["a key" if _KEY.match(token) else repr(token) for token in error.unused_tokens or ()]
+        return f"lensway: {command} takes no further argument; got {', '.join(tokens)}"
+    error.verbose = False
+    return f"lensway: {' '.join(str(error).split())}{hint}"
 
 
 @contextlib.contextmanager
@@ -182,8 +216,10 @@ def exit_on_failure() -> Iterator[None]:
     """Turn typed failures into a line on standard error and the exit code of their row in the table."""
     try:
         yield
-    except CycloptsError:
-        sys.exit(USAGE_EXIT)  # cyclopts has printed it
+    except CycloptsError as error:
+        write_note(usage_error(error))
+        write_note(f"  See {' '.join(('lensway', *(error.command_chain or ()), '--help'))}")
+        sys.exit(USAGE_EXIT)
     except LenswayError as error:
         failure = error.failure
         code = f"{failure.code.value}: " if error.is_answer else ""
@@ -216,7 +252,7 @@ _EXTRAS: Final = {"serve": "server", "runner": "runner"}
 
 
 def _missing_library(error: ImportError) -> str | None:
-    """The library of somebody else that an import lacks. cyclopts imports commands when they are called, and wraps the error."""
+    """The third-party library that an import lacks. cyclopts imports commands when they are called, and wraps the error."""
     cause = error if isinstance(error, ModuleNotFoundError) else error.__cause__
     name = cause.name if isinstance(cause, ModuleNotFoundError) else None
     return None if name is None or name.startswith("lensway") else name.partition(".")[0]
@@ -226,6 +262,15 @@ def _stages(details: Mapping[str, object]) -> Iterator[str]:
     results = details.get("results")
     for result in results if isinstance(results, list) else ():
         yield from stage_lines(result)
+
+
+def write_stages(result: Mapping[str, Any]) -> None:
+    """The stages of one connection test, each with the look of its state."""
+    looks = [result.get("ok"), *(stage.get("ok") for stage in result.get("stages", ()))]
+    for at, line in enumerate(stage_lines(result)):
+        is_ok = looks[at] if at < len(looks) else False
+        name = {True: "ok", False: "failed", None: "skipped"}[is_ok] if at < len(looks) else "degraded"
+        screen.write_styled(states.marked(name, line))
 
 
 def stage_lines(result: Mapping[str, Any]) -> Iterator[str]:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from lensway.cli import report, target
+from lensway.api.shapes import SignInAnswer
+from lensway.catalog.names import counted
+from lensway.cli import output, report, target
+from lensway.cli.tables import Column
 from lensway.client import segment
 from lensway.errors import ErrorCode, LenswayError
 
 sign_ins = App(name="sign-ins", help="Sign-ins to the Console.")
 
 _To = target.Target
+_COLUMNS: Final = (
+    Column("ID", "id", rank=0),
+    Column("KEY", "keyName", rank=1, is_text=True),
+    Column("ROLE", "role", rank=3),
+    Column("ADDRESS", "address", rank=2),
+    Column("LAST USED", lambda each: report.ago_of(each.get("lastUsedAt")), rank=4),
+    Column("SINCE", lambda each: report.moment_of(each.get("createdAt")), rank=5),
+    Column("EXPIRES", lambda each: report.moment_of(each.get("expiresAt")), rank=6),
+)
 
 
 @sign_ins.command(name="list")
@@ -20,23 +32,7 @@ def list_(*, to: _To = target.DEFAULT) -> None:
     """List the open sign-ins, each with its key and address."""
     with to.client() as client:
         found = client.call("GET", "/v1/sign-ins")["signIns"]
-    if report.wants_json(to.json):
-        report.write_json(found)
-        return
-    report.write_table(
-        ("ID", "KEY", "ROLE", "ADDRESS", "SINCE", "LAST USED"),
-        [
-            (
-                each["id"],
-                each["keyName"],
-                each["role"],
-                each["address"],
-                *(report.moment_of(each[moment]) for moment in ("createdAt", "lastUsedAt")),
-            )
-            for each in found
-        ],
-        empty="no open sign-ins",
-    )
+    output.write_list(to.form, found, _COLUMNS, empty="no open sign-ins", fields=output.fields_of(SignInAnswer))
 
 
 @sign_ins.command
@@ -53,8 +49,8 @@ def end(
         )
     with to.client() as client:
         if id is None:
-            ended = client.call("DELETE", "/v1/sign-ins")["ended"]
-            report.write_note(f"{ended} sign-ins ended")
+            answer = client.call("DELETE", "/v1/sign-ins")
+            output.write_done(to.asked, answer, f"{counted(answer['ended'], 'sign-in')} ended")
         else:
             client.call("DELETE", f"/v1/sign-ins/{segment(id)}")
-            report.write_note(f"sign-in {id} ended")
+            output.write_done(to.asked, {"id": id, "ended": 1}, f"sign-in {id} ended")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from lensway.cli import report
+from lensway.cli import screen
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _EXPANDED: Final = re.compile(r"\$(?=[${])")
@@ -40,7 +40,7 @@ def member_lines(members: Mapping[str, Any]) -> Iterator[str]:
 
 def comment(text: str) -> str:
     """The text as one comment, with control characters made visible."""
-    return f"# {report.text_of(text)}"
+    return f"# {screen.text_of(text)}"
 
 
 def _key(key: str) -> str:

@@ -1,7 +1,7 @@
-"""Arrow without a copy of one's own: bytes of an IPC stream, offered through the Arrow PyCapsule interface.
+"""Arrow without another copy: bytes of an IPC stream, offered through the Arrow PyCapsule interface.
 
 nanoarrow reads the stream: 3 MB where pyarrow is 170. Each buffer is filled once, from the bytes as they came, and then shared
-with whoever takes the capsule: pandas, Polars, DuckDB, pyarrow.
+with the library that takes the capsule: pandas, Polars, DuckDB, pyarrow.
 """
 
 from __future__ import annotations
@@ -66,6 +66,9 @@ class ArrowRows(ArrowSource):
 
     def __init__(self, parts: Sequence[bytes]) -> None:
         self._parts = parts
+
+    def __repr__(self) -> str:
+        return f"ArrowRows(nbytes={self.nbytes})"
 
     @property
     def nbytes(self) -> int:

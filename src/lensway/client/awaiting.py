@@ -7,14 +7,15 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
 
 import httpx2
 
 from lensway import limits
-from lensway.client import core, core_operations, core_stream, saving, transport
+from lensway.client import core, core_operations, core_stream, profiles, saving, transport
 from lensway.client.core import Answer, Connection, Do, Effect, Emit, Lost, Now, Pause, Read, Reply, Request, Send
 from lensway.client.core_stream import Incoming
+from lensway.client.passage import Passage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +30,7 @@ class Method(Protocol[P, T_co]):
 
 class _Performer(Protocol):
     def _subject(self) -> Any: ...
+    def _using(self) -> contextlib.AbstractAsyncContextManager[object]: ...
     async def _perform(self, effect: Effect) -> Reply: ...
 
 
@@ -36,8 +38,9 @@ def method(operation: Callable[Concatenate[Any, P], core.Work[T]]) -> Method[P, 
     """An operation of the core as a coroutine method."""
 
     async def call(self: _Performer, *args: P.args, **kwargs: P.kwargs) -> T:
-        with contextlib.closing(operation(self._subject(), *args, **kwargs)) as work:
-            return await run(work, self._perform)
+        async with self._using():
+            with contextlib.closing(operation(self._subject(), *args, **kwargs)) as work:
+                return await run(work, self._perform)
 
     return cast("Method[P, Coroutine[Any, Any, T]]", core.presented(call, operation))
 
@@ -46,10 +49,11 @@ def iterator(operation: Callable[Concatenate[Any, P], core.Steps[T]]) -> Method[
     """An operation of the core as a method that gives an asynchronous iterator."""
 
     async def call(self: _Performer, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
-        with contextlib.closing(operation(self._subject(), *args, **kwargs)) as steps:
-            async with contextlib.aclosing(iterate(steps, self._perform)) as items:
-                async for item in items:
-                    yield item
+        async with self._using():
+            with contextlib.closing(operation(self._subject(), *args, **kwargs)) as steps:
+                async with contextlib.aclosing(iterate(steps, self._perform)) as items:
+                    async for item in items:
+                        yield item
 
     return cast("Method[P, AsyncIterator[T]]", core.presented(call, operation))
 
@@ -90,6 +94,9 @@ async def iterate(steps: core.Steps[T], perform: Callable[[Effect], Awaitable[Re
             reply = await perform(step)
 
 
+_LEFT_OPEN: Final = contextlib.nullcontext()
+
+
 class AsyncClient:
     """Asks one server with one key, on asyncio. An asynchronous context manager, or `close` it. Tasks may share it."""
 
@@ -107,13 +114,19 @@ class AsyncClient:
     call = method(core_operations.call)
     stream = opener(core_operations.any_stream_request)
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection | None = None, *, profile: str | None = None) -> None:
+        connection = profiles.connection(profile) if connection is None else connection
         connection.check()
         self._connection = connection
-        self._http = httpx2.AsyncClient(
-            transport=httpx2.AsyncHTTPTransport(**transport.transport_options(connection)),
-            **transport.client_options(connection),
-        )
+        self._passage = Passage(connection)
+        try:
+            carrier = httpx2.AsyncHTTPTransport(**self._passage.transport_options())
+        except ImportError as error:
+            raise self._passage.check_library(error) from None
+        self._http = httpx2.AsyncClient(transport=carrier, **transport.client_options(connection))
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self._connection.origin!r})"
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -127,6 +140,9 @@ class AsyncClient:
 
     def _subject(self) -> Connection:
         return self._connection
+
+    def _using(self) -> contextlib.AbstractAsyncContextManager[object]:
+        return _LEFT_OPEN
 
     async def _perform(self, effect: Effect) -> Reply:
         match effect:
@@ -144,23 +160,37 @@ class AsyncClient:
         return None
 
     async def _send(self, effect: Send) -> Answer | Lost:
-        origin = self._connection.origin
+        origin, watch = self._connection.origin, self._passage.watch()
+        if self._http.is_closed:
+            raise RuntimeError(transport.CLOSED)
         try:
             request = self._http.build_request(**transport.request_options(effect))
+            if watch is not None:
+                request.extensions["trace"] = watch.note_async
             response = await self._http.send(request, stream=True)
             body = _Body(response, origin)
+            cause = None
+            if response.status_code >= 400 and "x-request-id" not in response.headers:
+                cause = await asyncio.to_thread(self._passage.foreign, response.status_code, response.headers)
+            else:
+                self._passage.answered()
             if effect.request.is_stream and response.status_code < 300:
                 return transport.answer(response, origin, stream=body)
             try:
-                return transport.answer(response, origin, body=await body.whole())
+                return transport.answer(response, origin, body=await body.whole(), cause=cause)
             finally:
                 await body.close()
         except httpx2.HTTPError as error:
-            return transport.lost(error, origin)
+            if watch is not None and watch.stream is not None:
+                await watch.stream.aclose()
+            return await asyncio.to_thread(self._passage.lost, error, watch)
 
 
 class AsyncStream(Incoming):
-    """Encoded rows as they arrive. Enter it to send the request; leaving it early tells the server to stop."""
+    """Encoded rows as they arrive. Entering it sends the request; leaving it early tells the server to stop.
+
+    Without `async with`, the first method that reads sends the request and closes the stream at its end.
+    """
 
     chunks = iterator(core_stream.chunks)
     rows = iterator(core_stream.rows)
@@ -169,13 +199,17 @@ class AsyncStream(Incoming):
     save = method(saving.save)
 
     def __init__(self, client: AsyncClient, request: Request) -> None:
-        super().__init__(request.accept)
+        super().__init__(client._connection, request)
         self._client = client
-        self._request = request
+        self._is_entered = False
+
+    def __repr__(self) -> str:
+        return f"AsyncStream({self._request_text()})"
 
     async def __aenter__(self) -> AsyncStream:
-        with contextlib.closing(core.answered(self._client._connection, self._request)) as work:
-            self.begin(await run(work, self._perform))
+        with contextlib.closing(core_stream.opened(self)) as work:
+            await run(work, self._perform)
+        self._is_entered = True
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -186,11 +220,20 @@ class AsyncStream(Incoming):
 
     async def close(self) -> None:
         """End the stream; nothing more is read."""
+        self.closed()
         if isinstance(self.stream, _Body):
             await self.stream.close()
 
     def _subject(self) -> AsyncStream:
         return self
+
+    @contextlib.asynccontextmanager
+    async def _using(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            if self.has_begun and not self._is_entered:
+                await self.close()
 
     async def _perform(self, effect: Effect) -> Reply:
         return await self._client._perform(effect)
@@ -236,6 +279,7 @@ def connect_async(
     repeats: bool = True,
     ca_file: str | None = None,
     compression: bool = False,
+    insecure: bool = False,
 ) -> AsyncClient:
     """A client for asyncio, for the server at ``url`` with this key. Not a coroutine: nothing is sent yet.
 
@@ -245,6 +289,6 @@ def connect_async(
         InvalidRequestError: for an address, key or file that can never work.
     """
     connection = transport.connection(
-        url, key, environment, timeout, repeats=repeats, ca_file=ca_file, compression=compression
+        url, key, environment, timeout, repeats=repeats, ca_file=ca_file, compression=compression, insecure=insecure
     )
     return AsyncClient(connection)

@@ -6,15 +6,16 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
 
 import httpx2
 
 from lensway import limits
-from lensway.client import core, core_operations, core_stream, saving, transport
+from lensway.client import core, core_operations, core_stream, profiles, saving, transport
 from lensway.client.arrow import ArrowSource, PartsReader
 from lensway.client.core import Answer, Connection, Do, Effect, Emit, Lost, Now, Pause, Read, Reply, Request, Send
 from lensway.client.core_stream import Incoming
+from lensway.client.passage import Passage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +30,7 @@ class Method(Protocol[P, T_co]):
 
 class _Performer(Protocol):
     def _subject(self) -> Any: ...
+    def _using(self) -> contextlib.AbstractContextManager[object]: ...
     def _perform(self, effect: Effect) -> Reply: ...
 
 
@@ -36,7 +38,7 @@ def method(operation: Callable[Concatenate[Any, P], core.Work[T]]) -> Method[P, 
     """An operation of the core as a method that blocks."""
 
     def call(self: _Performer, *args: P.args, **kwargs: P.kwargs) -> T:
-        with contextlib.closing(operation(self._subject(), *args, **kwargs)) as work:
+        with self._using(), contextlib.closing(operation(self._subject(), *args, **kwargs)) as work:
             return run(work, self._perform)
 
     return cast("Method[P, T]", core.presented(call, operation))
@@ -46,7 +48,7 @@ def iterator(operation: Callable[Concatenate[Any, P], core.Steps[T]]) -> Method[
     """An operation of the core as a method that gives an iterator."""
 
     def call(self: _Performer, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        with contextlib.closing(operation(self._subject(), *args, **kwargs)) as steps:
+        with self._using(), contextlib.closing(operation(self._subject(), *args, **kwargs)) as steps:
             yield from iterate(steps, self._perform)
 
     return cast("Method[P, Iterator[T]]", core.presented(call, operation))
@@ -88,6 +90,9 @@ def iterate(steps: core.Steps[T], perform: Callable[[Effect], Reply]) -> Generat
             reply = perform(step)
 
 
+_LEFT_OPEN: Final = contextlib.nullcontext()
+
+
 class Client:
     """Asks one server with one key, blocking. A context manager, or `close` it. Threads may share it."""
 
@@ -105,13 +110,19 @@ class Client:
     call = method(core_operations.call)
     stream = opener(core_operations.any_stream_request)
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection | None = None, *, profile: str | None = None) -> None:
+        connection = profiles.connection(profile) if connection is None else connection
         connection.check()
         self._connection = connection
-        self._http = httpx2.Client(
-            transport=httpx2.HTTPTransport(**transport.transport_options(connection)),
-            **transport.client_options(connection),
-        )
+        self._passage = Passage(connection)
+        try:
+            carrier = httpx2.HTTPTransport(**self._passage.transport_options())
+        except ImportError as error:
+            raise self._passage.check_library(error) from None
+        self._http = httpx2.Client(transport=carrier, **transport.client_options(connection))
+
+    def __repr__(self) -> str:
+        return f"Client({self._connection.origin!r})"
 
     def __enter__(self) -> Client:
         return self
@@ -125,6 +136,9 @@ class Client:
 
     def _subject(self) -> Connection:
         return self._connection
+
+    def _using(self) -> contextlib.AbstractContextManager[object]:
+        return _LEFT_OPEN
 
     def _perform(self, effect: Effect) -> Reply:
         match effect:
@@ -142,21 +156,35 @@ class Client:
         return None
 
     def _send(self, effect: Send) -> Answer | Lost:
-        origin = self._connection.origin
+        origin, watch = self._connection.origin, self._passage.watch()
+        if self._http.is_closed:
+            raise RuntimeError(transport.CLOSED)
         try:
             request = self._http.build_request(**transport.request_options(effect))
+            if watch is not None:
+                request.extensions["trace"] = watch.note
             response = self._http.send(request, stream=True)
             body = _Body(response, origin)
+            cause = None
+            if response.status_code >= 400 and "x-request-id" not in response.headers:
+                cause = self._passage.foreign(response.status_code, response.headers)
+            else:
+                self._passage.answered()
             if effect.request.is_stream and response.status_code < 300:
                 return transport.answer(response, origin, stream=body)
             with contextlib.closing(body):
-                return transport.answer(response, origin, body=body.whole())
+                return transport.answer(response, origin, body=body.whole(), cause=cause)
         except httpx2.HTTPError as error:
-            return transport.lost(error, origin)
+            if watch is not None and watch.stream is not None:
+                watch.stream.close()
+            return self._passage.lost(error, watch)
 
 
 class Stream(Incoming, ArrowSource):
-    """Encoded rows as they arrive. Enter it to send the request; leaving it early tells the server to stop."""
+    """Encoded rows as they arrive. Entering it sends the request; leaving it early tells the server to stop.
+
+    Without `with`, the first method that reads sends the request and closes the stream at its end.
+    """
 
     chunks = iterator(core_stream.chunks)
     rows = iterator(core_stream.rows)
@@ -165,14 +193,17 @@ class Stream(Incoming, ArrowSource):
     save = method(saving.save)
 
     def __init__(self, client: Client, request: Request) -> None:
-        super().__init__(request.accept)
+        super().__init__(client._connection, request)
         self._client = client
-        self._request = request
+        self._is_entered = False
         self._reader: PartsReader | None = None
 
+    def __repr__(self) -> str:
+        return f"Stream({self._request_text()})"
+
     def __enter__(self) -> Stream:
-        with contextlib.closing(core.answered(self._client._connection, self._request)) as work:
-            self.begin(run(work, self._perform))
+        self._open()
+        self._is_entered = True
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -183,20 +214,38 @@ class Stream(Incoming, ArrowSource):
 
     def close(self) -> None:
         """End the stream; nothing more is read."""
+        self.closed()
         if isinstance(self.stream, _Body):
             self.stream.close()
 
     def _subject(self) -> Stream:
         return self
 
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self.has_begun and not self._is_entered:
+                self.close()
+
     def _perform(self, effect: Effect) -> Reply:
         return self._client._perform(effect)
 
     def _arrow_reader(self) -> PartsReader:
-        if self.media != core_stream.ARROW:
-            raise TypeError(f"this stream is {self.content_type}, not Arrow")
-        self._reader = PartsReader(self.chunks()) if self._reader is None else self._reader.again()
+        if self._reader is not None:
+            self._reader = self._reader.again()
+            return self._reader
+        self._open()
+        if self.media != core_stream.ARROW and not self._is_entered:
+            self.close()
+        self.check_arrow()
+        self._reader = PartsReader(self.chunks())
         return self._reader
+
+    def _open(self) -> None:
+        with contextlib.closing(core_stream.opened(self)) as work:
+            run(work, self._perform)
 
 
 class _Body:
@@ -236,22 +285,24 @@ def connect(
     repeats: bool = True,
     ca_file: str | None = None,
     compression: bool = False,
+    insecure: bool = False,
 ) -> Client:
     """A blocking client for the server at ``url`` with this key. Nothing is sent yet.
 
     Args:
         url: The server's HTTP address, ``https://lensway.example.org`` for example.
         key: An API key. It is never shown.
-        environment: For instance-wide keys; their own environment or ``default`` unless said.
+        environment: For instance-wide keys; default: the key's own environment, or ``default``.
         timeout: Seconds that one call may take with all its repetitions.
         repeats: False sends everything once.
         ca_file: Certificates to trust instead of the system's.
         compression: Ask for compressed answers: less traffic for more work on both sides.
+        insecure: Allow ``http://`` to another machine: the key is sent in clear text.
 
     Raises:
         InvalidRequestError: for an address, key or file that can never work.
     """
     connection = transport.connection(
-        url, key, environment, timeout, repeats=repeats, ca_file=ca_file, compression=compression
+        url, key, environment, timeout, repeats=repeats, ca_file=ca_file, compression=compression, insecure=insecure
     )
     return Client(connection)

@@ -1,7 +1,7 @@
 """The client without I/O: what it wants done, as values, and when it asks again.
 
-An operation is a generator. It yields effects (send this, pause so long, read on …), is sent what came of each, and returns
-what the caller gets. Two small shells perform the effects, one that blocks and one that awaits, so that there is one client
+An operation is a generator. It yields effects (send this, pause so long, read on …), receives the result of each, and returns
+the caller's answer. Two small shells perform the effects, one that blocks and one that awaits, so that there is one client
 and not two that drift apart. Nothing here waits, reads a clock, draws chance or knows the HTTP library.
 """
 
@@ -24,6 +24,8 @@ from lensway import limits
 from lensway.api import numbers
 from lensway.client import exceptions
 from lensway.errors import CODES, ErrorCode, Failure, LenswayError, Retry
+from lensway.hosts import is_this_machine
+from lensway.ways.causes import Cause, http_date, retry_after_seconds
 
 T = TypeVar("T")
 
@@ -47,6 +49,8 @@ class Connection:
     """Certificates to trust instead of the system's."""
     is_compressing: bool = False
     """Ask for compressed answers."""
+    is_insecure: bool = False
+    """May the key travel in clear text to another machine."""
 
     @property
     def origin(self) -> str:
@@ -61,6 +65,11 @@ class Connection:
             raise unusable("the URL must be http://HOST[:PORT] or https://HOST[:PORT]")
         if "@" in parts.netloc:
             raise unusable("the URL must not hold a login", "Pass the key separately.")
+        if parts.scheme == "http" and not self.is_insecure and not is_this_machine(parts.hostname):
+            raise unusable(
+                f"{self.origin} is http:// to another machine: the key would be sent in clear text",
+                "Use https://, or insecure=True if the network path is protected by other means.",
+            )
         if not self.key or not self.key.isascii() or not self.key.isprintable() or " " in self.key:
             raise unusable("the key is empty, or holds characters that no key has")
         if not self.timeout_seconds > 0 or self.attempts_max < 1:
@@ -70,7 +79,7 @@ class Connection:
 def presented(
     method: Callable[..., Any], operation: Callable[..., Any], *, has_subject: bool = True
 ) -> Callable[..., Any]:
-    """The method with the name, text and parameters of its operation, for ``help`` and for whoever looks at signatures."""
+    """The method with the name, text and parameters of its operation, for ``help`` and for tools that read signatures."""
     functools.update_wrapper(method, operation)
     method.__name__ = operation.__name__.removeprefix("any_").removesuffix("_request")
     signature = inspect.signature(operation)
@@ -79,6 +88,11 @@ def presented(
     gives = re.sub(r"^(?:Work|Steps)\[(.*)\]$", r"\1", str(signature.return_annotation)).replace("Request", "Stream")
     method.__signature__ = signature.replace(parameters=[this, *own], return_annotation=gives)  # type: ignore[attr-defined]
     return method
+
+
+def counted(number: int, word: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"1 {word}" if number == 1 else f"{number:,} {word}s"
 
 
 def unusable(message: str, hint: str | None = None) -> LenswayError:
@@ -90,7 +104,7 @@ class Repeat(enum.Enum):
     """What may be sent a second time."""
 
     READ = "read"
-    """A read: safe to repeat, whatever became of the first one."""
+    """A read: safe to repeat, however the first one ended."""
     UNSENT = "unsent"
     """A change: only when the first one never left."""
 
@@ -152,11 +166,13 @@ class Loss(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Lost:
-    """No answer, or no more of it. ``reason`` is for people."""
+    """No answer, or no more of it. ``reason`` is for people; ``is_lasting``: no repetition cures it."""
 
     loss: Loss
     reason: str
     origin: str
+    cause: Cause | None = None
+    is_lasting: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,6 +184,8 @@ class Answer:
     body: bytes
     origin: str
     stream: object = None
+    cause: Cause | None = None
+    """Why something else than Lensway answers, where that is known."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -257,6 +275,8 @@ def pause_before_repeat(
 
 
 def _may_repeat(request: Request, reply: Answer | Lost, error: LenswayError, number: int) -> bool:
+    if isinstance(reply, Lost) and reply.is_lasting:
+        return False
     if request.repeat is not Repeat.READ:
         return isinstance(reply, Lost) and reply.loss is Loss.UNSENT
     if isinstance(reply, Lost):
@@ -264,9 +284,9 @@ def _may_repeat(request: Request, reply: Answer | Lost, error: LenswayError, num
     if isinstance(error, exceptions.UnreachableError):
         return reply.status in _GATEWAY_STATUSES
     rule = CODES[error.code].retry
-    # What failed although everything was there may fail by its own doing: a query that kills its runners must not be
-    # sent again and again. A lens that is declared `retry: never` is not repeated behind its owner's back, nor what somebody
-    # has ended on purpose.
+    # A query that failed with everything in place may itself be the cause: one that kills its runners must not be sent
+    # again and again. A lens declared `retry: never` is never repeated, and neither is a request that was cancelled on
+    # purpose.
     if rule is Retry.SAFE:
         is_wanted = error.details.get("retry") != "never" and error.details.get("reason") != "on_request"
         return is_wanted and number <= limits.CLIENT_SAFE_REPEATS_MAX
@@ -294,13 +314,15 @@ def error_of(reply: Answer | Lost, timeout_seconds: float) -> LenswayError:
         message=str(error.get("message", code.value)),
         hint=error.get("hint"),
         details=details,
-        retry_after_seconds=_seconds(reply.headers.get("retry-after")),
+        retry_after_seconds=_seconds(reply.headers),
     )
     return exceptions.of(failure)
 
 
 def not_lensway(answer: Answer) -> LenswayError:
     """Something answered that does not speak the API."""
+    if answer.cause is not None:
+        return _named(answer.cause, {"status": answer.status})
     return exceptions.UnreachableError(
         ErrorCode.INTERNAL,
         f"the answer from {answer.origin} (HTTP {answer.status}) is not Lensway's",
@@ -344,7 +366,18 @@ def decoded(answer: Answer, type: type[T]) -> T:
         raise not_lensway(answer) from None
 
 
+def _named(cause: Cause, details: dict[str, Any]) -> LenswayError:
+    return exceptions.UnreachableError(
+        ErrorCode.INTERNAL,
+        cause.line,
+        hint=cause.remedy,
+        details={"cause": cause.code, "stage": cause.stage.value, **details},
+    )
+
+
 def _lost(lost: Lost, timeout_seconds: float) -> LenswayError:
+    if lost.cause is not None and lost.loss is not Loss.SILENT:
+        return _named(lost.cause, {"origin": lost.origin})
     if lost.loss is Loss.SILENT:
         return exceptions.QueryTimeoutError(
             ErrorCode.QUERY_TIMEOUT,
@@ -364,8 +397,9 @@ def _now() -> Work[float]:
     return reply
 
 
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isascii() and text.isdecimal() else None
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    """``Retry-After`` in seconds. A date counts from the server's own ``Date``: no two clocks are compared."""
+    return retry_after_seconds(headers.get("retry-after"), http_date(headers.get("date", "")))
 
 
 def _from_one() -> Iterator[int]:

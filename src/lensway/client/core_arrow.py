@@ -19,7 +19,7 @@ _BATCH, _BATCH_LENGTH = 3, 0
 
 
 class BatchCount:
-    """Counts the rows of an Arrow stream's batches, whatever pieces it comes in."""
+    """Counts the rows of an Arrow stream's batches, however it is cut into pieces."""
 
     def __init__(self) -> None:
         self.rows: int | None = 0

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from lensway import limits
 from lensway.api import shapes
+from lensway.api.bodies import body_of
 from lensway.client import core, core_stream, exceptions
 from lensway.client.arrow import ArrowRows
 from lensway.client.core import Connection, Repeat, Request, Steps, Work
@@ -81,18 +82,19 @@ def query(
     Args:
         lens: The lens to ask.
         where: The filter; see the reference of operators. Dates, decimals, UUIDs and bytes may be Python's own.
-        order_by: Primary-key order unless said.
-        select: Fields; all of them unless said.
-        limit: Rows of the page, 1 to 10,000; 100 unless said.
+        order_by: Default: primary-key order.
+        select: Fields; default: all.
+        limit: Rows of the page, 1 to 10,000; default: 100.
         offset: Rows to skip; not together with ``cursor``.
         cursor: The page before's ``next_cursor``, with the same ``where`` and ``order_by``.
         total: Count all matching rows too.
-        timeout_ms: The server's deadline for this request; 30,000 unless said.
+        timeout_ms: The server's deadline for this request; default: 30,000.
 
     Raises:
         LenswayError: the class of the failure's code.
     """
     body = query_body(
+        shapes.QueryRequest,
         where=where,
         order_by=order_by,
         select=select,
@@ -100,7 +102,7 @@ def query(
         offset=offset,
         cursor=cursor,
         total=total or None,
-        timeoutMs=timeout_ms,
+        timeout_ms=timeout_ms,
     )
     answer = yield from core.answered(via, _read(f"/v1/query/{segment(lens)}", body))
     found = core.decoded(answer, shapes.QueryAnswer)
@@ -165,7 +167,7 @@ def count(via: Connection, lens: str, *, where: Where | None = None, timeout_ms:
     Raises:
         LenswayError: the class of the failure's code.
     """
-    body = query_body(where=where, timeoutMs=timeout_ms)
+    body = query_body(shapes.CountRequest, where=where, timeout_ms=timeout_ms)
     answer = yield from core.answered(via, _read(f"/v1/count/{segment(lens)}", body))
     return core.decoded(answer, shapes.CountAnswer).count
 
@@ -186,7 +188,8 @@ def explain(
     Raises:
         LenswayError: the class of the failure's code.
     """
-    body = query_body(where=where, order_by=order_by, select=select, limit=limit, offset=offset, cursor=cursor)
+    members = {"select": select, "limit": limit, "offset": offset, "cursor": cursor}
+    body = query_body(shapes.QueryRequest, where=where, order_by=order_by, **members)
     answer = yield from core.answered(via, _read(f"/v1/query/{segment(lens)}/explain", body))
     return core.decoded(answer, shapes.ExplainAnswer)
 
@@ -245,12 +248,9 @@ def arrow(
         order_by=order_by,
         select=select,
         limit=limit,
-        timeoutMs=timeout_ms,
+        timeout_ms=timeout_ms,
     )
-    answer = yield from core.answered(via, wanted)
-    incoming = core_stream.Incoming(wanted.accept)
-    incoming.begin(answer)
-    return (yield from core_stream.arrow(incoming))
+    return (yield from core_stream.arrow(core_stream.Incoming(via, wanted)))
 
 
 def call(
@@ -283,22 +283,22 @@ def export_request(
     select: Sequence[str] | None = None,
     timeout_ms: int | None = None,
 ) -> Request:
-    """Every matching row as one stream, in constant memory on all sides. A context manager: the request is sent on entering.
+    """Every matching row as one stream, in constant memory on all sides. A context manager; entering or reading it asks.
 
     Args:
         lens: The lens to ask.
         format: ``ndjson``, ``csv``, ``arrow`` or ``parquet``.
         where: The filter.
-        order_by: Primary-key order unless said; an empty sequence takes the rows as the database finds them, without a sort.
-        select: Fields; all of them unless said.
-        timeout_ms: The server's deadline for the whole stream; an hour unless said.
+        order_by: Default: primary-key order; an empty sequence takes the rows as the database finds them, without a sort.
+        select: Fields; default: all.
+        timeout_ms: The server's deadline for the whole stream; default: an hour.
 
     Raises:
-        IncompleteStreamError: while it is read, when the stream broke: what has arrived is incomplete.
-        LenswayError: on entering; the class of the failure's code.
+        IncompleteStreamError: while it is read, when the stream broke: the received rows are incomplete.
+        LenswayError: on entering or reading; the class of the failure's code.
     """
     return stream_request(
-        lens, is_export=True, format=format, where=where, order_by=order_by, select=select, timeoutMs=timeout_ms
+        lens, is_export=True, format=format, where=where, order_by=order_by, select=select, timeout_ms=timeout_ms
     )
 
 
@@ -314,13 +314,13 @@ def encoded_request(
     cursor: str | None = None,
     timeout_ms: int | None = None,
 ) -> Request:
-    """One page of rows in another format than JSON. A context manager: the request is sent on entering.
+    """One page of rows in another format than JSON. A context manager; entering or reading it asks.
 
     The arguments are those of `query`, and ``format`` is ``ndjson``, ``csv`` or ``arrow``.
 
     Raises:
-        IncompleteStreamError: while it is read, when the stream broke: what has arrived is incomplete.
-        LenswayError: on entering; the class of the failure's code.
+        IncompleteStreamError: while it is read, when the stream broke: the received rows are incomplete.
+        LenswayError: on entering or reading; the class of the failure's code.
     """
     return stream_request(
         lens,
@@ -332,7 +332,7 @@ def encoded_request(
         limit=limit,
         offset=offset,
         cursor=cursor,
-        timeoutMs=timeout_ms,
+        timeout_ms=timeout_ms,
     )
 
 
@@ -362,32 +362,40 @@ def stream_request(lens: str, *, is_export: bool, format: str, **members: Any) -
     return Request(
         method="POST",
         path=f"/v1/query/{segment(lens)}" + ("/export" if is_export else ""),
-        body=query_body(**members),
+        body=query_body(shapes.ExportRequest if is_export else shapes.QueryRequest, **members),
         accept=ACCEPT[format],
         is_stream=True,
         time_limit_ms=limits.EXPORT_TIMEOUT_MS_DEFAULT if is_export else limits.QUERY_TIMEOUT_MS_DEFAULT,
     )
 
 
-def query_body(*, order_by: OrderBy | None = None, **members: object) -> dict[str, object]:
-    """The body of a query: what was said, and nothing of what was not."""
-    body = {name: value for name, value in members.items() if value is not None}
+def query_body(shape: type[shapes.Request], *, order_by: OrderBy | None = None, **members: object) -> dict[str, object]:
+    """The body of a request of this shape: what was said, and nothing of what was not."""
+    said = {name: value for name, value in members.items() if value is not None}
     if order_by is not None:
         terms = [order_by] if isinstance(order_by, (str, Mapping)) else order_by
-        body["orderBy"] = [_term(term) for term in terms]
-    return body
+        said["order_by"] = [_term(term) for term in terms]
+    return body_of(shape(**said))
 
 
 def segment(name: str) -> str:
-    """The name as one segment of a path."""
+    """The name as one segment of a path.
+
+    Raises:
+        InvalidRequestError: for a name that would make it the path of something else: of the whole list, or of what is above.
+    """
+    if name in ("", ".", ".."):
+        raise core.unusable(f"{name!r} is not a name", "Give the name or the id of one object.")
     return quote(name, safe="")
 
 
-def _term(term: str | Mapping[str, str]) -> Mapping[str, str]:
+def _term(term: str | Mapping[str, str]) -> shapes.OrderTerm | Mapping[str, str]:
     if not isinstance(term, str):
-        return term
+        return term  # as it is: the server names what is wrong with it
     field, colon, direction = term.rpartition(":")
-    return {"field": field.strip(), "dir": direction.strip()} if colon else {"field": term.strip()}
+    if not colon:
+        return shapes.OrderTerm(field=term.strip())
+    return shapes.OrderTerm(field=field.strip(), dir=direction.strip())  # type: ignore[arg-type]  # the server checks it
 
 
 def _cursor_after(page: Page, lens: str) -> str | None:

@@ -13,9 +13,9 @@ import msgspec
 
 from lensway import limits
 from lensway.api import numbers, shapes
-from lensway.client import core_arrow, exceptions
+from lensway.client import core, core_arrow, exceptions
 from lensway.client.arrow import ArrowRows
-from lensway.client.core import Answer, Emit, Lost, Read, Steps, Work
+from lensway.client.core import Answer, Connection, Emit, Lost, Read, Request, Steps, Work
 from lensway.errors import ErrorCode, LenswayError
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
@@ -25,6 +25,7 @@ _TAILS: Final = {
     ARROW: (b"\xff\xff\xff\xff\x00\x00\x00\x00", 8),
     "application/vnd.apache.parquet": (b"PAR1", 12),
 }
+_AGAIN: Final = "ask for it again: each call of export, encoded or stream makes a new one"
 _ROWS: Final = numbers.decoder_of(dict[str, Any])
 
 
@@ -118,7 +119,7 @@ class _EndRecord:
         last = self._held.rfind(b"\n")
         before = self._held.rfind(b"\n", 0, last) if last > 0 else -1
         if len(self._held) - before > limits.CLIENT_LINE_BYTES_MAX:
-            raise _CutError(f"a line is longer than {limits.CLIENT_LINE_BYTES_MAX} bytes")
+            raise _CutError(f"a line is longer than {limits.CLIENT_LINE_BYTES_MAX:,} bytes")
         lines = bytes(self._held[: before + 1])
         del self._held[: before + 1]
         self.rows += lines.count(b"\n")
@@ -130,29 +131,37 @@ class _EndRecord:
         except (msgspec.DecodeError, KeyError, TypeError):
             raise _CutError("its end record is missing") from None
         if not self._held.endswith(b"\n") or expected != self.rows:
-            raise _CutError(f"it holds {self.rows} rows and says {expected}")
+            raise _CutError(f"it holds {core.counted(self.rows, 'row')} and says {expected}")
 
 
 class Incoming:
-    """A stream on its way in: what is known of it, and how much has come."""
+    """A stream on its way in: its facts, and how much has arrived."""
 
-    def __init__(self, accept: str) -> None:
+    def __init__(self, via: Connection, request: Request) -> None:
+        self.via = via
+        self.wanted = request
         self.stream: object = None
+        self.has_begun = False
         self.media = ""
         self.is_ndjson = False
         self.bytes_received = 0
         self.failure: LenswayError | None = None
-        self._accept = accept
         self._is_claimed = False
+        self._is_closed = False
         self._headers: Mapping[str, str] = {}
         self._mark: _EndMark = _Unmarked()
+
+    def _request_text(self) -> str:
+        """What was asked, for debuggers; never the body, which holds a caller's values."""
+        return f"{self.wanted.method} {self.wanted.path}, {self.wanted.accept.partition(';')[0]}"
 
     def begin(self, answer: Answer) -> None:
         """The answer has begun to arrive."""
         self.stream = answer.stream
+        self.has_begun = True
         self._headers = answer.headers
         self.media = self.content_type.partition(";")[0].strip()
-        self.is_ndjson = self.media == _NDJSON and "end=record" in self._accept
+        self.is_ndjson = self.media == _NDJSON and "end=record" in self.wanted.accept
         if self.is_ndjson:
             self._mark = _EndRecord()
         elif self.media == "text/csv":
@@ -184,10 +193,29 @@ class Incoming:
         return getattr(self._mark, "rows", None)
 
     def claim(self) -> None:
-        """It is read from now on. Raises RuntimeError the second time: what was read is gone."""
-        if self._is_claimed:
-            raise RuntimeError("the stream was read already; ask for it again")
+        """Begin to read it. Raises RuntimeError the second time, because the rows are gone."""
+        self.check()
         self._is_claimed = True
+
+    def check(self) -> None:
+        """Raises RuntimeError when the stream was closed or read already."""
+        if self._is_claimed:
+            raise RuntimeError(f"the stream was read already; {_AGAIN}")
+        self.check_open()
+
+    def check_open(self) -> None:
+        """Raises RuntimeError when the stream was closed."""
+        if self._is_closed:
+            raise RuntimeError(f"the stream is closed; {_AGAIN}")
+
+    def closed(self) -> None:
+        """Nothing more is read."""
+        self._is_closed = True
+
+    def check_arrow(self) -> None:
+        """Raises TypeError for another format."""
+        if self.media != ARROW:
+            raise TypeError(f'this stream is {self.content_type}, not Arrow; ask for format="arrow"')
 
     def take(self, data: bytes) -> bytes:
         """What of the rows is certain by now. Raises IncompleteStreamError."""
@@ -205,14 +233,27 @@ class Incoming:
             raise self.broken(str(cut)) from None
 
     def broken(self, reason: str) -> LenswayError:
-        """The failure of this stream, kept for whoever reads it through a library that has errors of its own."""
+        """The failure of this stream, kept for callers that read it through a library with errors of its own."""
         self.failure = exceptions.IncompleteStreamError(
             ErrorCode.RUNNER_FAILED,
-            f"the stream broke after {self.bytes_received} bytes, before its end ({reason}); what arrived is incomplete",
+            f"the stream broke after {core.counted(self.bytes_received, 'byte')}, before its end ({reason}); "
+            "what arrived is incomplete",
             hint=f"Repeat the request; reads are safe to repeat. `lensway requests {self.request_id}` says what happened.",
             details={"requestId": self.request_id, "bytes": self.bytes_received},
         )
         return self.failure
+
+
+def opened(incoming: Incoming) -> Work[None]:
+    """Send the request unless that is done already.
+
+    Raises:
+        LenswayError: the class of the failure's code.
+        RuntimeError: when the stream was closed or read already.
+    """
+    incoming.check()
+    if not incoming.has_begun:
+        incoming.begin((yield from core.answered(incoming.via, incoming.wanted)))
 
 
 def chunks(incoming: Incoming) -> Steps[bytes]:
@@ -221,6 +262,7 @@ def chunks(incoming: Incoming) -> Steps[bytes]:
     Raises:
         IncompleteStreamError: when the stream broke.
     """
+    yield from opened(incoming)
     incoming.claim()
     while part := (yield from next_part(incoming)):
         yield Emit(part)
@@ -233,8 +275,9 @@ def rows(incoming: Incoming) -> Steps[dict[str, Any]]:
         IncompleteStreamError: when the stream broke.
         TypeError: for another format.
     """
+    yield from opened(incoming)
     if not incoming.is_ndjson:
-        raise TypeError(f"rows are decoded from ndjson only; this stream is {incoming.content_type}")
+        raise TypeError(f'rows are decoded from format="ndjson" only; this stream is {incoming.content_type}')
     incoming.claim()
     while part := (yield from next_part(incoming)):
         for row in _ROWS.decode_lines(part):
@@ -257,12 +300,13 @@ def arrow(incoming: Incoming) -> Work[ArrowRows]:
         IncompleteStreamError: when the stream broke.
         TypeError: for another format.
     """
-    if incoming.media != ARROW:
-        raise TypeError(f"this stream is {incoming.content_type}, not Arrow")
+    yield from opened(incoming)
+    incoming.check_arrow()
     return ArrowRows((yield from _parts(incoming)))
 
 
 def _parts(incoming: Incoming) -> Work[list[bytes]]:
+    yield from opened(incoming)
     incoming.claim()
     found: list[bytes] = []
     while part := (yield from next_part(incoming)):
@@ -274,6 +318,7 @@ def next_part(incoming: Incoming) -> Work[bytes]:
     """What of the rows is certain next; empty at the end, once the end is known to be one."""
     part = b""
     while not part:
+        incoming.check_open()
         data = yield Read(incoming.stream)
         if isinstance(data, Lost):
             raise incoming.broken(data.reason)

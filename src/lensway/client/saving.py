@@ -62,6 +62,7 @@ def save(
         IncompleteStreamError: when the stream broke.
         OSError: when it cannot be written.
     """
+    yield from core_stream.opened(incoming)
     if not isinstance(target, (str, os.PathLike)):
         return (yield from _copied(incoming, target.write, progress))
     if _is_special(target):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import socket
-import ssl
 import sys
 from typing import Any, Final
 
@@ -14,9 +13,11 @@ from lensway import limits
 from lensway.client import exceptions
 from lensway.client.core import Answer, Connection, Loss, Lost, Send
 from lensway.errors import ErrorCode
+from lensway.ways.causes import Cause
 
-_UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _WRITE_SECONDS: Final = 60.0
+
+CLOSED: Final = "the client is closed; connect again, or keep it open until the last row is read"
 
 
 def connection(
@@ -28,6 +29,7 @@ def connection(
     repeats: bool,
     ca_file: str | None,
     compression: bool,
+    insecure: bool,
 ) -> Connection:
     """What `connect` was told."""
     return Connection(
@@ -38,6 +40,7 @@ def connection(
         attempts_max=limits.CLIENT_ATTEMPTS_MAX if repeats else 1,
         ca_file=ca_file,
         is_compressing=compression,
+        is_insecure=insecure,
     )
 
 
@@ -50,13 +53,6 @@ def client_options(connection: Connection) -> dict[str, Any]:
     if connection.environment:
         headers["X-Environment"] = connection.environment
     return {"base_url": connection.url.rstrip("/"), "headers": headers, "trust_env": False}
-
-
-def transport_options(connection: Connection) -> dict[str, Any]:
-    """What both transports of the library are made with. Raises InvalidRequestError for certificates that cannot be read."""
-    # Loading the system's certificates takes tens of milliseconds, for nothing where nothing is encrypted.
-    verify = _verify(connection.ca_file) if connection.url.startswith("https:") else False
-    return {"verify": verify, "trust_env": False, "socket_options": _keepalive()}
 
 
 def request_options(effect: Send) -> dict[str, Any]:
@@ -92,18 +88,18 @@ def trace_headers() -> dict[str, str]:
 
 
 def lost(error: Exception, origin: str) -> Lost:
-    """What an error of the library means."""
-    if isinstance(error, _UNSENT):
-        return Lost(Loss.UNSENT, _reason(error), origin)
+    """What an error of the library means for an answer that had begun."""
     if isinstance(error, httpx2.TimeoutException):
         return Lost(Loss.SILENT, type(error).__name__, origin)
     return Lost(Loss.CUT, type(error).__name__, origin)
 
 
-def answer(response: httpx2.Response, origin: str, *, body: bytes = b"", stream: object = None) -> Answer:
+def answer(
+    response: httpx2.Response, origin: str, *, body: bytes = b"", stream: object = None, cause: Cause | None = None
+) -> Answer:
     """The library's response as a value."""
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, headers, body, origin, stream)
+    return Answer(response.status_code, headers, body, origin, stream, cause)
 
 
 def check_size(size: int) -> None:
@@ -111,40 +107,12 @@ def check_size(size: int) -> None:
     if size > limits.CLIENT_ANSWER_BYTES_MAX:
         raise exceptions.LimitExceededError(
             ErrorCode.LIMIT_EXCEEDED,
-            f"the answer is larger than {limits.CLIENT_ANSWER_BYTES_MAX} bytes",
+            f"the answer is larger than {limits.CLIENT_ANSWER_BYTES_MAX:,} bytes",
             hint="Request a smaller page, or use `encoded` or `export`, which stream.",
         )
 
 
-def _verify(ca_file: str | None) -> ssl.SSLContext | bool:
-    if ca_file is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError):
-        raise exceptions.InvalidRequestError(
-            ErrorCode.INVALID_REQUEST, f"cannot read certificates from {ca_file}", hint="Name a file in PEM format."
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    """Why there is no connection, by the kinds of errors underneath and never by their text."""
-    below: BaseException | None = error
-    while below is not None:
-        match below:
-            case ConnectionRefusedError():
-                return "connection refused"
-            case socket.gaierror():
-                return "unknown host"
-            case ssl.SSLCertVerificationError():
-                return "its certificate is not trusted"
-            case ssl.SSLError():
-                return "TLS failed"
-        below = below.__cause__ or below.__context__
-    return type(error).__name__
-
-
-def _keepalive() -> list[tuple[int, int, int]]:
+def keepalive() -> list[tuple[int, int, int]]:
     """A server whose host vanished is noticed although nothing arrives that would say so."""
     known = [getattr(socket, name) for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL") if hasattr(socket, name)]
     return [

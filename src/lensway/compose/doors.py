@@ -35,7 +35,7 @@ class TlsDoor(asyncio.Protocol):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """The handshake begins before anybody is there to take it."""
+        """The handshake begins before the connection has an owner."""
         assert self._transport is not None, "what is received has come over a transport"
         self._early += data
         self._transport.pause_reading()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import signal
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from lensway.bridges.library import ExecutionLibrary
 from lensway.clock import SystemClock
+from lensway.compose.health import HealthListener
 from lensway.compose.notify import READY, STOPPING, notify
 from lensway.compose.process import calm_collector
 from lensway.compose.websocket import WebSocketTransport
@@ -21,7 +25,9 @@ from lensway.observe.tracing import tracer_of
 from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dialer
-from lensway.runner.policy import read_policy
+from lensway.runner.health import Health, JobTotals
+from lensway.runner.journal import JobNote, Journal, log_job
+from lensway.runner.policy import PolicyInForce
 from lensway.runner.settings import RunnerSettings
 from lensway.runner.status import StatusSocket
 
@@ -34,15 +40,16 @@ def build_agent(
     drain_seconds: float,
     kinds: Kinds = BUILT_IN,
     tracer: Tracer | None = None,
+    note: Callable[[JobNote], None] | None = None,
 ) -> Agent:
     """An instance of this runner. Raises LenswayError INVALID_REQUEST for a policy or CA file that cannot be used."""
-    policy = read_policy(settings.policy_file)
+    policy = PolicyInForce.from_file(settings.policy_file)
     return Agent(
         runner=settings.runner,
         instance=new_instance_id(),
         capacity=settings.capacity,
         dial=Dialer(settings, WebSocketTransport),
-        library=ExecutionLibrary(policy.address_policy(), kinds),
+        library=ExecutionLibrary(policy.now.address_policy(), kinds),
         local=LocalCredentials(environment, kinds),
         policy=policy,
         clock=SystemClock(),
@@ -51,6 +58,7 @@ def build_agent(
         drain_seconds=drain_seconds,
         tracer=tracer,
         token_mark=settings.token_mark,
+        note=note,
     )
 
 
@@ -68,7 +76,10 @@ async def run_runner(
         LenswayError: for settings that cannot be used, and when dialling again cannot help.
     """
     tracer = tracer_of("lensway-runner", environment, SystemClock())
-    agent = build_agent(settings, environment, announce, drain_seconds=drain_seconds, kinds=kinds, tracer=tracer)
+    notes = _Notes(settings)
+    agent = build_agent(
+        settings, environment, announce, drain_seconds=drain_seconds, kinds=kinds, tracer=tracer, note=notes.note
+    )
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -81,22 +92,60 @@ async def run_runner(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, agent.read_files_soon)
+    status = await _status_socket(settings, agent, announce)
+    listener = None if settings.health is None else HealthListener(Health(agent, notes.totals), settings.health)
+    calm_collector()
+    try:
+        if listener is not None:
+            await listener.start()
+        # Before the first connection: a gateway that is away is no reason for a service manager to give up.
+        notify(READY)
+        await agent.run()
+    finally:
+        await status.close()
+        if listener is not None:
+            await listener.close()
+        notes.close()
+        if tracer is not None:
+            tracer.close()
+    announce("stopped")
+
+
+class _Notes:
+    """Where this process notes its jobs: its log, the file of jobs, the totals of its metrics. Costs nothing where none is on."""
+
+    def __init__(self, settings: RunnerSettings) -> None:
+        self.totals = JobTotals()
+        self._journal = None if settings.job_log is None else Journal(settings.job_log, SystemClock())
+        takers: list[Callable[[JobNote], None]] = []
+        if structlog.get_logger("lensway.runner").is_enabled_for(logging.INFO):
+            takers.append(log_job)
+        if self._journal is not None:
+            takers.append(self._journal.note)
+        if settings.health is not None:
+            takers.append(self.totals.note)
+        self._takers = takers
+        self.note: Callable[[JobNote], None] | None = self._take if takers else None
+
+    def _take(self, job: JobNote) -> None:
+        for take in self._takers:
+            take(job)
+
+    def close(self) -> None:
+        """Write what waits."""
+        if self._journal is not None:
+            self._journal.close()
+
+
+async def _status_socket(settings: RunnerSettings, agent: Agent, announce: Callable[[str], None]) -> StatusSocket:
     status = StatusSocket(settings, agent)
     try:
         await status.start()
     except OSError as error:
-        # A full or read-only disk must not keep anybody from serving.
+        # A full or read-only disk must not keep a runner from serving.
         announce(f"`lensway runner status` will not answer: {error.strerror or error}")
     except LenswayError as error:
-        # A directory that others may enter, such as a volume of a container platform: anybody could pose as this runner there.
+        # A directory that others may enter, such as a volume of a container platform: others could pose as this runner there.
         announce(f"`lensway runner status` will not answer: {error}. {error.failure.hint}")
-    calm_collector()
-    # Before the first connection: a gateway that is away is no reason for a service manager to give up.
-    notify(READY)
-    try:
-        await agent.run()
-    finally:
-        await status.close()
-        if tracer is not None:
-            tracer.close()
-    announce("stopped")
+    return status

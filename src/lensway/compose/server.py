@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import os
@@ -12,8 +13,10 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
+from starlette.routing import BaseRoute, Mount, Route
 
 from lensway import limits
 from lensway.auth.address import Network
@@ -23,11 +26,14 @@ from lensway.auth.secret import Secret
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.library import ExecutionLibrary
 from lensway.clock import SystemClock
+from lensway.compose.accepting import accept
+from lensway.compose.certificates import Certificates
 from lensway.compose.doors import TlsDoor
 from lensway.compose.notify import READY, STOPPING, notify
 from lensway.compose.process import calm_collector
 from lensway.compose.websocket import WebSocketTransport
 from lensway.console.pages import Console
+from lensway.console.prefix import Prefixed
 from lensway.dispatch.routes import SnapshotRoutes
 from lensway.dispatch.shell import Dispatcher
 from lensway.errors import ErrorCode, LenswayError
@@ -43,8 +49,8 @@ from lensway.service.connection import http_shares
 from lensway.service.control_plane import ControlPlane
 from lensway.service.data_plane import DataPlane
 from lensway.service.http import Endpoint
-from lensway.service.listening import MetricsListener, bound, http_server, port_error
-from lensway.store.bootstrap import DataDirectory, admin_key_notice, first_admin_key
+from lensway.service.listening import MetricsListener, bound, http_server
+from lensway.store.bootstrap import DataDirectory, admin_key_notice, check_master_keys, first_admin_key
 from lensway.store.sqlite import SqliteStore
 from lensway.usecases.audit import Audit, AuditRetention
 from lensway.usecases.bundle import UseCases
@@ -132,31 +138,57 @@ class ServerSettings:
             allows_sockets=self.allows_sockets,
         )
 
-    def tls(self) -> ssl.SSLContext | None:
+    def certificates(self) -> Certificates | None:
         """The certificate of both listeners. Raises LenswayError INVALID_REQUEST."""
         if self.tls_cert is None and self.tls_key is None:
             return None
         if self.tls_cert is None or self.tls_key is None:
             raise LenswayError(ErrorCode.INVALID_REQUEST, "--tls-cert and --tls-key belong together")
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        try:
-            context.load_cert_chain(self.tls_cert, self.tls_key)
-        except (OSError, ssl.SSLError):
-            raise LenswayError(
-                ErrorCode.INVALID_REQUEST, f"--tls-cert {self.tls_cert} and --tls-key {self.tls_key} cannot be used"
-            ) from None
-        return context
+        return Certificates(self.tls_cert, self.tls_key)
+
+    @property
+    def path_prefix(self) -> str:
+        """The path below which a reverse proxy serves the API and the Console; "" for the root."""
+        return urlsplit(self.public_url).path.rstrip("/")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Sockets:
+    """The listening sockets of one server."""
+
+    http: socket.socket
+    gateway: socket.socket
+    metrics: socket.socket | None
+
+    @classmethod
+    def bound(cls, settings: ServerSettings, stack: contextlib.ExitStack) -> _Sockets:
+        """Bind all of them; `stack` closes them. Raises LenswayError naming the option whose address is not available."""
+        http = stack.enter_context(bound(settings.http_host, settings.http_port, "--http"))
+        gateway = stack.enter_context(bound(settings.gateway_host, settings.gateway_port, "--gateway"))
+        metrics = None
+        if settings.metrics_address is not None:
+            metrics = stack.enter_context(bound(*settings.metrics_address, "--metrics"))
+        return cls(http=http, gateway=gateway, metrics=metrics)
 
 
 class Server:
     """One server process."""
 
-    def __init__(self, settings: ServerSettings, announce: Callable[[str], None], kinds: Kinds = BUILT_IN) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        announce: Callable[[str], None],
+        kinds: Kinds = BUILT_IN,
+        *,
+        warnings: Sequence[str] = (),
+    ) -> None:
         self._settings = settings
+        self._warnings = warnings
         self._kinds = kinds
         self._announce = announce
         self._stopping = asyncio.Event()
         self._tracer: Tracer | None = None
+        self._certificates: Certificates | None = None
         self._first_session = 1
 
     def stop(self) -> None:
@@ -173,9 +205,20 @@ class Server:
         """
         settings = self._settings
         settings.check_addresses()
-        tls = settings.tls()
+        check_master_keys(settings.master_key, settings.previous_master_keys)
+        self._certificates = settings.certificates()
+        tls = None if self._certificates is None else self._certificates.context
         clock = SystemClock()
         tracer = self._tracer = tracer_of("lensway-server", os.environ, clock)
+        with contextlib.ExitStack() as open_sockets:
+            # Before anything is written: a start that fails on an address leaves no data directory and no key behind.
+            sockets = _Sockets.bound(settings, open_sockets)
+            await self._run(sockets, clock, tls, tracer)
+
+    async def _run(
+        self, sockets: _Sockets, clock: SystemClock, tls: ssl.SSLContext | None, tracer: Tracer | None
+    ) -> None:
+        settings = self._settings
         directory = DataDirectory.open(settings.data_dir)
         try:
             master = directory.master_key(settings.master_key)
@@ -185,12 +228,8 @@ class Server:
             directory.close()
             raise
         try:
-            minted = await first_admin_key(store, settings.admin_key, clock)
             self._first_session = directory.next_generation() << _GENERATION_BITS
-            notice = admin_key_notice(store.current(), settings.admin_key, clock)
-            if notice is not None:
-                self._announce(notice)
-            await self._serve(store, (master, *previous), clock, tls, minted)
+            await self._serve(store, (master, *previous), clock, tls, sockets)
         finally:
             if tracer is not None:
                 tracer.close()
@@ -203,7 +242,7 @@ class Server:
         masters: Sequence[bytes],
         clock: SystemClock,
         tls: ssl.SSLContext | None,
-        minted: Secret | None,
+        sockets: _Sockets,
     ) -> None:
         settings = self._settings
         metrics, hub, ring, tally = Metrics(), EventHub(clock), RequestRing(), AuditTally(store, clock)
@@ -235,23 +274,26 @@ class Server:
             gateway_url=settings.gateway_url,
             kinds=self._kinds,
         )
-        watch(metrics, store, dispatcher)
+        watch(metrics, store, dispatcher, lambda: library.connections)
         queries = self._queries(desk, ring, masters)
-        operations, use = Operations(desk, metrics), _use_cases(desk, library, queries, ring, store)
+        operations, use = Operations(desk, metrics), _use_cases(desk, library, executor, queries, ring, store)
         endpoint = self._endpoint(desk, metrics)
-        console = self._console(use, desk, masters[0])
+        pages = self._console(use, desk, masters[0]).routes()
+        console = [_below(route, settings.path_prefix) for route in pages] if settings.path_prefix else pages
         planes = (DataPlane(use), ControlPlane(use, desk), operations)
-        app = build_app(endpoint, planes, mounts=console.routes())
-        scraped = None if settings.metrics_address is None else MetricsListener(*settings.metrics_address, metrics)
+        app = build_app(endpoint, planes, mounts=console)
+        scraped = None if sockets.metrics is None else MetricsListener(sockets.metrics, metrics)
         if scraped is not None:
             scraped.start()
         endings.start()
         retention = AuditRetention(desk, settings.audit_days)
         retention.start()
+        if self._certificates is not None:
+            self._certificates.start()
         try:
-            await self._listen(app, listener, dispatcher, executor, operations, hub, statuses, tls, minted)
+            await self._listen(app, listener, desk, executor, operations, statuses, tls, sockets)
         finally:
-            for part in (scraped, retention, statuses, endings, tally):
+            for part in (scraped, retention, statuses, endings, tally, self._certificates):
                 if part is not None:
                     await part.close()
 
@@ -263,6 +305,7 @@ class Server:
             clock,
             transport_of=WebSocketTransport,
             door_of=TlsDoor,
+            accept=accept,
             limiter=FailureLimiter(),
             trusted_proxies=settings.trusted_proxies,
             push_is_lost=lambda: settings.is_losing_pushes,
@@ -302,13 +345,12 @@ class Server:
         self,
         app: object,
         listener: Listener,
-        dispatcher: Dispatcher,
+        desk: Desk,
         executor: InlineExecutor,
         operations: Operations,
-        hub: EventHub,
         statuses: Statuses,
         tls: ssl.SSLContext | None,
-        minted: Secret | None,
+        sockets: _Sockets,
     ) -> None:
         settings, refusals = self._settings, Refusals("http")
         http = http_server(
@@ -317,12 +359,15 @@ class Server:
             settings.http_port,
             shares=http_shares(settings.trusted_proxies, refusals.note),
             door=None if tls is None else functools.partial(TlsDoor, tls=tls),
+            accept=accept,
             is_tls=settings.public_url.startswith("https://"),
             stall_seconds=settings.stall_seconds,
             drain_seconds=settings.drain_seconds,
         )
-        sockets = [await self._bound(listener, tls)]
-        serving = asyncio.create_task(http.serve(sockets=sockets), name="http")
+        await listener.start(sockets.gateway, tls=tls)
+        # Last: from here on the server serves, and prints the key that it has just stored.
+        minted = await self._first_key(desk)
+        serving = asyncio.create_task(http.serve(sockets=[sockets.http]), name="http")
         self._install_signals()
         stopping = asyncio.create_task(self._stopping.wait(), name="wait for the end")
         calm_collector()
@@ -338,53 +383,66 @@ class Server:
         self._announce("stopping: finishing what runs")
         await asyncio.sleep(settings.lame_duck_seconds)
         http.should_exit = True
-        hub.close()
+        desk.hub.close()
         await asyncio.wait({serving})
         statuses.stop()
         await listener.drain(limits.COME_BACK_MS)
-        await dispatcher.stop(limits.CANCEL_SECONDS)
+        await desk.dispatcher.stop(limits.CANCEL_SECONDS)
         await listener.close()
         await executor.close()
-        dispatcher.close()
+        desk.dispatcher.close()
         serving.result()
 
-    async def _bound(self, listener: Listener, tls: ssl.SSLContext | None) -> socket.socket:
-        """The HTTP socket; the gateway listens too. Raises LenswayError when one of the addresses is in use."""
-        settings = self._settings
-        http = bound(settings.http_host, settings.http_port, "--http")
-        try:
-            gateway = bound(settings.gateway_host, settings.gateway_port, "--gateway")
-        except LenswayError:
-            http.close()
-            raise
-        try:
-            await listener.start(gateway, tls=tls)
-        except OSError as error:
-            gateway.close()
-            http.close()
-            raise port_error(settings.gateway_host, settings.gateway_port, "--gateway", error) from None
-        return http
+    async def _first_key(self, desk: Desk) -> Secret | None:
+        """A new admin key if the deployment has none; the notice about a given one is printed."""
+        given = self._settings.admin_key
+        minted = await first_admin_key(desk.store, given, desk.clock)
+        notice = admin_key_notice(desk.store.current(), given, desk.clock)
+        if notice is not None:
+            self._announce(notice)
+        return minted
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        """SIGHUP: read again what stands in files."""
+        if self._certificates is not None:
+            self._certificates.reload()
 
     def _greet(self, minted: Secret | None) -> None:
         settings = self._settings
         self._announce(f"Lensway serves {settings.public_url}")
         self._announce(f"  Console   {settings.public_url}/console/")
-        self._announce(f"  runners   {settings.gateway_url}")
+        self._announce(f"  runners   {settings.gateway_url or 'at this gateway; set --gateway-url to name it'}")
         self._announce(f"  data      {settings.data_dir}")
+        for warning in self._warnings:
+            self._announce(f"warning: {warning}")
         if minted is not None:
             self._announce(f"  admin key {minted.reveal()}   (shown once)")
 
 
+def _below(route: BaseRoute, prefix: str) -> BaseRoute:
+    """The route, whose pages are served below a path prefix."""
+    if isinstance(route, Mount):
+        return Mount(route.path, app=Prefixed(route.app, prefix))
+    assert isinstance(route, Route), "the Console has routes and mounts"
+    return Route(route.path, Prefixed(route.app, prefix))
+
+
 def _use_cases(
-    desk: Desk, library: ExecutionLibrary, queries: Queries, ring: RequestRing, store: SqliteStore
+    desk: Desk,
+    library: ExecutionLibrary,
+    executor: InlineExecutor,
+    queries: Queries,
+    ring: RequestRing,
+    store: SqliteStore,
 ) -> UseCases:
     tests = ConnectionTests(desk)
-    sources = Sources(desk, tests, library.check)
+    sources = Sources(desk, tests, library.check, executor.condition)
     return UseCases(
         queries=queries,
         explanations=Explanations(desk, queries),

@@ -120,8 +120,11 @@ class Console:
             Route("/e/{environment}/test", self._signed_in(self._changes.test), methods=["POST"]),
             Route("/e/{environment}/resume", self._signed_in(self._changes.resume), methods=["POST"]),
             *file_routes(_STATIC, HEADERS),
+            Route("/{path:path}/", self._without_slash),
         ]
-        return [Mount("/console", app=_Identified(Router(pages))), Route("/console", _Identified(self._to_home))]
+        # The library's own redirect would repeat the Host header, which the caller writes.
+        router = Router(pages, redirect_slashes=False)
+        return [Mount("/console", app=_Identified(router)), Route("/console", _Identified(self._to_home))]
 
     def _list_routes(self, kind: str) -> list[BaseRoute]:
         """A list as a page, as rows for a page that is open, and as beats that say when to fetch them."""
@@ -149,6 +152,10 @@ class Console:
 
     async def _to_home(self, scope: Scope, receive: Receive, send: Send) -> None:
         await RedirectResponse("/console/", 303, HEADERS)(scope, receive, send)
+
+    async def _without_slash(self, request: Request) -> Response:
+        path = urllib.parse.quote(request.path_params["path"].strip("/"))
+        return RedirectResponse(f"/console/{path}", 303, HEADERS)
 
     async def _home(self, request: Request) -> Response:
         identity = self._visits.identity(request)

@@ -37,6 +37,7 @@ _CHIP_ORDER: Final = (
     "unreachable",
     "no_bridge",
     "no_credentials",
+    "invalid_settings",
     "credentials_ambiguous",
     "refused",
     "offline",

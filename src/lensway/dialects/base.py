@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
 from sqlglot import exp
 
 from lensway.query.fields import FieldType, PlanColumn
+from lensway.query.ordering import ComparedAs
 from lensway.query.patterns import Transform
 
 TABLE_ALIAS: Final = "lensway_t"
@@ -37,6 +38,8 @@ class Dialect(Protocol):
 
     name: str
     params: list[ParamSlot]
+    compared_as: Mapping[str, ComparedAs]
+    """The columns, by their names in the table, that the catalog says to compare through a cast."""
 
     def shown(self, column: PlanColumn) -> exp.Expression:
         """The column as it is selected and tested for NULL."""

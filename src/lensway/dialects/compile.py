@@ -110,8 +110,15 @@ _COMPARISONS: Final[Mapping[Operator, Callable[..., exp.Expression]]] = {
 }
 
 
-def _compile(shape: Shape, make_dialect: Callable[[], Dialect], ordering: Ordering) -> Compiled:
+def _compile(shape: Shape, make: Callable[[], Dialect], ordering: Ordering) -> Compiled:
     shape.require_executed()
+    casts = {each.column: each for each in ordering.compared_as}
+
+    def make_dialect() -> Dialect:
+        dialect = make()
+        dialect.compared_as = casts
+        return dialect
+
     dialect = make_dialect()
     if shape.measures:
         sql = _counting(shape, dialect)
@@ -175,7 +182,7 @@ def _page(
     if is_rest:
         query = query.where(keyset.nulls_left(terms, dialect), copy=False)
     elif shape.after is not None:
-        # A cursor from before the rows were known to share keys says no row id; then none of them shared this one.
+        # A cursor from before the rows were known to share keys has no row id; then no other row shared this key.
         order_said = terms[: len(shape.after)]
         query = query.where(exp.Paren(this=keyset.behind(order_said, shape.after, shape.params, dialect)), copy=False)
         if keyset.has_nulls_left(terms, shape.after):

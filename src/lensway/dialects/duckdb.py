@@ -14,6 +14,7 @@ from sqlglot import exp
 from lensway.dialects.base import ParamSlot, column_of, named
 from lensway.query.capabilities import Capabilities
 from lensway.query.fields import FieldType, PlanColumn
+from lensway.query.ordering import ComparedAs
 from lensway.query.patterns import Transform
 
 # Decimals have no NaN and no infinities there, and times of day no zone.
@@ -57,6 +58,7 @@ class Dialect:
 
     def __init__(self) -> None:
         self.params: list[ParamSlot] = []
+        self.compared_as: Mapping[str, ComparedAs] = {}
         # The columns that values of a cursor are compared with, in the order of the text.
         self._compared: collections.deque[PlanColumn] = collections.deque()
 

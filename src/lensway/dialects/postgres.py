@@ -8,9 +8,10 @@ from typing import Final
 
 from sqlglot import exp
 
-from lensway.dialects.base import ParamSlot, column_of, named
+from lensway.dialects.base import ParamSlot, column_of, identifier, named
 from lensway.query.capabilities import Capabilities
 from lensway.query.fields import FieldType, PlanColumn
+from lensway.query.ordering import ComparedAs
 from lensway.query.patterns import Transform
 
 CAPABILITIES: Final = Capabilities(dialect="postgres", has_lists=True, folds_unicode=True)
@@ -45,6 +46,7 @@ class Dialect:
 
     def __init__(self) -> None:
         self.params: list[ParamSlot] = []
+        self.compared_as: Mapping[str, ComparedAs] = {}
         self._selected: frozenset[str] = frozenset()
 
     def shown(self, column: PlanColumn) -> exp.Expression:
@@ -56,7 +58,10 @@ class Dialect:
         return [named(self.shown(column), column) for column in columns]
 
     def compared(self, column: PlanColumn) -> exp.Expression:
-        return column_of(column)
+        # A domain over an enum is no enum to the operators of enums. The cast to its base type costs nothing, and the planner
+        # looks through it, so that an index serves.
+        found = self.compared_as.get(column.column)
+        return column_of(column) if found is None or found.casts_value else _cast(column_of(column), found)
 
     def ordered(self, column: PlanColumn, *, descending: bool) -> exp.Ordered:
         # A bare name in ORDER BY is first of all the name of an output column. A qualified one may be a function, see `shown`,
@@ -79,17 +84,22 @@ class Dialect:
         return placeholder
 
     def comparison(self, kind: Callable[..., exp.Expression], column: PlanColumn, slot: ParamSlot) -> exp.Expression:
-        return kind(this=self.compared(column), expression=self.value(slot))
+        return kind(this=self.compared(column), expression=self._value_for(column, slot))
 
     def guarded(self, column: PlanColumn, condition: exp.Expression, *, is_negated: bool) -> exp.Expression:
         return condition  # columns hold nothing but their type
 
     def member(self, column: PlanColumn, slot: ParamSlot, *, negated: bool) -> exp.Expression:
         # One array: the statement is the same for any number of values.
-        value = exp.Paren(this=self.value(slot))
+        value = exp.Paren(this=self._value_for(column, slot))
         if negated:
             return exp.NEQ(this=self.compared(column), expression=exp.All(this=value))
         return exp.EQ(this=self.compared(column), expression=exp.Any(this=value))
+
+    def _value_for(self, column: PlanColumn, slot: ParamSlot) -> exp.Expression:
+        found = self.compared_as.get(column.column)
+        value = self.value(slot)
+        return _cast(value, found, is_array=slot.is_array) if found is not None and found.casts_value else value
 
     @staticmethod
     def takes(value: object) -> bool:
@@ -120,6 +130,14 @@ class Dialect:
         return exp.Cast(this=placeholder, to=self._BUILT["text"].copy())
 
 
+def _cast(expression: exp.Expression, to: ComparedAs, *, is_array: bool = False) -> exp.Expression:
+    # By schema and name: the type may stand outside of the search path.
+    name: exp.Expression = exp.Table(this=identifier(to.type), db=identifier(to.schema))
+    if is_array:
+        name = exp.DataType(this=exp.DataType.Type.ARRAY, expressions=[name], nested=True)
+    return exp.Cast(this=expression, to=name)
+
+
 class _Digits(str):
     """A text that a column of integers, declared as text, can be compared with too: drivers take it for either."""
 
@@ -136,4 +154,4 @@ def _text_or_digits(value: object) -> object:
 _BEGINNINGS: Final = "+-0123456789"
 """Most texts are known to be no integer by their first character."""
 _INTEGER: Final = re.compile(r"[+-]?\d{1,20}", re.ASCII)
-"""Longer ones are none of 64 bits, and may be UUIDs."""
+"""Longer ones exceed 64 bits, and may be UUIDs."""

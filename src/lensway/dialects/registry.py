@@ -22,11 +22,13 @@ def dialect_of(name: str) -> type[Dialect]:
 
 
 @functools.cache
-def capabilities_of(bridge: str, kinds: Kinds = BUILT_IN) -> Capabilities:
+def capabilities_of(bridge: str, kinds: Kinds = BUILT_IN, dialect: str = "") -> Capabilities:
     """What databases of this kind can do: the capabilities of their dialect that the bridge can serve.
 
+    ``dialect`` is one of the kind's; empty for its first.
+
     Raises:
-        LenswayError: INVALID_REQUEST for a kind that this installation does not serve.
+        LenswayError: INVALID_REQUEST for a kind or a dialect that this installation does not serve.
     """
     kind = kinds.get(bridge)
     if kind is None or not kind.is_served:
@@ -35,7 +37,13 @@ def capabilities_of(bridge: str, kinds: Kinds = BUILT_IN) -> Capabilities:
             f"bridge {bridge!r} is not available in this version",
             hint=f"available: {', '.join(sorted(each.name for each in kinds.served))}",
         )
-    known: Capabilities = _module(kind.dialects[0]).CAPABILITIES
+    if dialect and dialect not in kind.dialects:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"bridge {bridge!r} does not speak the dialect {dialect!r} in this version",
+            hint=f"available: {', '.join(kind.dialects)}",
+        )
+    known: Capabilities = _module(dialect or kind.dialects[0]).CAPABILITIES
     operators = frozenset(each for each in known.operators if each.value not in kind.lacks)
     return msgspec.structs.replace(known, bridge=kind.name, operators=operators)
 

@@ -15,6 +15,7 @@ from lensway.dialects.sqlite_functions import spellings
 from lensway.dialects.sqlite_patterns import ILIKE, LIKE
 from lensway.query.capabilities import Capabilities
 from lensway.query.fields import FieldType, PlanColumn
+from lensway.query.ordering import ComparedAs
 from lensway.query.patterns import Transform
 
 CAPABILITIES: Final = Capabilities(dialect="sqlite", has_special_values=False)
@@ -39,6 +40,7 @@ class Dialect:
 
     def __init__(self) -> None:
         self.params: list[ParamSlot] = []
+        self.compared_as: Mapping[str, ComparedAs] = {}
 
     def shown(self, column: PlanColumn) -> exp.Expression:
         # Qualified: SQLite would take "name" for a text where there is no such column.

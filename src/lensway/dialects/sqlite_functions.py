@@ -147,7 +147,7 @@ FUNCTIONS: Final[Mapping[str, Callable[[Stored], Stored]]] = {
     "lensway_decimal_only": finite_decimal_key,
     "lensway_uuid_only": uuid,
 }
-"""Name in SQL, and the function of one argument. Deterministic; none of them raises.
+"""Name in SQL, and the function of one argument. Deterministic; they never raise.
 
 Orders and cursors keep what cannot be understood as it is, so that it has a place and no page steps over it. Filters use the
 functions named ``only``: there it is unknown, as NULL is.

@@ -1,6 +1,6 @@
-"""Large results give way to small ones: whoever passes on the rows of a large one waits a moment while a small one is under way.
+"""Large results give way to small ones: a stage that passes on rows of a large one waits a moment while a small one is under way.
 
-A small query crosses several processes, and each one that is busy with somebody's export, or shares its core with one that is,
+A small query crosses several processes, and each one that is busy with an export, or shares its core with one that is,
 makes it wait again. So the rows of large results rest while young small ones are there. All behind them rests too, for want of
 credit: the link, the runner, the database. They rest for half of the time at most, however many small ones come.
 """
@@ -38,7 +38,7 @@ class RightOfWay:
                 clear.set_result(None)
 
     def passage(self, job: JobId) -> Passage:
-        """For whoever passes on the rows of this job."""
+        """For the stage that passes on the rows of this job."""
         return Passage(self, self._loop(), job)
 
     def blocked_until(self) -> float:

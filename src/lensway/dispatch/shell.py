@@ -44,7 +44,7 @@ from lensway.dispatch.core.ports import Link, Routes, RunnerLink
 from lensway.dispatch.core.records import JobRecord
 from lensway.dispatch.core.routing import Consideration
 from lensway.dispatch.right_of_way import RightOfWay
-from lensway.errors import LenswayError
+from lensway.errors import Failure, LenswayError
 from lensway.fleet import Fleet, SessionFacts
 from lensway.ids import EnvironmentId, JobId, RequestId, SessionId, SourceId
 
@@ -69,6 +69,7 @@ class JobHandle:
         "_is_counted",
         "_is_released",
         "_on_settled",
+        "explain",
         "id",
         "record",
         "result",
@@ -78,6 +79,8 @@ class JobHandle:
         self.id = job
         self.record: JobRecord | None = None
         self.result: bytes = b""
+        self.explain: Callable[[Failure], Failure] | None = None
+        """Says more of a failure than dispatch can know."""
         self._dispatcher = dispatcher
         self._chunks: deque[bytes] = deque()
         self._end: Complete | Fail | None = None
@@ -133,7 +136,7 @@ class JobHandle:
                 while self._chunks:
                     if passage.must_wait(len(self._chunks[0])):
                         await passage.wait()
-                        if not self._chunks:  # nobody wants them any more
+                        if not self._chunks:  # the caller is gone
                             continue
                     chunk = self._chunks.popleft()
                     yield chunk
@@ -168,7 +171,7 @@ class JobHandle:
             callback(isinstance(self._end, Complete))
 
     def cancel(self) -> None:
-        """Nobody waits for the job any more. Does nothing when it is over."""
+        """The caller stopped waiting for the job. Does nothing when it is over."""
         self._chunks.clear()
         self._dispatcher.handle(CallerGone(self.id))
 
@@ -195,7 +198,7 @@ class JobHandle:
         end = self._end
         assert end is not None
         if isinstance(end, Fail):
-            raise LenswayError.of(end.failure)
+            raise LenswayError.of(end.failure if self.explain is None else self.explain(end.failure))
         return end
 
     def _consumed(self, size: int) -> None:
@@ -291,6 +294,11 @@ class Dispatcher:
     def jobs_in_flight(self) -> int:
         """Jobs without an outcome."""
         return len(self._handles)
+
+    @property
+    def jobs_queued(self) -> int:
+        """Jobs that wait for a place on a runner, or for a runner to return."""
+        return self._core.queued
 
     # --- callers ----------------------------------------------------------------------------------------------------------
 

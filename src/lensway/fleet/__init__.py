@@ -6,6 +6,7 @@ from lensway.fleet.fleet import Finding, Fleet, Loss
 from lensway.fleet.liveness import Timings, timings
 from lensway.fleet.load import Load, Pair
 from lensway.fleet.sessions import SESSION_TABLE, Session, SessionState, SessionStimulus
+from lensway.fleet.standing import Standing
 from lensway.fleet.status import RunnerFlags, RunnerState, RunnerStatus, runner_status
 from lensway.transitions import IllegalTransitionError, Table
 
@@ -27,6 +28,7 @@ __all__ = [
     "SessionFacts",
     "SessionState",
     "SessionStimulus",
+    "Standing",
     "Table",
     "Timings",
     "Verdict",

@@ -34,6 +34,8 @@ class Verdict(enum.StrEnum):
     NO_ENCODING = "no_encoding"
     """The runner cannot encode rows in the format that was asked for."""
     NO_CREDENTIALS = "no_credentials"
+    INVALID_SETTINGS = "invalid_settings"
+    """Its local settings of the source are there and cannot be used."""
     CREDENTIALS_AMBIGUOUS = "credentials_ambiguous"
     POLICY = "policy"
     UNKNOWN_KIND = "unknown_kind"
@@ -54,6 +56,7 @@ UNABLE = frozenset(
         Verdict.NO_BRIDGE,
         Verdict.NO_ENCODING,
         Verdict.NO_CREDENTIALS,
+        Verdict.INVALID_SETTINGS,
         Verdict.CREDENTIALS_AMBIGUOUS,
         Verdict.POLICY,
         Verdict.UNKNOWN_KIND,
@@ -98,9 +101,9 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
-    """The answer. At most one of ``session``, ``is_busy`` and ``unable`` is set; none of them: nobody is there.
+    """The answer. At most one of ``session``, ``is_busy`` and ``unable`` is set; without any, no runner is live.
 
-    ``may_revive`` says that somebody who is not usable now could be in a moment.
+    ``may_revive`` says that a session that is not usable now could be in a moment.
     """
 
     session: Session | None

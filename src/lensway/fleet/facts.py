@@ -1,4 +1,4 @@
-"""What is known of a session when it opens."""
+"""The facts of a session when it opens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lensway.ids import EnvironmentId, InstanceId, RunnerId, SessionId
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFacts:
-    """What is known of a session when it opens."""
+    """The facts of a session when it opens."""
 
     session: SessionId
     environment: EnvironmentId

@@ -20,11 +20,13 @@ from lensway.fleet.liveness import Timings, timings
 from lensway.fleet.load import Load, Pair
 from lensway.fleet.selection import Selection, Usable, select
 from lensway.fleet.sessions import Session, SessionState, SessionStimulus
-from lensway.ids import RunnerId, SessionId, SourceId
+from lensway.fleet.standing import Standing
+from lensway.ids import InstanceId, RunnerId, SessionId, SourceId
 
 _REPORTED_UNABLE: Mapping[str, Verdict] = {
     "no_bridge": Verdict.NO_BRIDGE,
     "no_credentials": Verdict.NO_CREDENTIALS,
+    "invalid_settings": Verdict.INVALID_SETTINGS,
     "credentials_ambiguous": Verdict.CREDENTIALS_AMBIGUOUS,
     "refused": Verdict.POLICY,
 }
@@ -53,7 +55,7 @@ class Fleet:
         self.sessions: dict[SessionId, Session] = {}
         self._by_runner: dict[RunnerId, dict[SessionId, Session]] = {}
         self._losses: dict[RunnerId, Loss] = {}
-        self._connected: dict[RunnerId, tuple[float, float]] = {}
+        self._before: dict[RunnerId, tuple[dict[InstanceId, Standing], float]] = {}
         self._due: list[tuple[float, SessionId]] = []
         self._rounded = (0.0, 0.0)
         self._turn = 0
@@ -66,8 +68,9 @@ class Fleet:
 
     def open(self, facts: SessionFacts, now: float) -> Session:
         """A new session. The caller has ended older ones of the same instance (see `superseded_by`)."""
-        at, until = self._connected.pop(facts.runner, (now, now))
-        session = Session(facts, now, since=at if now < until else None)
+        standings, until = self._before.get(facts.runner, ({}, now))
+        before = standings.pop(facts.instance, None)
+        session = Session(facts, now, before=before if now < until else None)
         assert facts.session not in self.sessions, "session ids are never used twice"
         self.sessions[facts.session] = session
         self._by_runner.setdefault(facts.runner, {})[facts.session] = session
@@ -162,17 +165,22 @@ class Fleet:
         if runner not in self._by_runner:
             self._losses.setdefault(runner, Loss(at, cause, is_recalled=True))
 
-    def recall_connected(self, runner: RunnerId, at: float, now: float) -> None:
-        """An earlier process of this node ended while the runner was connected, since ``at``: it goes on if it is back soon."""
+    def recall_connected(self, runner: RunnerId, standings: Mapping[InstanceId, Standing], now: float) -> None:
+        """An earlier process of this node ended while these instances were connected: each goes on if it is back soon."""
         self.recall(runner, now, "server_stopped")
         if runner not in self._by_runner:
-            self._connected[runner] = (at, now + limits.RUNNER_RETURN_SECONDS)
+            self._before[runner] = (dict(standings), now + limits.RUNNER_RETURN_SECONDS)
 
     # --- questions --------------------------------------------------------------------------------------------------------
 
     def sessions_of(self, runner: RunnerId) -> Iterator[Session]:
         """The runner's sessions, oldest first."""
         return iter(self._by_runner.get(runner, {}).values())
+
+    def standings_of(self, runner: RunnerId) -> dict[InstanceId, Standing]:
+        """What the next process of this node may go on with, by instance."""
+        found = {session.facts.instance: session.standing() for session in self.sessions_of(runner)}
+        return {instance: standing for instance, standing in found.items() if standing is not None}
 
     def last_loss(self, runner: RunnerId) -> Loss | None:
         """When and why the runner's last session ended, if it was ever here."""

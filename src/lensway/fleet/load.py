@@ -75,7 +75,7 @@ class Pair:
         self._sampled_at = now
 
     def record_reached(self) -> None:
-        """The database answered from here: whatever was held against the pair is forgotten."""
+        """The database answered from here: forget the pair's failures."""
         if self.failures or self.eject_seconds:
             self.failures = 0
             self.ejected_until = 0.0

@@ -60,7 +60,7 @@ def _score(usable: Sequence[Usable]) -> None:
     for entry in usable:
         load = entry.session.load
         latency = entry.pair.latency_seconds
-        # A pair of which nothing is known is taken for as fast as the best: it gets work and so becomes known.
+        # A pair without a measurement counts as the fastest: it gets work, and with that a measurement.
         entry.score = (load.outstanding + 1) / load.capacity * (best if latency is None else latency)
         if latency is not None and latency > limits.EQUAL_SCORE_RATIO * best:
             entry.is_behind = True

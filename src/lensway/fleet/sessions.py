@@ -6,8 +6,10 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
+from lensway import limits
 from lensway.fleet.facts import SessionFacts
 from lensway.fleet.load import Load
+from lensway.fleet.standing import Standing
 from lensway.ids import SessionId, SourceId
 from lensway.transitions import Table
 
@@ -60,22 +62,31 @@ SESSION_TABLE: Final[Table[SessionState, SessionStimulus]] = Table(
     },
 )
 
+INVALID_SETTINGS: Final = "invalid_settings"
+OVERRIDES: Final = "overrides: "
+"""How a runner begins the keys of managed settings that its own settings of a source override."""
 _SUSPECT_STATES: Final = frozenset({SessionState.SUSPECT, SessionState.DRAINING_SUSPECT})
 _DRAINING_STATES: Final = frozenset({SessionState.DRAINING, SessionState.DRAINING_SUSPECT})
+
+
+NOTICES: Final = frozenset({"policy_invalid"})
+"""Classes of trouble with a runner itself that this program can explain; those of newer runners are not shown."""
 
 
 class Session:
     """What this node knows of one session. Its id is its epoch: ids only grow."""
 
     __slots__ = (
+        "before",
         "cause",
         "drain_is_ordered",
         "drain_is_reported",
         "facts",
-        "is_resumed",
         "last_alive",
         "load",
         "marked_at",
+        "notices",
+        "notices_since",
         "opened_at",
         "revision",
         "since",
@@ -85,20 +96,23 @@ class Session:
         "timings",
     )
 
-    def __init__(self, facts: SessionFacts, now: float, *, since: float | None = None) -> None:
+    def __init__(self, facts: SessionFacts, now: float, *, before: Standing | None = None) -> None:
         self.facts = facts
         self.timings = facts.timings
         self.state = SessionState.LIVE
         self.opened_at = now
         # One that goes on where an earlier process of this node ended is as it was since before.
-        self.is_resumed = since is not None
-        self.since = self.marked_at = now if since is None else since
+        self.before = before
+        self.since = now if before is None or before.is_draining else before.since
+        self.marked_at = now if before is None else before.marked_at
         self.cause = "connected"
         self.last_alive = now
         self.load = Load(facts.capacity)
         self.revision: int | None = None
         self.source_states: dict[SourceId, tuple[str, str]] = {}
         self.source_since: dict[SourceId, float] = {}
+        self.notices: tuple[str, ...] = ()
+        self.notices_since = self.since
         self.drain_is_ordered = False
         self.drain_is_reported = False
 
@@ -128,24 +142,81 @@ class Session:
             return False
         self.state = SESSION_TABLE.after(self.state, stimulus)
         self.cause = cause
-        self.since = now
+        before = self._settling(now)
+        goes_on = before is not None and before.is_draining and stimulus is SessionStimulus.DRAIN
+        self.since = before.since if before is not None and goes_on else now
+        return True
+
+    def notice(self, notices: tuple[str, ...], now: float) -> bool:
+        """Take over the classes of trouble that the runner reports of itself; True when they are others than before."""
+        known = tuple(each for each in notices if each in NOTICES)
+        if known == self.notices:
+            return False
+        self.notices, self.notices_since = known, now
         return True
 
     def learn(
         self, revision: int, source_states: Mapping[SourceId, tuple[str, str]], now: float
     ) -> tuple[SourceId, ...]:
-        """Take over what the runner reported; states not named keep what was said of them before. The sources with news."""
-        is_settling = self.is_resumed and now - self.opened_at < self.timings.dead_seconds
+        """Take over what the runner reported; states not named stay as they were. Returns the sources with news."""
         self.revision = revision
         changed = []
-        for source, said in source_states.items():
+        for source, reported in source_states.items():
+            said = _as_shown(reported)
             before = self.source_states.get(source)
             if before != said:
                 self.source_states[source] = said
-                goes_on = is_settling and before is None and said[0] == "ready"
-                self.source_since[source] = self.since if goes_on else now
+                # A ready source with another condition is ready all the same.
+                if before is None:
+                    self.source_since[source] = self._went_on_since(source, said, now)
+                elif before[0] != "ready" or said[0] != "ready":
+                    self.source_since[source] = now
                 changed.append(source)
                 # The runner has reached the database again by itself: what queries found before is over.
                 if before is not None and before[0] == "unreachable" and said[0] == "ready":
                     self.load.pair(source).record_reached()
         return tuple(changed)
+
+    def forget_others(self, sources: frozenset[SourceId], now: float) -> bool:
+        """Forget what was said of all but these sources; True when one of the others was not ready."""
+        gone = [source for source in self.source_states if source not in sources]
+        was_bad = any(self.source_states[source][0] != "ready" for source in gone)
+        for source in gone:
+            del self.source_states[source], self.source_since[source]
+        if was_bad:
+            self.marked_at = now
+        return was_bad
+
+    def standing(self) -> Standing | None:
+        """What the next process of this node may go on with; None of a suspect session, which is not known to be well."""
+        if self.is_suspect or self.state is SessionState.LOST:
+            return None
+        said, since = self.source_states, self.source_since
+        bad = [id for id, state in said.items() if state[0] != "ready"][: limits.SIGHTING_SOURCES_MAX]
+        return Standing(
+            is_draining=self.is_draining,
+            since=self.since,
+            marked_at=self.marked_at,
+            ready_since=max((at for id, at in since.items() if said[id][0] == "ready"), default=self.since),
+            sources={id: (*said[id], since[id]) for id in bad},
+        )
+
+    def _settling(self, now: float) -> Standing | None:
+        """What an earlier process showed, while the runner still says for the first time how it is."""
+        return self.before if now - self.opened_at < self.timings.dead_seconds else None
+
+    def _went_on_since(self, source: SourceId, said: tuple[str, str], now: float) -> float:
+        before = self._settling(now)
+        if before is None:
+            return now
+        if (known := before.sources.get(source)) is not None:
+            return known[2] if known[:2] == said else now
+        return before.ready_since if said[0] == "ready" else now
+
+
+def _as_shown(reported: tuple[str, str]) -> tuple[str, str]:
+    """Settings that are there and cannot be used are a state of their own; the protocol says them in the cause of another."""
+    state, cause = reported
+    if state == "no_credentials" and cause.startswith(INVALID_SETTINGS):
+        return INVALID_SETTINGS, cause.removeprefix(INVALID_SETTINGS).lstrip(": ")
+    return reported

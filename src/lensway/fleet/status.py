@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from lensway.fleet.fleet import Loss
 from lensway.fleet.sessions import Session
 from lensway.ids import SourceId
+from lensway.protocol.policy import policy_hint
 
 
 class RunnerState(enum.StrEnum):
@@ -43,6 +45,10 @@ class RunnerStatus(msgspec.Struct, frozen=True, kw_only=True):
     hint: str
 
 
+_NOTICE_HINTS: Final = {
+    "policy_invalid": "Its local policy file is not valid, and the policy before stays in force. "
+    "Run `lensway runner policy check FILE` on its machine.",
+}
 _READY_STATES = frozenset({"", "ready"})
 
 
@@ -50,13 +56,21 @@ def runner_status(flags: RunnerFlags, sessions: Sequence[Session], loss: Loss | 
     """What to show of a runner. The first rule that fits wins, the worst news first."""
     if flags.is_revoked:
         return _status(
-            RunnerState.REVOKED, None, "revoked", "Create a new runner, or rotate this one's token to use it again."
+            RunnerState.REVOKED,
+            loss.at if loss is not None and loss.cause == "revoked" else None,
+            "revoked",
+            "Create a new runner, or rotate this one's token to use it again.",
         )
     if not sessions:
         return _absent(loss)
     serving = [session for session in sessions if not session.is_draining]
     if flags.is_draining or not serving:
-        since = max(max(session.since, session.marked_at) for session in sessions)
+        # An order that an instance has not confirmed yet counts from when it was given.
+        is_ordered = flags.is_draining
+        since = max(
+            each.marked_at if is_ordered and not each.is_draining else max(each.since, each.marked_at)
+            for each in sessions
+        )
         cause = "drained by an operator" if flags.is_draining else "the runner is leaving"
         hint = "Resume it with `lensway runners resume`." if flags.is_draining else "Start it again to bring it back."
         return _status(RunnerState.DRAINING, since, cause, hint)
@@ -101,16 +115,24 @@ def _present(flags: RunnerFlags, live: Sequence[Session], sessions: Sequence[Ses
             reported, detail = session.source_states.get(source, ("", ""))
             if reported not in _READY_STATES:
                 cause = f"{reported} ({detail})" if detail else reported
-                hint = "Test the connection of its sources to see which stage fails."
+                hint = (
+                    policy_hint(detail)
+                    if reported == "refused"
+                    else "Test the connection of its sources to see which stage fails."
+                )
                 return _status(RunnerState.DEGRADED, session.source_since.get(source, since), cause, hint)
+    for session in live:
+        for notice in session.notices:
+            return _status(RunnerState.DEGRADED, session.notices_since, notice, _NOTICE_HINTS[notice])
     weak = [session for session in sessions if session.is_suspect or session.is_draining]
     if weak:
         cause = f"{len(weak)} of {len(sessions)} instances {weak[0].shown_state}"
         return _status(RunnerState.DEGRADED, max(session.since for session in weak), cause, "The others keep serving.")
-    # It is well since the last of its sources is, and since nobody has it drained.
+    # It has been healthy since its last source became ready and its last drain ended.
+    noticed = (session.notices_since for session in live)
     well = (session.source_since[id] for session in live for id in flags.sources if id in session.source_since)
     marked = (session.marked_at for session in live)
-    return _status(RunnerState.HEALTHY, max((since, *well, *marked)), "connected", "")
+    return _status(RunnerState.HEALTHY, max((since, *well, *marked, *noticed)), "connected", "")
 
 
 def _status(state: RunnerState, since: float | None, cause: str, hint: str) -> RunnerStatus:

@@ -1,8 +1,8 @@
 """One connected runner: moves messages, feeds the session machine, and carries dispatch's orders out.
 
 Two tasks live as long as the link: a reader, and a writer for what the transport does not take at once. The first to end takes
-the other with it. Time comes as one callback. Thousands of links that do nothing but keep alive are cheap so: a heartbeat wakes
-no task to be sent. Whatever happens, dispatch hears `SessionLost` exactly once for every session that it was told of.
+the other with it. Time comes as one callback. This keeps thousands of idle links cheap: a heartbeat wakes
+no task to be sent. Dispatch hears `SessionLost` exactly once for every session that it was told of.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from lensway.dispatch.core.events import (
     SendCredit,
     SendOffer,
     SessionAlive,
+    SessionAssigned,
     SessionDraining,
     SessionHeard,
     SessionLost,
@@ -170,7 +171,7 @@ class Link:
             self._dispatch.handle(SessionLost(session, cause))
 
     async def _farewell(self) -> None:
-        # The last word (Close with its reason) is worth a moment, never more; on a silent link nobody reads it.
+        # The last word (Close with its reason) is worth a moment, never more; a silent link would not deliver it.
         if self._over_cause != CloseReason.HEARTBEAT_LOST.value:
             with contextlib.suppress(TransportClosedError, TimeoutError, ProtocolError):
                 async with asyncio.timeout(limits.FAREWELL_SECONDS):
@@ -234,7 +235,7 @@ class Link:
                 return
 
     def _send_soon(self) -> None:
-        # Whatever else is put in this turn of the loop shares a message.
+        # Other frames of this turn of the loop share the message.
         if self._flushing is None:
             self._flushing = self._loop.call_soon(self._flush)
 
@@ -252,7 +253,7 @@ class Link:
             self._to_send.set()
 
     def _set_timer(self) -> None:
-        """Be called when the machine wants to be, and at no other time. One that is over is cut soon, whatever it waits for."""
+        """Be called when the machine wants to be, and at no other time. A link that is over is cut soon, even while it waits."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -340,7 +341,8 @@ class Link:
     def _report(self, revision: int, jobs: tuple[tuple[int, int], ...] | None, said: Reported | InForce) -> None:
         draining = said.is_draining if isinstance(said, Reported) else self._is_leaving
         states = states_of(said.source_states)
-        self._tell(lambda session: SessionReported(session, revision, jobs, draining, states))
+        notices = said.notices if isinstance(said, Reported) else None
+        self._tell(lambda session: SessionReported(session, revision, jobs, draining, states, notices))
 
     @property
     def _is_leaving(self) -> bool:
@@ -420,6 +422,8 @@ class Link:
         elif self.session_id is not None:
             if runner.set_revision != before.set_revision:
                 self._push(is_lost=self._push_is_lost())
+                sources = self._sets.sources_of(runner)
+                self._tell(lambda session: SessionAssigned(session, sources))
             if runner.is_draining != self._is_ordered_to_drain:
                 self._order_drain() if runner.is_draining else self._order_resume()
 

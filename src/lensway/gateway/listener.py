@@ -17,6 +17,7 @@ import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import MultipleValuesError
 from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from lensway import limits
@@ -54,6 +55,10 @@ Door = Callable[[asyncio.BaseProtocol, object, Shares, ssl.SSLContext], asyncio.
 """Shakes hands for a connection."""
 
 
+Accept = Callable[[Callable[[], asyncio.BaseProtocol], socket.socket], asyncio.AbstractServer]
+"""Accepts connections on a socket that listens; the first argument makes the protocol of each."""
+
+
 class _Counted(PacedConnection):
     """A connection that has a place among the strangers until its token was found good."""
 
@@ -83,6 +88,7 @@ class Listener:
         *,
         transport_of: Callable[[Any], Transport],
         door_of: Door,
+        accept: Accept,
         limiter: FailureLimiter,
         trusted_proxies: Sequence[Network] = (),
         push_is_lost: Callable[[], bool] = lambda: False,
@@ -100,6 +106,7 @@ class Listener:
         self._push_is_lost = push_is_lost
         self._links: set[Link] = set()
         self._door_of = door_of
+        self._accept = accept
         self._refusals = Refusals("gateway")
         self._shares = Shares(
             in_all_max=limits.SESSIONS_MAX + limits.HANDSHAKES_PENDING_MAX,
@@ -120,25 +127,27 @@ class Listener:
     async def start(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
         """Listen on this socket, which is bound. Raises OSError when the address is in use after all."""
 
-        def connection(*args: Any, **options: Any) -> Any:
-            made = _Counted(self._shares, *args, **options)
+        server = serve(
+            self._serve,
+            process_request=self._check_upgrade,
+            open_timeout=limits.HANDSHAKE_TIMEOUT_SECONDS,
+            server_header=None,
+        )
+
+        def connection() -> asyncio.BaseProtocol:
+            made = _Counted(
+                self._shares,
+                ServerProtocol(subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=limits.MESSAGE_BYTES_MAX),
+                server,
+                ping_interval=None,
+                close_timeout=limits.CLOSE_TIMEOUT_SECONDS,
+                max_queue=8,
+            )
             return made if tls is None else self._door_of(made, made, self._shares, tls)
 
-        self._server = await serve(
-            self._serve,
-            sock=sock,
-            process_request=self._check_upgrade,
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
-            compression=None,
-            max_size=limits.MESSAGE_BYTES_MAX,
-            max_queue=8,
-            ping_interval=None,
-            open_timeout=limits.HANDSHAKE_TIMEOUT_SECONDS,
-            close_timeout=limits.CLOSE_TIMEOUT_SECONDS,
-            server_header=None,
-            create_connection=connection,  # type: ignore[arg-type]  # a maker will do
-            backlog=limits.BACKLOG,
-        )
+        # The library makes its server when it is awaited, unless it has one.
+        server.server = self._accept(connection, sock)  # type: ignore[assignment]
+        self._server = await server
 
     async def drain(self, after_ms: int) -> None:
         """Tell every runner that this node goes away."""
@@ -210,7 +219,7 @@ class Listener:
         path, _, query = request.path.partition("?")
         if path == "/healthz":
             raise LenswayError(ErrorCode.NOT_FOUND, "this is the gateway for runners; health is served with HTTP")
-        if path != PATH:
+        if path.rstrip("/") != PATH:
             raise LenswayError(ErrorCode.NOT_FOUND, f"runners connect to {PATH}")
         if query:
             # A token in a URL ends up in logs: refused even if it were a good one.

@@ -1,6 +1,6 @@
 """A WebSocket connection that parses no more in one turn of the loop than the loop can spare.
 
-The library parses whatever the socket gave it at once, answers pings on the spot and has no bound on either: 256 KiB are 40,000
+The library parses all that the socket gave it at once, answers pings on the spot and has no bound on either: 256 KiB are 40,000
 pings. Here the frames of what arrived are counted first, without looking into them. A few are passed on in each turn, and the
 socket is not read meanwhile, nor while the peer leaves its answers unread.
 """
@@ -46,7 +46,7 @@ class FrameCounter:
 
     def count(self, data: bytes, frames_max: int) -> tuple[int, int]:
         """The bytes that complete up to ``frames_max`` more headers with their payloads, as far as they are here; and how many
-        of these frames are no whole message: pings, pongs and fragments."""
+        of these frames are pings, pongs and fragments."""
         at, size, small = 0, len(data), 0
         while at < size:
             if self._skip:

@@ -27,6 +27,10 @@ class AssignmentSets:
         """The wall clock that the expiry of what is sealed here counts on."""
         return int(self._clock.wall().timestamp() * 1000)
 
+    def sources_of(self, runner: Runner) -> frozenset[SourceId]:
+        """The sources that the runner is assigned."""
+        return frozenset(each.id for each in self._store.current().sources_of(runner.environment, runner.id))
+
     def set_of(
         self, runner: Runner, public_key: bytes, sealed: SealedSources | None = None
     ) -> tuple[AssignedSource, ...]:
@@ -68,4 +72,5 @@ class AssignmentSets:
             bridge=source.bridge,
             config_version=source.config_version,
             sealed_config=sealed,
+            dialect=source.dialect,
         )

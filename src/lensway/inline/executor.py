@@ -140,6 +140,10 @@ class InlineExecutor:
         if attempt is not None:
             attempt.grant(order.bytes)
 
+    def condition(self, source: Source) -> str:
+        """What holds this source back here although it answers; empty for nothing."""
+        return self._library.condition(_key(source))
+
     async def close(self) -> None:
         """Cancel what runs, and close every connection."""
         attempts = list(self._attempts.values())
@@ -153,7 +157,7 @@ class InlineExecutor:
         if attempt.task is not None:
             attempt.task.cancel()
         if not attempt.has_begun:
-            # A task that is cancelled before its first step runs none of its code: what it owes is said here.
+            # A task that is cancelled before its first step never runs its own code, so its end is reported here.
             order = attempt.order
             failure = Failure(code=ErrorCode.CANCELLED, message="The attempt was cancelled")
             self._answer(attempt, AttemptFailed(INLINE, order.job, order.attempt, failure))

@@ -28,7 +28,8 @@ class Lines:
 
     def write(self, text: str) -> int:
         """Write it, or count it as lost. Raises nothing."""
-        note = f"[{self._lost} lines were lost: this stream could not be written]\n" if self._lost else ""
+        lost = "1 line was" if self._lost == 1 else f"{self._lost:,} lines were"
+        note = f"[{lost} lost: this stream could not be written]\n" if self._lost else ""
         start = "\n" if self._is_torn else ""
         if self._written((start + note + text).encode("utf-8", "backslashreplace")):
             self._lost = 0

@@ -90,7 +90,7 @@ def _chain(error: BaseException | None) -> Iterator[dict[str, Any]]:
 
 
 def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The last belt: whatever looks like a credential does not reach the log."""
+    """The last safeguard: text that looks like a credential does not reach the log."""
     for name, value in event.items():
         if name in _SECRET_KEYS:
             event[name] = "redacted"
@@ -107,7 +107,7 @@ def _clean(value: Any) -> Any:
             cleaned = _URL_LOGIN.sub("://redacted@", cleaned) if "://" in cleaned else cleaned
             if cleaned.isprintable():
                 return cleaned
-            # A line break would forge a line, an escape sequence drive the terminal of whoever reads the log.
+            # A line break would forge a line, an escape sequence drive the terminal that shows the log.
             return "".join(each if each.isprintable() else repr(each)[1:-1] for each in cleaned)
         case dict():
             return {key: _clean(member) for key, member in value.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -55,6 +56,7 @@ class Metrics:
         )
         self._first_row = self._histogram("lensway_job_first_row_seconds", "From submission to the first rows.")
         self._runner_states: Callable[[], Iterable[tuple[str, str, bool]]] = tuple
+        self._source_states: Callable[[], Iterable[tuple[str, str, bool]]] = tuple
         self._phases: dict[tuple[str, ...], tuple[list[float], ...]] = {}
 
     def request(self, code: str) -> None:
@@ -101,6 +103,15 @@ class Metrics:
         self._runner_states = states
         self._registry.register(_Runners(states))
 
+    def watch_sources(self, states: Callable[[], Iterable[tuple[str, str, bool]]]) -> None:
+        """Give `lensway_source_up` from now on: (environment, source, is up) of every assigned source, asked at every scrape."""
+        self._source_states = states
+        self._registry.register(_Sources(states))
+
+    def watch_build(self, version: str) -> None:
+        """Give `lensway_build_info` from now on."""
+        self._registry.register(_Build(version))
+
     def watch_gauge(self, name: str, help: str, value: Callable[[], float]) -> None:
         """Give a gauge that is asked at every scrape."""
         self._registry.register(_Gauge(name, help, value))
@@ -109,7 +120,10 @@ class Metrics:
         """The exposition; for an environment only what belongs to it, because sums over the server tell of the others."""
         if environment is None:
             return generate_latest(self._registry)
-        return generate_latest(_Runners(lambda: (each for each in self._runner_states() if each[0] == environment)))
+        own = CollectorRegistry()
+        own.register(_Runners(lambda: (each for each in self._runner_states() if each[0] == environment)))
+        own.register(_Sources(lambda: (each for each in self._source_states() if each[0] == environment)))
+        return generate_latest(own)
 
 
 class _Counter(Collector):
@@ -174,17 +188,42 @@ class _Events(Collector):
         yield family
 
 
-class _Runners(Collector):
+class _Ups(Collector):
+    """1 or 0 for each object of an environment."""
+
+    name: str
+    help: str
+    label: str
+
     def __init__(self, states: Callable[[], Iterable[tuple[str, str, bool]]]) -> None:
         self._states = states
 
     def collect(self) -> Iterator[Any]:
         """The present states."""
-        family = GaugeMetricFamily(
-            "lensway_runner_up", "1 while the runner has a live session.", labels=["environment", "runner"]
-        )
-        for environment, runner, is_up in self._states():
-            family.add_metric([environment, runner], 1.0 if is_up else 0.0)
+        family = GaugeMetricFamily(self.name, self.help, labels=["environment", self.label])
+        for environment, name, is_up in self._states():
+            family.add_metric([environment, name], 1.0 if is_up else 0.0)
+        yield family
+
+
+class _Runners(_Ups):
+    name, help, label = "lensway_runner_up", "1 while the runner has a live session.", "runner"
+
+
+class _Sources(_Ups):
+    name = "lensway_source_up"
+    help = "1 while a live runner that is assigned the source can reach it."
+    label = "source"
+
+
+class _Build(Collector):
+    def __init__(self, version: str) -> None:
+        self._version = version
+
+    def collect(self) -> Iterator[Any]:
+        """The program."""
+        family = GaugeMetricFamily("lensway_build_info", "The program of this process.", labels=["version", "python"])
+        family.add_metric([self._version, platform.python_version()], 1.0)
         yield family
 
 

@@ -83,7 +83,7 @@ class OtlpTracer:
         )
 
     def close(self) -> None:
-        """Send what waits; a collector that does not answer keeps nobody."""
+        """Send what waits; a collector that does not answer delays the end by a bounded time only."""
         last = threading.Thread(target=self._batches.shutdown, name="last spans", daemon=True)
         last.start()
         last.join(limits.TRACE_FLUSH_SECONDS)

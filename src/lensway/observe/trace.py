@@ -1,6 +1,6 @@
-"""Traces: the W3C context as it travels, finished spans as values, and the seam to whoever exports them.
+"""Traces: the W3C context as it travels, finished spans as values, and the seam to their exporter.
 
-Nobody keeps a span while something runs: what happened is on record anyway, and spans are made from it afterwards. A place that
+No span exists while its work runs: the records hold what happened, and spans are made from them afterwards. A place that
 is not traced has no tracer, and a request that is not sampled has no context, so both cost one look.
 """
 
@@ -99,7 +99,7 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False):
 
 
 def read_context(traceparent: str, tracestate: str = "") -> TraceContext | None:
-    """The context that a caller sent; None when it is none, which is no error: a new trace begins."""
+    """The context that a caller sent; None when it is not valid, which is no error: a new trace begins."""
     found = _TRACEPARENT.fullmatch(traceparent)
     if found is None:
         return None
@@ -112,7 +112,7 @@ def read_context(traceparent: str, tracestate: str = "") -> TraceContext | None:
 
 
 def read_text(text: str) -> TraceContext | None:
-    """The context of one line, as `TraceContext.text` writes it; None when it is none."""
+    """The context of one line, as `TraceContext.text` writes it; None when it is not valid."""
     traceparent, _, tracestate = text.partition(" ")
     return read_context(traceparent, tracestate)
 
@@ -146,7 +146,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Tracer(Protocol):
-    """Decides what is traced, and takes finished spans. None of it waits for anybody or raises."""
+    """Decides what is traced, and takes finished spans. It never waits and never raises."""
 
     def begin(self, name: str, kind: SpanKind, caller: TraceContext | None) -> TraceContext | None:
         """The context of a span that begins now in this process; None when it is not sampled."""

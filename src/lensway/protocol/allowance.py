@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class Allowance:
-    """The tokens of one peer. ``per_second`` may be changed by whoever knows how much the peer has to do."""
+    """The tokens of one peer. ``per_second`` may change with the peer's amount of work."""
 
     __slots__ = ("_at", "_burst", "_left", "per_second")
 

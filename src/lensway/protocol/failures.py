@@ -17,7 +17,7 @@ WORDS: Final = ("stage", "class")
 """Details that are short words wherever they are shown, compared or counted."""
 
 RETRY_AFTER_SECONDS_MAX: Final = 3600.0
-"""A runner that says more is not believed: nobody may be sent away for ever."""
+"""The most that a runner may ask for: no runner sends a caller away for ever."""
 REPORTABLE: Final = frozenset(
     {
         ErrorCode.INVALID_REQUEST,

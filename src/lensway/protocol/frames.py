@@ -12,7 +12,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from lensway.limits import ATTEMPTS_OPEN_MAX, INSTANCE_CHARACTERS_MAX, SOURCE_STATES_MAX
+from lensway.limits import ATTEMPTS_OPEN_MAX, INSTANCE_CHARACTERS_MAX, NOTICES_MAX, SOURCE_STATES_MAX
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 """A number that every language holds exactly. Job ids, revisions, sequences, bytes and milliseconds are counts."""
@@ -21,6 +21,8 @@ Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=255)]
 Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=2_000)]
 """A text for people."""
 Names: TypeAlias = Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)]
+Notices: TypeAlias = Annotated[tuple[Name, ...], msgspec.Meta(max_length=NOTICES_MAX)]
+"""Classes of trouble with a runner itself."""
 PublicKey: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
@@ -68,7 +70,8 @@ class Heartbeat(Frame, tag=3, frozen=True, kw_only=True):
     """Both ways. ``ack`` is the highest ``sequence`` seen of the peer: only that proves that the link carries both ways.
 
     From the runner, ``revision`` is the revision of the set in force and ``jobs`` the (job, attempt) pairs it holds. From the
-    gateway, ``revision`` is the wanted one. ``sources`` (runner) lists health facts per source id that changed.
+    gateway, ``revision`` is the wanted one. ``source_states`` (runner) lists health facts per source id that changed. ``notices``
+    (runner) are all classes of trouble with the runner itself that last, such as ``policy_invalid``.
     """
 
     sequence: Count
@@ -78,6 +81,7 @@ class Heartbeat(Frame, tag=3, frozen=True, kw_only=True):
     loop_lag_ms: Count = 0
     draining: bool = False
     source_states: SourceStates = ()
+    notices: Notices = ()
 
 
 class SourceState(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -94,13 +98,17 @@ SourceStates: TypeAlias = Annotated[tuple[SourceState, ...], msgspec.Meta(max_le
 
 
 class AssignedSource(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """One source of an assignment set. ``sealed_config`` is sealed to the instance; None for runner-local credentials."""
+    """One source of an assignment set. ``sealed_config`` is sealed to the instance; None for runner-local credentials.
+
+    ``dialect`` is the one that the bridge must speak; empty: whichever it speaks first.
+    """
 
     source: str
     name: str
     bridge: str
     config_version: Count
     sealed_config: bytes | None = None
+    dialect: str = ""
 
 
 class AssignmentSet(Frame, tag=4, frozen=True, kw_only=True):
@@ -193,7 +201,7 @@ class RefuseReason(enum.StrEnum):
 
     @classmethod
     def _missing_(cls, _value: object) -> RefuseReason:
-        """A reason of a newer runner: whatever it means, this runner cannot serve the offer and another one may."""
+        """A reason of a newer runner: this runner cannot serve the offer, and another one may."""
         return cls.UNKNOWN_KIND
 
 

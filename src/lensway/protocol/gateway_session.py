@@ -135,7 +135,7 @@ GATEWAY_TABLE: Final = Table.nested(
         },
         GatewayState.OPEN: _serving(GatewayState.OPEN, drain=GatewayState.DRAINED, resume=GatewayState.OPEN),
         GatewayState.DRAINED: _serving(GatewayState.DRAINED, drain=GatewayState.DRAINED, resume=GatewayState.OPEN),
-        # A runner that leaves does not come back in the same session, whatever an operator says.
+        # A runner that leaves never returns in the same session, not even when an operator resumes it.
         GatewayState.LEAVING: _serving(GatewayState.LEAVING, drain=GatewayState.LEAVING, resume=GatewayState.LEAVING),
         GatewayState.CLOSED: {},
     },
@@ -222,6 +222,7 @@ class Reported(msgspec.Struct, frozen=True, gc=False):
     jobs: tuple[Key, ...]
     is_draining: bool
     source_states: tuple[SourceState, ...]
+    notices: tuple[str, ...] = ()
 
 
 class InForce(msgspec.Struct, frozen=True, gc=False):
@@ -356,7 +357,7 @@ class GatewaySession:
         if self._attempts:
             unaware = (key for key, attempt in self._attempts.items() if attempt.known_from > frame.ack)
             jobs = (*jobs, *unaware)
-        reported = Reported(frame.revision, jobs, frame.draining, self._known(frame.source_states))
+        reported = Reported(frame.revision, jobs, frame.draining, self._known(frame.source_states), frame.notices)
         # An idle runner that says what it said before is the usual heartbeat, and the sign of life is all of its news.
         if reported != self._reported or self._attempts or not is_alive:
             self._reported = None if reported.source_states else reported
@@ -480,7 +481,7 @@ class GatewaySession:
         return [*self._late_report(), *self._beat(now)]
 
     def _beat(self, now: float) -> list[GatewayInstruction]:
-        # A late one moves none of those that follow: what a standstill made late together must not stay together.
+        # A late one does not move those that follow: heartbeats that a standstill bunched must spread out again.
         late_seconds = 0.0 if self._wake is None else (now - self._wake) % self._heartbeat_seconds
         self._wake = _on_grid(now + self._heartbeat_seconds - late_seconds)
         number = self._numbers.next(now)

@@ -1,6 +1,6 @@
 """How many bytes of rows may be under way on one link: as many as it carries in a moment. No I/O.
 
-Whatever lies between the two ends keeps what it cannot pass on, and control frames cannot overtake what lies there. On a slow
+Buffers between the two ends keep what they cannot pass on, and control frames cannot overtake it. On a slow
 link rows of one large result would so hold up the heartbeats, until both sides give the session up. So the sender asks for a
 proof of arrival along with its rows, and lets no more rows out than have been proven to arrive in time. The window begins small
 and grows with every proof that came promptly: a fast link is not held up for longer than a few round trips, once.
@@ -70,6 +70,6 @@ class Pace:
         if waited > _PROMPT:
             self.window_bytes = max(self.window_bytes // 2, PACE_WINDOW_BYTES_MIN)
         else:
-            # Near the end in small steps: doubled once more, everybody else would wait twice as long as is allowed.
+            # Near the end in small steps: one more doubling would make other frames wait twice as long as allowed.
             growth = 2.0 if waited <= _PROMPT / 2 else _LAST_STEPS
             self.window_bytes = min(int(growth * self.window_bytes), PACE_WINDOW_BYTES_MAX)

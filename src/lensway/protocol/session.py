@@ -67,7 +67,7 @@ class SetAssembler:
         self._next = 0
 
     def add(self, part: AssignmentSet) -> tuple[AssignedSource, ...] | None:
-        """The whole set when this part completes it, else None. A first part starts again, whatever came before.
+        """The whole set when this part completes it, else None. A first part always starts a new set.
 
         Raises:
             ProtocolError: for a part out of its order, or of a set of too many parts.

@@ -81,7 +81,7 @@ class LensDefinition(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What may be asked of one table: the fields in declared order, and where they come from.
 
     ``table`` is the name as declared, ``name`` or ``schema.name``: see `lensway.query.table_names`. The primary key is the fields
-    with ``primary_key`` in declared order; it may be empty (then there are no cursors).
+    with ``primary_key`` in declared order; it may be empty, and then pages have no cursors.
     """
 
     name: str

@@ -33,7 +33,7 @@ _DECIMAL: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.
 
 
 class NotANumberError(Exception):
-    """The value is none of the field's type; the text says what would be."""
+    """The value does not have the field's type; the text says what would."""
 
 
 class PlannedNumber(NamedTuple):
@@ -138,7 +138,7 @@ def among_integers(value: object) -> Whole:
 
 
 def without_equal(operator: Operator, number: Whole) -> tuple[Operator, int]:
-    """The comparison of 64-bit integers that means the same as one with this number, which none of them equals.
+    """The comparison of 64-bit integers that means the same as one with this number, which no such integer equals.
 
     Equality becomes one that no integer fulfils, so that it stays unknown for NULL.
     """

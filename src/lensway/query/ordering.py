@@ -12,8 +12,18 @@ from typing import Final
 
 import msgspec
 
+from lensway.query.conditions import columns_of
 from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.plan import OrderBy, Shape
+
+
+class ComparedAs(msgspec.Struct, frozen=True):
+    """A column whose comparisons need a cast to the type ``schema.type``: of the column itself, or of the value."""
+
+    column: str
+    schema: str
+    type: str
+    casts_value: bool = False
 
 
 class TableFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,23 +31,29 @@ class TableFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     ``not_null`` are columns without NULLs. No two rows share the values of all columns of a set in ``unique``, as long as the
     lens declares each of them as one of ``unique_types`` (None: any type). ``row_id`` names a column that differs in every row.
+    ``compared_as`` are the columns that cannot be compared as they are.
     """
 
     not_null: frozenset[str] = frozenset()
     unique: tuple[frozenset[str], ...] = ()
     unique_types: frozenset[FieldType] | None = None
     row_id: str | None = None
+    compared_as: tuple[ComparedAs, ...] = ()
 
 
 class Ordering(msgspec.Struct, frozen=True):
-    """How a statement makes pages safe. ``nullable`` says of each term whether it may be NULL; None: as the lens declares."""
+    """How a statement makes pages safe. ``nullable`` says of each term whether it may be NULL; None: as the lens declares.
+
+    ``compared_as`` are the columns of the statement that are compared through a cast.
+    """
 
     nullable: tuple[bool, ...] | None = None
     row_id: str | None = None
     is_ranked: bool = False
+    compared_as: tuple[ComparedAs, ...] = ()
 
     def terms(self, order: tuple[OrderBy, ...]) -> tuple[OrderBy, ...]:
-        """The terms of the order with what is known of NULLs, and the row id behind them."""
+        """The terms of the order with facts about NULLs, followed by the row id."""
         if self.nullable is not None:
             order = tuple(known(term, nullable=is_null) for term, is_null in zip(order, self.nullable, strict=True))
         if self.row_id is None:
@@ -63,7 +79,7 @@ RANK_COLUMN: Final = PlanColumn(_RANK, _RANK, FieldType.INTEGER, nullable=False)
 
 
 def known(term: OrderBy, *, nullable: bool) -> OrderBy:
-    """The term, with what is known of its NULLs."""
+    """The term, with the facts about its NULLs."""
     column = term.column
     if column.nullable == nullable:
         return term
@@ -88,10 +104,23 @@ def judge(shape: Shape, facts: TableFacts) -> Ordering:
     columns = [term.column for term in shape.order]
     is_total = not (shape.keys and shape.has_limit) or has_unique_key(shape, facts)
     is_declared = all(column.nullable or column.column in facts.not_null for column in columns)
+    compared_as = _compared_as(shape, facts) if facts.compared_as else ()
     if is_total and is_declared:
-        return DECLARED
+        return Ordering(compared_as=compared_as) if compared_as else DECLARED
     return Ordering(
         nullable=tuple(column.column not in facts.not_null for column in columns),
         row_id=None if is_total else facts.row_id,
         is_ranked=not is_total and facts.row_id is None,
+        compared_as=compared_as,
     )
+
+
+def compares_text(shape: Shape) -> bool:
+    """Whether the filter compares fields that are texts: only those may have columns that need a cast."""
+    return any(column.type is FieldType.TEXT for column in columns_of(shape.where))
+
+
+def _compared_as(shape: Shape, facts: TableFacts) -> tuple[ComparedAs, ...]:
+    compared = (*columns_of(shape.where), *(term.column for term in shape.order))
+    texts = {column.column for column in compared if column.type is FieldType.TEXT}
+    return tuple(each for each in facts.compared_as if each.column in texts)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -136,6 +137,34 @@ class Shape(msgspec.Struct, frozen=True, array_like=True, kw_only=True, forbid_u
             found[relation.table] = None
             pending += relation.relations
         return tuple(found)
+
+    def columns(self) -> tuple[tuple[TableName, str], ...]:
+        """Every column that the plan uses, with its table: shown, compared, ordered, joined or measured; each once."""
+        return self._columns
+
+    @functools.cached_property
+    def _columns(self) -> tuple[tuple[TableName, str], ...]:
+        # `having` and `order` of groups speak of results too, which are columns of no table.
+        results = {each.result for each in self.measures if each.is_sound()} - set(self.output)
+        used = [*self.output, *self.keys, *columns_of(self.where)]
+        used += [each.column for each in self.measures if each.column is not None]
+        used += [term.column for term in self.order if term.column not in results]
+        used += [column for column in columns_of(self.having) if column not in results]
+        found = dict.fromkeys((self.table, column.column) for column in used)
+        pending = [(self.table, relation) for relation in self.relations]
+        while pending:
+            above, relation = pending.pop(0)
+            for local, foreign in relation.on:
+                found[above, local.column] = found[relation.table, foreign.column] = None
+            below = [*relation.output, *columns_of(relation.where), *(term.column for term in relation.order)]
+            found.update(dict.fromkeys((relation.table, column.column) for column in below))
+            pending += [(relation.table, each) for each in relation.relations]
+        return tuple(found)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell statements apart and hold no value: equal for equal shapes, on every machine."""
+        return hashlib.blake2b(_ENCODER.encode(self), digest_size=8).hexdigest()
 
     @functools.cached_property
     def needs(self) -> frozenset[str]:

@@ -12,17 +12,16 @@ from lensway import limits
 from lensway.api.shapes import ExportRequest, QueryRequest
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query import cursor as cursors
-from lensway.query import unavailable, values
+from lensway.query import values
 from lensway.query import where as wheres
 from lensway.query.capabilities import Capabilities
 from lensway.query.conditions import Constant
 from lensway.query.fields import Field, FieldType, LensDefinition, PlanColumn
 from lensway.query.measures import COUNT_OF_ROWS
+from lensway.query.order_terms import order_term
 from lensway.query.plan import After, OrderBy, Plan, Shape, encode_shape
 from lensway.query.result import ResultEnd, unbelievable
-from lensway.query.suggestions import nearest
 
-_DIRECTIONS: Final = {"asc": False, "desc": True}
 _AROUND_BYTES: Final = 32
 """More than anything in a plan takes beside its value: lengths, the limit and the offset."""
 _SMALL: Final[Mapping[type, int]] = {int: 9, float: 9, bool: 1, type(None): 1}
@@ -46,8 +45,8 @@ class PlannedRows(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         ``end.has_more`` tells the truth in both cases.
 
         Raises:
-            LenswayError: LIMIT_EXCEEDED when the values of the order are too long for a cursor. For key values that are none of
-                this order RUNNER_FAILED, or INTERNAL where no runner made them.
+            LenswayError: LIMIT_EXCEEDED when the values of the order are too long for a cursor. For key values that do not
+                match the order RUNNER_FAILED, or INTERNAL when the service executed the query itself.
         """
         if self.binding is None or end.last_key is None or not end.has_more:
             return None
@@ -228,39 +227,13 @@ def _order(definition: LensDefinition, order_by: object) -> tuple[tuple[OrderBy,
         raise _invalid("orderBy", f"{len(items):,} terms; {limits.ORDER_TERMS_MAX} is the limit")
     for number, item in enumerate(items):
         path = f"orderBy[{number}]" if isinstance(order_by, list) else "orderBy"
-        field, descending = _term(definition, item, path)
+        field, descending = order_term(definition, item, path)
         if field.name in terms:
             raise _invalid(path, f"field {field.name!r} is listed twice")
         terms[field.name] = OrderBy(field.plan_column, descending)
     for field in primary_key:
         terms.setdefault(field.name, OrderBy(field.plan_column))
     return tuple(terms.values()), bool(primary_key)
-
-
-def _term(definition: LensDefinition, item: object, path: str) -> tuple[Field, bool]:
-    if not isinstance(item, Mapping):
-        raise _invalid(path, 'expected {"field": …, "dir": "asc" or "desc"}')
-    for key in item:
-        if key not in ("field", "dir"):
-            near = nearest(str(key), ("field", "dir"))
-            raise LenswayError(
-                ErrorCode.INVALID_REQUEST,
-                f"{path}: unknown key {str(key)[:63]!r}",
-                hint=f"did you mean {near!r}?" if near else "keys: field, dir",
-                details={"path": path},
-            )
-    field = _field(definition, item.get("field"), f"{path}.field")
-    if field.type is FieldType.JSON or field.is_list:
-        raise LenswayError(
-            ErrorCode.UNSUPPORTED_OPERATOR,
-            f"{path}: field {field.name!r} cannot be ordered",
-            hint=unavailable.MEMBERS_HINT,
-            details={"path": path},
-        )
-    direction = item.get("dir", "asc")
-    if not isinstance(direction, str) or direction not in _DIRECTIONS:
-        raise _invalid(f"{path}.dir", 'expected "asc" or "desc"')
-    return field, _DIRECTIONS[direction]
 
 
 def _field(definition: LensDefinition, name: object, path: str) -> Field:

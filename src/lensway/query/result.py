@@ -1,4 +1,4 @@
-"""What the end of a result says, so that nobody has to decode rows to page through them."""
+"""The end mark of a result: it lets a caller page without decoding rows."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ _decoder: Final = msgspec.msgpack.Decoder(ResultEnd)
 
 
 def encode_end(end: ResultEnd) -> bytes:
-    """The end mark as it travels, opaque to whoever carries it."""
+    """The encoded end mark, opaque to everything between its two ends."""
     return msgspec.msgpack.encode(end)
 
 

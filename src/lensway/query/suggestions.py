@@ -16,7 +16,7 @@ _LENGTH_MAX: Final = 2 * NAME_CHARACTERS_MAX
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like this word, whatever their case, or None."""
+    """The known name most similar to this word, compared without case, or None."""
     if not 0 < len(word) <= _LENGTH_MAX:
         return None
     folded = word.lower()

@@ -55,7 +55,9 @@ def check(value: object, type: FieldType, path: str) -> object:
 def unfit(value: object, expected: str, path: str) -> LenswayError:
     """The error for a value that its field cannot be compared with."""
     return LenswayError(
-        ErrorCode.INVALID_REQUEST, f"{path}: expected {expected}, got {_kind(value)}", details={"path": path}
+        ErrorCode.INVALID_REQUEST,
+        f"{path}: expected {expected}, got {_kind(value, expected)}",
+        details={"path": path},
     )
 
 
@@ -100,19 +102,24 @@ def is_special(value: object, type: FieldType) -> bool:
             return False
 
 
+_NEVER_TEXTS: Final = ("true or false", "$exists")
+
+
 def has_zone(value: object) -> bool:
     """Whether this text of a time of day says its zone."""
     return isinstance(value, str) and any(sign in value for sign in "Z+-")
 
 
-def _kind(value: object) -> str:
+def _kind(value: object, expected: str) -> str:
     if value is None:
         return "null"
     names = {bool: "a boolean", int: "an integer", float: "a number", decimal.Decimal: "a number"}
     names |= {str: "a text", list: "a list", dict: "an object"}
-    return names.get(type(value), "something else") + (
-        " that does not fit" if isinstance(value, (str, int, float, decimal.Decimal)) else ""
-    )
+    kind = names.get(type(value), "something else")
+    # Only of a kind that could have fitted: a text can be a date, and a number too large an integer.
+    could_fit = expected.startswith("an integer") if type(value) is not str else not expected.startswith(_NEVER_TEXTS)
+    is_scalar = isinstance(value, (str, int, float, decimal.Decimal)) and not isinstance(value, bool)
+    return f"{kind} that does not fit" if is_scalar and could_fit else kind
 
 
 def _text(value: object) -> str:

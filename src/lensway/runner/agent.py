@@ -20,6 +20,7 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import InstanceId
 from lensway.observe.trace import Tracer
 from lensway.protocol.frames import FATAL_CLOSES, CloseReason, Hello, Welcome
+from lensway.protocol.policy import policy_hint, policy_refusal
 from lensway.protocol.transport import Transport
 from lensway.protocol.version import FEATURES, VERSIONS_SPOKEN
 from lensway.query.plan import FEATURES as PLAN_FEATURES
@@ -27,8 +28,9 @@ from lensway.query.result import ResultLimits, RowFormat
 from lensway.runner.backoff import Backoff
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dial, DialError
+from lensway.runner.journal import JobNote
 from lensway.runner.library import Library
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import LocalPolicy, PolicyInForce
 from lensway.runner.probes import Probes
 from lensway.runner.session import Session, SessionParts
 from lensway.runner.sources import READY, UNREACHABLE, AssignedSources, ServedSource
@@ -45,7 +47,7 @@ class LoopWatch:
     """Notices when this process's event loop stood still (paused, starved, blocked)."""
 
     def __init__(self, clock: Clock, tick_seconds: float) -> None:
-        assert 2 * tick_seconds <= limits.LOOP_STALL_SECONDS, "a loop that runs is never taken for one that stood still"
+        assert 2 * tick_seconds <= limits.LOOP_STALL_SECONDS, "a loop that runs never counts as one that stood still"
         self._clock = clock
         self._tick_seconds = tick_seconds
         self._ticked_at = clock.monotonic()
@@ -116,7 +118,7 @@ class Agent:
         dial: Dial,
         library: Library,
         local: LocalCredentials,
-        policy: LocalPolicy,
+        policy: PolicyInForce,
         clock: Clock,
         chance: Callable[[], float],
         announce: Callable[[str], None] = lambda _line: None,
@@ -125,11 +127,12 @@ class Agent:
         watch_seconds: float = limits.RUNNER_WATCH_SECONDS,
         tracer: Tracer | None = None,
         token_mark: Callable[[], Hashable | None] = lambda: None,
+        note: Callable[[JobNote], None] | None = None,
     ) -> None:
         self.sources = AssignedSources(library, local, policy)
         self.state = "connecting"
         self.since = clock.monotonic()
-        self.cause = self.runner_name = ""
+        self.cause = self.hint = self.runner_name = ""
         self.revision = 0
         self._runner = runner
         self._instance = instance
@@ -141,6 +144,7 @@ class Agent:
         self._backoff = Backoff(chance)
         self._failures = DialFailures()
         self._token_mark = token_mark
+        self._policy = policy
         self._watch = LoopWatch(clock, watch_seconds)
         self._stopping = asyncio.Event()
         self._session: Session | None = None
@@ -159,6 +163,7 @@ class Agent:
             stood_still=self._watch.stood_still,
             forget=self._forget,
             tracer=tracer,
+            note=note,
         )
 
     @property
@@ -174,6 +179,11 @@ class Agent:
     def seconds_in_state(self) -> float:
         """For how long the present state has lasted."""
         return self._clock.monotonic() - self.since
+
+    @property
+    def policy_problem(self) -> str:
+        """Why the policy file as it is cannot be used; empty when it is in force."""
+        return "" if self._policy.problem is None else str(self._policy.problem)
 
     @property
     def jobs_count(self) -> int:
@@ -275,6 +285,7 @@ class Agent:
             self._refuse(error.cause, f"the gateway refused this runner ({error.cause})", error.hint)
             return 0.0
         self._is("connecting", error.cause)
+        self.hint = error.hint
         self._failures.failed(error.cause, error.hint)
         wait = self._backoff.after_refusal() if error.is_brief else self._backoff.after_failure()
         return max(wait, error.retry_after)
@@ -294,6 +305,7 @@ class Agent:
         if self._failures.failed(cause, hint):
             self._announce(f"{message}; dialling again when LENSWAY_RUNNER_TOKEN_FILE changes")
         self._is(REFUSED, cause)
+        self.hint = hint
 
     async def _wait_for_token(self, mark: Hashable | None) -> None:
         """Return when the token's file has changed since ``mark`` was taken, after a while, or when told to stop."""
@@ -309,7 +321,7 @@ class Agent:
     def _is(self, state: str, cause: str) -> None:
         if state != self.state:
             self.since = self._clock.monotonic()
-        self.state, self.cause = state, cause
+        self.state, self.cause, self.hint = state, cause, ""
 
     # --- what the session tells -------------------------------------------------------------------------------------------
 
@@ -332,7 +344,10 @@ class Agent:
         self._announce(f"assigned sources (revision {revision}): {shown}{more}")
         refused = [source for source in served if source.refusal is not None]
         for source in refused[:_NAMES_ANNOUNCED_MAX]:
-            self._announce(f"  {_plain(source.name)} cannot be served: {source.state} {_plain(source.cause)}".rstrip())
+            why = f"{source.state} {_plain(source.cause)}".rstrip()
+            if source.state == "refused":
+                why = f"the local policy {policy_refusal(source.cause)}. {policy_hint(source.cause)}"
+            self._announce(f"  {_plain(source.name)} cannot be served: {why}")
         for source in self._probes.due(served):
             if source.state == READY:
                 self._start(self._probe(source), f"probe of {source.name}")
@@ -351,13 +366,48 @@ class Agent:
         self._start(self._library.forget(key), "close source")
 
     async def _probe_for_ever(self) -> None:
-        """Look at every source that no query tells of: its state must not stay wrong until somebody asks for rows."""
+        """Look at every source that no query tells of: its state must not stay wrong until the next query."""
         while True:
             await asyncio.sleep(limits.PROBE_SECONDS)
-            if await self.sources.files_changed():
-                self._refresh(has_failed=False)
+            await self._read_files()
             for source in self._probes.due(self.sources.served()):
                 self._start(self._probe(source), f"probe of {source.name}")
+
+    def read_files_soon(self) -> None:
+        """Read the policy and the files of local settings again, now."""
+        self._start(self._read_files(), "read files again")
+
+    async def _read_files(self) -> None:
+        await self.read_policy_again()
+        if await self.sources.files_changed():
+            self._refresh(has_failed=False)
+
+    async def read_policy_again(self) -> None:
+        """Put the policy file as it is now into force; one that is not valid leaves the policy before in force, and is shown."""
+        before = self._policy.now
+        if not self._policy.take(await asyncio.to_thread(self._policy.read)):
+            return
+        problem = self._policy.problem
+        if problem is not None:
+            self._announce(f"{problem}; the policy read before stays in force")
+            _log.error("policy not valid", path=str(self._policy.path), problem=problem.message)
+        if self._policy.now is not before:
+            self._obey_policy(before)
+            self._announce(f"the policy file {self._policy.path} is in force as it is now")
+        if self._session is not None:
+            self._session.report()
+
+    def _obey_policy(self, before: LocalPolicy) -> None:
+        now = self._policy.now.address_policy()
+        self._library.restrict(now)
+        unused = self.sources.obey_policy()
+        if self._session is not None:
+            self._session.jobs.obey_policy()
+        if now != before.address_policy():
+            # A name may lead to an address that is forbidden now: only new connections find out.
+            unused += [source.key for source in self.sources.served()]
+        for key in dict.fromkeys(unused):
+            self._forget(key)
 
     def _refresh(self, *, has_failed: bool) -> None:
         """Serve what the settings in files name now."""
@@ -388,6 +438,7 @@ class Agent:
                 execution=execution,
                 sink=_Nowhere(),
             )
+            cause = self._library.condition(source.key)
         except LenswayError as error:
             details = error.failure.details
             if error.code is not ErrorCode.SOURCE_UNREACHABLE:

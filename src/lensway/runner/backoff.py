@@ -32,7 +32,7 @@ class Backoff:
     def after_failure(self) -> float:
         """Seconds to wait after a dial that failed, or a session that was lost young."""
         tries = self._failures
-        # Eager for a few tries, because queries wait for whoever comes back soon; then exponential.
+        # Eager for a few tries, because queries wait for a runner that comes back soon; then exponential.
         exponent = max(min(tries, _EAGER_EXPONENT), tries - limits.RECONNECT_EAGER_TRIES + _EAGER_EXPONENT)
         ceiling = min(limits.RECONNECT_SECONDS_MAX, limits.RECONNECT_SECONDS_MIN * 2.0 ** min(exponent, 16))
         self._failures += 1

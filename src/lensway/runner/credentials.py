@@ -10,12 +10,13 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from lensway.auth.secret import bare
 from lensway.kinds import BUILT_IN, Kinds
 
 _PREFIX: Final = "LENSWAY_SOURCE_"
 _FILE: Final = "_FILE"
-UNREADABLE_FILE: Final = "unreadable_file"
-"""The key that stands for a file that cannot be read."""
+INVALID: Final = "invalid"
+"""The key that stands for a variable that cannot be used; its value says which, and why."""
 
 
 class LocalCredentials:
@@ -52,6 +53,17 @@ class LocalCredentials:
         """How many variables there are."""
         return len(self._variables)
 
+    def problems(self) -> list[str]:
+        """What is wrong with variables, whichever source they belong to. Blocks on the file system."""
+        found = []
+        for variable in sorted(self._variables):
+            value, wrong = self._value(variable, is_file=variable.endswith(_FILE))
+            if variable.endswith(("_URL", f"_URL{_FILE}")):
+                wrong = wrong or _wrong_url(bare(value))
+            if wrong:
+                found.append(f"{_PREFIX}{variable} {wrong}")
+        return found
+
     def address_keys_of(self, bridge: str) -> frozenset[str]:
         """The settings of this kind of database that a local URL replaces as a whole."""
         kind = self._kinds.get(bridge)
@@ -83,22 +95,53 @@ class LocalCredentials:
     def settings_in(self, name: str, divided: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """The settings of one source, by key in lower case; ``divided`` are the variables of all assigned ones.
 
-        A file is read now, so that a rotated secret is found whenever the settings are looked at again. One that cannot be read
-        gives the key ``unreadable_file`` with the name of the variable, which no bridge knows: refused there by name.
+        A file is read now, so that a rotated secret is found whenever the settings are looked at again. A variable that cannot be
+        used gives the key `INVALID` with its name and what is wrong, which no bridge knows.
         """
         own = variable_of(name)
         found: dict[str, str] = {}
         for variable in divided.get(own, ()):
-            value = self._variables[variable]
             key = variable.removeprefix(own + "_")
-            if key.endswith(_FILE):
-                try:
-                    found[key.removesuffix(_FILE).lower()] = pathlib.Path(value).read_text(encoding="utf-8").strip()
-                except (OSError, UnicodeDecodeError):
-                    found[UNREADABLE_FILE] = _PREFIX + variable
-            elif key:
-                found.setdefault(key.lower(), value)
+            if not key:
+                continue
+            value, wrong = self._value(variable, is_file=key.endswith(_FILE))
+            key = key.removesuffix(_FILE).lower() if key.endswith(_FILE) else key.lower()
+            if key == "url":
+                value = bare(value)
+                wrong = wrong or _wrong_url(value)
+            if wrong:
+                found.setdefault(INVALID, f"{_PREFIX}{variable} {wrong}")
+            elif variable.endswith(_FILE):
+                found[key] = value
+            else:
+                found.setdefault(key, value)
         return found
+
+    def _value(self, variable: str, *, is_file: bool) -> tuple[str, str]:
+        """The value of a variable, or of its file; and what is wrong with it, without its content."""
+        value = self._variables[variable]
+        if not is_file:
+            is_wrong = not value.strip() and not variable.endswith("_PASSWORD")
+            return value, "is set and empty" if is_wrong else ""
+        path = bare(value)
+        try:
+            text = pathlib.Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return "", f"names {path}, which does not exist"
+        except UnicodeDecodeError:
+            return "", f"names {path}, which is not text in UTF-8"
+        except (OSError, ValueError):
+            return "", f"names {path}, which this user cannot read"
+        text = text.removeprefix("\ufeff").strip()
+        return text, "" if text else f"names {path}, which is empty"
+
+
+def _wrong_url(url: str) -> str:
+    if url[:1] in ("'", '"', "\u201c", "\u2018"):
+        return "begins with a quotation mark"
+    if any(char.isspace() for char in url):
+        return "holds white space"
+    return ""
 
 
 def differ_in_password_only(some: Mapping[str, str], others: Mapping[str, str]) -> bool:

@@ -7,7 +7,8 @@ result never delays a small one. What ends an attempt travels behind its rows.
 from __future__ import annotations
 
 import asyncio
-import logging
+import dataclasses
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 
@@ -16,19 +17,21 @@ import structlog
 
 from lensway import limits
 from lensway.bridges.contract import Execution
-from lensway.bridges.library import forbidden_table, shapes_of
+from lensway.bridges.library import shapes_of
 from lensway.clock import Clock
-from lensway.errors import ErrorCode, Failure, LenswayError
+from lensway.errors import POLICY_LIMIT, ErrorCode, Failure, LenswayError
 from lensway.observe.trace import Tracer
 from lensway.protocol.failures import encode_failure
-from lensway.protocol.frames import Accept, Asker, Cancel, Credit, Fail, JobKind, Offer, Refuse, RefuseReason
+from lensway.protocol.frames import Accept, Cancel, Credit, Fail, JobKind, Offer, Refuse, RefuseReason
 from lensway.protocol.outbox import Outbox
+from lensway.protocol.policy import policy_hint
 from lensway.protocol.stream import SendStream
 from lensway.query.plan import Shape, UnknownPlanError
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat, encode_end
 from lensway.runner import tracing
+from lensway.runner.journal import JobNote, asked
 from lensway.runner.library import Library
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import PolicyInForce
 from lensway.runner.sources import READY, UNREACHABLE, AssignedSources, ServedSource
 
 _log = structlog.get_logger("lensway.runner")
@@ -58,6 +61,8 @@ class _Attempt:
         self.is_flushing = False
         self.task: asyncio.Task[None] | None = None
         self.has_begun = False
+        self.refusal: Failure | None = None
+        """Set when the local policy ends it."""
         self.trace: tracing.AttemptTrace | None = None
         self._wake = wake
         self._room = asyncio.Event()
@@ -80,7 +85,7 @@ class _Attempt:
         return bool(pending) and (pending >= limits.DATA_FRAME_BYTES_MAX or self.is_flushing or self.result is not None)
 
     def moved(self) -> None:
-        """Rows went out: whoever waits for room may look again."""
+        """Rows went out: a bridge that waits for room may look again."""
         self.is_flushing = False
         if self.stream.pending_bytes < _PENDING_BYTES_MAX:
             self._room.set()
@@ -103,7 +108,7 @@ class Jobs:
         self,
         library: Library,
         sources: AssignedSources,
-        policy: LocalPolicy,
+        policy: PolicyInForce,
         *,
         capacity: int,
         clock: Clock,
@@ -112,6 +117,7 @@ class Jobs:
         report: Callable[[], None],
         forget: Callable[[Hashable], None],
         tracer: Tracer | None = None,
+        note: Callable[[JobNote], None] | None = None,
     ) -> None:
         self._library = library
         self._sources = sources
@@ -123,8 +129,7 @@ class Jobs:
         self._report = report
         self._forget_source = forget
         self._tracer = tracer
-        # Asked once: below this level of the log a job costs no line.
-        self._logs_jobs: bool = _log.is_enabled_for(logging.INFO)
+        self._note = note
         self._attempts: OrderedDict[tuple[int, int], _Attempt] = OrderedDict()
         self._done_lately: list[_Attempt] = []
         self._handing_back = False
@@ -152,6 +157,8 @@ class Jobs:
             shapes, reason, message = self._read(offer)
         if reason is not None or served is None:
             why = reason or RefuseReason.NOT_ASSIGNED
+            if self._note is not None:
+                self._note(self._refused(offer, served, shapes, why))
             return Refuse(job=offer.job, attempt=offer.attempt, reason=why, revision=revision, message=message)
         attempt = _Attempt(offer, served, shapes, self._wake, self._clock.monotonic())
         if self._tracer is not None:
@@ -169,8 +176,8 @@ class Jobs:
         if served is None:
             return RefuseReason.NOT_ASSIGNED, ""
         if served.refusal is not None:
-            return served.refusal, f"the local policy refuses this {served.cause}" if served.state == "refused" else ""
-        if len(self._attempts) >= self._capacity:
+            return served.refusal, policy_hint(served.cause) if served.state == "refused" else ""
+        if len(self._attempts) >= min(self._capacity, self._policy.now.jobs_max or self._capacity):
             return RefuseReason.BUSY, ""
         return None, ""
 
@@ -178,13 +185,10 @@ class Jobs:
         """What the plans of this offer ask for, and why this runner does not execute them, if there is a reason."""
         try:
             shapes = shapes_of(offer.kind.value, offer.payload)
-            # A test reads no rows, and says itself which lenses the policy keeps it from.
-            if offer.kind in _PLAN_KINDS and self._policy.tables is not None:
-                for shape in shapes:
-                    table = forbidden_table(shape, self._policy.allows_table)
-                    if table is not None:
-                        _log.warning("job refused by policy", table=str(table), **_asked(offer))
-                        return shapes, RefuseReason.POLICY, f"the local policy does not allow the table {table}"
+            part = self._forbidden_part(offer, shapes)
+            if part is not None:
+                _log.warning("job refused by policy", part=part, **asked(offer))
+                return shapes, RefuseReason.POLICY, f"the local policy does not allow {part}"
             for shape in shapes:
                 shape.require_executed()
         except UnknownPlanError as error:
@@ -192,6 +196,27 @@ class Jobs:
         except LenswayError:
             return (), None, ""  # executing says what is wrong with it
         return shapes, None, ""
+
+    def _forbidden_part(self, offer: Offer, shapes: Sequence[Shape]) -> str | None:
+        if offer.kind not in _PLAN_KINDS:
+            return None  # A test reads no rows, and says itself which lenses the policy keeps it from.
+        return next((part for shape in shapes if (part := self._policy.now.forbidden_part(shape)) is not None), None)
+
+    def obey_policy(self) -> None:
+        """End what the policy, which has changed, does not allow any more."""
+        for attempt in list(self._attempts.values()):
+            now = self._sources.get(attempt.served.id)
+            part = self._forbidden_part(attempt.offer, attempt.shapes)
+            if part is None and now is not None and now.refusal is RefuseReason.POLICY:
+                part = f"this {now.cause}"
+            if part is not None and attempt.refusal is None:
+                _log.warning("job ended by policy", part=part, **asked(attempt.offer))
+                attempt.refusal = Failure(
+                    code=ErrorCode.REFUSED_BY_RUNNER,
+                    message=f"The local policy of the runner changed and does not allow {part}",
+                    hint="Ask the owner of the runner's network to allow it in the policy file.",
+                )
+                self._stop(attempt)
 
     # --- orders -----------------------------------------------------------------------------------------------------------
 
@@ -218,8 +243,8 @@ class Jobs:
                 attempt.task.cancel()
             if attempt.has_begun:
                 return  # it says so itself, when its statement is gone
-        # Executed, and nobody wants the rows that still wait; or cancelled before its first step, of which nothing runs then.
-        self._end(attempt, _cancelled(), handed_back=self._handing_back)
+        # Executed, and its waiting rows are not wanted any more; or cancelled before its first step, which then never runs.
+        self._end_early(attempt)
 
     async def stop(self) -> None:
         """The session is over: cancel every statement and wait until it is gone."""
@@ -246,7 +271,7 @@ class Jobs:
     def fill(self, frame_bytes_max: int) -> None:
         """Move rows into the outbox, one frame of each attempt in turns, until it holds enough; none with 0."""
         while self._done_lately:
-            # Short results wait for nobody's rows, nor for room on the link.
+            # Short results wait neither for other rows nor for room on the link.
             self._finish(self._done_lately.pop(), limits.SHORT_RESULT_BYTES_MAX)
         moved = frame_bytes_max > 0
         while moved and self._outbox.data_bytes < _OUTBOX_BYTES_MAX:
@@ -276,6 +301,13 @@ class Jobs:
         self._forget(attempt, "completed")
         return True
 
+    def _end_early(self, attempt: _Attempt) -> None:
+        if attempt.refusal is not None:
+            # Another runner may be allowed to.
+            self._end(attempt, attempt.refusal, retryable=True)
+        else:
+            self._end(attempt, _cancelled(), handed_back=self._handing_back)
+
     def _end(self, attempt: _Attempt, failure: Failure, *, retryable: bool = False, handed_back: bool = False) -> None:
         offer = attempt.offer
         if attempt.trace is not None:
@@ -294,25 +326,31 @@ class Jobs:
 
     def _forget(self, attempt: _Attempt, outcome: str) -> None:
         attempt.is_over = True
-        if self._logs_jobs:
-            self._note(attempt, outcome)
+        if self._note is not None:
+            self._note(self._finished(attempt, outcome))
         attempt.close()
         self._attempts.pop((attempt.offer.job, attempt.offer.attempt), None)
         if attempt.trace is not None:
             attempt.trace.over(attempt.offer, attempt.served.name, attempt.stream.sent_bytes)
         self._drop_unassigned(attempt)
 
-    def _note(self, attempt: _Attempt, outcome: str) -> None:
-        _log.info(
-            "job",
-            **_asked(attempt.offer),
+    def _finished(self, attempt: _Attempt, outcome: str) -> JobNote:
+        seconds = self._clock.monotonic() - attempt.accepted_at
+        return JobNote(
+            offer=attempt.offer,
             source=attempt.served.name,
-            tables=[str(table) for shape in attempt.shapes for table in shape.tables()],
+            shapes=attempt.shapes,
             outcome=outcome,
             rows=attempt.rows,
             bytes=attempt.stream.sent_bytes,
-            ms=round((self._clock.monotonic() - attempt.accepted_at) * 1000, 1),
+            seconds=seconds,
         )
+
+    @staticmethod
+    def _refused(offer: Offer, served: ServedSource | None, shapes: Sequence[Shape], why: RefuseReason) -> JobNote:
+        source = offer.source if served is None else served.name
+        outcome = ErrorCode.REFUSED_BY_RUNNER.value if why is RefuseReason.POLICY else f"refused: {why.value}"
+        return JobNote(offer=offer, source=source, shapes=shapes, outcome=outcome)
 
     def _drop_unassigned(self, attempt: _Attempt) -> None:
         """The settings of a source that was only tested, not assigned, stay no longer than the test."""
@@ -324,24 +362,31 @@ class Jobs:
     async def _execute(self, attempt: _Attempt) -> None:
         attempt.has_begun = True
         offer = attempt.offer
-        rows_max = offer.rows_max if self._policy.rows_max is None else min(offer.rows_max, self._policy.rows_max)
+        policy = self._policy.now
+        seconds = min(offer.deadline_ms / 1000, policy.seconds_max or math.inf)
         try:
             execution = Execution(
-                deadline=self._clock.monotonic() + offer.deadline_ms / 1000,
+                deadline=self._clock.monotonic() + seconds,
                 format=RowFormat.named(offer.format),
-                limits=ResultLimits(rows_max=rows_max, bytes_max=offer.bytes_max, row_bytes_max=offer.row_bytes_max),
+                limits=ResultLimits(
+                    rows_max=min(offer.rows_max, policy.rows_max or offer.rows_max),
+                    bytes_max=min(offer.bytes_max, policy.bytes_max or offer.bytes_max),
+                    row_bytes_max=offer.row_bytes_max,
+                ),
                 tag=f"{offer.request or offer.job}/{offer.attempt}",
                 is_export=offer.kind is JobKind.EXPORT,
                 watch=None if attempt.trace is None else attempt.trace.statement,
-                allows_table=self._policy.allows_table,
+                allows_table=policy.allows_table,
+                allows_column=policy.allows_column if policy.withhold else None,
                 may_repeat=offer.may_repeat,
             )
             end = await self._perform(attempt, execution)
         except asyncio.CancelledError:
-            self._end(attempt, _cancelled(), handed_back=self._handing_back)
+            self._end_early(attempt)
             raise
         except LenswayError as error:
-            self._failed(attempt, error.failure)
+            is_cut = error.code is ErrorCode.QUERY_TIMEOUT and seconds < offer.deadline_ms / 1000
+            self._failed(attempt, _cut_by_policy(seconds) if is_cut else self._with_policy(error.failure, offer))
         except Exception as error:  # noqa: BLE001 - the task boundary of one attempt: its defect must not take the others down
             _log.error("attempt failed by a defect", job=offer.job, attempt=offer.attempt, error=type(error).__name__)
             self._end(
@@ -388,8 +433,10 @@ class Jobs:
         return True
 
     def _done(self, attempt: _Attempt, end: ResultEnd) -> None:
-        if attempt.offer.kind in _PLAN_KINDS and self._sources.note(attempt.served.id, READY):
-            self._report()
+        if attempt.offer.kind in _PLAN_KINDS:
+            condition = self._library.condition(attempt.served.key)
+            if self._sources.note(attempt.served.id, READY, condition):
+                self._report()
         attempt.rows = end.rows
         attempt.result = encode_end(end)
         if len(attempt.result) > limits.END_MARK_BYTES_MAX:
@@ -397,6 +444,19 @@ class Jobs:
             attempt.result = encode_end(msgspec.structs.replace(end, last_key=None))
         self._done_lately.append(attempt)
         self._wake()
+
+    def _with_policy(self, failure: Failure, offer: Offer) -> Failure:
+        """The failure; where the local policy is stricter than what was asked for, it says that its limit was met."""
+        policy = self._policy.now
+        rules = {
+            "rows": ("rows_max", policy.rows_max, offer.rows_max),
+            "bytes": ("bytes_max", policy.bytes_max, offer.bytes_max),
+        }
+        rule = rules.get(str(failure.details.get("of")))
+        if failure.code is not ErrorCode.LIMIT_EXCEEDED or rule is None or rule[1] is None or rule[1] >= rule[2]:
+            return failure
+        _log.info("policy limit met", **asked(offer), rule=rule[0], limit=rule[1])
+        return dataclasses.replace(failure, details={**failure.details, "limitOf": POLICY_LIMIT})
 
     def _failed(self, attempt: _Attempt, failure: Failure) -> None:
         is_unreachable = failure.code is ErrorCode.SOURCE_UNREACHABLE
@@ -414,18 +474,13 @@ class Jobs:
         self._end(attempt, failure, retryable=is_unreachable or failure.code is ErrorCode.OVERLOADED)
 
 
-def _asked(offer: Offer) -> dict[str, object]:
-    """Who asks, as the log says it. The texts come from the gateway; the log escapes what would forge a line."""
-    asker = offer.asker or Asker()
-    return {
-        "key_id": asker.key,
-        "key_name": asker.key_name,
-        "environment": asker.environment,
-        "lens": asker.lens,
-        "request": offer.request,
-        "attempt": offer.attempt,
-        "kind": offer.kind.value,
-    }
+def _cut_by_policy(seconds: float) -> Failure:
+    return Failure(
+        code=ErrorCode.QUERY_TIMEOUT,
+        message=f"The local policy of the runner ends each job after {seconds:g} s",
+        hint="Ask for less, or ask the owner of the runner's network to raise `seconds_max` in the policy file.",
+        details={"class": "policy"},
+    )
 
 
 def _cancelled() -> Failure:

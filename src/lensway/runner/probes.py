@@ -41,5 +41,5 @@ class Probes:
             self._contacts[source.id] = source.contacts
 
     def _has_told(self, source: ServedSource) -> bool:
-        """A query has reached it since the last period. What is unreachable is looked at all the same."""
+        """A query has reached it since the last period. An unreachable source is probed all the same."""
         return source.state == READY and source.contacts != self._contacts.get(source.id, source.contacts)

@@ -56,8 +56,9 @@ from lensway.protocol.runner_session import (
 )
 from lensway.protocol.transport import Transport, TransportClosedError
 from lensway.runner.jobs import Jobs
+from lensway.runner.journal import JobNote
 from lensway.runner.library import Library
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import PolicyInForce
 from lensway.runner.sources import AssignedSources, Opener, ServedSource
 from lensway.transitions import IllegalTransitionError
 
@@ -83,14 +84,14 @@ class Observer(Protocol):
 
 
 class SessionParts:
-    """What outlives a session: whoever executes, what is served, and who this process is."""
+    """What outlives a session: the executor, the served sources, and the identity of this process."""
 
     def __init__(
         self,
         *,
         library: Library,
         sources: AssignedSources,
-        policy: LocalPolicy,
+        policy: PolicyInForce,
         keys: InstanceKeys,
         hello: Hello,
         clock: Clock,
@@ -99,6 +100,7 @@ class SessionParts:
         stood_still: Callable[[], bool],
         forget: Callable[[Hashable], None],
         tracer: Tracer | None = None,
+        note: Callable[[JobNote], None] | None = None,
     ) -> None:
         self.library = library
         self.sources = sources
@@ -111,6 +113,7 @@ class SessionParts:
         self.stood_still = stood_still
         self.forget = forget
         self.tracer = tracer
+        self.note = note
 
 
 class Session:
@@ -148,6 +151,7 @@ class Session:
             report=self._report_soon,
             forget=parts.forget,
             tracer=parts.tracer,
+            note=parts.note,
         )
 
     # --- life -------------------------------------------------------------------------------------------------------------
@@ -176,7 +180,7 @@ class Session:
     async def leave(self, reason: str, grace_seconds: float) -> None:
         """Take nothing new, finish what runs within the grace, hand the rest back, and end the session."""
         if not self._say(Leave(reason)):
-            # Not welcome yet, so there is nothing to finish; whoever waited for the welcome would stay for ever.
+            # Not welcome yet, so there is nothing to finish; a wait for the welcome would never end.
             self._say(EndSession(CloseReason.GOING_AWAY))
             return
         try:
@@ -194,7 +198,7 @@ class Session:
         self._report_soon()
 
     async def _farewell(self) -> None:
-        # Nobody reads a last word on a link that has gone silent; otherwise it is worth a moment.
+        # A silent link does not deliver a last word; on others it is worth a moment.
         if self.cause not in _SILENT:
             with contextlib.suppress(TransportClosedError, TimeoutError, ProtocolError):
                 async with asyncio.timeout(limits.FAREWELL_SECONDS):
@@ -331,6 +335,7 @@ class Session:
                 loop_lag_ms=int(self._parts.loop_lag() * 1000),
                 draining=beat.is_draining,
                 source_states=self._parts.sources.take_changes(),
+                notices=self._parts.policy.notices,
             )
         )
         if self._parts.sources.has_changes:
@@ -379,7 +384,7 @@ class Session:
     def _answer(self, offer: Offer) -> None:
         spec: ServedSource | None = None
         if self._parts.stood_still():
-            # Whoever offered this has given up on us meanwhile.
+            # The gateway that offered this has given up on this runner meanwhile.
             self._refuse_stale(offer)
             return
         if offer.spec is not None and offer.kind is JobKind.TEST and self._parts.sources.get(offer.source) is None:

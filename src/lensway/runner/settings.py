@@ -9,7 +9,7 @@ import re
 import urllib.parse
 from collections.abc import Hashable, Mapping
 
-from lensway.auth.secret import Secret
+from lensway.auth.secret import Secret, bare
 from lensway.errors import ErrorCode, LenswayError
 from lensway.hosts import is_this_machine
 from lensway.limits import JOBS_PER_SESSION_DEFAULT
@@ -30,6 +30,8 @@ _KNOWN = frozenset(
         "LENSWAY_RUNNER_POLICY",
         "LENSWAY_RUNNER_CAPACITY",
         "LENSWAY_RUNNER_STATE_DIR",
+        "LENSWAY_RUNNER_HEALTH",
+        "LENSWAY_RUNNER_JOB_LOG",
     }
 )
 
@@ -46,6 +48,9 @@ class RunnerSettings:
     policy_file: pathlib.Path | None
     capacity: int
     state_dir: pathlib.Path | None
+    health: tuple[str, int] | None = None
+    """Where the health pages are listened for; None is nowhere."""
+    job_log: pathlib.Path | None = None
 
     def fresh_token(self) -> Secret:
         """The token as it is now: a file is read again, so that a rotated token needs no restart."""
@@ -86,6 +91,10 @@ def read_settings(environment: Mapping[str, str], *, insecure: bool = False) -> 
         capacity=_capacity(environment.get("LENSWAY_RUNNER_CAPACITY")),
         state_dir=pathlib.Path(environment["LENSWAY_RUNNER_STATE_DIR"])
         if environment.get("LENSWAY_RUNNER_STATE_DIR")
+        else None,
+        health=_health(environment.get("LENSWAY_RUNNER_HEALTH")),
+        job_log=pathlib.Path(environment["LENSWAY_RUNNER_JOB_LOG"])
+        if environment.get("LENSWAY_RUNNER_JOB_LOG")
         else None,
     )
 
@@ -145,8 +154,10 @@ def check_gateway_url(url: str, *, insecure: bool) -> urllib.parse.SplitResult:
         raise _invalid(
             "LENSWAY_GATEWAY_URL", "must hold no user, token or query: the token goes into LENSWAY_RUNNER_TOKEN"
         )
-    if parts.path.rstrip("/") != "/connect":
-        raise _invalid("LENSWAY_GATEWAY_URL", "must end in /connect")
+    if not parts.path.rstrip("/").endswith("/connect"):
+        raise _invalid(
+            "LENSWAY_GATEWAY_URL", "must end in /connect, after the path prefix of a reverse proxy if there is one"
+        )
     if parts.scheme == "ws" and not insecure and not is_this_machine(parts.hostname):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
@@ -156,12 +167,23 @@ def check_gateway_url(url: str, *, insecure: bool) -> urllib.parse.SplitResult:
     return parts
 
 
+def gateway_address(url: str) -> tuple[str, int]:
+    """Host and port of an address that `check_gateway_url` has passed."""
+    parts = urllib.parse.urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
+
+
+def policy_file(environment: Mapping[str, str]) -> pathlib.Path | None:
+    """The file of the local policy, for what needs no server. Raises LenswayError INVALID_REQUEST."""
+    return _policy(environment)
+
+
 def _required(environment: Mapping[str, str], name: str) -> str:
-    value = environment.get(name, "").strip()
+    value = bare(environment.get(name, ""))
     if not value:
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            f"{name} is not set",
+            f"{name} is {'empty' if name in environment else 'not set'}",
             hint="`lensway runners create NAME` prints the environment block of a new runner.",
         )
     return value
@@ -178,7 +200,7 @@ def _policy(environment: Mapping[str, str]) -> pathlib.Path | None:
 
 
 def _path(environment: Mapping[str, str], name: str) -> pathlib.Path | None:
-    value = environment.get(name)
+    value = bare(environment.get(name, ""))
     if not value:
         return None
     path = pathlib.Path(value)
@@ -189,9 +211,11 @@ def _path(environment: Mapping[str, str], name: str) -> pathlib.Path | None:
 
 def _token_of(path: pathlib.Path) -> Secret:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = bare(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         raise _invalid("LENSWAY_RUNNER_TOKEN_FILE", f"names {path}, which cannot be read") from None
+    if not text:
+        raise _invalid("LENSWAY_RUNNER_TOKEN_FILE", f"names {path}, which is empty")
     return _checked_token(text, "LENSWAY_RUNNER_TOKEN_FILE")
 
 
@@ -209,5 +233,16 @@ def _capacity(text: str | None) -> int:
     return int(text)
 
 
+def _health(text: str | None) -> tuple[str, int] | None:
+    if not text:
+        return None
+    host, _, port = text.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise _invalid("LENSWAY_RUNNER_HEALTH", "must be HOST:PORT, for example 127.0.0.1:9100")
+    return host, int(port)
+
+
 def _invalid(name: str, what: str) -> LenswayError:
-    return LenswayError(ErrorCode.INVALID_REQUEST, f"{name} {what}")
+    hint = f"Correct {name}; `lensway runners create NAME` prints the environment block of a new runner."
+    return LenswayError(ErrorCode.INVALID_REQUEST, f"{name} {what}", hint=hint)

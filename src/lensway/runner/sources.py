@@ -1,4 +1,4 @@
-"""The sources this runner is assigned: settings, and what is known of each. In memory only, dropped on unassignment."""
+"""The sources assigned to this runner: settings and state. In memory only, dropped on unassignment."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ import msgspec
 from lensway import limits
 from lensway.auth import sealing
 from lensway.errors import ErrorCode, LenswayError
+from lensway.fleet.sessions import OVERRIDES
 from lensway.protocol.frames import AssignedSource, RefuseReason, SourceState
-from lensway.runner.credentials import UNREADABLE_FILE, LocalCredentials, differ_in_password_only, merged
+from lensway.protocol.policy import ADDRESS, PATH, SOURCE
+from lensway.runner.credentials import (
+    INVALID,
+    LocalCredentials,
+    differ_in_password_only,
+    merged,
+    variable_of,
+)
 from lensway.runner.library import Library
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import PolicyInForce
 
 _SOURCES_AT_ONCE: Final = 20
 """Sources resolved in one turn of the loop: opening sealed settings takes 0.1 ms each."""
@@ -50,6 +58,13 @@ class ServedSource:
     """How often queries and probes have shown how it is."""
 
     @property
+    def shown_cause(self) -> str:
+        """Why it is in its state; for one that is ready, which managed settings this machine's own override."""
+        if self.state == READY and not self.cause and self.managed and self.local:
+            return f"{OVERRIDES}{', '.join(sorted(self.local))}"
+        return self.cause
+
+    @property
     def refusal(self) -> RefuseReason | None:
         """Why every offer for it is refused; None when it can be tried."""
         return _REFUSALS.get(self.state)
@@ -81,9 +96,9 @@ class Opener:
 
 
 class AssignedSources:
-    """The set in force, and what is known of each source in it."""
+    """The set in force, and the state of each source in it."""
 
-    def __init__(self, library: Library, local: LocalCredentials, policy: LocalPolicy) -> None:
+    def __init__(self, library: Library, local: LocalCredentials, policy: PolicyInForce) -> None:
         self._library = library
         self._local = local
         self._policy = policy
@@ -171,12 +186,27 @@ class AssignedSources:
         for known in list(self._served.values()):
             local = self._local.settings_in(known.name, divided)
             now = self._settled(known.assigned, known.managed, local, ambiguous=known.name in ambiguous)
-            is_whole = all(local.values()) and UNREADABLE_FILE not in local
+            is_whole = all(local.values()) and INVALID not in local
             if now.key == known.key or not is_whole or (now.refusal and not known.refusal):
                 continue
             if not has_failed and known.state == READY and differ_in_password_only(known.local, local):
                 continue
             unused.append(known.key)
+            self._served[known.id] = self._changed[known.id] = now
+        return unused
+
+    def obey_policy(self) -> list[Hashable]:
+        """Judge every source by the policy, which has changed; the keys of settings that may not be used any more."""
+        names = [served.name for served in self._served.values()]
+        ambiguous, divided = self._local.ambiguous(names), self._local.divided(names)
+        unused: list[Hashable] = []
+        for known in list(self._served.values()):
+            local = self._local.settings_in(known.name, divided)
+            now = self._settled(known.assigned, known.managed, local, ambiguous=known.name in ambiguous)
+            if now.refusal is known.refusal and now.key == known.key:
+                continue
+            if now.refusal is not None:
+                unused.append(known.key)
             self._served[known.id] = self._changed[known.id] = now
         return unused
 
@@ -193,16 +223,20 @@ class AssignedSources:
             state, cause = "no_credentials", "unreadable"
         else:
             config = merged(managed, local, address_keys=self._local.address_keys_of(source.bridge))
-        if not self._policy.allows_source(source.name):
-            state, cause = "refused", "source"
+        if not self._policy.now.allows_source(source.name):
+            state, cause = "refused", SOURCE
         elif source.bridge not in self._library.installed():
             state, cause = "no_bridge", source.bridge
+        elif not self._library.speaks(source.bridge, source.dialect):
+            state, cause = "no_bridge", f"{source.bridge} without dialect {source.dialect}"
         elif ambiguous and local:
             state, cause = "credentials_ambiguous", ""
+        elif INVALID in local:
+            state, cause = "no_credentials", f"invalid_settings: {local[INVALID]}"
         elif state == READY and not config:
             state, cause = "no_credentials", ""
         elif state == READY:
-            state, cause = self._checked(source.bridge, config)
+            state, cause = self._checked(source, config, local)
         # Local settings are part of the identity: a changed file means other connections.
         identity = (source.source, source.config_version, tuple(sorted(local.items())))
         return ServedSource(
@@ -218,13 +252,21 @@ class AssignedSources:
             cause=cause,
         )
 
-    def _checked(self, bridge: str, config: Mapping[str, object]) -> tuple[str, str]:
+    def _checked(
+        self, source: AssignedSource, config: Mapping[str, object], local: Mapping[str, str]
+    ) -> tuple[str, str]:
         try:
-            self._library.check(bridge, config)
+            self._library.check(source.bridge, config)
         except LenswayError as error:
             if error.code in (ErrorCode.REFUSED_BY_RUNNER, ErrorCode.FORBIDDEN):
-                return "refused", "address"
-            return "no_credentials", "invalid_settings"
+                return "refused", PATH if error.failure.details.get("rule") == PATH else ADDRESS
+            key, colon, what = str(error).removeprefix("config.").partition(":")
+            if colon and key in local:
+                return (
+                    "no_credentials",
+                    f"invalid_settings: LENSWAY_SOURCE_{variable_of(source.name)}_{key.upper()}:{what}",
+                )
+            return "no_credentials", f"invalid_settings: {error}"
         return READY, ""
 
     def note(self, source: str, state: str, cause: str = "") -> bool:
@@ -261,5 +303,5 @@ class AssignedSources:
 
 
 def _state_of(served: ServedSource) -> SourceState:
-    cause = served.cause[: limits.RUNNER_TEXT_CHARACTERS_MAX]
+    cause = served.shown_cause[: limits.RUNNER_TEXT_CHARACTERS_MAX]
     return SourceState(source=served.id, state=served.state, cause=cause)

@@ -23,7 +23,7 @@ def state_directory(settings: RunnerSettings) -> pathlib.Path:
     """Where the sockets of this user's runners lie, mode 0700.
 
     Raises:
-        LenswayError: CONFLICT when the directory belongs to somebody else or is open to others.
+        LenswayError: CONFLICT when the directory belongs to another user or is open to others.
     """
     base = settings.state_dir
     if base is None:
@@ -79,11 +79,13 @@ class StatusSocket:
             "instance": agent.instance,
             "state": agent.state,
             "cause": agent.cause,
+            "hint": agent.hint,
             "seconds": round(agent.seconds_in_state(), 1),
             "revision": agent.revision,
             "jobs": agent.jobs_count,
+            "policy": agent.policy_problem,
             "sources": [
-                {"name": source.name, "bridge": source.bridge, "state": source.state, "cause": source.cause}
+                {"name": source.name, "bridge": source.bridge, "state": source.state, "cause": source.shown_cause}
                 for source in agent.sources.served()
             ],
         }

@@ -34,21 +34,40 @@ from lensway.service.wire import WIRE
 Door = Callable[[asyncio.BaseProtocol, object, Shares], asyncio.BaseProtocol]
 """What stands before a connection until its handshake is done, and shares its place meanwhile."""
 _TCP_ESTABLISHED: Final = 1
-"""The first byte of Linux's `struct tcp_info` is the state; this one is of a connection that nobody has closed."""
+"""The first byte of Linux's `struct tcp_info` is the state; this one means that neither side has closed the connection."""
 _RESET_AT_ONCE: Final = struct.pack("ii", 1, 0)
 _END_OF_HEAD: Final = b"\r\n\r\n"
 """Every head ends with it, so that bytes with so many of these begin at most one request more than that."""
+
+
+_ONCE: Final = (b"host", b"authorization", b"x-environment", b"content-type", b"content-encoding")
+"""Headers of which a proxy may read another one than we do, where there are several."""
 
 
 class _TooManyHeadersError(Exception):
     pass
 
 
+class _AmbiguousHeadersError(Exception):
+    """Others may read the request in another way; the text says why."""
+
+
+def _check_headers(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Raises _AmbiguousHeadersError."""
+    names = [name for name, _ in headers]
+    if len(set(names)) != len(names):
+        for once in _ONCE:
+            if names.count(once) > 1:
+                raise _AmbiguousHeadersError(f"The request has several {once.decode().title()} headers; send one")
+    if b"transfer-encoding" in names and dict(headers)[b"transfer-encoding"].lower() != b"chunked":
+        raise _AmbiguousHeadersError("The body must have no transfer encoding but chunked")
+
+
 class _Wire:
     """Implements `lensway.service.wire.Wire`.
 
     A response has it in its scope, so it must not hold the response: what refers to itself stays in memory until the collector
-    looks, with the request's body and answer, and that look stops everybody.
+    looks, with the request's body and answer, and that look stops all work.
     """
 
     __slots__ = ("_connection", "_response")
@@ -138,7 +157,7 @@ class _Wire:
             self._connection.close_soon()
 
     def abort(self) -> None:
-        """Drop the connection, and whatever was written to it and has not arrived yet."""
+        """Drop the connection, with everything written to it that has not arrived yet."""
         cycle = self._response()
         if cycle is not None:
             cycle.disconnected = True
@@ -146,7 +165,7 @@ class _Wire:
 
 
 def _has_hung_up(transport: asyncio.Transport) -> bool:
-    """Whether the caller has closed or reset the connection, as far as this system tells while nobody reads it."""
+    """Whether the caller has closed or reset the connection, as far as this system tells while reading is paused."""
     sock, info = transport.get_extra_info("socket"), getattr(socket, "TCP_INFO", None)
     if sock is None or info is None or sys.platform != "linux":
         return False
@@ -158,7 +177,7 @@ def _has_hung_up(transport: asyncio.Transport) -> bool:
 
 
 def _expect_no_body(cycle: RequestResponseCycle) -> None:
-    """A caller that asked whether to send its body, and gets an answer instead, may send it or not: nobody can tell where its
+    """A caller that asked whether to send its body, and gets an answer instead, may send it or not. Then it is unclear where its
     next request begins, so the answer closes the connection."""
     if cycle.waiting_for_100_continue and cycle.more_body:
         cycle.keep_alive = False
@@ -280,7 +299,7 @@ class Connection(HttpToolsProtocol):
             if self._is_lost:
                 call()
                 return
-            # It is read on while its request is worked on, or nobody would hear that it is gone.
+            # Reading goes on while its request is worked on; otherwise a disconnect would go unnoticed.
             self.flow.resume_reading()
             if self.flow.read_paused:
                 self._stop_looking()
@@ -316,7 +335,7 @@ class Connection(HttpToolsProtocol):
     # --- what the caller sends ------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request; the head of one is bounded, its body by whoever reads it. Requests sent ahead wait unparsed."""
+        """Bytes of a request; the head of one is bounded, its body by its reader. Pipelined requests wait unparsed."""
         if self._ahead or not self._may_parse() or data.count(_END_OF_HEAD) > 1:
             self._ahead += data
             self.flow.hold()
@@ -371,6 +390,8 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, _TooManyHeadersError):
                 self._fail(ErrorCode.PAYLOAD_TOO_LARGE, "The request has too many headers")
+            elif isinstance(error.__context__, _AmbiguousHeadersError):
+                self._fail(ErrorCode.INVALID_REQUEST, str(error.__context__))
             else:
                 self._fail(ErrorCode.INVALID_REQUEST, "Invalid HTTP request received.")
             return
@@ -417,6 +438,7 @@ class Connection(HttpToolsProtocol):
         """Its head is there."""
         if len(self.headers) > limits.HTTP_HEADERS_MAX:
             raise _TooManyHeadersError
+        _check_headers(self.headers)
         self._is_in_head = False
         super().on_headers_complete()
         # Trailers would be appended to the headers that the request has been given, and be believed.

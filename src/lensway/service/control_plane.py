@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
+from lensway import limits
 from lensway.api.shapes import ScaffoldRequest
 from lensway.auth.caller import Caller
 from lensway.catalog.names import invalid
@@ -20,7 +21,7 @@ from lensway.usecases.endings import KeyEndings
 from lensway.usecases.events import HubEvent
 
 _KEEP_ALIVE_SECONDS = 15.0
-_LIST_MAX = 1_000
+_LIST_MAX = limits.REQUESTS_LISTED_MAX
 
 
 class ControlPlane:
@@ -230,7 +231,7 @@ class ControlPlane:
 
 
 async def event_stream(watch: AsyncIterator[HubEvent], endings: KeyEndings, caller: Caller) -> AsyncIterator[bytes]:
-    """Events as server-sent ones, with a comment now and then so that the connection is not taken for dead.
+    """Events as server-sent ones, with a comment now and then so that the connection is not considered dead.
 
     It ends as soon as the caller's key or environment does.
     """

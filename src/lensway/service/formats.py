@@ -67,7 +67,7 @@ def _wanted(accept: str | None, accept_encoding: str | None, offered: tuple[str,
 
 
 def _has_parameter(chosen: Chosen) -> bool:
-    """Whether the parameter of the type is there. Raises LenswayError NOT_ACCEPTABLE for a value that nobody knows: who asked for
+    """Whether the parameter of the type is there. Raises LenswayError NOT_ACCEPTABLE for an unknown value: who asked for
     an end record must not take its absence for a cut, nor the other way round."""
     if chosen.name not in _PARAMETERS:
         return False
@@ -126,7 +126,7 @@ def json_end(meta: PageMeta) -> bytes:
 
 
 def stream_headers(record: JobRecord, *, with_runners: bool) -> dict[str, str]:
-    """What is known of a stream when it begins."""
+    """The facts of a stream when it begins."""
     route = msgspec.json.encode(route_taken(record, with_runners=with_runners))
     return {"Lensway-Route": route.decode(), "Lensway-Request": record.request, "Vary": VARY}
 

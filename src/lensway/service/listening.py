@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.applications import Starlette
@@ -19,9 +19,32 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.observe.metrics import CONTENT_TYPE, Metrics
 from lensway.service.connection import Connection, Door
 
+Accept = Callable[[Callable[[], asyncio.BaseProtocol], socket.socket], asyncio.AbstractServer]
+"""Accepts connections on a socket that listens; the first argument makes the protocol of each."""
+
 
 class HttpServer(uvicorn.Server):
-    """Leaves signals to the program, which decides the order in which things stop."""
+    """Leaves signals to the program, which decides the order in which things stop. ``accept`` replaces the event loop's way of
+    accepting connections."""
+
+    def __init__(self, config: uvicorn.Config, accept: Accept | None = None) -> None:
+        super().__init__(config)
+        self._accept = accept
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections."""
+        if self._accept is None or sockets is None:
+            await super().startup(sockets)
+            return
+        await self.lifespan.startup()
+        self.servers = [self._accept(self._protocol, sock) for sock in sockets]  # type: ignore[misc]  # closed, and waited for
+        self.started = True
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        made: asyncio.BaseProtocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -39,6 +62,7 @@ def http_server(
     is_tls: bool,
     stall_seconds: float,
     drain_seconds: float,
+    accept: Accept | None = None,
 ) -> HttpServer:
     """The server of the API and the Console; it serves on the sockets that it is given.
 
@@ -51,6 +75,7 @@ def http_server(
         is_tls: Whether callers use TLS, here or at a proxy.
         stall_seconds: After that time, a caller that takes nothing is disconnected.
         drain_seconds: Time for requests to finish once the server ends.
+        accept: Accepts connections; None leaves it to the event loop.
     """
     return HttpServer(
         uvicorn.Config(
@@ -72,7 +97,8 @@ def http_server(
             timeout_keep_alive=limits.HTTP_IDLE_SECONDS,
             timeout_graceful_shutdown=int(drain_seconds),
             h11_max_incomplete_event_size=64 * limits.KIB,
-        )
+        ),
+        accept,
     )
 
 
@@ -91,7 +117,7 @@ def bound(host: str, port: int, option: str) -> socket.socket:
             found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         found.bind((host, port))
         # At once: until it listens, another process can bind the same address.
-        found.listen(limits.HTTP_BACKLOG)
+        found.listen(limits.BACKLOG)
     except OSError as error:
         found.close()
         raise port_error(host, port, option, error) from None
@@ -117,10 +143,10 @@ def security_headers(*, is_tls: bool) -> list[tuple[str, str]]:
 
 
 class MetricsListener:
-    """`/metrics` without a key, on an address of its own: every peer that reaches it may read it."""
+    """`/metrics` without a key, on a socket of its own: every peer that reaches it may read it."""
 
-    def __init__(self, host: str, port: int, metrics: Metrics) -> None:
-        self._host, self._port = host, port
+    def __init__(self, sock: socket.socket, metrics: Metrics) -> None:
+        self._sockets = [sock]
 
         async def show(request: Request) -> Response:
             return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE})
@@ -141,9 +167,8 @@ class MetricsListener:
         self._serving: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Listen. Raises LenswayError when the port is in use."""
-        sockets = [bound(self._host, self._port, "--metrics")]
-        self._serving = asyncio.create_task(self._http.serve(sockets=sockets), name="metrics")
+        """Answer what arrives at the socket."""
+        self._serving = asyncio.create_task(self._http.serve(sockets=self._sockets), name="metrics")
 
     async def close(self) -> None:
         """Stop listening."""

@@ -63,7 +63,7 @@ class Flow(FlowControl):
     is_held = False
 
     def hold(self) -> None:
-        """Pause reading until `release`, whoever resumes meanwhile."""
+        """Pause reading until `release`, even when another part resumes it meanwhile."""
         self.is_held = True
         self.pause_reading()
 
@@ -86,7 +86,7 @@ class Ahead(Protocol):
 
 
 class Turns:
-    """Starts requests that were sent ahead, a few in each turn of the event loop, so that thousands of them delay nobody."""
+    """Starts requests that were sent ahead, a few in each turn of the event loop, so that thousands delay no other request."""
 
     def __init__(self) -> None:
         self._waiting: deque[Ahead] = deque()

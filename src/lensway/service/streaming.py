@@ -1,6 +1,6 @@
 """Rows on their way to a caller, in chunks: what stands before and behind them, the trailers, and the cut when they end early.
 
-A stream that fails after its start has no last chunk, whatever the reason, and its compressed bytes have no end: nobody can
+A stream that fails after its start never has a last chunk, and its compressed bytes have no end: no client can
 take it for complete.
 """
 

@@ -21,7 +21,7 @@ class Wire(Protocol):
         """True while the caller does not take what was written."""
 
     memory: object
-    """What whoever answers wants to remember until the next request of this connection; None at first."""
+    """Per-connection scratch slot of the handler, initially None."""
 
     def when_gone(self, call: Callable[[], None] | None) -> None:
         """Call this once, as soon as the caller is gone, also if it is gone by now; None for nothing. Use it after the body was
@@ -45,4 +45,4 @@ class Wire(Protocol):
         """End the response without its last chunk. What was written still goes out, if the caller takes it."""
 
     def abort(self) -> None:
-        """Drop the connection, and whatever was written to it and has not arrived yet."""
+        """Drop the connection, with everything written to it that has not arrived yet."""

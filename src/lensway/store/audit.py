@@ -70,7 +70,7 @@ def verifier(connection: Connection, key: bytes, known: chain.Head | None) -> ch
 
 
 def verify_more(connection: Connection, found: chain.Verifier) -> bool:
-    """Feed the next rows; False behind the last one. In steps, so that a long audit keeps nobody waiting."""
+    """Feed the next rows; False after the last one. In steps, so that a long audit delays no write."""
     rows = connection.execute(
         select(t.audit).where(t.audit.c.sequence > found.after).order_by(t.audit.c.sequence).limit(_BATCH_ROWS)
     ).all()

@@ -35,7 +35,7 @@ _GENERATION_BEFORE_FIRST: Final = 1023
 class DataDirectory:
     """One server's directory, locked for as long as it is open."""
 
-    def __init__(self, path: pathlib.Path, lock: IO[str]) -> None:
+    def __init__(self, path: pathlib.Path, lock: IO[str] | None) -> None:
         self.path = path
         self._lock = lock
 
@@ -67,13 +67,27 @@ class DataDirectory:
     @classmethod
     def open_present(cls, path: pathlib.Path) -> DataDirectory:
         """The directory of a deployment that exists already; none is made. Raises LenswayError as `open`."""
-        if not (path / _DATABASE).is_file():
+        database_in(path)
+        return cls.open(path)
+
+    @classmethod
+    def unlocked(cls, path: pathlib.Path) -> DataDirectory:
+        """The directory to look at, whether a server uses it or not."""
+        return cls(path, None)
+
+    @staticmethod
+    def check(path: pathlib.Path) -> None:
+        """Raises LenswayError INVALID_REQUEST when other users could read or replace what is in it, or it cannot be used."""
+        try:
+            _check_modes(path)
+        except OSError as error:
+            raise _unusable(path, error) from None
+        if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
             raise LenswayError(
                 ErrorCode.INVALID_REQUEST,
-                f"{path} is not the data directory of a server: it has no {_DATABASE}",
-                hint="Name the directory that the server was started with: --data-dir DIR.",
+                f"{path} is not a directory that this user can write to",
+                hint="Check the owner and the permissions, or choose another --data-dir.",
             )
-        return cls.open(path)
 
     @property
     def database(self) -> pathlib.Path:
@@ -116,7 +130,7 @@ class DataDirectory:
         return tuple(_decoded(text, "LENSWAY_MASTER_KEY_PREVIOUS") for text in texts)
 
     def next_generation(self) -> int:
-        """The number of this start, which only grows, whatever the wall clock says.
+        """The number of this start, which only grows and never depends on the wall clock.
 
         Raises:
             LenswayError: INVALID_REQUEST when it cannot be kept.
@@ -139,7 +153,27 @@ class DataDirectory:
 
     def close(self) -> None:
         """Let another server use it."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
+
+
+def check_master_keys(given: str | None, previous: str | None) -> None:
+    """Refuse variables that hold no master keys, before anything is opened. Raises LenswayError INVALID_REQUEST."""
+    if given is not None:
+        _decoded(given, "LENSWAY_MASTER_KEY")
+    DataDirectory.previous_keys(previous)
+
+
+def database_in(path: pathlib.Path) -> pathlib.Path:
+    """The store in the data directory of a server. Raises LenswayError INVALID_REQUEST for a directory without one."""
+    file = path / _DATABASE
+    if not file.is_file():
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST,
+            f"{path} is not the data directory of a server: it has no {_DATABASE}",
+            hint="Name the directory that the server was started with: --data-dir DIR.",
+        )
+    return file
 
 
 def _check_modes(path: pathlib.Path) -> None:
@@ -209,7 +243,7 @@ def _write_whole(path: pathlib.Path, text: str) -> None:
 
 
 async def first_admin_key(store: CatalogStore, given: Secret | None, clock: Clock) -> Secret | None:
-    """Make sure that somebody can sign in.
+    """Make sure that an admin key exists.
 
     The given key is added when it is not known yet. A deleted one stays deleted, and the attempt is audited. Without a given
     key, and without any instance-wide admin key, one is made and returned: it is to be printed, once.
@@ -261,6 +295,13 @@ async def recover_admin_key(store: CatalogStore, clock: Clock, *, by: str) -> Se
         store, minted, clock, name="recovery key", actor="local recovery", reason=f"lensway keys recover, run by {by}"
     )
     return minted
+
+
+async def note_restore(store: CatalogStore, clock: Clock, *, by: str) -> None:
+    """Audit that the store is a backup that was put back."""
+    at = moment_text(clock.wall())
+    reason = {"reason": f"lensway restore, run by {by}", "revision": store.current().revision}
+    await store.record_audit(_entry(at, "local restore", "store.restore", "store", reason))
 
 
 async def _add(store: CatalogStore, key: Secret, clock: Clock, *, name: str, actor: str, reason: str) -> None:

@@ -55,6 +55,7 @@ def put(connection: Connection, record: AnyRecord) -> None:
             values = {
                 "name": record.name,
                 "bridge": record.bridge,
+                "dialect": record.dialect,
                 "credentials": record.credentials.value,
                 "execution": record.execution.value,
                 "config_version": record.config_version,
@@ -159,6 +160,7 @@ def load(connection: Connection) -> Iterator[AnyRecord]:
             id=SourceId(row.id),
             name=row.name,
             bridge=row.bridge,
+            dialect=row.dialect,
             credentials=Credentials(row.credentials),
             execution=ExecutionMode(row.execution),
             config_version=row.config_version,

@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
 from lensway.errors import ErrorCode, LenswayError
+from lensway.store.backup import before_migration
 
 _SCRIPTS = pathlib.Path(__file__).parent / "migrations"
 
@@ -22,12 +23,20 @@ def configuration() -> Config:
     return config
 
 
-def upgrade(engine: Engine) -> None:
-    """Run what is missing, all in one transaction. Raises LenswayError CONFLICT for a newer database."""
+def upgrade(engine: Engine, database: pathlib.Path | None = None) -> None:
+    """Run what is missing, all in one transaction, after a copy of the file ``database`` was kept beside it.
+
+    Raises:
+        LenswayError: CONFLICT for a newer database, INVALID_REQUEST when the copy cannot be written.
+    """
     config = configuration()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    with engine.begin() as connection:
+    scripts = ScriptDirectory.from_config(config)
+    known = {script.revision for script in scripts.walk_revisions()}
+    with engine.connect() as connection:
         present = MigrationContext.configure(connection).get_current_heads()
+    if database is not None and present and known.issuperset(present) and set(present) != set(scripts.get_heads()):
+        before_migration(database, present[0])
+    with engine.begin() as connection:
         if any(revision not in known for revision in present):
             raise LenswayError(
                 ErrorCode.CONFLICT,

@@ -96,7 +96,7 @@ class SqliteStore:
         engine = _engine(path)
         key = derive(ring[0], "at-rest")
         try:
-            migrate.upgrade(engine)
+            migrate.upgrade(engine, path)
             with engine.begin() as connection:
                 revision = _founded(connection, key, clock)
                 master = _fitting(connection, ring)
@@ -134,7 +134,7 @@ class SqliteStore:
     async def commit(self, decide: Decide) -> Snapshot:
         """Decide, write, publish. Raises what ``decide`` raises; then nothing is written.
 
-        A caller that is cancelled meanwhile does not stop it: what is durable is published.
+        A caller that is cancelled meanwhile does not stop it: durable changes are published.
         """
         return await asyncio.shield(asyncio.ensure_future(self._commit(decide)))
 

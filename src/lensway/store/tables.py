@@ -44,6 +44,7 @@ sources = Table(
     Column("id", String, nullable=False),
     Column("name", String, nullable=False),
     Column("bridge", String, nullable=False),
+    Column("dialect", String, nullable=False, server_default=""),
     Column("credentials", String, nullable=False),
     Column("execution", String, nullable=False),
     Column("config_version", Integer, nullable=False),

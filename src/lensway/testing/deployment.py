@@ -238,7 +238,7 @@ class Deployment:
         raise ProcessFailedError(f"the server did not become ready:\n{self.server.output.text()[-4000:]}")
 
     def client(self, key: str | None = None, *, environment: str | None = None) -> httpx2.Client:
-        """An HTTP client with this key (the admin key unless said), closed with the deployment."""
+        """An HTTP client with this key (default: the admin key), closed with the deployment."""
         headers = {"Authorization": f"Bearer {key or self.admin_key}"}
         if environment:
             headers["X-Environment"] = environment
@@ -301,7 +301,7 @@ class Deployment:
         return "\n".join(process.output.text() for process in processes)
 
     def _files(self) -> dict[str, bytes]:
-        """What the server keeps; its own key, which stands there, is none of the secrets."""
+        """The server's files; the master key among them does not count as a secret here."""
         paths = (self.directory / "data").glob("*")
         return {path.name: path.read_bytes() for path in paths if path.is_file()}
 

@@ -30,6 +30,7 @@ _BY_HINT: dict[str, st.SearchStrategy[typing.Any]] = {
     "str": names,
     "bytes": blobs,
     "Annotated[str, msgspec.Meta(max_length=INSTANCE_CHARACTERS_MAX)]": names,
+    "Notices": st.lists(names, max_size=4).map(tuple),
     "Names": st.lists(names, max_size=4).map(tuple),
     "bool": st.booleans(),
     "PublicKey": st.binary(min_size=32, max_size=32),

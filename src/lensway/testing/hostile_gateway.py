@@ -73,7 +73,7 @@ class HostileGateway:
             await conversation.say(self._welcome)
             await conversation.say(Heartbeat(sequence=1, ack=0, revision=1))
             await script(conversation)
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits
+        except BaseException as error:  # noqa: BLE001 - reported to the waiting test
             self.error = error
         finally:
             if self.error is not None or not self._scripts:

@@ -19,18 +19,17 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import httpx2
 import msgspec
 
-from lensway.testing import garbage, hostile_callers, hostile_frames, metered
+from lensway.testing import garbage, hostile_callers, hostile_frames, hostile_parties, metered, silent_resolver
 from lensway.testing.deployment import Deployment, clean_environment, wait_until
+from lensway.testing.steady_callers import Asked, calling, request_bytes
 
 _RATE: Final = 40.0
-_THREADS: Final = 4
-"""Callers of one kind: one that waits for its answer asks late, and a single one would be late ever after."""
 _CROWD: Final = 36
 """Connections of callers without a key: two of each kind."""
 _FIELDS: Final = {"id": {"type": "integer", "primaryKey": True}, "text": {"type": "text"}}
@@ -58,46 +57,8 @@ class Outcome:
     provoked: Counter[str] = dataclasses.field(default_factory=Counter)
     unanswered: list[str] = dataclasses.field(default_factory=list)
     garbage: list[int] = dataclasses.field(default_factory=list)
-
-
-class Caller:
-    """Asks at a fixed rate, in several threads, and keeps (when it was due, milliseconds, what came)."""
-
-    def __init__(self, rate: float, ask: Callable[[], str]) -> None:
-        self.answers: list[tuple[float, float, str]] = []
-        self._rate = rate / _THREADS
-        self._ask = ask
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(_THREADS)]
-
-    def __enter__(self) -> Caller:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(20)
-
-    def between(self, start: float, end: float) -> list[float]:
-        """The times of what was due in between."""
-        return [took for due, took, _ in self.answers if start <= due < end]
-
-    def wrong(self) -> list[str]:
-        """Every answer that was not good."""
-        return [what for _, _, what in self.answers if what]
-
-    def _run(self) -> None:
-        due = time.monotonic()
-        while not self._over.is_set():
-            due += 1 / self._rate
-            self._over.wait(max(0.0, due - time.monotonic()))
-            try:
-                what = self._ask()
-            except httpx2.HTTPError as error:
-                what = type(error).__name__
-            self.answers.append((due, (time.monotonic() - due) * 1000, what))
+    parties: Counter[str] = dataclasses.field(default_factory=Counter)
+    are_runners_up: bool = True
 
 
 def run_hostile(
@@ -109,14 +70,19 @@ def run_hostile(
     with_strangers: bool = False,
     rate: float = _RATE,
 ) -> Outcome:
-    """Play for so long and measure. ``with_strangers``: crowds without a key and senders of garbage play too."""
+    """Play for so long and measure. ``with_strangers``: all the others play too: crowds without a key, senders of garbage, and
+    `hostile_parties`."""
     outcome = Outcome()
     meter = directory / "meter.json"
-    with Deployment(
-        directory,
-        environment={metered.VARIABLE: str(meter)},
-        server_program=(sys.executable, "-m", "lensway.testing.metered"),
-    ) as deployment:
+    with (
+        _name_server(directory, is_there=with_strangers) as prefix,
+        Deployment(
+            directory,
+            environment={metered.VARIABLE: str(meter)},
+            server_program=(sys.executable, "-m", "lensway.testing.metered"),
+            prefix=prefix,
+        ) as deployment,
+    ):
         _declare(deployment, directory)
         honest, hostile = deployment.create_runner("honest"), deployment.create_runner("hostile")
         deployment.assign("honest", "good")
@@ -127,15 +93,20 @@ def run_hostile(
         settings = {"LENSWAY_SOURCE_GOOD_PATH": str(directory / "good.db"), "LENSWAY_RUNNER_POLICY": str(policy)}
         deployment.start_runner(honest, environment=settings)
         client = deployment.client()
+        parties = hostile_parties.prepare(deployment, "open") if with_strangers else None
+        # Drivers and encoders are loaded when they are used first: their memory is not the attackers' doing.
+        for path in ("/v1/query/good/export", "/v1/query/bad", "/v1/sources/bad0/tables"):
+            client.request("GET" if path.endswith("tables") else "POST", path, timeout=20)
+        if parties is not None:
+            lost = f"ws://127.0.0.1:{parties.balancer_port}/connect"
+            deployment.start_runner(deployment.create_runner("lost"), gateway_url=lost, wait=False)
         wait_until(lambda: client.post("/v1/query/good", json={}).status_code == 200, seconds=20, what="a good answer")
         server = deployment.server
         assert server is not None
-        health = httpx2.Client(base_url=deployment.url, trust_env=False, timeout=30)
-        with (
-            health,
-            Caller(rate, lambda: _ask_good(client)) as good,
-            Caller(_RATE / 2, lambda: _ask_health(health)) as look,
-        ):
+        query = request_bytes("POST", "/v1/query/good", deployment.admin_key, b'{"limit":10}')
+        good = Asked("good", deployment.http_port, rate, query, 10)
+        health = Asked("health", deployment.http_port, _RATE / 2, request_bytes("GET", "/healthz"))
+        with calling((good, health)) as callers:
             calm_from = time.monotonic()
             _sleep(max(3.0, min(20.0, seconds / 5)))
             calm_to = time.monotonic()
@@ -146,7 +117,7 @@ def run_hostile(
             hostile_from = time.monotonic()
             with (
                 _provoked(deployment, outcome),
-                _strangers(deployment, outcome, seconds, seed, are_there=with_strangers),
+                _strangers(deployment, outcome, seconds, seed, parties),
             ):
                 most_mib = _play(deployment, hostile.id, hostile.token, outcome, seconds=seconds, seed=seed, acts=acts)
             hostile_to = time.monotonic()
@@ -156,14 +127,15 @@ def run_hostile(
         outcome.loop_share = (times.thread_seconds - thread_before) / (hostile_to - hostile_from)
         outcome.grown_mib = most_mib - before_mib
         outcome.calm_p99, outcome.p99 = (
-            _p99(good.between(*between)) for between in ((calm_from, calm_to), (hostile_from, hostile_to))
+            _p99(callers.between("good", *between)) for between in ((calm_from, calm_to), (hostile_from, hostile_to))
         )
         outcome.calm_health_p99, outcome.health_p99 = (
-            _p99(look.between(*between)) for between in ((calm_from, calm_to), (hostile_from, hostile_to))
+            _p99(callers.between("health", *between)) for between in ((calm_from, calm_to), (hostile_from, hostile_to))
         )
-        outcome.asked = len(good.answers) + len(look.answers)
-        outcome.wrong = good.wrong() + look.wrong()
+        outcome.asked = sum(map(len, callers.answers.values()))
+        outcome.wrong = callers.wrong()
         outcome.is_up = server.is_running
+        outcome.are_runners_up = all(runner.is_running for runner in deployment.runners)
         text = deployment.emitted()
         outcome.tracebacks = text.count("Traceback") + text.count('"defect"')
         if outcome.tracebacks:
@@ -172,16 +144,27 @@ def run_hostile(
 
 
 @contextlib.contextmanager
+def _name_server(directory: pathlib.Path, *, is_there: bool) -> Iterator[Sequence[str]]:
+    """What stands before the server's command so that some names never resolve; without the rights for it they do not exist."""
+    if not is_there or silent_resolver.why_unavailable():
+        yield ()
+        return
+    with silent_resolver.SilentResolver(directory) as resolver:
+        yield resolver.prefix
+
+
+@contextlib.contextmanager
 def _strangers(
-    deployment: Deployment, outcome: Outcome, seconds: float, seed: int, *, are_there: bool
+    deployment: Deployment, outcome: Outcome, seconds: float, seed: int, parties: hostile_parties.Parties | None
 ) -> Iterator[None]:
-    """Callers without a key that read nothing, and senders of garbage to both listeners."""
-    with contextlib.ExitStack() as parties:
-        if are_there:
+    """Callers without a key that read nothing, senders of garbage to both listeners, and parties with a key or a network."""
+    with contextlib.ExitStack() as stack:
+        if parties is not None:
             kinds = tuple(hostile_callers.PAYLOADS)
-            parties.enter_context(hostile_callers.attacked(deployment.http_port, _CROWD, kinds))
+            stack.enter_context(hostile_callers.attacked(deployment.http_port, _CROWD, kinds))
+            stack.enter_context(hostile_parties.playing(parties, seconds, seed, outcome.parties))
             for number, port in enumerate((deployment.http_port, deployment.gateway_port)):
-                parties.enter_context(garbage.garbage(port, seconds, seed + number, outcome.garbage))
+                stack.enter_context(garbage.garbage(port, seconds, seed + number, outcome.garbage))
         yield
 
 
@@ -194,25 +177,14 @@ def _declare(deployment: Deployment, directory: pathlib.Path) -> None:
     for name in ("good", *(f"bad{number}" for number in range(50))):
         body = {"name": name, "bridge": "sqlite", "credentials": "runner-local"}
         assert client.post("/v1/sources", json=body).status_code == 201
-    for name, source in (("good", "good"), ("bad", "bad0")):
-        lens = {"source": source, "table": "rows", "fields": _FIELDS}
+    for name, source, granted in (("good", "good", "none"), ("open", "good", "public"), ("bad", "bad0", "none")):
+        lens = {"source": source, "table": "rows", "fields": _FIELDS, "grants": {"query": granted}}
         assert client.put(f"/v1/lenses/{name}", json=lens).status_code == 200
-
-
-def _ask_good(client: httpx2.Client) -> str:
-    answer = client.post("/v1/query/good", json={"limit": 10})
-    is_good = answer.status_code == 200 and len(answer.json()["rows"]) == 10
-    return "" if is_good else f"{answer.status_code} {answer.text[:300]}"
-
-
-def _ask_health(client: httpx2.Client) -> str:
-    answer = client.get("/healthz")
-    return "" if answer.status_code == 200 else str(answer.status_code)
 
 
 @contextlib.contextmanager
 def _provoked(deployment: Deployment, outcome: Outcome) -> Iterator[None]:
-    """Callers whose requests only the hostile runner can serve: they get one outcome each, in time, whatever it is."""
+    """Callers whose requests only the hostile runner can serve: they get one outcome each, in time, of any kind."""
     asks: list[tuple[str, str, object]] = [
         ("POST", "/v1/query/bad", {"timeoutMs": 2000}),
         ("POST", "/v1/query/bad/export", {"timeoutMs": 2000}),

@@ -1,4 +1,4 @@
-"""A runner that is not ours: it holds a good token, speaks the protocol, and answers whatever a test says."""
+"""A runner that is not ours: it holds a good token, speaks the protocol, and sends what a test scripts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lensway.protocol.version import SUBPROTOCOL
 from lensway.query.plan import FEATURES
 
 NO_POINT = bytes(32)
-"""32 bytes that are no usable X25519 key: every agreement with it fails."""
+"""32 bytes that do not form a usable X25519 key: every agreement with it fails."""
 SOME_POINT = bytes([9, *bytes(31)])
 
 Answers = Callable[[Offer], Sequence[AnyFrame]]

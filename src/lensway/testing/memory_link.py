@@ -58,7 +58,7 @@ class MemoryLink:
             direction.close(cause, arrived_is_kept=arrived_is_kept)
 
     def freeze(self, *, to_gateway: bool, to_runner: bool) -> None:
-        """Let messages of these directions stand still; nobody notices."""
+        """Hold messages of these directions; neither end notices."""
         self.disturbances += 1
         self.to_gateway.set_frozen(to_gateway)
         self.to_runner.set_frozen(to_runner)

@@ -1,4 +1,4 @@
-"""A catalog store that keeps everything in memory: for tests of whatever stands on the catalog's ports.
+"""A catalog store that keeps everything in memory: for tests of the rooms above the catalog's ports.
 
 It passes the same conformance suite as the real store. Nothing survives it, nothing is encrypted.
 """

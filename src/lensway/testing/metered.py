@@ -29,7 +29,7 @@ class LoopTimes(msgspec.Struct):
 
 
 def read_times(path: pathlib.Path) -> LoopTimes:
-    """What the meter has found so far."""
+    """The meter's findings so far."""
     return msgspec.json.decode(path.read_bytes(), type=LoopTimes)
 
 

@@ -19,29 +19,40 @@ http {{
     access_log off;
     client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/f;
     uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
+    {before}
     server {{
-        listen 127.0.0.1:{port};
-        location / {{
+        {server}
+    }}
+}}
+"""
+_PASS: Final = """
+        listen 127.0.0.1:{{port}};
+        location / {{{{
             proxy_pass http://127.0.0.1:{upstream};
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
             proxy_read_timeout 3600s;
-        }}
-    }}
-}}
+        }}}}
 """
-"""What `docs/reference/http.md` recommends, and places for its files."""
+"""What `docs/reference/http.md` recommends."""
 
 
 @contextlib.contextmanager
 def nginx_before(upstream: int, directory: pathlib.Path) -> Iterator[int]:
     """The port of an nginx that passes everything on to ``upstream``, for the length of the block."""
+    with nginx_with(_PASS.format(upstream=upstream), directory) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def nginx_with(server: str, directory: pathlib.Path, *, before: str = "") -> Iterator[int]:
+    """The port of an nginx with this text in its server block, where ``{port}`` stands for its port."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     assert program is not None, "nginx is not installed: make test-deps"
     (port,) = free_ports(1)
-    config = directory / "nginx.conf"
-    config.write_text(_CONFIG.format(directory=directory, port=port, upstream=upstream))
+    config = directory / f"nginx-{port}.conf"
+    config.write_text(_CONFIG.format(directory=directory, server=server.format(port=port), before=before))
     process = subprocess.Popen([program, "-c", str(config), "-p", str(directory)], stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: can_connect(port), seconds=10, what="nginx")

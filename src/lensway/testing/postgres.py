@@ -118,7 +118,7 @@ class PostgresCluster:
         if not self.port:
             self.port = _free_port()
         arguments = [str(find_binaries() / "postgres"), "-D", str(self.directory / "data"), "-p", str(self.port)]
-        # No local socket: its path would have to be short, and everybody here comes by TCP.
+        # No local socket: its path would have to be short, and every client here uses TCP.
         arguments += ["-k", ""]
         for name, value in self._settings.items():
             arguments += ["-c", f"{name}={value}"]
@@ -169,7 +169,7 @@ class PostgresCluster:
         )
 
     async def create_role_and_database(self, role: str, password: str, database: str) -> None:
-        """A database, and a login that may read whatever the superuser creates in its schema `public`."""
+        """A database, and a login that may read everything that the superuser creates in its schema `public`."""
         quoted, secret = quote_identifier(role), password.replace("'", "''")
         await self.execute(f"CREATE DATABASE {quote_identifier(database)} TEMPLATE template0 ENCODING 'UTF8'")
         await self.execute(
@@ -256,7 +256,7 @@ def quote_identifier(name: str) -> str:
 
 
 def _template() -> pathlib.Path:
-    # initdb takes a second or two; a copy of its result does not. One template per set of binaries, made by whoever is
+    # initdb takes a second or two; a copy of its result does not. One template per set of binaries, made by the process that is
     # first: made aside and renamed, so that two at once do no harm.
     binaries = find_binaries()
     version = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
@@ -264,7 +264,7 @@ def _template() -> pathlib.Path:
     parent = pathlib.Path(tempfile.gettempdir()) / f"lensway-postgres-templates-{os.geteuid()}"
     parent.mkdir(mode=0o755, exist_ok=True)
     if parent.stat().st_uid != os.geteuid():
-        raise RuntimeError(f"{parent} belongs to somebody else")
+        raise RuntimeError(f"{parent} belongs to another user")
     template = parent / name
     if template.exists():
         return template

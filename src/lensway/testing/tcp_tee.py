@@ -1,4 +1,4 @@
-"""A TCP proxy that keeps a copy of everything that passes, both ways: what somebody on the wire would see."""
+"""A TCP proxy that keeps a copy of everything that passes, both ways: what an eavesdropper would see."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class VirtualProcess:
     def true(self, local: float) -> float:
         """A true time, to the last digit, at which its clock shows this or a moment more."""
         found = (local - self._offset) / self.rate
-        # Rounded down, whoever waits for this time would wake too early, and again at once, for ever.
+        # Rounded down, a task that waits for this time would wake too early, and again at once, for ever.
         while self.local(found) < local:
             found += max(math.ulp(local), math.ulp(found))
         return found
@@ -122,7 +122,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         handles.clear()
 
     def _run_once(self) -> None:
-        """One turn. Leaner than the general one: nothing outside can wake this loop, and nobody else's thread either."""
+        """One turn. Leaner than the general one: nothing outside can wake this loop, and no other thread either."""
         ready, scheduled = self._ready, self._scheduled
         while scheduled and scheduled[0].cancelled():
             heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]

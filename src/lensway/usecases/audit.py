@@ -36,7 +36,11 @@ class Audit:
         self._verify = verify
 
     async def list(self, caller: Caller, *, limit: int = 100, before: int | None = None) -> dict[str, Any]:
-        """The newest entries of the environment first; an instance-wide key sees those of the whole deployment among them."""
+        """The newest entries of the environment first; an instance-wide key sees those of the whole deployment among them.
+
+        Entries are stored as they are written, and repeated ones are written up to a minute later, as one with a count. A page
+        shows them by the moment of their last occurrence; ``before`` of the answer is where the next page begins.
+        """
         await self._desk.tally.flush(everything=True)
         entries = await self._desk.store.audit(
             caller.environment.id,
@@ -44,13 +48,17 @@ class Audit:
             before=before,
             with_instance_wide=caller.identity.environment is None,
         )
-        return {"entries": [{"sequence": number, **msgspec.to_builtins(entry)} for number, entry in entries]}
+        newest = sorted(entries, key=lambda each: (each[1].until or each[1].at, each[0]), reverse=True)
+        return {
+            "entries": [{"sequence": number, **msgspec.to_builtins(entry)} for number, entry in newest],
+            "before": min((number for number, _ in entries), default=None) if len(entries) == limit else None,
+        }
 
     async def verify(self, caller: Caller, head: str | None) -> Verdict:
         """Whether every row is as it was written, and whether the audit is the one that a head was taken from.
 
         Raises:
-            LenswayError: FORBIDDEN, INVALID_REQUEST for a head that is none.
+            LenswayError: FORBIDDEN, INVALID_REQUEST for a malformed head.
         """
         require_instance_wide(caller.identity)
         known = None

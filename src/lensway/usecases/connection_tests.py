@@ -52,7 +52,7 @@ def asker_of(caller: Caller) -> Asker:
 async def run_document_job(
     desk: Desk, job: DocumentJob, answer: type[Document], *, request_id: str | None = None
 ) -> Document:
-    """The decoded document. Raises LenswayError with whatever the job's one outcome was; for another document
+    """The decoded document. Raises LenswayError with the job's own failure; for another document
     RUNNER_FAILED, or INTERNAL where no runner made it."""
     bytes_max = limits.TEST_REPORT_BYTES_MAX if job.kind == "test" else limits.TABLES_BYTES_MAX
     request = JobRequest(
@@ -181,7 +181,7 @@ class ConnectionTests:
                 )
             return _failed_at_runner(_class_of(error), error.failure.hint or str(error))
         document: dict[str, Any] = msgspec.to_builtins(found)
-        # What failed cannot be ok, whatever the report says of itself.
+        # A failed stage makes the test fail, even when the report calls itself ok.
         is_ok = found.ok and all(each.ok is not False for each in found.stages)
         return {**document, "ok": is_ok, "warnings": document.get("warnings", [])}
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from lensway.api.shapes import DriftCode, DriftFinding
 from lensway.bridges.contract import TableColumn, TableDescription
+from lensway.catalog.names import article
 from lensway.catalog.records import Lens
 from lensway.query.fields import Field
 from lensway.usecases.scaffolding import key_of
@@ -41,9 +42,9 @@ def _field(field: Field, column: TableColumn | None) -> Iterator[DriftFinding]:
         yield wrong("list_differs", f"Column {column.name} {has} a list, and the field {says}. Correct list")
     elif not _fits(field, column):
         fitting = f"Fitting types: {', '.join(column.types)}" if column.types else "Remove the field"
+        has, shows = column.database_type, article(field.type.value)
         yield wrong(
-            "type_differs",
-            f"Column {column.name} has the type {column.database_type}, which a {field.type.value} field cannot show. {fitting}",
+            "type_differs", f"Column {column.name} has the type {has}, which {shows} field cannot show. {fitting}"
         )
     if column.nullable and not field.nullable and not field.primary_key:
         yield wrong(

@@ -39,7 +39,7 @@ class KeyEndings:
         self._clock = clock
         self._note_entry = note
         self.epoch = 0
-        """Moves when a key expired; whoever remembers an authenticated key asks again then."""
+        """Moves when a key expired; caches of authenticated keys ask again then."""
         self._calls: dict[str, dict[object, Callable[[], None]]] = {}
         self._expired: set[KeyId] = set()
         self._used: dict[KeyId, str] = {}
@@ -120,7 +120,7 @@ class KeyEndings:
                 call()
 
     def _look(self) -> None:
-        """End what has expired, and come back at the next expiry. The wall clock may be set meanwhile, so that nobody waits for
+        """End what has expired, and come back at the next expiry. The wall clock may be set meanwhile, so that no timer waits for
         it longer than a while."""
         if self._expiry is not None:
             self._expiry.cancel()

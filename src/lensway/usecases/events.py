@@ -1,4 +1,4 @@
-"""What happens, for whoever watches live: a bounded backlog, and a bounded queue for each watcher."""
+"""Live events: a bounded backlog, and a bounded queue for each watcher."""
 
 from __future__ import annotations
 

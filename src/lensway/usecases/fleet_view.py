@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from lensway.catalog.records import Runner
+from lensway.bridges.contract import CONNECTION_LIMIT
+from lensway.catalog.records import Runner, Source
 from lensway.catalog.snapshot import Snapshot
 from lensway.catalog.warnings import InstanceView
 from lensway.clock import Clock
 from lensway.dispatch.shell import Dispatcher
 from lensway.fleet import RunnerFlags, RunnerStatus, Session, runner_status
+from lensway.fleet.sessions import OVERRIDES
 from lensway.ids import RunnerId, SourceId
+
+CONDITION_HINTS: Final[Mapping[str, str]] = {
+    CONNECTION_LIMIT: "The database grants the source's login fewer connections than the source may open, so queries wait for "
+    "each other. Raise the login's CONNECTION LIMIT or the server's max_connections, or lower `pool_size` in the source's "
+    "config. `lensway sources test` shows the number."
+}
+"""What to do about each condition of a source that answers."""
 
 
 class _StatesOf(Mapping[SourceId, str]):
@@ -113,6 +122,23 @@ def runner_document(snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, 
     }
 
 
+def overrides_of(snapshot: Snapshot, source: Source, dispatcher: Dispatcher) -> dict[str, list[str]]:
+    """The keys of a source's managed settings that its runners override, by the name of the runner."""
+    found: dict[str, list[str]] = {}
+    for id in snapshot.runners_of(source.environment, source.id):
+        runner = snapshot.runner_by_id(id)
+        for session in dispatcher.fleet.sessions_of(id) if runner is not None else ():
+            keys = overridden_keys(session.source_states.get(source.id, ("", ""))[1])
+            if keys and runner is not None:
+                found[runner.name] = keys
+    return found
+
+
+def overridden_keys(cause: str) -> list[str]:
+    """The keys that a runner's report names."""
+    return cause.removeprefix(OVERRIDES).split(", ") if cause.startswith(OVERRIDES) else []
+
+
 def _health(
     source: SourceId, sessions: Sequence[Session], moment: Callable[[float | None], str | None]
 ) -> dict[str, Any]:
@@ -121,8 +147,30 @@ def _health(
         return {"health": "offline"}
     reports = [(*session.source_states[source], session) for session in sessions if source in session.source_states]
     bad = next((report for report in reports if report[0] not in ("", "ready")), None)
-    if bad is None:
-        return {"health": "ready" if reports else "pending"}
-    state, cause, session = bad
+    shown = bad or next((report for report in reports if report[1] in CONDITION_HINTS), None)
+    if shown is None:
+        keys = sorted({key for _, cause, _ in reports for key in overridden_keys(cause)})
+        return {"health": "ready" if reports else "pending"} | ({"overrides": keys} if keys else {})
+    state, cause, session = shown
     found = {"health": state, "since": moment(session.source_since.get(source))}
-    return found | {"cause": cause} if cause else found
+    if cause:
+        found["cause"] = cause
+    if hint := CONDITION_HINTS.get(cause):
+        found["hint"] = hint
+    return found
+
+
+def conditions_of(snapshot: Snapshot, source: Source, dispatcher: Dispatcher) -> list[dict[str, Any]]:
+    """What holds a source back although it answers, by runner, as their live instances report it."""
+    found: list[dict[str, Any]] = []
+    for runner in snapshot.runners_of(source.environment, source.id):
+        said = {session.source_states.get(source.id, ("", ""))[1] for session in dispatcher.fleet.sessions_of(runner)}
+        record = snapshot.runner_by_id(runner)
+        name = None if record is None else record.name
+        found += [condition_document(code, name) for code in sorted(said & CONDITION_HINTS.keys())]
+    return found
+
+
+def condition_document(code: str, runner: str | None) -> dict[str, Any]:
+    """A condition as the API shows it; ``runner`` None is the service itself."""
+    return {"code": code, "runner": runner, "hint": CONDITION_HINTS[code]}

@@ -58,7 +58,7 @@ class Lenses:
 
     def _answer(self, lens: Lens) -> dict[str, Any]:
         source = self._desk.snapshot().source(lens.environment, lens.source)
-        capabilities = None if source is None else capabilities_of(source.bridge, self._desk.kinds)
+        capabilities = None if source is None else capabilities_of(source.bridge, self._desk.kinds, source.dialect)
         available = frozenset(Operator) if capabilities is None else capabilities.operators
         fields = list(lens.definition.fields.values())
         return {

@@ -27,6 +27,7 @@ from lensway.query.result import ResultEnd, RowFormat
 from lensway.usecases.bounds import bounds_of, default_page_rows
 from lensway.usecases.desk import Desk
 from lensway.usecases.requests import RequestEntry, RequestRing, route_taken
+from lensway.usecases.whose_limit import WhoseLimit
 
 
 class Delivery(enum.Enum):
@@ -64,7 +65,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Answering(msgspec.Struct, frozen=True, gc=False):
-    """A question whose job is under way. `handle` gives the rows, `meta` what is known of them at the end."""
+    """A question whose job is under way. `handle` gives the rows, `meta` the facts about them at the end."""
 
     handle: JobHandle
     asked: Asked
@@ -180,7 +181,9 @@ class Queries:
         access = decisions.access(snapshot, caller.identity, caller.environment, name)
         source = snapshot.source(caller.environment.id, access.lens.source)
         assert source is not None, "a lens points at a source of its environment"
-        return Asked(access=access, source=source, capabilities=capabilities_of(source.bridge, self._desk.kinds))
+        return Asked(
+            access=access, source=source, capabilities=capabilities_of(source.bridge, self._desk.kinds, source.dialect)
+        )
 
     def _submit(self, caller: Caller, asked: Asked, job: _Job) -> JobHandle:
         identity, now = caller.identity, self._desk.clock.monotonic()
@@ -230,6 +233,7 @@ class Queries:
             self._gate.enter(identity.key, identity.limits, now)
         self._ring.add(entry)
         handle = self._desk.dispatcher.submit(request)
+        handle.explain = WhoseLimit(asked.lens, identity.limits, bounds, is_stream and plan.limit is None)
         if job.following is not None:
             job.following.follow(handle, caller.environment.name, asked.lens, asked.source)
         if is_counted:

@@ -56,7 +56,7 @@ class RequestRing:
         if entry is not None:
             entry.record = record
             if record.failure is not None:
-                # Only what is shown of it: its details are what a runner says, and need not fit into these bytes.
+                # Only the displayed part: its details come from a runner, and may not fit into these bytes.
                 entry.record = msgspec.structs.replace(record, failure=Failure(code=record.failure.code, message=""))
             self._over.append(entry.id.encode() + _ENCODER.encode(entry))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from lensway import limits
 from lensway.auth import tokens
@@ -203,7 +203,9 @@ class Runners:
         return {"revision": runner.set_revision} | _warnings(changed)
 
     def _created(self, runner: Runner, token: str) -> dict[str, Any]:
-        block = f"LENSWAY_RUNNER_ID={runner.id}\nLENSWAY_RUNNER_TOKEN={token}\nLENSWAY_GATEWAY_URL={self._desk.gateway_url}\n"
+        gateway = self._desk.gateway_url
+        line = f"LENSWAY_GATEWAY_URL={gateway}" if gateway else _UNKNOWN_GATEWAY
+        block = f"LENSWAY_RUNNER_ID={runner.id}\nLENSWAY_RUNNER_TOKEN={token}\n{line}\n"
         answer: dict[str, Any] = {"id": runner.id, "name": runner.name, "token": token, "env": block}
         return answer | ({"network": runner.network} if runner.network else {})
 
@@ -213,6 +215,12 @@ class Runners:
     def _publish_assignment(self, caller: Caller, runner: str, source: str, change: str) -> None:
         data = {"runner": runner, "source": source, "change": change, "by": caller.identity.actor}
         self._desk.hub.publish(caller.environment.id, "assignment", data)
+
+
+_UNKNOWN_GATEWAY: Final = (
+    "# Set the address at which this runner reaches the gateway; `lensway serve --gateway-url` sets it in this block.\n"
+    "# LENSWAY_GATEWAY_URL=wss://HOST:PORT/connect"
+)
 
 
 def _warnings(changed: Changed) -> dict[str, Any]:

@@ -89,7 +89,10 @@ class Scaffolds:
         except LenswayError as error:
             if error.code is not ErrorCode.NOT_FOUND:
                 raise
-            message = f"Table {table} does not exist, or the login cannot read it. Correct table, or grant SELECT"
+            message = (
+                f"Table {table} does not exist, or the login cannot read it. Correct table "
+                f"(`lensway sources tables {source.name}` lists the names), or grant SELECT"
+            )
             findings = [DriftFinding(level="error", code="table_missing", message=message)]
         else:
             findings = drift(lens, found)

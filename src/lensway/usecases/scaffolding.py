@@ -34,7 +34,7 @@ class Note:
 class Scaffold:
     """Declarations of lenses by name, and what people should know of them.
 
-    ``relations`` are the foreign keys, by lens and by a name for the relation. They are no part of the declarations.
+    ``relations`` are the foreign keys, by lens and by a name for the relation. The declarations leave them out.
     """
 
     lenses: Mapping[str, Mapping[str, Any]]
@@ -213,7 +213,8 @@ class _Draft:
     def _can_be_declared(self, column: TableColumn) -> bool:
         if column.type is None:
             shown = column.database_type or "(none declared)"
-            self._note(f"left out: no lens type fits its type {shown}", column=column.name)
+            why = "" if column.reason is None else f". {column.reason}"
+            self._note(f"left out: no lens type fits its type {shown}{why}", column=column.name)
             return False
         field = {"type": column.type, "column": column.name}
         reason = _refusal("probe", {**_PROBE, "fields": {"probe": field}})

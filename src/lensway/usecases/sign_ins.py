@@ -15,7 +15,7 @@ from lensway.auth import decisions, tokens
 from lensway.auth.caller import Caller
 from lensway.catalog import rules
 from lensway.catalog.moments import moment_text
-from lensway.catalog.names import not_found
+from lensway.catalog.names import counted, not_found
 from lensway.catalog.ports import SignIn, SignInStore
 from lensway.errors import LenswayError
 from lensway.ids import new_sign_in_id
@@ -90,7 +90,7 @@ class SignIns:
         """End every one that the caller sees; how many."""
         found = self._visible(caller)
         await self._store.write_sign_ins(ended=found)
-        self._desk.note(caller, "sign-in.end-all", f"{len(found)} sign-ins")
+        self._desk.note(caller, "sign-in.end-all", counted(len(found), "sign-in"))
         return {"ended": len(found)}
 
     def _visible(self, caller: Caller) -> Sequence[SignIn]:

@@ -22,15 +22,26 @@ from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import new_source_id
 from lensway.usecases.connection_tests import ConnectionTests, DocumentJob, asker_of, run_document_job
 from lensway.usecases.desk import Desk, warning_document
+from lensway.usecases.fleet_view import condition_document, conditions_of, overrides_of
 
 CheckConfig = Callable[[str, Mapping[str, object]], None]
 """Refuses settings of a bridge that cannot work or that the service's own policy forbids. Raises LenswayError."""
+
+InlineCondition = Callable[[Source], str]
+"""What holds a source back that the service itself executes, although it answers; empty for nothing."""
 
 
 class Sources:
     """Sources: declared, changed, deleted, tested, looked into."""
 
-    def __init__(self, desk: Desk, tests: ConnectionTests, check_config: CheckConfig) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        tests: ConnectionTests,
+        check_config: CheckConfig,
+        inline_condition: InlineCondition = lambda _source: "",
+    ) -> None:
+        self._inline_condition = inline_condition
         self._desk = desk
         self._tests = tests
         self._check_config = check_config
@@ -40,7 +51,7 @@ class Sources:
         snapshot = self._desk.snapshot()
         environment = caller.environment.id
         warnings = warnings_now(snapshot, environment=environment, fleet=self._desk.fleet)
-        documents = [source_answer(snapshot, source) for source in snapshot.sources(environment)]
+        documents = [self._document(snapshot, source) for source in snapshot.sources(environment)]
         for document in documents:
             document["warnings"] = [warning_document(one) for one in warnings if one.source == document["name"]]
         return {"sources": documents}
@@ -48,7 +59,16 @@ class Sources:
     def show(self, caller: Caller, name: str) -> dict[str, Any]:
         """One source. Raises LenswayError NOT_FOUND."""
         snapshot = self._desk.snapshot()
-        return source_answer(snapshot, rules.require_source(snapshot, caller.environment.id, name))
+        source = rules.require_source(snapshot, caller.environment.id, name)
+        overrides = overrides_of(snapshot, source, self._desk.dispatcher)
+        return self._document(snapshot, source) | ({"overrides": overrides} if overrides else {})
+
+    def _document(self, snapshot: Snapshot, source: Source) -> dict[str, Any]:
+        found = conditions_of(snapshot, source, self._desk.dispatcher)
+        if not snapshot.runners_of(source.environment, source.id) and (code := self._inline_condition(source)):
+            found = [condition_document(code, None)]
+        document = source_answer(snapshot, source)
+        return document | {"conditions": found} if found else document
 
     async def create(self, caller: Caller, body: object) -> dict[str, Any]:
         """A new source. Raises LenswayError INVALID_REQUEST, CONFLICT."""
@@ -134,6 +154,7 @@ def source_answer(snapshot: Snapshot, source: Source) -> dict[str, Any]:
         "id": source.id,
         "name": source.name,
         "bridge": source.bridge,
+        "dialect": source.dialect,
         "credentials": source.credentials.value,
         "execution": source.execution.value,
         "hasConfig": source.config_version > 0,

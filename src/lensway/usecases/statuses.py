@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 import structlog
 
 from lensway import limits
@@ -15,28 +17,32 @@ from lensway.catalog.records import Runner
 from lensway.clock import Clock
 from lensway.dispatch.core.events import StatusChanged
 from lensway.errors import LenswayError
-from lensway.fleet import Fleet
-from lensway.ids import RunnerId, SessionId, SourceId
+from lensway.fleet import Fleet, Standing
+from lensway.ids import InstanceId, RunnerId, SessionId, SourceId
 from lensway.protocol.allowance import Allowance
 from lensway.usecases.events import EventHub
 from lensway.usecases.tally import Note
 
 _log = structlog.get_logger("lensway.server")
 CONNECTED: Final = "connected"
-"""The cause in the sighting of a runner that has not been lost since."""
+"""The cause in the sighting of a runner that has not been lost since; behind it, as JSON, how its instances stood."""
+_STANDINGS: Final = msgspec.json.Decoder(dict[InstanceId, Standing])
 
 
 class _Watched:
-    """What has been told of one session, and what is still to be told. A flapping runner must not flood whoever watches."""
+    """The news of one session: published, and still to be published. A flapping runner must not flood watchers."""
 
-    __slots__ = ("allowance", "dirty", "late", "runner", "told")
+    __slots__ = ("allowance", "dirty", "kept", "late", "runner", "said", "told")
 
     def __init__(self, runner: Runner, now: float) -> None:
         self.runner = runner
         self.allowance = Allowance(now, per_second=limits.SESSION_EVENTS_PER_SECOND, burst=limits.SESSION_EVENTS_BURST)
         self.late: StatusChanged | None = None
+        self.said: tuple[str, str, int | None] | None = None
+        """State, cause and revision in force, as they were told last: the same again is no news."""
         self.dirty: dict[SourceId, None] = {}
         self.told: dict[SourceId, tuple[str, str]] = {}
+        self.kept: dict[InstanceId, Standing] | None = None
 
 
 class Statuses:
@@ -70,15 +76,13 @@ class Statuses:
             self._publish(runner, status)
             # What ends with this server goes on with the next one.
             if not self._is_stopping:
-                self._remember(runner, status.cause)
+                left = {} if self._fleet is None else self._fleet.standings_of(runner.id)
+                self._remember(runner, self._connected(left) if left else status.cause)
             self._note_session(runner, events.RUNNER_DISCONNECT, status)
             return
         watched = self._watched.get(status.session)
         if watched is None:
             watched = self._watched[status.session] = _Watched(runner, self._clock.monotonic())
-            session = None if self._fleet is None else self._fleet.sessions.get(status.session)
-            ago = 0.0 if session is None else self._clock.monotonic() - session.since
-            self._remember(runner, CONNECTED, seconds_ago=ago)
             self._note_session(runner, events.RUNNER_CONNECT, status)
         watched.runner = runner
         watched.late = status
@@ -102,12 +106,16 @@ class Statuses:
     def _tell_of(self, id: SessionId, watched: _Watched) -> bool:
         """Tell what the session's allowance lets through; True when that was all."""
         now = self._clock.monotonic()
-        if watched.late is not None:
-            if not watched.allowance.take(now):
-                return False
-            self._publish(watched.runner, watched.late)
-            watched.late = None
         session = None if self._fleet is None else self._fleet.sessions.get(id)
+        if watched.late is not None:
+            revision = None if session is None else session.revision
+            news = (watched.late.state, watched.late.cause, revision)
+            if news != watched.said:
+                if not watched.allowance.take(now):
+                    return False
+                self._publish(watched.runner, watched.late, revision=revision)
+                watched.said = news
+            watched.late = None
         while watched.dirty:
             source = next(iter(watched.dirty))
             said = None if session is None else session.source_states.get(source)
@@ -119,10 +127,27 @@ class Statuses:
                 data = {"runner": watched.runner.name, "source": found.name, "health": said[0], "cause": said[1]}
                 self._hub.publish(watched.runner.environment, "health", data | {"instance": session.facts.instance})
             del watched.dirty[source]
+        standings = {} if self._fleet is None else self._fleet.standings_of(watched.runner.id)
+        if watched.kept != standings:
+            watched.kept = standings
+            self._remember(watched.runner, self._connected(standings))
         return True
 
-    def _publish(self, runner: Runner, status: StatusChanged) -> None:
-        data = {"runner": runner.name, "session": status.session, "state": status.state, "cause": status.cause}
+    def _connected(self, standings: Mapping[InstanceId, Standing]) -> str:
+        """The cause that says how the instances stand, with moments of the wall clock."""
+        ahead = self._clock.wall().timestamp() - self._clock.monotonic()
+        stored = {instance: standing.moved(ahead) for instance, standing in standings.items()}
+        return f"{CONNECTED} {msgspec.json.encode(stored).decode()}"
+
+    def _publish(self, runner: Runner, status: StatusChanged, *, revision: int | None = None) -> None:
+        data: dict[str, object] = {
+            "runner": runner.name,
+            "session": status.session,
+            "state": status.state,
+            "cause": status.cause,
+        }
+        # Once its assignments are in force, which one they are.
+        data |= {} if revision is None else {"revision": revision}
         self._hub.publish(runner.environment, "session", data)
 
     def _note_session(self, runner: Runner, action: str, status: StatusChanged) -> None:
@@ -143,10 +168,9 @@ class Statuses:
         """The server is about to let go of every session: from now on no loss is news."""
         self._is_stopping = True
 
-    def _remember(self, runner: Runner, cause: str, *, seconds_ago: float = 0.0) -> None:
+    def _remember(self, runner: Runner, cause: str) -> None:
         # Thousands of runners that come back within seconds are a few writes, and none that a change has to wait behind.
-        moment = self._clock.wall() - datetime.timedelta(seconds=seconds_ago)
-        at = moment.isoformat(timespec="milliseconds")
+        at = self._clock.wall().isoformat(timespec="milliseconds")
         self._unwritten[runner.id] = Sighting(runner, at, cause)
         if self._writer is None:
             self._writer = asyncio.create_task(self._write(), name="note sightings")
@@ -180,7 +204,9 @@ async def recall_sightings(store: SightingKeeper, fleet: Fleet, clock: Clock) ->
         now = clock.monotonic()
         ago = (clock.wall() - datetime.datetime.fromisoformat(at)).total_seconds()
         then = now - max(ago, 0.0)
-        if cause == CONNECTED:
-            fleet.recall_connected(runner, then, now)
+        if cause.startswith(CONNECTED):
+            stored = _STANDINGS.decode(cause.removeprefix(CONNECTED).strip() or "{}")
+            ahead = now - clock.wall().timestamp()
+            fleet.recall_connected(runner, {each: stored[each].moved(ahead, latest=now) for each in stored}, now)
         else:
             fleet.recall(runner, then, cause)

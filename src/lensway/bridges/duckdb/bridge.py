@@ -31,7 +31,7 @@ from lensway.bridges.duckdb.reading import Reading
 from lensway.bridges.encoding.writer import ARROW_FORMATS, Meter, load_encoder
 from lensway.bridges.kit import loading
 from lensway.bridges.kit.addresses import confined_path
-from lensway.bridges.kit.failures import query_failed
+from lensway.bridges.kit.failures import FILE_TABLE_HINT, query_failed
 from lensway.bridges.kit.orderings import Orderings
 from lensway.bridges.kit.results import write_rows
 from lensway.bridges.kit.stages import NETWORK, of_lens, staged
@@ -112,7 +112,8 @@ class DuckdbSource:
                     meter.count(found[0], len(found[1]))
                     await within(execution.deadline, sink.write(found[1]))
             finally:
-                batches.close()
+                if not work.is_busy:
+                    batches.close()
             total = None
             if compiled.count_sql is not None:
                 sql, values = compiled.count_sql, compiled.bind_count(plan)
@@ -164,6 +165,10 @@ class DuckdbSource:
                 )
         return ConnectionReport(ok=is_ok, stages=stages, warnings=warnings, server_version=duckdb.__version__)
 
+    def condition(self) -> str:
+        """Nothing: a file has no logins."""
+        return ""
+
     async def probe(self, *, deadline: float) -> None:
         """Open the file and read its catalog. Raises LenswayError SOURCE_UNREACHABLE."""
         await self._with_connection(
@@ -178,8 +183,13 @@ class DuckdbSource:
         """One table's columns. Raises LenswayError NOT_FOUND."""
         found = await self._with_connection(deadline, lambda connection: catalog.description(connection, name))
         if found is None:
-            raise LenswayError(ErrorCode.NOT_FOUND, f"No table '{name[:120]}' in the file", hint="List the tables.")
+            raise LenswayError(ErrorCode.NOT_FOUND, f"No table '{name[:120]}' in the file", hint=FILE_TABLE_HINT)
         return found
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open, idle ones included."""
+        return self._threads.count
 
     async def close(self) -> None:
         """Close every connection and the file."""

@@ -7,8 +7,10 @@ after the last statement.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import pathlib
+import stat
 import threading
 from collections.abc import Mapping
 from typing import Final
@@ -17,7 +19,7 @@ import duckdb
 
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.kit.addresses import confined_path
-from lensway.bridges.kit.failures import invalid_setting, query_failed, timed_out, unreachable
+from lensway.bridges.kit.failures import FILE_TABLE_HINT, invalid_setting, query_failed, timed_out, unreachable
 from lensway.bridges.kit.files import path_of
 from lensway.bridges.kit.threads import Driver
 from lensway.errors import LenswayError
@@ -31,6 +33,11 @@ _MEMORY_MIB: Final = range(64, 1_048_577)
 _THREADS_DEFAULT: Final = 2
 _THREADS: Final = range(1, 257)
 _PREPARING: Final = threading.Lock()
+_HOLDING: Final = threading.Lock()
+_HELD: Final[collections.Counter[tuple[int, int]]] = collections.Counter()
+"""Files, by device and inode, and how many engines of this process hold each. A process loses its locks on a file when it closes
+any descriptor of that file (POSIX, `fcntl`), so nothing here opens a file that is held, except the engine, which shares its own.
+"""
 _MAGIC: Final = b"DUCK"
 _MAGIC_AT: Final = 8
 _CONFINED: Final[Mapping[str, str]] = {
@@ -87,6 +94,7 @@ class Engine(Driver[duckdb.DuckDBPyConnection]):
         self._policy = policy
         self._opening = threading.Lock()
         self._root: duckdb.DuckDBPyConnection | None = None
+        self._file = (0, 0)
 
     def open(self) -> duckdb.DuckDBPyConnection:
         """A connection; the first one opens the file."""
@@ -110,23 +118,24 @@ class Engine(Driver[duckdb.DuckDBPyConnection]):
         with self._opening:
             root, self._root = self._root, None
             if root is not None:
-                root.close()
+                self._let_go(root)
 
     def _opened(self, path: pathlib.Path) -> duckdb.DuckDBPyConnection:
-        if not path.is_file():
-            raise unreachable("login", "no_file")
-        if not _is_duckdb(path):
-            # The engine would look for an extension that reads it.
-            raise unreachable("login", "not_a_database")
         config: dict[str, str | bool | int | float | list[str]] = {
             **_CONFINED,
             "memory_limit": f"{self._settings.memory_mib}MiB",
             "threads": str(self._settings.threads),
         }
-        try:
-            root = duckdb.connect(str(path), read_only=True, config=config)
-        except (duckdb.IOException, duckdb.ConnectionException):
-            raise _LockedError from None
+        with _HOLDING:
+            self._file = _identity(path)
+            if not _HELD[self._file] and not _is_duckdb(path):
+                # The engine would look for an extension that reads it.
+                raise unreachable("login", "not_a_database")
+            try:
+                root = duckdb.connect(str(path), read_only=True, config=config)
+            except (duckdb.IOException, duckdb.ConnectionException):
+                raise _LockedError from None
+            _HELD[self._file] += 1
         try:
             # Sources of one file share its engine, which the first of them has locked.
             with _PREPARING:
@@ -134,9 +143,26 @@ class Engine(Driver[duckdb.DuckDBPyConnection]):
                     root.execute("SET GLOBAL TimeZone = 'UTC'")
                     root.execute("SET GLOBAL lock_configuration = true")
         except duckdb.Error:
-            root.close()
+            self._let_go(root)
             raise
         return root
+
+    def _let_go(self, root: duckdb.DuckDBPyConnection) -> None:
+        with _HOLDING:
+            root.close()
+            _HELD[self._file] -= 1
+            if not _HELD[self._file]:
+                del _HELD[self._file]
+
+
+def _identity(path: pathlib.Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        raise unreachable("login", "no_file") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise unreachable("login", "no_file")
+    return status.st_dev, status.st_ino
 
 
 def _is_duckdb(path: pathlib.Path) -> bool:
@@ -168,7 +194,7 @@ def failure_of(error: Exception) -> LenswayError:
             return query_failed(
                 "undefined_table",
                 "The table of the lens does not exist in the file",
-                hint="Correct `table` in the lens.",
+                hint="Correct `table` in the lens. " + FILE_TABLE_HINT,
             )
         case duckdb.BinderException():
             return query_failed(

@@ -15,7 +15,9 @@ from typing import Final
 from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.kit import lookups
 from lensway.bridges.kit.failures import invalid_setting, out_of_descriptors, unreachable
+from lensway.errors import ErrorCode, LenswayError
 from lensway.hosts import LOCAL_NAMES, is_this_machine
+from lensway.protocol.policy import PATH, policy_hint
 
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -76,8 +78,10 @@ def is_address_pattern(pattern: str) -> bool:
     return is_numeric or ":" in pattern or "/" in pattern
 
 
-def check_host(host: str, policy: AddressPolicy) -> None:
+def check_host(host: str, policy: AddressPolicy, port: int | None = None) -> None:
     """Refuse what can be refused without resolving. Raises LenswayError SOURCE_UNREACHABLE class forbidden_address."""
+    if policy.allowed_ports is not None and port is not None and port not in policy.allowed_ports:
+        raise unreachable("dns", "forbidden_address")
     address = _address_of(host)
     if policy.allowed_hosts is not None and not _is_allowed(host, address, policy.allowed_hosts):
         raise unreachable("dns", "forbidden_address")
@@ -106,7 +110,7 @@ async def resolve(host: str, port: int, policy: AddressPolicy) -> list[str]:
     Raises:
         LenswayError: SOURCE_UNREACHABLE at stage dns: unknown_host, or forbidden_address when any of them is.
     """
-    check_host(host, policy)
+    check_host(host, policy, port)
     try:
         addresses = await lookups.PROCESS.addresses(host, port)
     except TimeoutError:
@@ -129,9 +133,10 @@ _SOCKETS: Final = (
     "Runners reach databases over Unix sockets; the server itself does so only when it is started with --unix-sockets."
 )
 _OUTSIDE: Final = (
-    "A file-backed source must be in an allowed directory: start the server with --source-dir DIR, or list the directory "
-    "under `source_dirs` in the runner's local policy."
+    "Start the server with --source-dir DIR, the directory of the file; symbolic links count as what they point to. Or let a "
+    'runner read the file: credentials = "runner-local", with LENSWAY_SOURCE_<NAME>_PATH on the runner.'
 )
+_NEVER: Final = "Move the file: the server's data directory, /proc, /sys and /dev are never opened as a source."
 
 
 def confined_path(path: str, policy: AddressPolicy) -> pathlib.Path:
@@ -145,12 +150,21 @@ def confined_path(path: str, policy: AddressPolicy) -> pathlib.Path:
     real = pathlib.Path(os.path.realpath(path))
     for forbidden in policy.forbidden_dirs:
         if real.is_relative_to(os.path.realpath(forbidden)):
-            raise unreachable("login", "forbidden_address")
+            raise _forbidden_file(_NEVER)
     if policy.source_dirs is not None and not any(
         real.is_relative_to(os.path.realpath(each)) for each in policy.source_dirs
     ):
-        raise unreachable("login", "forbidden_address", hint=_OUTSIDE)
+        raise _forbidden_file(policy_hint(PATH) if policy.is_runner else _OUTSIDE)
     return real
+
+
+def _forbidden_file(hint: str) -> LenswayError:
+    return LenswayError(
+        ErrorCode.SOURCE_UNREACHABLE,
+        "The policy of the process that executes this source does not allow its file",
+        hint=hint,
+        details={"stage": "login", "class": "forbidden_address", "rule": PATH},
+    )
 
 
 def _is_allowed(host: str, address: _IPAddress | None, allowed: Sequence[str]) -> bool:

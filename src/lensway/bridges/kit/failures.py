@@ -20,12 +20,17 @@ HINTS: Final[Mapping[str, str]] = {
     "clear_text_password": "The server asks for the password in clear text, and the connection is not encrypted. Set sslmode "
     "to require or stricter, or let the server use scram-sha-256.",
     "unknown_database": "The server has no database of this name.",
-    "not_permitted": "The server does not allow this user to connect from this address. On PostgreSQL, check pg_hba.conf.",
+    "not_permitted": "The server does not allow this user to connect to this database from this address. On PostgreSQL, check "
+    "pg_hba.conf, and GRANT CONNECT on the database to the user.",
+    "not_accepting": "The database accepts no connections (on PostgreSQL, ALLOW_CONNECTIONS is off). Use another database.",
+    "login": "The server ends the login for another reason, which its log names. Check the settings of the login, such as "
+    "those of ALTER ROLE … SET.",
     "too_many_connections": "The server has no free connection. Raise max_connections, or close other clients' connections.",
     "no_transactions": "The pooler in front of the database closes a connection that begins a transaction. "
     "Set its pool_mode to transaction or session; statement pooling cannot serve Lensway.",
     "session_attributes": "No server in the list matches target_session_attrs.",
-    "starting_up": "The database is starting, stopping or recovering.",
+    "starting_up": "The database is starting, stopping or recovering. Repeat the request when it is up; its log says what it "
+    "does.",
     "forbidden_address": "The policy of the runner or service that executes this source forbids that address.",
     "no_file": "The file does not exist on the machine that executes this source, or cannot be read.",
     "wal_read_only": "The file is in WAL mode, and SQLite reads such a file only if it can write to its directory. Allow this "
@@ -34,9 +39,17 @@ HINTS: Final[Mapping[str, str]] = {
     "wal_not_checkpointed": "The source is `immutable`, but a write-ahead log with rows exists beside the file. Checkpoint "
     "the file where it is writable (PRAGMA wal_checkpoint(TRUNCATE)), and copy it again.",
     "not_a_database": "The file is not a database of this kind.",
-    "protocol": "The peer does not speak the database's protocol. Check the port, and any proxies on the way.",
+    "protocol": "The peer does not speak the database's protocol. Check the port, and any proxies on the way. A pooler such as "
+    "PgBouncer reports its own failures this way: its log says why.",
     "unreachable": "The network has no route to that address.",
 }
+
+
+_LISTED: Final = "`lensway sources tables SOURCE` lists the tables as `table` names them: "
+_QUOTED: Final = 'a part with a dot or a quote is written in double quotes, as in "my.schema".orders.'
+TABLE_HINT: Final = f"{_LISTED}case counts, and {_QUOTED}"
+FILE_TABLE_HINT: Final = f"{_LISTED}{_QUOTED}"
+"""For SQLite and DuckDB, whose names compare without case."""
 
 
 def unreachable(stage: str, cause: str, *, hint: str | None = None, **details: object) -> LenswayError:
@@ -63,12 +76,12 @@ def query_failed(
     )
 
 
-def type_mismatch(field: str, wanted: str, found: str) -> LenswayError:
-    """A field is declared as something that its column is not."""
+def type_mismatch(field: str, wanted: str, found: str, *, hint: str | None = None) -> LenswayError:
+    """A field is declared as something that its column is not; ``hint`` for a column that has no fitting type."""
     return query_failed(
         "type_mismatch",
         f"The field '{field}' is declared as {wanted}, and its column holds {found}",
-        hint="Correct the type in the lens.",
+        hint=hint or "Correct the type in the lens.",
         field=field,
     )
 
@@ -177,7 +190,7 @@ def limit_exceeded(what: str, limit: int) -> LenswayError:
     return LenswayError(
         ErrorCode.LIMIT_EXCEEDED,
         f"The result has more than {limit:,} {what}",
-        hint="Narrow it with `where`, select fewer fields, request a smaller page, or export it.",
+        hint="Narrow it with `where`, select fewer fields, or request a smaller page.",
         details={"limit": limit, "of": what},
     )
 

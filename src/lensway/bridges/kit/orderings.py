@@ -15,7 +15,7 @@ from lensway.dialects.compile import Compiled, compile_shape
 from lensway.dialects.registry import dialect_of
 from lensway.query.cache import BoundedCache
 from lensway.query.fields import TableName
-from lensway.query.ordering import TableFacts, judge
+from lensway.query.ordering import TableFacts, compares_text, judge
 from lensway.query.plan import Shape, decode_shape
 
 _FACTS_BYTES: Final = 1_024
@@ -60,13 +60,20 @@ def equal_keys_sql(shape: Shape, rows: int) -> str:
 
 
 class Orderings:
-    """The statements of one source. ``seconds`` is how long the facts of a table hold."""
+    """The statements of one source. ``seconds`` is how long the facts of a table hold.
 
-    def __init__(self, dialect: str, *, seconds: float, are_exports_ordered: bool) -> None:
+    ``are_exports_ordered`` and ``are_texts_judged`` say that the catalog is asked for exports with an order, and for each
+    statement that compares texts, too.
+    """
+
+    def __init__(
+        self, dialect: str, *, seconds: float, are_exports_ordered: bool, are_texts_judged: bool = False
+    ) -> None:
         dialect_of(dialect)  # its module is read now: later there may be no descriptor to read it with
         self._dialect = dialect
         self._seconds = seconds
         self._are_exports_ordered = are_exports_ordered
+        self._are_texts_judged = are_texts_judged
         self.forget()
 
     def ready(self, shape: bytes) -> Compiled | None:
@@ -80,7 +87,7 @@ class Orderings:
         if found is not None and found[1] > now:
             return found[0]
         decoded = decode_shape(shape)
-        if not (decoded.keys or (self._are_exports_ordered and decoded.order)):
+        if not self._is_judged(decoded):
             return self._keep(shape, compile_shape(shape, self._dialect), math.inf)
         facts = self._facts.get(decoded.table)
         if facts is None or facts[1] <= now:
@@ -101,6 +108,11 @@ class Orderings:
         self._facts: BoundedCache[TableName, tuple[TableFacts, float]] = BoundedCache(
             entries_max=entries, bytes_max=size
         )
+
+    def _is_judged(self, shape: Shape) -> bool:
+        if shape.keys or (self._are_exports_ordered and shape.order):
+            return True
+        return self._are_texts_judged and compares_text(shape)
 
     def _judged(self, shape: bytes, facts: TableFacts, until: float) -> Compiled:
         ordering = judge(decode_shape(shape), facts)

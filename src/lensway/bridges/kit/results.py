@@ -59,7 +59,8 @@ async def write_rows(
                     rows, is_last = await work(reading.next)
                     await within(execution.deadline, writer.write(rows))
             finally:
-                reading.close()
+                if not work.is_busy:
+                    reading.close()
             if writer.has_more:
                 break
         total = None

@@ -10,7 +10,7 @@ import concurrent.futures
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from lensway import limits
 from lensway.bridges.kit.failures import timed_out
@@ -18,6 +18,7 @@ from lensway.errors import LenswayError
 
 _LOCKED_PAUSE_SECONDS: Final = 0.02
 _INTERRUPT_AGAIN_SECONDS: Final = 0.01
+_INTERRUPT_STRANDED_SECONDS: Final = 0.25
 
 
 class Blocking(Protocol):
@@ -88,11 +89,20 @@ class Threads(Generic[Connection]):
             yield lent
             is_clean = True
         finally:
-            self._lent -= 1
-            if lent is not None:
+            if lent is None:
+                self._lent -= 1
+            elif lent.is_busy:
+                self._strand(lent)
+            else:
+                self._lent -= 1
                 self._take_back(lent.connection, is_clean=is_clean)
             if not self._lent:
                 self._rest(is_at_once=not is_clean)
+
+    @property
+    def count(self) -> int:
+        """Connections that are open, idle ones included."""
+        return self._lent + len(self._idle)
 
     def rest(self) -> None:
         """Close connections now that would be kept for a while, if no work uses any."""
@@ -158,6 +168,18 @@ class Threads(Generic[Connection]):
         else:
             self._idle.append(connection)
 
+    def _strand(self, lent: _Lent[Connection]) -> None:
+        """Keep a connection away from other work until its thread is done with it; then close it. Whatever touches it earlier
+        waits for the thread, and the loop with it."""
+        if lent.is_busy:
+            lent.connection.interrupt()
+            asyncio.get_running_loop().call_later(_INTERRUPT_STRANDED_SECONDS, self._strand, lent)
+            return
+        self._lent -= 1
+        lent.connection.close()
+        if not self._lent:
+            self._rest(is_at_once=True)
+
     def _rest(self, *, is_at_once: bool) -> None:
         """No work uses a connection."""
         if self._is_closed or (self._keep_seconds is not None and is_at_once):
@@ -188,6 +210,13 @@ class _Lent(Generic[Connection]):
         self.connection = connection
         self._threads = threads
         self._deadline = deadline
+        self._running: asyncio.Future[Any] | None = None
+        self._is_over = False
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a thread uses the connection: also after the work was given up, in a function that nothing interrupts."""
+        return self._running is not None and not self._running.done()
 
     async def __call__(self, do: Callable[[Connection], Result]) -> Result:
         """What this gives, done in a thread. Raises LenswayError."""
@@ -197,16 +226,29 @@ class _Lent(Generic[Connection]):
             raise self._threads.failure(error, self.connection) from None
 
     async def _once(self, do: Callable[[Connection], Result]) -> Result:
-        future = self._threads.submit(lambda: do(self.connection))
+        future = self._running = self._threads.submit(lambda: self._unless_over(do))
+        future.add_done_callback(_retrieved)
         try:
             return await within(self._deadline, asyncio.shield(future))
         finally:
-            # Interrupt again and again: one that comes before the statement has begun is lost.
-            while not future.done():
+            # Interrupt again and again: one that comes before the statement has begun is lost. Some functions of the library
+            # notice none; the connection then stays with its thread.
+            self._is_over = not future.done()
+            give_up = time.monotonic() + limits.CANCEL_SECONDS
+            while not future.done() and time.monotonic() < give_up:
                 self.connection.interrupt()
                 await asyncio.wait({future}, timeout=_INTERRUPT_AGAIN_SECONDS)
-            if not future.cancelled():
-                future.exception()
+
+    def _unless_over(self, do: Callable[[Connection], Result]) -> Result:
+        """Do it, unless it was given up while it waited for a thread."""
+        if self._is_over:
+            raise timed_out()
+        return do(self.connection)
+
+
+def _retrieved(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 async def within(deadline: float, awaited: Awaitable[Result]) -> Result:

@@ -20,6 +20,7 @@ import asyncpg
 
 from lensway import limits
 from lensway.bridges.contract import (
+    CONNECTION_LIMIT,
     AddressPolicy,
     ConnectionReport,
     Execution,
@@ -85,7 +86,9 @@ class PostgresSource:
         self._queries = WatchedPool(settings, policy, size=settings.pool_size, relations=relations)
         self._exports = WatchedPool(settings, policy, size=settings.export_pool_size, relations=relations)
         self._deadlines = Deadlines()
-        self._orderings = Orderings(_DIALECT, seconds=limits.KEY_FACTS_SECONDS, are_exports_ordered=False)
+        self._orderings = Orderings(
+            _DIALECT, seconds=limits.KEY_FACTS_SECONDS, are_exports_ordered=False, are_texts_judged=True
+        )
         self._bulk: Any = None
         # Exports take either driver, and together no more connections than one of them has.
         self._export_slots = asyncio.Semaphore(settings.export_pool_size)
@@ -95,19 +98,35 @@ class PostgresSource:
         try:
             with self._deadlines.until(execution.deadline):
                 try:
-                    compiled = self._orderings.ready(plan.shape) or await self._looked_up(plan, execution.deadline)
-                    if not execution.is_export and execution.format not in ARROW_FORMATS:
-                        return await self._run_page(compiled, plan, execution, sink)
-                    if not execution.is_export:
-                        return await self._run(compiled, plan, execution, sink)
-                    async with self._export_slots:
-                        return await self._run(compiled, plan, execution, sink)
+                    return await self._tried(plan, execution, sink)
                 except LenswayError as error:
+                    if errors.is_refused_comparison(error) and await self._compares_otherwise(plan, execution.deadline):
+                        return await self._tried(plan, execution, sink)
                     if not is_explained(error):
                         raise
                     raise await self._explained(error, plan, execution.deadline) from None
         except TimeoutError:
             raise timed_out() from None
+
+    async def _tried(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
+        compiled = self._orderings.ready(plan.shape) or await self._looked_up(plan, execution.deadline)
+        if not execution.is_export and execution.format not in ARROW_FORMATS:
+            return await self._run_page(compiled, plan, execution, sink)
+        if not execution.is_export:
+            return await self._run(compiled, plan, execution, sink)
+        async with self._export_slots:
+            return await self._run(compiled, plan, execution, sink)
+
+    async def _compares_otherwise(self, plan: Plan, deadline: float) -> bool:
+        """Ask the catalog again; True when a column of the plan is to be compared as something else now. The server refused the
+        statement before it ran."""
+        before = self._orderings.ready(plan.shape)
+        self._orderings.forget()
+        try:
+            after = await self._looked_up(plan, deadline)
+        except LenswayError:
+            return False
+        return before is None or before.sql != after.sql
 
     async def _explained(self, error: LenswayError, plan: Plan, deadline: float) -> LenswayError:
         """The failure with what the catalog says about its reason, where that can be asked."""
@@ -231,6 +250,10 @@ class PostgresSource:
                     pool.answered()
         return report
 
+    def condition(self) -> str:
+        """Whether the login's bound on connections was met lately."""
+        return CONNECTION_LIMIT if self._queries.login.is_short() else ""
+
     async def probe(self, *, deadline: float) -> None:
         """One round trip: on an idle connection of the pool, which grows old all the same, or on one that is closed again.
 
@@ -293,6 +316,11 @@ class PostgresSource:
                             await self._queries.discard(connection)
         except TimeoutError:
             raise timed_out() from None
+
+    @property
+    def connections(self) -> int:
+        """Connections of the pools, idle ones included."""
+        return self._queries.count + self._exports.count
 
     async def close(self) -> None:
         """Close every connection."""

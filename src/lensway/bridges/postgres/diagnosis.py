@@ -7,15 +7,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from lensway.bridges.kit.failures import TABLE_HINT
 from lensway.bridges.postgres import errors
+from lensway.bridges.postgres.types import base_types_sql
+from lensway.bridges.postgres.values import NOT_COMPARED
 from lensway.dialects.compile import Compiled
 from lensway.errors import ErrorCode, Failure, LenswayError
 from lensway.query.conditions import And, Compare, Node, Not, Operator, Or, columns_of
 from lensway.query.fields import PlanColumn
 from lensway.query.plan import Plan, Shape
+from lensway.query.table_names import written
 
 _EXPLAINED: Final = frozenset(
     {"undefined_column", "undefined_table", "permission_denied", "not_ready", "invalid_value", "undefined_object"}
+    | {"type_mismatch"}
     | {"division_by_zero", "out_of_range", "raised", "function_failed", "cardinality", "foreign_server", "invalid_text"}
 )
 _LABELS_MAX: Final = 20
@@ -37,16 +42,39 @@ SELECT c.relkind::text AS kind, c.relispopulated AS is_populated,
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname = $2 AND CASE WHEN $1::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid) ELSE n.nspname = $1 END
 """
+_ALIKE: Final = """
+SELECT n.nspname::text AS schema, c.relname::text AS name
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p')
+  AND (pg_catalog.lower(c.relname) = pg_catalog.lower($2)
+    OR pg_catalog.lower(c.relname) = pg_catalog.lower($1)
+    OR pg_catalog.lower(n.nspname || '.' || c.relname) = pg_catalog.lower($1))
+  AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT')
+ORDER BY pg_catalog.lower(n.nspname || '.' || c.relname) = pg_catalog.lower($1) DESC, 1, 2 LIMIT 2
+"""
 _LABELS: Final = """
 SELECT a.attname::text AS name, pg_catalog.array_agg(e.enumlabel::text ORDER BY e.enumsortorder) AS labels
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
-JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-JOIN pg_catalog.pg_enum e ON e.enumtypid IN (t.oid, t.typbasetype)
+CROSS JOIN LATERAL (
+  WITH RECURSIVE base(oid, next) AS (
+    SELECT d.oid, d.typbasetype FROM pg_catalog.pg_type d WHERE d.oid = a.atttypid
+    UNION ALL SELECT d.oid, d.typbasetype FROM base JOIN pg_catalog.pg_type d ON d.oid = base.next
+  ) SELECT base.oid FROM base WHERE base.next = 0
+) base
+JOIN pg_catalog.pg_enum e ON e.enumtypid = base.oid
 WHERE c.relname = $2 AND CASE WHEN $1::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid) ELSE n.nspname = $1 END
   AND a.attname = ANY ($3::text[])
 GROUP BY a.attname
 """
+_KINDS: Final = f"""
+SELECT a.attname::text AS column, b.kind, b.is_compared, b.name
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+CROSS JOIN LATERAL ({base_types_sql("t.oid = a.atttypid")}) AS b
+WHERE c.relname = $2 AND CASE WHEN $1::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid) ELSE n.nspname = $1 END
+  AND a.attname = ANY ($3::text[]) AND NOT b.is_list
+"""  # noqa: S608 - made of our own texts
 _EXACT: Final = frozenset(
     {Operator.EQ, Operator.NE, Operator.GT, Operator.GTE, Operator.LT, Operator.LTE, Operator.IN, Operator.NIN}
 )
@@ -69,7 +97,7 @@ async def explained(driver: Any, failure: Failure, shape: Shape, plan: Plan) -> 
         case "undefined_column":
             return _of_column(failure, shape, row)
         case "undefined_table":
-            return _of_table(failure, shape, row)
+            return await _of_table(driver, failure, shape, row)
         case "permission_denied":
             return _of_privilege(failure, shape, row)
         case "not_ready" if row is not None and not row["is_populated"]:
@@ -79,6 +107,8 @@ async def explained(driver: Any, failure: Failure, shape: Shape, plan: Plan) -> 
                 hint=f"Run REFRESH MATERIALIZED VIEW {shape.table}.",
                 table=str(shape.table),
             )
+        case "type_mismatch":
+            return await _of_comparison(driver, failure, shape)
         case "invalid_value":
             return await _of_value(driver, failure, shape, plan)
         case _:
@@ -121,13 +151,16 @@ def _of_column(failure: Failure, shape: Shape, row: Mapping[str, Any] | None) ->
     )
 
 
-def _of_table(failure: Failure, shape: Shape, row: Mapping[str, Any] | None) -> LenswayError:
+async def _of_table(driver: Any, failure: Failure, shape: Shape, row: Mapping[str, Any] | None) -> LenswayError:
     if row is not None:
         return _within(failure, shape, "a table that does not exist")
+    found = await driver.fetch(_ALIKE, ".".join(filter(None, (shape.table.schema, shape.table.name))), shape.table.name)
+    names = [written(each["schema"], each["name"]) for each in found]
+    meant = f"Did you mean {' or '.join(names)}? " if names else ""
     return _changed(
         failure,
         f"Table {shape.table} of lens '{shape.lens}' does not exist",
-        hint="Correct `table` in the lens.",
+        hint=meant + TABLE_HINT,
         table=str(shape.table),
     )
 
@@ -185,6 +218,24 @@ async def _of_value(driver: Any, failure: Failure, shape: Shape, plan: Plan) -> 
                 field=compare.column.name,
             )
     return _named(failure, shape)
+
+
+async def _of_comparison(driver: Any, failure: Failure, shape: Shape) -> LenswayError:
+    asked = {each.column.column: each.column for each in _compared(shape.where)}
+    asked |= {term.column.column: term.column for term in shape.order}
+    table = shape.table
+    for row in await driver.fetch(_KINDS, table.schema, table.name, list(asked)):
+        if row["kind"] in NOT_COMPARED or not row["is_compared"]:
+            field = asked[row["column"]].name
+            return _changed(
+                failure,
+                f"The field '{field}' cannot be filtered or ordered: PostgreSQL cannot compare values of type {row['name']}",
+                hint="Cast the column in a view (`column::text`), and declare a lens on the view. `$like`, `$contains` and "
+                "`$exists` work on the column as it is.",
+                field=field,
+                dataType=row["name"],
+            )
+    return LenswayError(failure.code, failure.message, hint=failure.hint, details=failure.details)
 
 
 def _within(failure: Failure, shape: Shape, what: str) -> LenswayError:

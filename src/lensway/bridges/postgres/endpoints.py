@@ -27,7 +27,10 @@ class Endpoint(NamedTuple):
 def check_places(settings: PostgresSettings, policy: AddressPolicy) -> None:
     """Refuse what can be refused without resolving. Raises LenswayError SOURCE_UNREACHABLE class forbidden_address."""
     for place in settings.places:
-        (check_socket if place.is_socket else check_host)(place.host, policy)
+        if place.is_socket:
+            check_socket(place.host, policy)
+        else:
+            check_host(place.host, policy, place.port)
 
 
 async def endpoints_of(settings: PostgresSettings, policy: AddressPolicy) -> list[Endpoint]:

@@ -26,9 +26,14 @@ _LOGIN: Final = {
     "28P01": "password",
     "28000": "not_permitted",
     "3D000": "unknown_database",
+    "57P04": "unknown_database",  # dropped meanwhile
     "53300": "too_many_connections",
-    "57P03": "starting_up",
     "57P01": "starting_up",
+    "57P02": "starting_up",
+    "57P03": "starting_up",
+    "42501": "not_permitted",  # no CONNECT privilege
+    "55000": "not_accepting",
+    "08P01": "protocol",
 }
 _ROLLBACKS: Final = "40"
 _FATAL: Final = frozenset({"FATAL", "PANIC"})
@@ -80,6 +85,8 @@ def of_connecting(error: BaseException) -> LenswayError:
     if isinstance(error, LenswayError):
         return error
     if isinstance(error, asyncpg.PostgresError):
+        if _said(error) is None:
+            return unreachable("tcp", "reset")  # a server that stops closes connections in the middle of a login
         state = error.sqlstate or ""
         cause = _LOGIN.get(state, "too_many_connections" if state.startswith("53") else "login")
         return unreachable("login", cause, sqlstate=state)
@@ -179,6 +186,12 @@ def of_decoding(error: Exception) -> Exception:
 def is_stale_type(state: str | None) -> bool:
     """True when the statement may have named a type by an oid that is gone: look the types up again."""
     return state in ("XX000", "42704")
+
+
+def is_refused_comparison(error: LenswayError) -> bool:
+    """True when the server refused a statement that compares columns as another type than they have, or through one that is
+    gone."""
+    return error.failure.details.get("sqlstate") in ("42804", "42846", "42883", "42704")
 
 
 def of_said(said: Said, run: Run | None = None) -> LenswayError:

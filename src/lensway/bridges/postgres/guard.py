@@ -106,6 +106,11 @@ class GuardedConnection(asyncpg.Connection):  # type: ignore[misc]
         self.is_ending = False
         transport.set_protocol(self.guard)
 
+    def take_as_text(self, oid: int, name: str, schema: str) -> None:
+        """Read and send values of this type as PostgreSQL writes them. The driver's own method refuses that for ranges, which it
+        reads as objects of Python; statements that were prepared before are to be prepared again."""
+        self._protocol.get_settings().add_python_codec(oid, name, schema, [], "scalar", str, str, "text")
+
     def cancel_again(self) -> None:
         """Ask the server once more to end what runs; nobody waits for that."""
         self._cancel_current_command(self._loop.create_future())

@@ -22,7 +22,7 @@ from lensway.bridges.contract import (
     TableSummary,
 )
 from lensway.bridges.kit.addresses import is_loopback
-from lensway.bridges.kit.failures import HINTS, unreachable
+from lensway.bridges.kit.failures import HINTS, TABLE_HINT, unreachable
 from lensway.bridges.kit.orderings import key_warning
 from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.connecting import connect
@@ -31,7 +31,8 @@ from lensway.bridges.postgres.endpoints import Endpoint, endpoints_of
 from lensway.bridges.postgres.keys import find_equal_keys
 from lensway.bridges.postgres.pool import PooledConnection
 from lensway.bridges.postgres.settings import PostgresSettings
-from lensway.bridges.postgres.values import fitting_types, lens_type
+from lensway.bridges.postgres.types import base_types_sql
+from lensway.bridges.postgres.values import NOT_COMPARED, WITHOUT_ORDER, WITHOUT_TYPE, fitting_types, lens_type
 from lensway.dialects.compile import compile_shape
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import FieldType
@@ -48,6 +49,13 @@ _POOLED: Final = (
     "A pooler stands in front of the database and may use another server connection for every transaction. Lensway therefore "
     "reads each page in its own transaction, which costs some round trips. If the pooler keeps one connection for each "
     'session, set pooler = "session".'
+)
+
+
+_PRODUCT: Final = "PostgreSQL"
+_OTHER: Final = (
+    "The server calls itself {product}, and the source declares the dialect postgres. Lensway is tested with PostgreSQL; compare "
+    "results on this server before you rely on them."
 )
 
 
@@ -112,7 +120,7 @@ async def run_test(
     version = None
     try:
         driver = None if connection is None else connection.driver
-        await stages.run(Stage.QUERY, lambda: _query(driver))
+        product = await stages.run(Stage.QUERY, lambda: _product(driver))
         await stages.run(Stage.READ_ONLY, lambda: _read_only(connection, deadline))
         await stages.run(Stage.LENSES, lambda: _lenses(connection, lenses, deadline))
         if connection is not None:
@@ -123,6 +131,8 @@ async def run_test(
                     await _look_for_risks(connection, stages)
                     async with connection.transaction(deadline, is_plain=False):
                         await _look_at_keys(connection.driver, lenses, stages)
+            if product is not None and not product.startswith(_PRODUCT):
+                stages.warn("other_database", _OTHER.format(product=product.split(" ")[0][:40]))
             if connection.is_shared:
                 stages.warn("transaction_pooling", _POOLED)
             for host in sorted({each.host for each in settings.places} - {each.host for each in answering or ()}):
@@ -193,8 +203,9 @@ async def _tls(endpoints: Sequence[Endpoint], settings: PostgresSettings) -> boo
     raise failure or unreachable("tls", "tls")
 
 
-async def _query(driver: Any) -> None:
-    await _guarded(driver.fetchval("SELECT 1"))
+async def _product(driver: Any) -> str:
+    """What the server says that it is."""
+    return str(await _guarded(driver.fetchval("SELECT pg_catalog.version()")))
 
 
 async def _read_only(connection: PooledConnection | None, deadline: float) -> None:
@@ -305,29 +316,20 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog',
 ORDER BY 1, 2 LIMIT {_TABLES_MAX}
 """  # noqa: S608 - made of our own number
 
-_COLUMNS: Final = """
-SELECT a.attname AS name, t.typname AS type, t.typtype::text AS kind, e.typname AS element, a.attnotnull AS required,
-  t.oid <> a.atttypid AS is_domain,
+_COLUMNS: Final = f"""
+SELECT a.attname AS name, b.kind, b.is_list, b.is_compared, a.attnotnull AS required,
   pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, c.relkind::text AS relation, c.oid AS relation_id,
   coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false) AS is_key
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-CROSS JOIN LATERAL (
-  WITH RECURSIVE base(oid, kind, next) AS (
-    SELECT d.oid, d.typtype, d.typbasetype FROM pg_catalog.pg_type d WHERE d.oid = a.atttypid
-    UNION ALL
-    SELECT d.oid, d.typtype, d.typbasetype FROM base JOIN pg_catalog.pg_type d ON d.oid = base.next WHERE base.kind = 'd'
-  ) SELECT base.oid FROM base WHERE base.kind <> 'd'
-) base
-JOIN pg_catalog.pg_type t ON t.oid = base.oid
-LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+CROSS JOIN LATERAL ({base_types_sql("t.oid = a.atttypid")}) AS b
 LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped
   AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
   AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
 ORDER BY a.attnum
-"""
+"""  # noqa: S608 - made of our own texts
 
 
 async def list_tables(driver: Any) -> list[TableSummary]:
@@ -349,43 +351,33 @@ async def describe_table(driver: Any, name: str) -> TableDescription:
         raise LenswayError(
             ErrorCode.NOT_FOUND,
             f"No table '{name[:120]}' that this login can read",
-            hint="List the tables of the source.",
+            hint=TABLE_HINT,
         )
     return TableDescription(
         name=written(schema, table),
         kind=_KINDS[rows[0]["relation"]],
-        columns=[
-            TableColumn(
-                name=row["name"],
-                database_type=row["shown"],
-                type=_lens_type(row),
-                is_list=row["element"] is not None,
-                nullable=not row["required"],
-                primary_key=row["is_key"],
-                types=_lens_types(row),
-            )
-            for row in rows
-        ],
+        columns=[_column(row) for row in rows],
         **await read_constraints(driver, rows[0]["relation_id"]),
     )
 
 
-def _lens_type(row: Any) -> str | None:
+def _lens_type(row: Any) -> FieldType | None:
     """What the column can be in every format, filter and order; None where some of that fails."""
-    if row["kind"] == "e":
-        # Operators of enums take no domain.
-        return None if row["is_domain"] else FieldType.TEXT.value
-    name = row["element"] or row["type"]
-    if name in _NOT_COMPARED and row["element"] is None:
+    if not row["is_list"] and (row["kind"] in NOT_COMPARED or not row["is_compared"]):
         return None
-    found = lens_type(name)
-    return None if found is None else found.value
+    return lens_type(row["kind"])
 
 
-def _lens_types(row: Any) -> list[str]:
-    name = row["type"] if row["element"] is None else row["element"]
-    return [type.value for type in fitting_types(name, "enum" if row["kind"] == "e" else "")]
-
-
-_NOT_COMPARED: Final = frozenset({"point", "xml"})
-"""PostgreSQL can neither order them nor test them for equality. A lens may declare them as text all the same, to be read."""
+def _column(row: Any) -> TableColumn:
+    type = _lens_type(row)
+    types = fitting_types(row["kind"])
+    return TableColumn(
+        name=row["name"],
+        database_type=row["shown"],
+        type=None if type is None else type.value,
+        is_list=row["is_list"],
+        nullable=not row["required"],
+        primary_key=row["is_key"],
+        types=[each.value for each in types],
+        reason=None if type is not None else WITHOUT_ORDER if types else WITHOUT_TYPE,
+    )

@@ -15,7 +15,7 @@ import structlog
 from lensway import limits
 from lensway.bridges.kit.orderings import EqualKeys
 from lensway.bridges.postgres import errors
-from lensway.query.ordering import TableFacts, has_unique_key
+from lensway.query.ordering import ComparedAs, TableFacts, has_unique_key
 from lensway.query.plan import Shape
 
 _log = structlog.get_logger("lensway.bridges")
@@ -54,12 +54,30 @@ WITH r AS (
     WHERE n.at <= i.indnkeyatts
   ) AS e
   WHERE i.indisunique AND i.indisvalid AND i.indisready AND i.indpred IS NULL AND i.indexprs IS NULL
+), c AS (
+  SELECT a.attname::text AS name, n.nspname::text AS schema, t.typname::text AS type, t.typtype = 'b' AS is_name
+  FROM pg_catalog.pg_attribute a
+  CROSS JOIN LATERAL (
+    WITH RECURSIVE base(oid, kind, next) AS (
+      SELECT d.oid, d.typtype, d.typbasetype FROM pg_catalog.pg_type d WHERE d.oid = a.atttypid
+      UNION ALL
+      SELECT d.oid, d.typtype, d.typbasetype FROM base JOIN pg_catalog.pg_type d ON d.oid = base.next WHERE base.kind = 'd'
+    ) SELECT base.oid FROM base WHERE base.kind <> 'd' AND (base.kind <> 'b' OR base.oid = 'pg_catalog.name'::pg_catalog.regtype)
+  ) base
+  JOIN pg_catalog.pg_type t ON t.oid = base.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+  WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+    AND (t.typtype = 'b' OR t.oid <> a.atttypid)
 )
 SELECT ARRAY(SELECT name FROM a WHERE required) AS required,
   ARRAY(SELECT pg_catalog.array_to_json(columns)::text FROM k WHERE is_alike AND is_strict) AS keys,
+  ARRAY(SELECT pg_catalog.json_build_array(
+    name, schema, CASE WHEN is_name THEN 'text' ELSE type END, is_name)::text FROM c) AS casts,
   (SELECT c.relkind::text FROM pg_catalog.pg_class c JOIN r USING (oid)) AS kind
 """
+"""The casts are for comparisons. Operators of enums and ranges take no domain over one, so the column becomes its base type. A
+value that is compared with a `name` stays text: PostgreSQL would cut it to 63 bytes."""
 _KEYS: Final = msgspec.json.Decoder(frozenset[str])
+_CASTS: Final = msgspec.json.Decoder(tuple[str, str, str, bool])
 
 
 async def table_facts(driver: Any, shape: Shape) -> TableFacts:
@@ -82,7 +100,8 @@ async def _looked_up(driver: Any, shape: Shape) -> tuple[TableFacts, str | None]
         _log.info("the catalog says nothing of keys", sqlstate=error.sqlstate)
         return TableFacts(), None
     unique = tuple(_KEYS.decode(columns) for columns in row["keys"])
-    return TableFacts(not_null=frozenset(row["required"]), unique=unique), row["kind"]
+    casts = tuple(ComparedAs(*_CASTS.decode(each)) for each in row["casts"])
+    return TableFacts(not_null=frozenset(row["required"]), unique=unique, compared_as=casts), row["kind"]
 
 
 async def find_equal_keys(driver: Any, shape: Shape) -> EqualKeys:

@@ -45,7 +45,9 @@ def read_places(hosts: str, ports: str, sslmode: str) -> tuple[Place, ...]:
         numbers *= len(names)
     if len(numbers) != len(names):
         raise invalid_setting(
-            "port", f"lists {len(numbers)} ports for {len(names)} hosts", hint="One for each, or one for all."
+            "port",
+            f"lists {len(numbers)} ports for {'1 host' if len(names) == 1 else f'{len(names)} hosts'}",
+            hint="One for each, or one for all.",
         )
     return tuple(Place(name, port, _sslmode(name, sslmode)) for name, port in zip(names, numbers, strict=True))
 

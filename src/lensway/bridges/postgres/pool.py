@@ -10,14 +10,13 @@ import contextlib
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import asyncpg
 
 from lensway import limits
 from lensway.bridges.contract import AddressPolicy
-from lensway.bridges.kit.failures import type_mismatch
 from lensway.bridges.postgres import errors
 from lensway.bridges.postgres.endpoints import Endpoint
 from lensway.bridges.postgres.pulse import Wait
@@ -28,7 +27,8 @@ from lensway.bridges.postgres.transaction import (
     ReadOnlyTransaction,
     stricter_ms,
 )
-from lensway.bridges.postgres.values import KINDS_OF_TYPES, fits, written
+from lensway.bridges.postgres.types import RANGE, base_types, range_types
+from lensway.bridges.postgres.values import KNOWN_KINDS, column_mismatch, fits, written
 from lensway.dialects.compile import Compiled
 from lensway.errors import LenswayError
 from lensway.query.cache import BoundedCache
@@ -38,7 +38,7 @@ _CANCEL_AGAIN_SECONDS: Final = 0.05
 _STATEMENTS_MAX: Final = 200
 _STATEMENTS_BYTES_MAX: Final = 4 * limits.MIB
 _READ_ONLY: Final = "default_transaction_read_only"
-_OWN: Final = ("pg_catalog", "information_schema")
+_OWN: Final = "pg_catalog"
 
 
 class PooledConnection:
@@ -67,6 +67,7 @@ class PooledConnection:
         self.wait = Wait(endpoint, connection.terminate, None if is_shared else connection.get_server_pid())
         self.timeout_seconds = 0
         self._types: dict[int, str] = {}
+        self._ranges: frozenset[int] = frozenset()
         # Random: no two connections share a name, not even through a pooler that was not recognised.
         self._prefix = f"lensway_{secrets.token_hex(8)}"
         self._named = 0
@@ -120,32 +121,58 @@ class PooledConnection:
     async def _named_statement(self, compiled: Compiled, sql: str, text: str) -> Any:
         # Without a name the driver has it parsed and planned again by each execution.
         self._named += 1
-        statement = await self.driver.prepare(text, name=f"{self._prefix}_{self._named}")
-        await self._check(compiled, sql, statement)
-        return statement
+        return await self._checked(compiled, sql, text, f"{self._prefix}_{self._named}")
 
     async def _unnamed(self, compiled: Compiled, sql: str, text: str) -> Any:
-        statement = await self.driver.prepare(text, name="")
-        await self._check(compiled, sql, statement)
+        return await self._checked(compiled, sql, text, "")
+
+    async def _checked(self, compiled: Compiled, sql: str, text: str, name: str) -> Any:
+        """The statement under this name, with decoders for all of its types. Raises as `prepared`."""
+        # Each further try follows ranges that the driver learned to read, so that there is an end.
+        while (statement := await self._decoded(text, name)) is None:
+            name = name and f"{name}_"
+        if sql == compiled.sql and not compiled.shape.measures:
+            kinds = check_columns(compiled, statement, self._types)
+            self._note_digits(compiled, sql, kinds)
         return statement
 
-    async def _check(self, compiled: Compiled, sql: str, statement: Any) -> None:
-        if sql != compiled.sql or compiled.shape.measures:
-            return
-        types = {attribute.type.oid for attribute in statement.get_attributes() if attribute.type.schema not in _OWN}
-        if unknown := types - self._types.keys():
-            # The driver does not say which types are enums, and a name says nothing: anybody may call a type `uuid`.
-            found = await self.driver.fetch(KINDS_OF_TYPES, list(unknown))
-            self._types |= {row["oid"]: row["kind"] or "" for row in found}
-        check_columns(compiled, statement, self._types)
-        self._note_digits(compiled, sql, statement)
+    async def _decoded(self, text: str, name: str) -> Any | None:
+        """The statement; None when it is to be prepared again, because more of its types can be decoded now."""
+        try:
+            statement = await self.driver.prepare(text, name=name)
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError):
+            # The driver has no decoder for ranges of what it reads as text.
+            if self.driver.is_closed() or not await self._take_ranges():
+                raise
+            return None
+        return statement if await self._decodes(statement) else None
 
-    def _note_digits(self, compiled: Compiled, sql: str, statement: Any) -> None:
-        names = [_element(each.type) if each.type.schema in _OWN else "" for each in statement.get_attributes()]
+    async def _decodes(self, statement: Any) -> bool:
+        """Learn the types of the statement that are not known yet. False when it is to be prepared again for them."""
+        used = [*(each.type for each in statement.get_attributes()), *statement.get_parameters()]
+        unknown = {type.oid for type in used if not _is_known(type)} - self._types.keys()
+        if not unknown:
+            return True
+        found = await base_types(self.driver, list(unknown))
+        self._types |= dict.fromkeys(unknown, "") | {each.of: each.kind for each in found}
+        return (
+            self._ranges.issuperset(each.oid for each in found if each.kind == RANGE) or not await self._take_ranges()
+        )
+
+    async def _take_ranges(self) -> bool:
+        """Read the ranges of this database as text from now on. False when nothing changes."""
+        found = {each.oid: each for each in await range_types(self.driver)}
+        new = found.keys() - self._ranges
+        for oid in new:
+            self.driver.take_as_text(oid, found[oid].name, found[oid].schema)
+        self._ranges |= new
+        return bool(new)
+
+    def _note_digits(self, compiled: Compiled, sql: str, kinds: Sequence[str]) -> None:
         positions = [
             position
-            for position, (column, name) in enumerate(zip(compiled.columns, names, strict=True))
-            if written(column.type, name)
+            for position, (column, kind) in enumerate(zip(compiled.columns, kinds, strict=True))
+            if written(column.type, kind)
         ]
         if positions:
             if len(self.digits) >= _STATEMENTS_MAX:
@@ -173,6 +200,7 @@ class PooledConnection:
             is_plain=is_plain,
             has_steps=has_steps,
             own_timeout_ms=self.own_timeout_ms,
+            forget=self.forget_statements,
         )
 
     def timeout_for(self, remaining_seconds: float) -> int | None:
@@ -228,23 +256,26 @@ def _statements() -> BoundedCache[str, Any]:
     return BoundedCache(entries_max=_STATEMENTS_MAX, bytes_max=_STATEMENTS_BYTES_MAX)
 
 
-def check_columns(compiled: Compiled, statement: Any, types: Mapping[int, str]) -> None:
-    """Raises LenswayError type_mismatch naming the first field whose column is something else.
+def check_columns(compiled: Compiled, statement: Any, types: Mapping[int, str]) -> list[str]:
+    """The kind of each column, of lists that of their elements. ``types`` has those that are not PostgreSQL's own, by oid.
 
-    ``types`` says of those that are not PostgreSQL's own, by oid, what they are, or their elements: an enum, citext, or nothing
-    that a lens can show.
+    Raises:
+        LenswayError: type_mismatch naming the first field whose column is something else.
     """
+    kinds = []
     for column, attribute in zip(compiled.columns, statement.get_attributes(), strict=True):
         type = attribute.type
-        is_list = type.kind == "array"
-        if type.schema in _OWN:
-            is_fit, shown = fits(column.type, _element(type), type.kind), type.name
-        else:
-            kind = types.get(type.oid, "")
-            is_fit, shown = fits(column.type, kind, kind), f"{type.schema}.{type.name}"
-        if is_list != column.is_list or not is_fit:
-            wanted = f"a list of {column.type.value}" if column.is_list else column.type.value
-            raise type_mismatch(column.name, wanted, shown)
+        kind = _element(type) if _is_known(type) else types.get(type.oid, "")
+        if (type.kind == "array") != column.is_list or not fits(column.type, kind):
+            shown = type.name if type.schema == _OWN else f"{type.schema}.{type.name}"
+            raise column_mismatch(column, kind, shown)
+        kinds.append(kind)
+    return kinds
+
+
+def _is_known(type: Any) -> bool:
+    """True for PostgreSQL's own types, and lists of them, that a field can show. A name in another schema says nothing."""
+    return type.schema == _OWN and _element(type) in KNOWN_KINDS
 
 
 def _element(type: Any) -> str:
@@ -292,6 +323,11 @@ class Pool(Generic[AnyConnection]):
         self.login.join(self)
         # Kept: to ask for the running one is a system call, for each query.
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def count(self) -> int:
+        """Connections that are open, idle ones included."""
+        return self._count
 
     def take_idle(self) -> AnyConnection | None:
         """An idle connection, or None: then `acquire` opens one, or waits for one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from lensway import limits
-from lensway.bridges.contract import ConnectionReport
+from lensway.bridges.contract import CONNECTION_LIMIT, ConnectionReport
 
 _LOOK_AGAIN_SECONDS: Final = 0.05
 """A connection that ends without a word is noticed after so long by those who wait for a place."""
@@ -113,7 +114,7 @@ class Login:
         self._pools: weakref.WeakSet[Bounded] = weakref.WeakSet()
         self._open = 0
         self._opening = 0
-        self._try_at = 0.0
+        self._try_at = self._refused_at = -math.inf
         self.learned: int | None = None
         """How many connections it may hold, as far as that is known; None without a bound."""
 
@@ -155,18 +156,24 @@ class Login:
             self.learned = None
             return False
         self.learned = max(1, self._open)
-        self._try_at = self._clock() + limits.LOGIN_BOUND_SECONDS
+        self._refused_at = self._clock()
+        self._try_at = self._refused_at + limits.LOGIN_BOUND_SECONDS
         return True
+
+    def is_short(self) -> bool:
+        """True while the server has refused one more connection lately: under load it is asked again now and then."""
+        return self._clock() - self._refused_at < limits.LOGIN_SHORT_SECONDS
 
     def noted(self, report: ConnectionReport) -> ConnectionReport:
         """The report of a connection test, with a warning where the bound is met."""
         if self.learned is None:
             return report
+        granted = "1 connection" if self.learned == 1 else f"{self.learned} connections"
         message = (
-            f"The server grants this login only {self.learned} connections at a time, so queries wait for each other. Raise "
+            f"The server grants this login only {granted} at a time, so queries wait for each other. Raise "
             "the login's CONNECTION LIMIT or the server's max_connections, or limit each process with `pool_size`."
         )
-        warning = {"code": "connection_limit", "message": message}
+        warning = {"code": CONNECTION_LIMIT, "message": message}
         return msgspec.structs.replace(report, warnings=[*report.warnings, warning])
 
     def closed(self) -> None:

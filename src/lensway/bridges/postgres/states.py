@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
+from lensway.bridges.kit.failures import TABLE_HINT
 from lensway.errors import ErrorCode
 
 
@@ -73,6 +74,7 @@ _MISMATCH: Final = State(
 _VALUE: Final = (
     "Correct the value in `where`. If `where` is correct, a view or a computed column reads such a value from the data."
 )
+_TABLE: Final = "Correct `table` in the lens. " + TABLE_HINT
 _REPEAT: Final = "Repeat the request."
 _REPEATED: Final = "The bridge repeats a page once if the lens allows it. " + _REPEAT
 
@@ -121,7 +123,9 @@ STATES: Final[Mapping[str, State]] = {
         hint="A function that the view calls writes. Use a view that only reads.",
     ),
     "3F000": State(
-        cause="undefined_table", message="The schema of the lens does not exist", hint="Correct `table` in the lens."
+        cause="undefined_table",
+        message="The schema of the lens does not exist",
+        hint=_TABLE,
     ),
     "40001": State(
         cause="serialization_failure",
@@ -157,7 +161,9 @@ STATES: Final[Mapping[str, State]] = {
         hint="Correct `type` in the lens, or restore the function that the view calls.",
     ),
     "42P01": State(
-        cause="undefined_table", message="The table of the lens does not exist", hint="Correct `table` in the lens."
+        cause="undefined_table",
+        message="The table of the lens does not exist",
+        hint=_TABLE,
     ),
     "55000": State(
         cause="not_ready",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -91,6 +92,15 @@ ADVISORY_LOCKS: Final = (
     " WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()"
 )
 """How many the session holds that this runs in."""
+PREPARED: Final = "ARRAY(SELECT name::pg_catalog.text FROM pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1000)"
+"""Statements that PREPARE has made in the session, as an array of names. The driver makes its own in another way."""
+_PREPARED_NOW: Final = f"SELECT {PREPARED}"
+_MUST_HAVE_NONE_PREPARED: Final = (
+    "SELECT 1 / CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 0 ELSE 1 END"
+)
+"""Fails where a function has prepared a statement, which outlives its transaction too, and may stand in the place of one of the
+driver's. A question would take a round trip more."""
+_LEFT_PREPARED: Final = asyncpg.DivisionByZeroError
 
 
 def timeout_seconds(deadline: float) -> int:
@@ -137,9 +147,14 @@ def step_sql(seconds: int, *, own_ms: int = 0, is_own_known: bool = True) -> str
     return f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}; {timeout}"
 
 
-def end_sql(*, unlocks: bool) -> str:
-    """Ends the transaction form; also one that failed."""
-    return _END_UNLOCKING if unlocks else _END
+def end_sql(*, unlocks: bool, prepared: Sequence[str] = ()) -> str:
+    """Ends the transaction form; also one that failed. ``prepared`` are statements to drop, by their names."""
+    dropped = (f"; DEALLOCATE {_quoted(name)}" for name in prepared)
+    return (_END_UNLOCKING if unlocks else _END) + "".join(dropped)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 class ReadOnlyTransaction:
@@ -154,14 +169,17 @@ class ReadOnlyTransaction:
         is_plain: bool,
         has_steps: bool = False,
         own_timeout_ms: int = 0,
+        forget: Callable[[], None] = lambda: None,
     ) -> None:
         self._driver = driver
         self._own_ms = own_timeout_ms
+        self._forget = forget
         self.timeout_seconds = timeout_seconds(deadline)
         self._is_shared = is_shared
         self._is_plain = is_plain
         self._has_steps = has_steps
         self._unlocks = not is_plain
+        self._prepared: Sequence[str] = ()
 
     async def __aenter__(self) -> ReadOnlyTransaction:
         """Begin. Raises the driver's errors."""
@@ -171,19 +189,40 @@ class ReadOnlyTransaction:
         await self._driver.execute(begin)
         if self._is_shared and not self._is_plain:
             # Locks that another client of the pool holds on this server connection are not ours to release.
-            self._unlocks = await self._driver.fetchval(ADVISORY_LOCKS) == 0
+            locks, self._prepared = await self._driver.fetchrow(f"SELECT ({ADVISORY_LOCKS}), {PREPARED}")
+            self._unlocks = locks == 0
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        end = end_sql(unlocks=self._unlocks)
         if error is None:
-            await self._driver.execute(end)
+            await self._end()
         elif isinstance(error, asyncpg.PostgresError | LenswayError) and not self._driver.is_closed():
             # Where this fails too, the connection is found in a transaction and closed.
             with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                await self._driver.execute(end)
+                await self._end()
+
+    async def _end(self) -> None:
+        if self._is_plain:
+            await self._driver.execute(_END)
+        elif self._is_shared:
+            prepared = set(await self._found_prepared()) - set(self._prepared)
+            await self._driver.execute(end_sql(unlocks=self._unlocks, prepared=sorted(prepared)))
+        else:
+            try:
+                await self._driver.execute(f"{_END_UNLOCKING}; {_MUST_HAVE_NONE_PREPARED}")
+            except _LEFT_PREPARED:
+                await self._driver.execute("DEALLOCATE ALL")
+                self._forget()
+
+    async def _found_prepared(self) -> Sequence[str]:
+        try:
+            return list(await self._driver.fetchval(_PREPARED_NOW))
+        except asyncpg.InFailedSQLTransactionError:
+            # In the same message, a pooler keeps the server connection.
+            await self._driver.execute(f"{_END}; BEGIN READ ONLY")
+            return list(await self._driver.fetchval(_PREPARED_NOW))
 
     async def step(self, deadline: float) -> None:
         """Go on to the second statement: what the first one has set is undone."""

@@ -8,8 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
+from lensway.bridges.kit.failures import type_mismatch
+from lensway.bridges.postgres.types import ENUM, OTHER, RANGE
 from lensway.dialects.compile import Compiled
-from lensway.query.fields import FieldType
+from lensway.errors import LenswayError
+from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.result import ResultEnd
 
 _DAY_CHARACTERS: Final = 10
@@ -99,7 +102,10 @@ _INTEGERS: Final = frozenset({"int2", "int4", "int8", "oid"})
 _PLAIN_TEXTS: Final = frozenset(
     {"text", "varchar", "bpchar", "name", "citext", "interval", "inet", "cidr", "macaddr", "macaddr8"}
     | {"money", "xml", "bit", "varbit", "tsvector", "point", "pg_lsn", "uuid"}
+    | {ENUM, RANGE, OTHER}
 )
+NOT_COMPARED: Final = frozenset({"point", "xml"})
+"""PostgreSQL can neither order them nor test them for equality. A lens may declare them as text all the same, to be read."""
 COLUMN_TYPES: Final[Mapping[FieldType, frozenset[str]]] = {
     # Integers of 64 bits as text or decimals: JavaScript's numbers are doubles, and hold 53.
     FieldType.TEXT: _PLAIN_TEXTS | _INTEGERS,
@@ -114,6 +120,8 @@ COLUMN_TYPES: Final[Mapping[FieldType, frozenset[str]]] = {
     FieldType.JSON: frozenset({"json", "jsonb"}),
     FieldType.BYTES: frozenset({"bytea"}),
 }
+"""The kinds of columns that each type of a lens can show."""
+KNOWN_KINDS: Final = frozenset[str]().union(*COLUMN_TYPES.values())
 
 
 def written(type: FieldType, name: str) -> bool:
@@ -136,23 +144,39 @@ def _digits(value: Any) -> Any:
     return None if value is None else str(value)
 
 
-def fitting_types(name: str, kind: str) -> list[FieldType]:
-    """Every type of a lens that can show a column of this PostgreSQL type."""
-    return [type for type in FieldType if fits(type, name, kind)]
+def fitting_types(kind: str) -> list[FieldType]:
+    """Every type of a lens that can show a column of this kind."""
+    return [type for type in FieldType if fits(type, kind)]
 
 
-def lens_type(name: str) -> FieldType | None:
-    """The type of the lens that fits a column type best, or None."""
-    if name == "uuid":
+def lens_type(kind: str) -> FieldType | None:
+    """The type of the lens that fits a column of this kind best, or None."""
+    if kind == "uuid":
         return FieldType.UUID
-    if name in _INTEGERS:
+    if kind in _INTEGERS:
         return FieldType.INTEGER
-    return next((type for type, names in COLUMN_TYPES.items() if name in names), None)
+    return next((type for type, kinds in COLUMN_TYPES.items() if kind in kinds), None)
 
 
-def fits(type: FieldType, name: str, kind: str) -> bool:
-    """True when a column of this PostgreSQL type can be shown as this type. Enums are texts."""
-    return name in COLUMN_TYPES[type] or (type is FieldType.TEXT and kind == "enum")
+def fits(type: FieldType, kind: str) -> bool:
+    """True when a column of this kind can be shown as this type."""
+    return kind in COLUMN_TYPES[type]
+
+
+def column_mismatch(column: PlanColumn, kind: str, shown: str) -> LenswayError:
+    """The failure of a field whose column is something else; ``shown`` is the type of the column in words."""
+    wanted = f"a list of {column.type.value}" if column.is_list else column.type.value
+    hint = None if lens_type(kind) is not None else WITHOUT_TYPE
+    return type_mismatch(column.name, wanted, shown, hint=hint)
+
+
+WITHOUT_TYPE: Final = (
+    "No field type can show such a column. Cast it in a view (`column::text`), and declare a lens on the view."
+)
+WITHOUT_ORDER: Final = (
+    "PostgreSQL cannot order such values. A lens can declare the column as text, to be read only. To filter or order by it, "
+    "cast it in a view (`column::text`)."
+)
 
 
 def exact_end(end: ResultEnd, compiled: Compiled, statement: Any) -> ResultEnd:
@@ -166,17 +190,3 @@ def exact_end(end: ResultEnd, compiled: Compiled, statement: Any) -> ResultEnd:
         for value, name in zip(end.last_key, names, strict=True)
     )
     return msgspec.structs.replace(end, last_key=key)
-
-
-_ENUM, _CITEXT = "enum", "citext"
-KINDS_OF_TYPES: Final = f"""
-SELECT t.oid, CASE WHEN b.typtype = 'e' THEN '{_ENUM}' WHEN x.extname IS NOT NULL THEN '{_CITEXT}' END AS kind
-FROM pg_catalog.pg_type t
-LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
-JOIN pg_catalog.pg_type b ON b.oid = coalesce(e.oid, t.oid)
-LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = b.oid
-  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e'
-LEFT JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid AND x.extname = '{_CITEXT}' AND b.typname = '{_CITEXT}'
-WHERE t.oid = ANY($1::pg_catalog.oid[])
-"""  # noqa: S608 - made of our own texts
-"""Which of the types with these object ids are enums or from the extension citext, of lists the elements."""

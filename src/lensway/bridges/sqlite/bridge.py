@@ -27,6 +27,7 @@ from lensway.bridges.contract import (
 )
 from lensway.bridges.kit.addresses import confined_path
 from lensway.bridges.kit.failures import (
+    FILE_TABLE_HINT,
     invalid_setting,
     query_failed,
     row_too_large,
@@ -48,6 +49,8 @@ from lensway.errors import LenswayError
 from lensway.query.plan import Plan, decode_shape
 from lensway.query.result import ResultEnd
 
+OTHER_KEYS: Final = ("immutable",)
+"""Settings beside the path."""
 _DIALECT: Final = "sqlite"
 _STEPS_PER_CHECK: Final = 10_000
 """Virtual-machine steps between looks at the clock; some ten microseconds of work each thousand."""
@@ -79,7 +82,7 @@ class _File(NamedTuple):
 
 
 def _file_of(config: Mapping[str, object]) -> _File:
-    path = path_of(config, SqliteBridge.kind, others=("immutable",))
+    path = path_of(config, SqliteBridge.kind, others=OTHER_KEYS)
     immutable = config.get("immutable", False)
     if immutable not in (True, False, "true", "false"):
         raise invalid_setting("immutable", "must be true or false")
@@ -133,6 +136,10 @@ class SqliteSource:
                 warnings = await self._with_connection(soon, lambda connection: key_warnings(connection, lenses))
         return ConnectionReport(ok=is_ok, stages=stages, warnings=warnings, server_version=sqlite3.sqlite_version)
 
+    def condition(self) -> str:
+        """Nothing: a file has no logins."""
+        return ""
+
     async def probe(self, *, deadline: float) -> None:
         """Open and read the file's header. Raises LenswayError SOURCE_UNREACHABLE."""
         await self._with_connection(
@@ -150,6 +157,11 @@ class SqliteSource:
             deadline, lambda connection: describe_table(connection, name)
         )
         return found
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open, idle ones included."""
+        return self._threads.count
 
     async def close(self) -> None:
         """Close every connection."""
@@ -256,6 +268,6 @@ def _of_sqlite(error: Exception, length_max: int = limits.ROW_BYTES_MAX) -> Lens
             return query_failed(
                 "undefined_column",
                 "The table or a column of the lens does not exist in the file",
-                hint="Correct `table` and `column` in the lens.",
+                hint="Correct `table` and `column` in the lens. " + FILE_TABLE_HINT,
                 sqlite=getattr(error, "sqlite_errorname", "SQLITE_ERROR"),
             )

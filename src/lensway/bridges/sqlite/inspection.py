@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from lensway.bridges.contract import ForeignKey, TableColumn, TableDescription, TableSummary
+from lensway.bridges.kit.failures import FILE_TABLE_HINT
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.fields import FieldType
 from lensway.query.table_names import parts_of, written
@@ -61,7 +62,7 @@ def describe_table(connection: sqlite3.Connection, name: str) -> TableDescriptio
     *schema, given = parts_of(name) or ("",)
     alike = [each for each in _tables(connection) if each[0].lower() == given.lower()]
     if not alike or [each.lower() for each in schema] not in ([], ["main"]):
-        raise LenswayError(ErrorCode.NOT_FOUND, f"No table '{name[:120]}' in the file", hint="List the tables.")
+        raise LenswayError(ErrorCode.NOT_FOUND, f"No table '{name[:120]}' in the file", hint=FILE_TABLE_HINT)
     table, kind = next((each for each in alike if each[0] == given), alike[0])
     columns = _pragma(connection, "table_xinfo", table)
     return TableDescription(

@@ -17,7 +17,7 @@ def require_environment(snapshot: Snapshot, name_or_id: str) -> Environment:
     """The environment of this name or id. Raises LenswayError NOT_FOUND."""
     found = snapshot.environment(name_or_id)
     if found is None:
-        # No suggestion: whoever is bound to one environment must not learn the names of others.
+        # No suggestion: a key of one environment must not learn the names of others.
         raise not_found("environment", name_or_id)
     return found
 

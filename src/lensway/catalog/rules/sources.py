@@ -33,6 +33,7 @@ def create_source(
         id=id,
         name=draft.name,
         bridge=draft.bridge,
+        dialect=draft.dialect,
         credentials=draft.credentials,
         execution=draft.execution,
         config_version=0 if config is None else next_revision(snapshot),
@@ -73,6 +74,7 @@ def patch_source(
     wanted = msgspec.structs.replace(
         present,
         bridge=draft.bridge,
+        dialect=draft.dialect,
         credentials=draft.credentials,
         execution=draft.execution,
         config_version=version,
@@ -107,7 +109,7 @@ def delete_source(snapshot: Snapshot, environment: EnvironmentId, name_or_id: st
 
 
 def _as_runners_see_it(source: Source) -> tuple[object, ...]:
-    return source.name, source.bridge, source.credentials, source.config_version
+    return source.name, source.bridge, source.dialect, source.credentials, source.config_version
 
 
 def _config_missing(path: str) -> Exception:

@@ -46,7 +46,7 @@ _EXCLUDING: Final[Mapping[RefusalKind, Verdict]] = {
 _FROM_THE_DATABASE: Final = frozenset(
     {ErrorCode.SOURCE_QUERY_FAILED, ErrorCode.LIMIT_EXCEEDED, ErrorCode.ROW_TOO_LARGE}
 )
-"""Failures that only a database that answered can cause. A timeout is none: a silent one causes it too."""
+"""Failures that only a database that answered can cause. A timeout does not count: a silent database causes it too."""
 _UNREACHABLE_FACTS: Final = ("stage", "class", "sqlstate")
 
 
@@ -71,7 +71,7 @@ class Attempts:
             self._router.route(job, now)
 
     def caller_gone(self, event: CallerGone, now: float) -> None:
-        """Nobody waits for the job any more."""
+        """The caller stopped waiting for the job."""
         job = self._state.jobs.get(event.job)
         if job is None:
             return
@@ -224,7 +224,7 @@ class Attempts:
             return
         job, failure = attempt.job, event.failure
         if _is_given_up(failure) and not attempt.place.is_service and not event.handed_back:
-            # Nobody here asked for that: a runner whose session breaks gives up what it has, and may still say so.
+            # This node did not ask for that: a runner whose session breaks gives up its attempts, and may still report it.
             self.lost(attempt, "given_up", now)
             return
         is_unreachable = failure.code is ErrorCode.SOURCE_UNREACHABLE

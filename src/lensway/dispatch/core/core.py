@@ -28,6 +28,7 @@ from lensway.dispatch.core.events import (
     Refused,
     Rows,
     SessionAlive,
+    SessionAssigned,
     SessionDraining,
     SessionHeard,
     SessionLost,
@@ -103,6 +104,11 @@ class Core:
         return len(self._state.jobs)
 
     @property
+    def queued(self) -> int:
+        """Jobs that wait for a place, or for a runner to return."""
+        return self._state.queue.count + len(self._state.waiting)
+
+    @property
     def held_bytes(self) -> int:
         """Bytes of rows in memory here, at most: credit windows that are open, and pages."""
         return self._state.credit_bytes + self._state.page_bytes
@@ -154,6 +160,8 @@ class Core:
                 may_place = self._sessions.draining(event, now)
             case SessionMarked():
                 self._sessions.marked(event, now)
+            case SessionAssigned():
+                self._sessions.assigned(event, now)
             case SessionLost():
                 self._sessions.lost(event, now)
             case CatalogChanged():
@@ -184,7 +192,7 @@ class Core:
         state = self._state
         expected = self.next_wake()
         if expected is not None and now - expected > limits.NODE_STALL_SECONDS and now >= self._grace_until:
-            # This node stood still: what peers said meanwhile waits in sockets, and is heard before anybody is blamed.
+            # This node stood still: messages of peers wait in sockets, and are read before any peer is blamed.
             self._grace_until = now + limits.NODE_STALL_GRACE_SECONDS
             state.count("node_stalled")
         is_graceful = now < self._grace_until

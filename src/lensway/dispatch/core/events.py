@@ -106,13 +106,13 @@ class CallerGone(msgspec.Struct, frozen=True, gc=False):
 
 
 class CancelWanted(msgspec.Struct, frozen=True, gc=False):
-    """Somebody asked to end the job: its caller, or who operates the service."""
+    """The caller or an operator asked to end the job."""
 
     job: JobId
 
 
 class OwnersEnded(msgspec.Struct, frozen=True, gc=False):
-    """These keys, or environments, are no more: their jobs end as `unauthenticated`."""
+    """These keys or environments were deleted: their jobs end as `unauthenticated`."""
 
     owners: frozenset[str]
 
@@ -195,8 +195,8 @@ class SessionHeard(msgspec.Struct, frozen=True, gc=False):
 class SessionReported(msgspec.Struct, frozen=True, gc=False):
     """The runner's heartbeat: the revision in force, what it holds, what it knows of its sources.
 
-    ``jobs`` are the (job, attempt) pairs that it has accepted and not ended; None when this report does not say. Give it behind
-    all frames that arrived before it.
+    ``jobs`` are the (job, attempt) pairs that it has accepted and not ended, ``notices`` the classes of trouble with the runner
+    itself; None when this report does not say. Give it behind all frames that arrived before it.
     """
 
     session: SessionId
@@ -204,6 +204,7 @@ class SessionReported(msgspec.Struct, frozen=True, gc=False):
     jobs: tuple[tuple[int, int], ...] | None
     draining: bool
     source_states: Mapping[SourceId, tuple[str, str]]
+    notices: tuple[str, ...] | None = None
 
 
 class SessionDraining(msgspec.Struct, frozen=True, gc=False):
@@ -217,6 +218,13 @@ class SessionMarked(msgspec.Struct, frozen=True, gc=False):
     """An operator drained or resumed its runner just now: the catalog says which, this says when."""
 
     session: SessionId
+
+
+class SessionAssigned(msgspec.Struct, frozen=True, gc=False):
+    """Its runner is assigned these sources from now on, and no others."""
+
+    session: SessionId
+    sources: frozenset[SourceId]
 
 
 class SessionLost(msgspec.Struct, frozen=True, gc=False):
@@ -255,6 +263,7 @@ Event: TypeAlias = (
     | SessionReported
     | SessionDraining
     | SessionMarked
+    | SessionAssigned
     | SessionLost
     | CatalogChanged
     | Tick
@@ -319,7 +328,7 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
 class Complete(msgspec.Struct, frozen=True, gc=False):
     """The job's one good outcome: the rest of the rows and the end mark.
 
-    ``is_taken`` says that these rows do not count as held for the caller any more: nobody has to say when it took them.
+    ``is_taken`` says that these rows do not count as held for the caller any more: no later event has to say when it took them.
     """
 
     job: JobId

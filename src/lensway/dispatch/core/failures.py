@@ -1,6 +1,6 @@
 """The failures that dispatch itself gives, with texts that name each runner, its state, and what to do. Pure functions.
 
-Texts and ``details`` name runners and sources, never addresses. Whoever answers a publishable key leaves the names out.
+Texts and ``details`` name runners and sources, never addresses. Answers to publishable keys leave the names out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from lensway.dispatch.core.ports import SourceRoute
 from lensway.errors import ErrorCode, Failure
 from lensway.fleet import Fleet, Verdict
 from lensway.ids import RunnerId
+from lensway.protocol.policy import policy_hint
 
 _UNABLE_TEXTS: Final[Mapping[Verdict, tuple[str, str]]] = {
     Verdict.NO_BRIDGE: (
@@ -28,6 +29,10 @@ _UNABLE_TEXTS: Final[Mapping[Verdict, tuple[str, str]]] = {
         "has no credentials for it",
         "Set LENSWAY_SOURCE_<NAME>_URL on the runner, or give the source a managed config.",
     ),
+    Verdict.INVALID_SETTINGS: (
+        "has settings for it that are invalid",
+        "`lensway runner doctor` on the runner's machine names the variable; so does `lensway runners show RUNNER`.",
+    ),
     Verdict.CREDENTIALS_AMBIGUOUS: (
         "has ambiguous credentials for it",
         "Two assigned sources read the same environment variables on the runner; rename one of them.",
@@ -37,9 +42,13 @@ _UNABLE_TEXTS: Final[Mapping[Verdict, tuple[str, str]]] = {
 
 
 def duration_text(seconds: float) -> str:
-    """A duration as people say it: ``12 s``, ``3 min``, ``2 h``, ``4 days``."""
+    """A duration as people say it: ``250 ms``, ``1.5 s``, ``12 s``, ``3 min``, ``2 h``, ``4 days``."""
+    if seconds < 0.9995:
+        return f"{max(0.0, seconds) * 1000:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
     if seconds < 120:
-        return f"{max(0, int(seconds))} s"
+        return f"{seconds:.0f} s"
     if seconds < 2 * 3600:
         return f"{int(seconds // 60)} min"
     if seconds < 2 * 86400:
@@ -53,15 +62,41 @@ def no_runners_online(route: SourceRoute, fleet: Fleet, now: float) -> Failure:
         _absence(name, runner, mark, fleet, now)
         for name, runner, mark in zip(route.runner_names, route.runners, route.marks, strict=True)
     ]
+    hint = _way_back(route, states)
     texts = ", ".join(str(state.pop("text")) for state in states)
+    for state in states:
+        del state["way"]
     return Failure(
         code=ErrorCode.NO_RUNNERS_ONLINE,
         message=f"No runner assigned to source '{route.name}' is online ({len(states)} assigned: {texts})",
-        hint="Start one of them with `lensway runner start`, or unassign them all to execute the source inline."
-        if not route.needs_runner
-        else "Start one of them with `lensway runner start`.",
+        hint=hint,
         details={"source": route.name, "runners": states},
         retry_after_seconds=limits.RETRY_AFTER_SECONDS,
+    )
+
+
+_WAYS_BACK: Final[Mapping[str, str]] = {
+    "connecting": "Repeat the request in a moment: {name} is getting ready.",
+    "draining": "Resume {name} with `lensway runners resume {name}`.",
+    "leaving": "Start {name} again with `lensway runner start`.",
+    "suspect": "Check the machine of {name} and its network: the runner does not answer.",
+    "offline": "Start {name} with `lensway runner start`; its log says why it stopped.",
+    "never_connected": "Start {name} with `lensway runner start` and the variables that `lensway runners create` printed.",
+    "revoked": "Create a new token with `lensway runners rotate {name}` and start {name} with it.",
+}
+"""What brings a runner in this state back, the least effort first."""
+
+
+def _way_back(route: SourceRoute, states: Sequence[Mapping[str, object]]) -> str:
+    """What to do about the runner that is back with the least effort, and the other ways."""
+    order = list(_WAYS_BACK)
+    easiest = min(states, key=lambda state: order.index(str(state["way"])))
+    remedy = _WAYS_BACK[str(easiest["way"])].format(name=easiest["name"])
+    assign = f"Or assign another runner with `lensway runners assign RUNNER {route.name}`"
+    return (
+        f"{remedy} {assign}."
+        if route.needs_runner
+        else f"{remedy} {assign}; without any, the source is executed inline."
     )
 
 
@@ -70,33 +105,36 @@ def _absence(name: str, runner: RunnerId, mark: str, fleet: Fleet, now: float) -
     loss = fleet.last_loss(runner)
     if mark:
         state, text = mark, "revoked" if mark == "revoked" else "drained by an operator"
-        return {"name": name, "state": state, "text": f"{name} {text}"}
+        return {"name": name, "state": state, "way": state, "text": f"{name} {text}"}
     if session is not None:
         seconds = now - session.since
-        # A live session that nobody could use is one that closes or is not ready: it is on its way out or in.
+        # A live session without a verdict is opening or closing.
         state = session.shown_state if session.shown_state != "live" else "connecting"
-        return {"name": name, "state": state, "text": f"{name} {state} for {duration_text(seconds)}"}
+        way = "leaving" if state == "draining" else state
+        return {"name": name, "state": state, "way": way, "text": f"{name} {state} for {duration_text(seconds)}"}
     if loss is not None:
         seconds = now - loss.at
         return {
             "name": name,
             "state": "offline",
+            "way": "offline",
             "seconds": round(seconds, 1),
             "cause": loss.cause,
             "text": f"{name} offline for {duration_text(seconds)}",
         }
-    return {"name": name, "state": "never_connected", "text": f"{name} never connected"}
+    state = "never_connected"
+    return {"name": name, "state": state, "way": state, "text": f"{name} never connected"}
 
 
 def unable(route: SourceRoute, names: Sequence[tuple[str, Verdict]], refusal_message: str) -> Failure:
-    """Runners are live, and none of them can serve this. ``names`` has each with its reason."""
+    """Runners are live, but no one of them can serve this. ``names`` has each with its reason."""
     reasons = {verdict for _, verdict in names}
     if reasons == {Verdict.POLICY}:
         who = ", ".join(f"'{name}'" for name, _ in names)
         return Failure(
             code=ErrorCode.REFUSED_BY_RUNNER,
             message=f"The local policy of runner {who} refuses this request on source '{route.name}'",
-            hint=refusal_message or "The network's owner sets the policy on the runner.",
+            hint=refusal_message or policy_hint(""),
             details={"source": route.name, "runners": [name for name, _ in names]},
         )
     first = next(verdict for _, verdict in names if verdict is not Verdict.POLICY)
@@ -118,7 +156,7 @@ def unable(route: SourceRoute, names: Sequence[tuple[str, Verdict]], refusal_mes
 
 
 def no_encoding(route: SourceRoute, names: Sequence[str], format: str) -> Failure:
-    """Runners are live, and none of them has what the format takes."""
+    """Runners are live, but they lack the libraries that the format needs."""
     return Failure(
         code=ErrorCode.NOT_ACCEPTABLE,
         message=f"No live runner of source '{route.name}' can encode rows as {format}: "
@@ -170,9 +208,10 @@ def overloaded(what: str) -> Failure:
 
 def timed_out(job: Job, now: float) -> Failure:
     """The deadline passed; ``phase`` says where the job stood."""
+    allowed = job.record.deadline - job.record.submitted_at
     return Failure(
         code=ErrorCode.QUERY_TIMEOUT,
-        message=f"The deadline passed after {duration_text(now - job.record.submitted_at)} ({_phase(job)})",
+        message=f"The deadline passed after {duration_text(allowed)} ({_phase(job)})",
         hint="Request less data, add an index for the filter and the order, or raise `timeoutMs`.",
         details={"phase": _phase(job), "attempts": job.record.executed},
     )
@@ -204,7 +243,7 @@ def runner_failed(job: Job, cause: str) -> Failure:
         for record in job.record.attempts
         if record.accepted_at is not None
     ]
-    # Whoever repeats on a caller's behalf must know what the lens's owner wants.
+    # Clients that repeat on a caller's behalf must know what the lens's owner allows.
     declared = {} if job.request.may_retry else {"retry": "never"}
     lost = "The runner was lost" if job.losses < limits.RUNNERS_LOST_MAX else f"{job.losses} runners were lost"
     return Failure(
@@ -219,7 +258,7 @@ def page_too_large(bytes_max: int) -> Failure:
     """What is held until it is complete is bounded, where the rest cannot be streamed."""
     return Failure(
         code=ErrorCode.LIMIT_EXCEEDED,
-        message=f"The page is larger than {bytes_max} bytes",
+        message=f"The page is larger than {bytes_max:,} bytes",
         hint="Request fewer rows or fields. Over HTTP/1.1 the server streams a larger page of rows.",
         details={"bytes_max": bytes_max},
     )

@@ -40,7 +40,7 @@ class JobStimulus(enum.Enum):
 
     __hash__ = object.__hash__  # of the member, not of its name: every event looks a transition up
 
-    WAIT = "nobody there, somebody may come back"
+    WAIT = "no runner is live, one may come back"
     ENQUEUE = "all busy"
     OFFER = "a place was chosen"
     ACCEPT = "accepted"
@@ -228,7 +228,7 @@ class Attempt:
         self.record.accepted_at = now
         job.record.executed += 1
         job.move(JobStimulus.ACCEPT)
-        # Whoever loses it again deserves the same patience: attempts are few, so this is bounded.
+        # A job that loses its runner again waits as long again: attempts are few, so this is bounded.
         job.wait_until = None
         job.phase_due = None
         job.progress_at = now
@@ -292,7 +292,7 @@ class Job:
 
     @property
     def is_page(self) -> bool:
-        """True while nothing is to be released before the end. A page that overflowed is none any more."""
+        """True while nothing is to be released before the end. A page that overflowed has become a stream."""
         return self.request.release is Release.AT_END and self.state is not JobState.RELEASED
 
     @property

@@ -1,6 +1,6 @@
 """Jobs that wait for a busy place, first come first served per line. A line holds jobs that can go to the same places.
 
-A line is patient while it is young. One that never empties is not a burst but too much: whoever joins it waits less, or the wait
+A line is patient while it is young. One that never empties is overload, not a burst: jobs that join it wait less, or the wait
 would outlive the excess by far.
 """
 

@@ -61,7 +61,7 @@ class AttemptRecord(msgspec.Struct, kw_only=True, array_like=True, gc=False):
 class JobRecord(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     """One job from submission to outcome. ``attempts`` are all offers in order; ``executed`` counts the accepted ones.
 
-    ``undecided`` is the last decision that found nobody (why the job waited, was queued, or failed); ``outcome`` is
+    ``undecided`` is the last decision that found no runner (why the job waited, was queued, or failed); ``outcome`` is
     ``completed`` or the code of the failure, "" while the job runs.
     """
 

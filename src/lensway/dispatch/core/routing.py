@@ -15,6 +15,7 @@ from lensway.errors import Failure
 from lensway.fleet import Ask, CandidateNote, Choice, SessionState, Verdict
 from lensway.fleet.choice import UNABLE
 from lensway.ids import EnvironmentId, SourceId
+from lensway.protocol.policy import policy_hint
 
 
 class Router:
@@ -140,14 +141,15 @@ class Router:
             else:
                 state.fail(job, failures.with_runners(job.pending_failure, job.unreachable), now)
         elif choice.unable is not None:
-            state.fail(job, _unable(route, choice.notes, job.refusal_message, request_format=job.request.format), now)
+            refusal = job.refusal_message or _policy_hint(state, route, choice.notes)
+            state.fail(job, _unable(route, choice.notes, refusal, request_format=job.request.format), now)
         elif self._may_wait(job, route, choice, now):
             self._wait(job, now)
         else:
             state.fail(job, failures.no_runners_online(route, state.fleet, now), now)
 
     def _may_wait(self, job: Job, route: SourceRoute, choice: Choice, now: float) -> bool:
-        """A moment of patience, when somebody may come back in it. A pinned job asks about this moment and does not wait."""
+        """Wait a moment for a runner that may come back. A pinned job asks about this moment and does not wait."""
         if job.request.runner is not None or job.request.session is not None:
             return False
         is_hopeful = (
@@ -213,7 +215,7 @@ class Router:
         state.timers.schedule(job)
 
     def enqueue_behind(self, job: Job, now: float) -> bool:
-        """Put a new job behind the ones that already wait for the same places; False when nobody does."""
+        """Put a new job behind the ones that already wait for the same places; False when no job does."""
         if not self._state.queue.has_line(job):
             return False
         self._state.has_room_again = True
@@ -272,7 +274,7 @@ def consider(
     choice = state.fleet.consider(ask, now)
     failure = None
     if choice.unable is not None:
-        failure = _unable(route, choice.notes, "")
+        failure = _unable(route, choice.notes, _policy_hint(state, route, choice.notes))
     elif choice.session is None and not choice.is_busy:
         failure = failures.no_runners_online(route, state.fleet, now)
     return Consideration(choice=choice, failure=failure)
@@ -292,6 +294,15 @@ def _unable(
     if set(found.values()) == {Verdict.NO_ENCODING}:
         return failures.no_encoding(route, tuple(found), request_format)
     return failures.unable(route, list(found.items()), refusal_message)
+
+
+def _policy_hint(state: State, route: SourceRoute, notes: tuple[CandidateNote, ...]) -> str:
+    """What the first runner whose local policy refuses the source reported of it."""
+    for note in notes:
+        session = None if note.session is None else state.fleet.sessions.get(note.session)
+        if note.verdict is Verdict.POLICY and session is not None and route.source in session.source_states:
+            return policy_hint(session.source_states[route.source][1])
+    return ""
 
 
 def gave_up(job: Job, failure: Failure) -> Failure:

@@ -8,6 +8,7 @@ from lensway.dispatch.core.events import (
     CloseSession,
     SendCancel,
     SessionAlive,
+    SessionAssigned,
     SessionDraining,
     SessionHeard,
     SessionLost,
@@ -34,7 +35,7 @@ class Sessions:
         session = state.fleet.open(event.facts, now)
         state.held[session.id] = {}
         state.show(session)
-        # Behind it, so that what the older one had finds its successor, and nobody sees the runner offline in between.
+        # After it, so that the older one's jobs find its successor, and the runner never shows as offline in between.
         for older in superseded:
             self._close(older, "superseded", now)
         return True
@@ -48,7 +49,7 @@ class Sessions:
         return True
 
     def heard(self, event: SessionHeard, now: float) -> None:
-        """Rows came in; that alone makes nobody live again."""
+        """Rows came in; that alone does not make the session live again."""
         session = self._state.fleet.sessions.get(event.session)
         if session is not None:
             self._state.fleet.heard(session, now)
@@ -63,7 +64,8 @@ class Sessions:
         has_moved, changed = state.fleet.report(
             session, event.revision, event.source_states, now, is_draining=event.draining
         )
-        if has_moved or was_behind or changed:
+        has_notices = event.notices is not None and session.notice(event.notices, now)
+        if has_moved or was_behind or changed or has_notices:
             # Another set is in force, or the health of a source changed: watchers of the session want to know.
             state.show(session, changed)
         if event.jobs is not None:
@@ -80,10 +82,17 @@ class Sessions:
         return not event.is_draining
 
     def marked(self, event: SessionMarked, now: float) -> None:
-        """What is shown of it is so since now."""
+        """An operator drained or resumed it: its displayed state starts now."""
         session = self._state.fleet.sessions.get(event.session)
         if session is not None:
             session.marked_at = now
+            self._state.show(session)
+
+    def assigned(self, event: SessionAssigned, now: float) -> None:
+        """What it said of other sources is over; if one of them was not ready, the displayed state starts now."""
+        session = self._state.fleet.sessions.get(event.session)
+        if session is not None and session.forget_others(event.sources, now):
+            self._state.show(session)
 
     def lost(self, event: SessionLost, now: float) -> None:
         """Its connection is gone."""

@@ -186,7 +186,7 @@ class State:
         self.forget(job)
 
     def forget(self, job: Job) -> None:
-        """The job is over: what was set aside for it is free."""
+        """The job is over: free its reservation."""
         del self.jobs[job.id]
         job.attempt = None
         if job.has_credit:

@@ -1,7 +1,7 @@
 """When time alone must move something: a heap with at most a few entries per job, checked against the job when they fall due.
 
 A job whose time moved on leaves its entry behind, which is renewed when it surfaces. The entry of a job that is over is dropped
-as soon as it is the first one: a short query costs one push and one pop, wakes nobody, and leaves nothing behind.
+as soon as it is the first one: a short query costs one push and one pop, without a wake-up and without a leftover.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ def _is_unlogged_loss(history: History, call: Call) -> bool:
 
 
 def is_explained(history: History, attempt: Attempt, end: float) -> bool:
-    """True when what became of the attempt has a cause among what was broken; ``end`` is its end where it has none of its own."""
+    """True when a planted fault explains how the attempt ended; ``end`` stands in for an attempt without an end of its own."""
     return _explains(history, attempt.runner, attempt.offered_at, attempt.ended_at or end)
 
 
@@ -239,7 +239,7 @@ def _of_statements(
         # A call that was cut before its answer has no id; only a restart of the server loses both.
         at = statements[0].at
         if call is None and not history.explains("", at - LOG_GAP_SECONDS, at + LOG_GAP_SECONDS):
-            yield "I6 unasked", "the database executed a statement of a request that nobody made"
+            yield "I6 unasked", "the database executed a statement of a request that no caller made"
         return
     by_number = {each.number: each for each in request.attempts}
     executors: dict[int, set[str]] = defaultdict(set)

@@ -1,4 +1,4 @@
-"""What happened in a chaos run, seen from four sides: the callers, the request log, the database's log, and whoever broke things.
+"""What happened in a chaos run, seen from four sides: the callers, the request log, the database's log, and the nemesis.
 
 Plain records. Every time is wall-clock seconds of one machine, so that the four can be laid beside each other.
 """
@@ -78,7 +78,7 @@ class Statement:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Disturbance:
-    """Something that was broken on purpose, until all was well again. ``runner`` None is the server or everybody."""
+    """Something that was broken on purpose, until all was well again. ``runner`` None is the server or every process."""
 
     kind: str
     runner: str | None
@@ -109,7 +109,7 @@ class History:
         self.requests[request.id] = request
 
     def explains(self, runner: str, begin: float, end: float) -> bool:
-        """True when this runner, the server or everybody was disturbed at some moment between the two."""
+        """True when this runner, the server or every process was disturbed at some moment between the two."""
         return any(
             each.began_at <= end and each.ended_at >= begin and each.runner in (runner, None)
             for each in self.disturbances

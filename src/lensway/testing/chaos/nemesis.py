@@ -28,7 +28,7 @@ _BETWEEN_DATABASES_SECONDS: Final = 5.0
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One kind: ``act`` breaks and heals. ``excuses`` is False for what must not cost a caller anything, whatever the lens."""
+    """One kind: ``act`` breaks and heals. ``excuses`` is False for kinds that must never fail a request, on any lens."""
 
     name: str
     act: Callable[[Nemesis, str], None]
@@ -141,7 +141,7 @@ class Nemesis:
         time.sleep(self.between(low, high))
 
     def wait_short_or_long(self) -> None:
-        """Mostly too short to be taken for dead, sometimes long enough."""
+        """Mostly too short to be considered dead, sometimes long enough."""
         if self.between(0.0, 1.0) < 0.75:
             self.wait(0.3, 3.0)
         else:
@@ -327,7 +327,7 @@ def _revoke(nemesis: Nemesis, name: str) -> None:
 
 
 def _rotate(nemesis: Nemesis, name: str) -> None:
-    """A new token while the old one is good: nobody may notice, and the next connection uses it."""
+    """A new token while the old one is good: no caller may notice, and the next connection uses it."""
     runner = nemesis.site.runners[name]
     runner.token_file.write_text(nemesis.site.client.post(f"/v1/runners/{name}/rotate").json()["token"])
 

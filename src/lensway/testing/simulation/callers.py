@@ -62,7 +62,7 @@ class Callers:
             self._start(ask, seconds, is_stream=False, patience=None, pause=0.0, may_retry=True)
 
     async def must_be_served(self, source: int = 0) -> None:
-        """Liveness: a deployment without faults serves. A crash of the server's process is none of it."""
+        """Liveness: a deployment without faults serves. A crash of the server's process is excluded."""
         request = self._request(_CALM, 10.0, source=source, is_stream=False, may_retry=True)
         handle = self._deployment.server.dispatcher.submit(request)
         try:
@@ -76,7 +76,7 @@ class Callers:
     ) -> None:
         server = self._deployment.server
         if server.dispatcher.is_dead or server.process.paused_at is not None:
-            self._witness.note("nobody listens")
+            self._witness.note("no listener")
             return
         request = self._request(
             ask, seconds, source=int(self._random.random() < 0.3), is_stream=is_stream, may_retry=may_retry
@@ -149,7 +149,7 @@ class Callers:
             self._witness.note("cut after rows were released")
             ask, attempt = self._belongs(request, body)
             self._witness.check(
-                ask.rows(attempt).startswith(body), "I3: what was released is the beginning of one attempt"
+                ask.rows(attempt).startswith(body), "I3: released rows are the beginning of one attempt"
             )
         wrong = (
             [each for each in handle.record.attempts if each.cause == Cause(EndKind.FAILED, "SOURCE_QUERY_FAILED")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from lensway.bridges.contract import Execution, RowSink
+from lensway.bridges.contract import AddressPolicy, Execution, RowSink
 from lensway.bridges.kit.failures import query_failed, unreachable
 from lensway.errors import ErrorCode, LenswayError
 from lensway.query.result import ResultEnd, RowFormat
@@ -72,8 +72,19 @@ class FakeLibrary:
         """One bridge."""
         return {"postgres": "fake"}
 
+    def speaks(self, bridge: str, dialect: str) -> bool:
+        """Every dialect."""
+        return True
+
     def check(self, bridge: str, config: Mapping[str, object]) -> None:
         """Every setting is good."""
+
+    def restrict(self, policy: AddressPolicy) -> None:
+        """Every address is good."""
+
+    def condition(self, key: Hashable) -> str:
+        """Nothing holds a source back here."""
+        return ""
 
     def open_keys(self) -> tuple[Hashable, ...]:
         """Nothing is kept."""

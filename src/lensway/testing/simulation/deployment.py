@@ -27,7 +27,7 @@ from lensway.protocol.transport import Transport
 from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import DialError
-from lensway.runner.policy import LocalPolicy
+from lensway.runner.policy import LocalPolicy, PolicyInForce
 from lensway.testing.memory_link import MemoryLink, Mischief
 from lensway.testing.memory_store import MemoryStore
 from lensway.testing.simulation.database import FakeLibrary, Weather
@@ -167,7 +167,7 @@ class Deployment:
         return True
 
     async def found(self, twins: int) -> None:
-        """Sources and runners, none of them connected; ``twins`` more processes of the first runner."""
+        """Sources and runners, not yet connected; ``twins`` more processes of the first runner."""
         for source, name in zip(self.sources, SOURCES, strict=True):
             await self.change(functools.partial(self._create_source, source, name))
         for number in range(RUNNERS):
@@ -209,7 +209,7 @@ class Deployment:
             dial=lambda: self._dial(slot),
             library=slot.library,
             local=LocalCredentials(_LOCAL),
-            policy=LocalPolicy(),
+            policy=PolicyInForce(LocalPolicy()),
             clock=slot.process,
             chance=self.random.random,
             hostname="simulated",

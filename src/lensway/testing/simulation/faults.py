@@ -201,7 +201,7 @@ class Nemesis:
         self._note("healed")
 
         def serves() -> bool:
-            # It may have given up dialling (a revoked token), or be on its way out: somebody starts it again.
+            # It may have given up dialling (a revoked token), or be on its way out: the operator starts it again.
             deployment.start(survivor)
             return any(
                 self._is_in_force(session) for session in deployment.server.dispatcher.fleet.sessions_of(survivor.id)
@@ -217,7 +217,7 @@ class Nemesis:
         )
 
     async def until(self, holds: Callable[[], bool], seconds: float, promise: str) -> None:
-        """Wait until it has held for a moment: whoever was on its way out when the faults ended is then gone."""
+        """Wait until it has held for a moment: processes that were on their way out when the faults ended are then gone."""
         loop = self._deployment.loop
         until, since = loop.virtual_now + seconds, loop.virtual_now
         while loop.virtual_now - since < 1.0:

@@ -49,7 +49,7 @@ class Scenario:
         return telling.result()
 
     def let_go(self) -> None:
-        """Whatever stands still goes on: what is cancelled must be able to end, or nobody learns why the story broke off."""
+        """Resume every paused process: cancelled work must be able to end, or the report does not say why the story broke off."""
         self._deployment.resume_server()
         for slot in self._deployment.slots:
             self._deployment.resume(slot)
@@ -91,7 +91,7 @@ class Scenario:
             self._callers.come_in_crowds(1_200, 2.0, milliseconds=5)
 
     async def _live(self) -> None:
-        """Liveness: when nothing is broken any more, everything finishes, everybody is served, and nothing is left over."""
+        """Liveness: after the last fault, every job finishes, every caller is served, and nothing is left over."""
         deployment = self._deployment
         await self._nemesis.heal()
         # Those who came before may hold every place for as long as they may take.
@@ -105,7 +105,7 @@ class Scenario:
         self._nothing_left()
 
     async def _be_safe(self) -> None:
-        """Safety: faults go on until every caller has its answer; whatever is left of the deployment then dies."""
+        """Safety: faults go on until every caller has its answer; the rest of the deployment then dies."""
         while any(not task.done() for task in self._callers.tasks):
             self._deployment.resume_server()
             await self._nemesis.rage(1.0, 0.5)
@@ -132,7 +132,9 @@ class Scenario:
             *(slot.library for slot in deployment.slots if slot.library is not None),
         ]
         for library in libraries:
-            witness.check(not library.running, f"I7: no statement runs for nobody: {library.place} {library.running}")
+            witness.check(
+                not library.running, f"I7: no statement runs without a caller: {library.place} {library.running}"
+            )
         for name, count in core.counters.items():
             witness.reached[name] += count
 

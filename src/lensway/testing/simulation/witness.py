@@ -99,7 +99,7 @@ class Witness:
         self.violation: asyncio.Future[None] = loop.create_future()
         """Never done, unless a promise was broken: a link or a caller may swallow what is raised under it."""
         self.pause_seconds = 0.0
-        """For how long the server itself has stood still: nobody can answer then."""
+        """For how long the server itself has stood still: no caller gets an answer then."""
         self.is_stopping = False
         self.may_begin: Callable[[str, JobRequest, float], str] = lambda _place, _request, _offered_at: ""
         self.watch_cancel: Callable[[SessionId, int, int], None] = lambda _session, _job, _attempt: None
@@ -117,7 +117,7 @@ class Witness:
     # --- words ----------------------------------------------------------------------------------------------------------
 
     def check(self, holds: bool, promise: str) -> None:
-        """Raise unless it holds. The scenario fails whoever catches that."""
+        """Raise unless it holds. The scenario fails even when other code catches that."""
         if not holds:
             error = ViolationError(
                 f"{promise} (at {self._loop.virtual_now - 1000:.3f} s; replay: "
@@ -355,7 +355,7 @@ class Witness:
             case ErrorCode.CANCELLED:
                 self.check(
                     self.is_stopping or failure.details.get("reason") in ("caller_gone", "stalled"),
-                    f"cancelled by nobody: {failure.details}",
+                    f"cancelled without a reason: {failure.details}",
                 )
             case ErrorCode.LIMIT_EXCEEDED:
                 self.check(not request.may_overflow, "a page that may overflow is not refused for its size")

@@ -10,13 +10,12 @@ import pyarrow.compute as pc
 
 from lensway.bridges.encoding.arrow_types import DECIMAL_DIGITS_MAX, Declared
 from lensway.bridges.kit.failures import not_representable
-from lensway.bridges.postgres.bulk.sql import BulkColumn
+from lensway.bridges.postgres.bulk.sql import COMPOSITE, BulkColumn
 from lensway.query.fields import FieldType, PlanColumn
 
 _TYPE: Final = b"POSTGRESQL:type"
-_TEXTS: Final = frozenset({"text", "varchar", "bpchar", "name", "char", "xml"})
+_TEXTS: Final = frozenset({"text", "varchar", "bpchar", "name", "char", "xml", "refcursor"})
 """PostgreSQL's own types that the driver sends as text."""
-_COMPOSITE, _ENUM = "a composite type", "an enum"
 _UNKNOWN: Final = re.compile(r"unnamed<oid:(\d+)>")
 """What the driver calls a type that was not there when it read the catalog."""
 _TYPMOD: Final = b"POSTGRESQL:typmod"
@@ -44,9 +43,9 @@ def bulk_column(declared: PlanColumn, field: Any) -> BulkColumn:
     name = (element.metadata or {}).get(_TYPE, b"").decode()
     # A name alone says nothing: anybody may call a type `uuid`. What the driver makes of its values tells enums and composites.
     if pa.types.is_struct(element.type):
-        return BulkColumn(declared=declared, type_name=_COMPOSITE, is_list=is_list)
+        return BulkColumn(declared=declared, type_name=COMPOSITE, is_list=is_list)
     if pa.types.is_string(element.type) and name not in _TEXTS:
-        return BulkColumn(declared=declared, type_name=_ENUM, is_list=is_list, is_enum=True)
+        return BulkColumn(declared=declared, type_name=name, is_list=is_list, is_enum=True)
     unknown = _UNKNOWN.fullmatch(name)
     return BulkColumn(
         declared=declared, type_name=name, is_list=is_list, unknown_type=None if unknown is None else int(unknown[1])

@@ -13,7 +13,7 @@ from lensway.bridges.contract import Execution
 from lensway.bridges.encoding.arrow import BatchEncoder, batch_encoder, check_row_sizes
 from lensway.bridges.encoding.arrow_types import schema_of
 from lensway.bridges.encoding.text import csv_header
-from lensway.bridges.kit.failures import row_too_large, type_mismatch
+from lensway.bridges.kit.failures import row_too_large
 from lensway.bridges.kit.page_end import PageOfBatches, Tail
 from lensway.bridges.postgres.bulk.adbc import Session
 from lensway.bridges.postgres.bulk.arrow import bulk_column, declared_type, shaped
@@ -26,7 +26,16 @@ from lensway.bridges.postgres.bulk.sql import (
     spelled,
     with_values,
 )
-from lensway.bridges.postgres.transaction import ADVISORY_LOCKS, begin_sql, end_sql, step_sql, timeout_seconds
+from lensway.bridges.postgres.transaction import (
+    ADVISORY_LOCKS,
+    PREPARED,
+    begin_sql,
+    end_sql,
+    step_sql,
+    timeout_seconds,
+)
+from lensway.bridges.postgres.types import ENUM, NamedTypes
+from lensway.bridges.postgres.values import column_mismatch
 from lensway.dialects.compile import Compiled
 from lensway.errors import LenswayError
 from lensway.query.plan import Plan
@@ -36,7 +45,8 @@ _AROUND: Final = {RowFormat.JSON: ",", RowFormat.NDJSON: "\n", RowFormat.CSV: "\
 """What separates rows of text from each other: before each in JSON, behind each in lines."""
 _ABOUT_SESSION: Final = (
     f"SELECT pg_catalog.pg_backend_pid(), ({ADVISORY_LOCKS}) > 0,"  # noqa: S608 - made of our own texts
-    " (1000 * extract(epoch FROM pg_catalog.current_setting('statement_timeout')::pg_catalog.interval))::pg_catalog.int8"
+    " (1000 * extract(epoch FROM pg_catalog.current_setting('statement_timeout')::pg_catalog.interval))::pg_catalog.int8,"
+    f" {PREPARED}"
 )
 
 
@@ -69,6 +79,7 @@ class BulkJob:
         self._encoder: BatchEncoder | None = None
         self._schema: Any = None
         self._unlocks = False
+        self._prepared: Sequence[str] = ()
         is_csv = execution.format is RowFormat.CSV
         self._header = csv_header([column.name for column in self._output]) if is_csv else b""
         self._page = PageOfBatches(compiled, page_rows=plan.limit, is_offset=bool(plan.offset))
@@ -91,7 +102,7 @@ class BulkJob:
         seconds = timeout_seconds(self._execution.deadline)
         has_steps = self._compiled.count_sql is not None
         self._session.command(begin_sql(seconds, is_shared=True, has_steps=has_steps, is_own_known=False))
-        backend_pid, has_locks, timeout_ms = self._session.row(_ABOUT_SESSION)
+        backend_pid, has_locks, timeout_ms, self._prepared = self._session.row(_ABOUT_SESSION)
         self.own_timeout_ms = timeout_ms if timeout_ms < seconds * 1000 else 0
         self._unlocks = not has_locks
         return int(backend_pid)
@@ -149,7 +160,8 @@ class BulkJob:
             self._session.command(step_sql(timeout_seconds(self._execution.deadline), is_own_known=False))
             sql = self._with_values(self._compiled.count_sql, self._compiled.bind_count(self._plan))
             self.total = self._session.row(sql)[0]
-        self._session.command(end_sql(unlocks=self._unlocks))
+        prepared = set(self._session.row(f"SELECT {PREPARED}")[0]) - set(self._prepared)
+        self._session.command(end_sql(unlocks=self._unlocks, prepared=sorted(prepared)))
         return self._take_header() if self._encoder is None else self._encoder.end()
 
     def _take_header(self) -> bytes:
@@ -158,18 +170,27 @@ class BulkJob:
 
     def _columns(self, schema: Any) -> Sequence[BulkColumn]:
         fields = list(schema)
-        columns = [bulk_column(*each) for each in zip(self._compiled.columns, fields, strict=True)]
+        columns = self._resolved([bulk_column(*each) for each in zip(self._compiled.columns, fields, strict=True)])
         for column in columns:
-            declared = column.declared
             if not column.fits():
-                wanted = f"a list of {declared.type.value}" if declared.is_list else declared.type.value
-                mismatch = type_mismatch(declared.name, wanted, column.type_name + ("[]" if column.is_list else ""))
+                shown = column.type_name + ("[]" if column.is_list else "")
+                mismatch = column_mismatch(column.declared, ENUM if column.is_enum else column.type_name, shown)
                 raise mismatch if column.unknown_type is None else UnknownTypeError(column.unknown_type, mismatch)
         if self._execution.format not in TEXT_FORMATS:
             declared_types = [declared_type(*each) for each in zip(columns, fields, strict=True)]
             self._schema = schema_of(self._output, declared_types[: len(self._output)])
             self._encoder = batch_encoder(self._execution.format, self._schema)
         return columns
+
+    def _resolved(self, columns: list[BulkColumn]) -> list[BulkColumn]:
+        """The columns with what the catalog says of those that the driver is not certain of."""
+        asked = [each for each in columns if not each.is_certain]
+        if not asked:
+            return columns
+        oids = [each.unknown_type for each in asked if each.unknown_type is not None]
+        names = [each.type_name for each in asked if each.unknown_type is None]
+        types = NamedTypes.looked_up(self._session, oids, names)
+        return [each if each.is_certain else each.resolved(types) for each in columns]
 
     def _with_values(self, sql: str, values: Sequence[object]) -> str:
         if not values:

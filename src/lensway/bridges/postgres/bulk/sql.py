@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from lensway.bridges.postgres.values import fits, written
+from lensway.bridges.postgres.types import ENUM, OTHER, RANGE, NamedTypes
+from lensway.bridges.postgres.values import KNOWN_KINDS, fits, written
 from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.result import RowFormat
 
@@ -34,10 +35,14 @@ _FIXED: Final = frozenset(
     | {"uuid", "name", "money", "interval"}
 )
 _LARGE_BYTES: Final = 65_536
+COMPOSITE: Final = "a composite type"
+"""What a column of composite values is called here."""
+_AS_WRITTEN: Final = frozenset({OTHER, RANGE})
+"""Kinds that may have a JSON of their own, such as hstore. A text is what PostgreSQL writes of them."""
 
 
 class BulkColumn(msgspec.Struct, frozen=True, kw_only=True):
-    """One column of the statement: what the lens declares, and the name of its type in PostgreSQL (of a list: its elements')."""
+    """One column of the statement: what the lens declares, and the kind of its type in PostgreSQL (of a list: its elements')."""
 
     declared: PlanColumn
     type_name: str
@@ -46,10 +51,25 @@ class BulkColumn(msgspec.Struct, frozen=True, kw_only=True):
     unknown_type: int | None = None
     """The oid of a type that the driver does not know: made after it read the catalog, or of a kind that it never knows."""
 
+    @property
+    def is_certain(self) -> bool:
+        """False when only the catalog can tell what the column is. The driver names elements of a list by their domain."""
+        return self.type_name == COMPOSITE or (not self.is_list if self.is_enum else self.type_name in KNOWN_KINDS)
+
+    def resolved(self, types: NamedTypes) -> BulkColumn:
+        """The column as the catalog knows it; unchanged where it does not."""
+        found = types.of(oid=self.unknown_type, name=self.type_name)
+        if found is None or not found.kind or (found.kind == ENUM and self.unknown_type is not None):
+            return self
+        is_list = found.is_list if self.unknown_type is not None else self.is_list
+        return msgspec.structs.replace(
+            self, type_name=found.kind, is_list=is_list, is_enum=found.kind == ENUM, unknown_type=None
+        )
+
     def fits(self) -> bool:
         """True when the column can be shown as what the lens declares."""
-        kind = "enum" if self.is_enum else "scalar"
-        return self.is_list == self.declared.is_list and fits(self.declared.type, self.type_name, kind)
+        kind = ENUM if self.is_enum else self.type_name
+        return self.is_list == self.declared.is_list and fits(self.declared.type, kind)
 
 
 def with_values(sql: str, literals: Sequence[str]) -> str:
@@ -232,7 +252,8 @@ def _json(value: str, column: BulkColumn) -> str:
     match column.declared.type:
         case FieldType.TEXT:
             # An integer as text is one in quotes.
-            return f"to_json({_written(value, column) if written(column.declared.type, column.type_name) else value})::text"
+            is_cast = written(column.declared.type, column.type_name) or column.type_name in _AS_WRITTEN
+            return f"to_json({_written(value, column) if is_cast else value})::text"
         case FieldType.INTEGER | FieldType.BOOLEAN:
             return f"{value}::text"
         case FieldType.NUMBER:
