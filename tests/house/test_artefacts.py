@@ -143,7 +143,7 @@ def test_the_command_line_alone_runs_every_client_command(built: pathlib.Path, t
         done = subprocess.run(
             [binaries / "lensway", *words], env=environment, capture_output=True, text=True, check=False
         )
-        assert "no answer from http://127.0.0.1:1" in done.stderr, (words, done.stderr)
+        assert "127.0.0.1:1" in done.stderr, (words, done.stderr)
     for command, extra in (("serve", "server"), ("runner start", "runner")):
         done = subprocess.run(
             [binaries / "lensway", *command.split()], env=environment, capture_output=True, text=True, check=False
@@ -162,7 +162,7 @@ def test_a_runner_with_a_driver_holds_no_library_of_the_server(built: pathlib.Pa
     done = subprocess.run(
         [binaries / "lensway", "runner", "doctor"], env={}, capture_output=True, text=True, check=False
     )
-    assert "LENSWAY_RUNNER_ID" in done.stderr
+    assert "LENSWAY_RUNNER_ID" in done.stdout + done.stderr
 
 
 def test_the_demo_needs_neither_linter_nor_browser() -> None:
