@@ -1,8 +1,8 @@
 """`make images`: build both images with buildah, and run each without a container engine as a cluster would.
 
 Each program runs as process 1 of its own namespaces, on a read-only root, without capabilities, as a user that the image does not
-know; then SIGTERM must end it with 0. Without a registry in reach the base comes from debootstrap. The images stay in `.cache/images`,
-some gigabytes; delete the folder afterwards.
+know; then SIGTERM must end it with 0. Without a registry in reach the base comes from debootstrap. The images stay in
+`.cache/images`, some gigabytes; delete the folder afterwards.
 """
 
 from __future__ import annotations
