@@ -195,6 +195,8 @@ def problems() -> Iterator[str]:
         page = pathlib.Path(path).read_text(encoding="utf-8")
         if written(page, name, make()) != page:
             yield f"{path}: the part {name!r} is not what the code says; run python -m tools.reference"
+    if exceptions.TARGET.read_text(encoding="utf-8") != exceptions.source():
+        yield f"{exceptions.TARGET} is not what the table of codes says; run python -m tools.reference"
     path, _ = PARTS["commands"]
     for command in commands.missing(pathlib.Path(path).read_text(encoding="utf-8")):
         yield f"{path}: no section for `{command}`"

@@ -8,12 +8,13 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from lensway.testing.deployment import Deployment, Process, RunnerIdentity, paused
 from lensway.testing.hostile_runner import HostileRunner
+from tools import screenshot_records
 
 _NETWORKS = ("ams", "fra", "nyc")
 _SOURCES = [f"{subject}-{part}" for subject in ("orders", "billing", "stock", "events") for part in ("main", "archive")]
@@ -39,7 +40,8 @@ def main() -> int:
 @contextlib.contextmanager
 def _fleet(directory: pathlib.Path) -> Iterator[Deployment]:
     """A server with runners in every state."""
-    with Deployment(directory) as deployment, contextlib.ExitStack() as stack:
+    options = ("--source-dir", str(directory))
+    with Deployment(directory, serve_options=options) as deployment, contextlib.ExitStack() as stack:
         client = deployment.client()
         client.post("/v1/environments", json={"name": "staging"})
         runners = [
@@ -62,6 +64,7 @@ def _fleet(directory: pathlib.Path) -> Iterator[Deployment]:
             pass  # was here, and is gone
         client.post(f"/v1/runners/{runners[2].name}/drain").raise_for_status()
         client.post(f"/v1/runners/{runners[3].name}/revoke").raise_for_status()
+        screenshot_records.fill(deployment, directory)
         yield deployment
 
 
@@ -88,29 +91,65 @@ def _pictures(
     page.get_by_label("Admin key").fill(deployment.admin_key)
     page.get_by_role("button", name="Sign in").click()
     _wait(page, "live")
-    shoot("runners")
-    page.get_by_role("combobox").first.press("ArrowDown")
-    page.get_by_role("option").first.wait_for()
-    shoot("runners-adding")
-    page.get_by_role("option").first.click()
-    page.locator("dialog[open]").wait_for()
-    shoot("runners-question")
-    page.keyboard.press("Escape")
+    base = f"{deployment.url}/console/e/default"
+    tabs = page.get_by_role("navigation").get_by_role("link")
+    for path in [tab.get_attribute("href") or "" for tab in tabs.all()]:
+        _open(page, deployment.url + path)
+        shoot(path.rsplit("/", 1)[-1])
+    for name in ("runner/ams-1", "runner/ams-2", "source/stock-main", "matrix"):
+        _open(page, f"{base}/{name}")
+        shoot(name.replace("/", "-"))
+    _runner_dialogs(page, base, shoot)
+    _open(page, f"{base}/runners")
     with paused(_server(deployment)):
         _wait(page, "stale")
         shoot("runners-stale")
     _wait(page, "live")
-    page.goto(f"{deployment.url}/console/e/default/sources")
-    _wait(page, "live")
+    _open(page, f"{base}/sources")
     page.get_by_role("button", name="Test connection").first.click()
     page.locator(".tested").first.wait_for()
     shoot("sources-tested")
-    page.goto(f"{deployment.url}/console/e/staging/runners")
-    _wait(page, "live")
-    shoot("runners-empty")
+    page.get_by_role("button", name="Connect source").click()
+    _dialog(page, shoot, "source-new")
+    for kind in ("overview", "runners", "sources"):
+        _open(page, f"{deployment.url}/console/e/staging/{kind}")
+        shoot(f"{kind}-empty")
+    screenshot_records.pictures(page, deployment, shoot, lambda url: _open(page, url))
+    page.goto(f"{base}/runner/nobody")
+    shoot("no-such-runner")
     page.goto(f"{deployment.url}/console/e/nowhere/runners")
     shoot("no-such-environment")
     context.close()
+
+
+def _runner_dialogs(page: Page, base: str, shoot: Callable[[str], None]) -> None:
+    """The list of choices, and the dialogs of the page Runners."""
+    _open(page, f"{base}/runners")
+    page.get_by_role("combobox").first.press("ArrowDown")
+    page.get_by_role("option").first.wait_for()
+    shoot("runners-adding")
+    page.get_by_role("option").first.click()
+    _dialog(page, shoot, "runners-question")
+    page.get_by_role("button", name="Add runner").click()
+    _dialog(page, shoot, "runner-new")
+    page.get_by_role("button", name="Actions on ams-1").click()
+    page.locator("dialog[open]").get_by_role("button", name="Revoke").click()
+    expect(page.locator("dialog[open]")).to_contain_text("Revoke ams-1?")
+    _dialog(page, shoot, "runner-revoke")
+    page.locator("summary .cause", has_text="replicas differ").first.click()
+    page.get_by_role("button", name="Make them equal").first.click()
+    _dialog(page, shoot, "runner-remedy")
+
+
+def _dialog(page: Page, shoot: Callable[[str], None], name: str) -> None:
+    page.locator("dialog[open]").wait_for()
+    shoot(name)
+    page.keyboard.press("Escape")
+
+
+def _open(page: Page, url: str) -> None:
+    page.goto(url)
+    _wait(page, "live")
 
 
 def _wait(page: Page, state: str) -> None:

@@ -77,8 +77,12 @@ HTTP_CONNECTIONS_MAX: Final = 4_096
 BACKLOG: Final = 2_048
 """Connections that the kernel completes before a listener accepts them; the kernel's own limit may be lower. When thousands of
 runners reconnect in a second, those that meet a full backlog retry after one and three seconds."""
-ACCEPTS_PER_TURN_MAX: Final = 8
-"""Connections that one listener accepts in one turn of the event loop, some 2 ms of work; others wait in the kernel's backlog."""
+ACCEPTS_PER_TURN_MAX: Final = 64
+"""Connections that one listener takes from the kernel's backlog in one turn of the event loop, in less than a millisecond."""
+BEGINNINGS_PER_TURN_MAX: Final = 8
+"""Taken connections that begin in one turn, some 2 ms of work. Addresses take turns, so that a crowd delays nobody else."""
+ACCEPTED_PER_ADDRESS_MAX: Final = 2_048
+"""Connections of one address (or /64 of IPv6) that wait to begin; further ones are closed, and may come again."""
 ACCEPT_PAUSE_SECONDS: Final = 0.5
 """Pause after a connection could not be accepted: the process or the system has no more files."""
 HTTP_STRANGERS_MAX: Final = 3_072
@@ -554,10 +558,26 @@ CONSOLE_ROWS_MAX: Final = 40
 """Rows on one page of a list: the first view stays below 3,000 elements."""
 CONSOLE_ROWS_KEPT_MAX: Final = 1_000
 """Rendered rows that are cached, some 5 KiB each: a change of one runner renders one row."""
+CONSOLE_SEARCH_ROWS_MAX: Final = 10_000
+"""Audit rows that one page of a filtered list reads; its last line offers to search on."""
+CONSOLE_LENS_ROWS_MAX: Final = 50
+"""Rows of a lens that a page shows at once."""
+CONSOLE_LENS_COLUMNS_MAX: Final = 40
+"""Fields of a lens that a page asks for unless it is told which."""
+CONSOLE_CELL_CHARACTERS_MAX: Final = 200
+"""Characters of one value in a table of rows; longer ones are cut, with their length."""
 CONSOLE_CHIPS_MAX: Final = 5
 """Sources shown in the row of a runner before it is opened."""
 CONSOLE_CHIPS_OPEN_MAX: Final = 200
 """Sources shown in the row of a runner that is opened."""
+CONSOLE_MATRIX_MAX: Final = 30
+"""Rows and columns on one page of the matrix: with every cell filled it stays below 3,000 elements."""
+CONSOLE_EVENTS_MAX: Final = 20
+"""Events that the page of a runner or a source, and the overview, show."""
+CONSOLE_PROBLEMS_MAX: Final = 100
+"""Lines of the overview; the worst come first."""
+CONSOLE_REMEDY_SOURCES_MAX: Final = 20
+"""Sources that one click assigns: each of them is tested from the runner first."""
 CONSOLE_CHOICES_MAX: Final = 50
 """Names that the field for adding a source offers at once."""
 CONSOLE_TRIAL_SECONDS: Final = 3.0

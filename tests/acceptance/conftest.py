@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
@@ -101,6 +102,19 @@ class Stage:
     ) -> httpx2.Response:
         """Ask a lens."""
         return (client or self.client).post(f"/v1/query/{lens or self.lens}", json=body or {"limit": 1})
+
+    def hold_slow_lens(self) -> None:
+        """From now on queries on the slow lens take so long that only a cancel ends them within a test."""
+        statements = (
+            "CREATE OR REPLACE VIEW held_orders AS SELECT o.* FROM orders o, (SELECT pg_sleep(25)) s",
+            "GRANT SELECT ON held_orders TO orders_reader",
+        )
+        with concurrent.futures.ThreadPoolExecutor(
+            1
+        ) as pool:  # a test with a browser has a loop of its own in its thread
+            pool.submit(lambda: asyncio.run(self.database.execute(*statements))).result()
+        lens = {"source": self.source, "table": "public.held_orders", "fields": FIELDS}
+        self.client.put(f"/v1/lenses/{self.slow_lens}", json=lens).raise_for_status()
 
     def status_of(self, runner: str) -> dict:
         """What the API says of a runner."""

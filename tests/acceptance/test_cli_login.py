@@ -28,7 +28,15 @@ import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-NAMES = ("LENSWAY_URL", "LENSWAY_API_KEY", "LENSWAY_PROFILE", "LENSWAY_ENVIRONMENT", "LENSWAY_CA_FILE")
+NAMES = (
+    "LENSWAY_URL",
+    "LENSWAY_API_KEY",
+    "LENSWAY_API_KEY_FILE",
+    "LENSWAY_INSECURE",
+    "LENSWAY_PROFILE",
+    "LENSWAY_ENVIRONMENT",
+    "LENSWAY_CA_FILE",
+)
 
 
 @pytest.fixture
@@ -175,6 +183,17 @@ def test_the_client_reads_profiles_and_variables(shared, home, typed, monkeypatc
     with lensway.Client() as client, pytest.raises(lensway.LenswayError, match="key"):
         client.lenses()
     monkeypatch.setenv("LENSWAY_API_KEY", shared.admin_key)
+    monkeypatch.delenv("LENSWAY_API_KEY")
+    (home / "key").write_text(f"{shared.admin_key}\n")
+    monkeypatch.setenv("LENSWAY_API_KEY_FILE", str(home / "key"))
+    with lensway.Client() as client:
+        assert isinstance(client.lenses(), list)
+    monkeypatch.setenv("LENSWAY_URL", "http://lensway.example.org")
+    with pytest.raises(lensway.LenswayError, match="clear text"):
+        lensway.Client()
+    monkeypatch.setenv("LENSWAY_INSECURE", "1")
+    lensway.Client().close()
+    monkeypatch.setenv("LENSWAY_URL", shared.url)
     monkeypatch.setenv("LENSWAY_ENVIRONMENT", "nowhere")
     with lensway.Client() as client, pytest.raises(lensway.LenswayError, match="nowhere"):
         client.lenses()

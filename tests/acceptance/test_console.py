@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.acceptance.browser import row_of, running_browser, sign_in, watched
+from tests.acceptance.browser import is_live, row_of, running_browser, sign_in, watched
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.browser]
 
@@ -34,7 +34,9 @@ def pick(page: Page, row: Locator, source: str) -> None:
 def test_r12_the_runners_page_shows_and_edits_what_each_runner_covers(page: Page, stage) -> None:
     process = stage.runner("alpha")
     sign_in(page, stage.deployment)
-    assert page.url.endswith("/console/e/default/runners")
+    assert page.url.endswith("/console/e/default/overview")
+    page.get_by_role("navigation").get_by_role("link", name="Runners").click()
+    is_live(page)
     page.get_by_label("Filter runners").fill(stage.source)
     row = row_of(page, stage.name("alpha"))
     expect(row.locator(".state").first).to_have_text("healthy")

@@ -39,7 +39,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]
 
 
 def test_a_page_of_a_large_fleet_is_small(browser: httpx2.Client) -> None:
-    for path in (HERE, "/console/e/default/sources", f"{HERE}?problems=1&page=2", f"{HERE}/rows?q=source-7"):
+    base = "/console/e/default"
+    lists = (HERE, f"{base}/sources", f"{base}/matrix", f"{HERE}?problems=1&page=2", f"{HERE}/rows?q=source-7")
+    for path in (*lists, f"{base}/overview", f"{base}/runner/runner-7", f"{base}/source/source-7"):
         page = browser.get(path)
         assert page.headers["Content-Encoding"] == "gzip", path
         assert int(page.headers["Content-Length"]) < PACKED_BYTES_MAX, path

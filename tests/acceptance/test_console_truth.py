@@ -145,7 +145,7 @@ def test_a_key_of_one_environment_finds_no_other(browser: Browser, deployment: D
     context = browser.new_context()
     page = context.new_page()
     sign_in(page, deployment, key=made["key"])
-    assert page.url == f"{deployment.url}/console/e/staging/runners", "the start leads to the key's own environment"
+    assert page.url == f"{deployment.url}/console/e/staging/overview", "the start leads to the key's own environment"
     token = page.evaluate("JSON.parse(document.getElementById('live').dataset.live).token")
     for kind in ("runners", "sources", "runners/rows", "runners/stream", "sources/rows", "choices?runner=alpha"):
         assert page.request.get(f"{deployment.url}/console/e/default/{kind}").status == 404, kind

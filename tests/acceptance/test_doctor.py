@@ -238,7 +238,7 @@ def test_what_a_runner_overrides_is_shown_with_the_source(deployment: Deployment
         seconds=10,
         what="the runner's report",
     )
-    shown = deployment.cli("sources", "show", "moved")
-    assert "mover overrides: connect_timeout" in shown.stderr
+    shown = deployment.cli("sources", "show", "moved", "--format", "table")
+    assert "mover overrides: connect_timeout" in shown.stdout + shown.stderr
     source = client.get("/v1/runners/mover").json()["sources"][0]
     assert (source["health"], source["overrides"]) == ("ready", ["connect_timeout"])

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
+from playwright.sync_api import expect
 
 import lensway
 from lensway.testing.certificates import Authority
@@ -222,6 +223,7 @@ def test_nginx_is_reloaded_under_load_and_no_query_fails(tmp_path: pathlib.Path)
 def test_the_console_is_live_below_a_prefix(tmp_path: pathlib.Path) -> None:
     site, problems = Site(tmp_path), []
     with site.deployment, nginx(site), running_browser() as browser:
+        site.serve_lens()
         page = watched(browser.new_context(ignore_https_errors=True), problems)
         page.goto(f"{site.url}/console/e/default/sources")
         page.get_by_label("Admin key").fill(site.deployment.admin_key)
@@ -231,6 +233,16 @@ def test_the_console_is_live_below_a_prefix(tmp_path: pathlib.Path) -> None:
         page.get_by_role("link", name="Runners").first.click()
         is_live(page)
         assert page.url == f"{site.url}/console/e/default/runners"
+        tabs = [tab.get_attribute("href") for tab in page.get_by_role("navigation").get_by_role("link").all()]
+        for path in (*tabs, "/lensway/console/e/default/lens/orders"):
+            page.goto(site.url.removesuffix("/lensway") + str(path))
+            is_live(page)
+            found = page.locator("a[href]").evaluate_all("each => each.map(a => a.getAttribute('href'))")
+            assert [each for each in found if each.startswith("/") and not each.startswith("/lensway/")] == [], path
+        page.get_by_role("button", name="Show rows").click()
+        expect(page.get_by_role("region", name="Rows").locator("tbody tr")).not_to_have_count(0)
+        page.locator("#answer").get_by_role("link", name=re.compile("^req_")).click()
+        is_live(page)
     assert problems == []
 
 

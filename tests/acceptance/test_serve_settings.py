@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import pytest
 
 from lensway.cli import report
-from lensway.cli.main import app
+from lensway.cli.program import app
 from lensway.cli.serving import PREFIX, variables
 from lensway.testing.certificates import Authority
 from lensway.testing.deployment import Deployment, Process, clean_environment

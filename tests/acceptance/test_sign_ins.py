@@ -77,6 +77,18 @@ def test_a_copy_of_a_cookie_opens_nothing_after_the_sign_out(deployment: Deploym
         assert is_in(other), "another browser's sign-in is its own"
 
 
+def test_a_new_sign_in_ends_the_one_before_in_the_same_browser(deployment: Deployment) -> None:
+    with browser(deployment) as one, browser(deployment) as other, copy_of(one) as copy:
+        old = dict(one.cookies)
+        assert one.post("/console/login", data={"key": "ak_" + "x" * 40}).status_code == 401
+        assert is_in(copy), "a wrong key ends nothing"
+        assert one.post("/console/login", data={"key": deployment.admin_key}).status_code == 303
+        assert dict(one.cookies) != old
+        assert is_in(one)
+        assert not is_in(copy), "the cookie from before opens nothing"
+        assert is_in(other)
+
+
 def test_an_administrator_lists_sign_ins_and_ends_one_or_all(deployment: Deployment) -> None:
     api = deployment.client()
     viewer = api.post("/v1/keys", json={"kind": "ak", "name": "guest", "role": "viewer"}).json()

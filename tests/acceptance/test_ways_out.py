@@ -179,7 +179,7 @@ def test_clear_text_takes_the_proxy_of_clear_text(
         return dialer.way().proxy is not None
 
     assert asyncio.run(run()) is is_proxied
-    with lensway.connect(f"http://{HOST}:{site.clear}", site.deployment.admin_key) as client:
+    with lensway.connect(f"http://{HOST}:{site.clear}", site.deployment.admin_key, insecure=True) as client:
         assert client.lenses() == []
 
 

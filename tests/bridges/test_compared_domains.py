@@ -55,7 +55,6 @@ async def make(database: Database) -> None:
         f"INSERT INTO t VALUES {rows}",
         "CREATE INDEX ON t (d, id)",
         "CREATE VIEW v AS TABLE t",
-        "GRANT USAGE ON SCHEMA elsewhere TO PUBLIC",
         "GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC",
     )
 
@@ -116,7 +115,7 @@ def test_an_index_serves_a_filter_on_a_domain_over_an_enum(database: Database) -
         try:
             shape = decode_shape(plan.shape)
             compiled = compile_shape(plan.shape, "postgres", judge(shape, await table_facts(driver, shape)))
-            assert 'CAST("d" AS ' in compiled.sql
+            assert 'CASE WHEN TRUE THEN "d"' in compiled.sql
             await driver.execute(f"PREPARE asked AS {compiled.sql}")
             shown = await driver.fetch("EXPLAIN EXECUTE asked ('ok', 4)")
         finally:

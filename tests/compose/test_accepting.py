@@ -55,9 +55,42 @@ def test_a_full_backlog_is_taken_in_small_steps(run) -> None:
 
     with listening(60) as (sock, callers):
         found = run(steps(sock))
-        assert max(found) <= 2 * limits.ACCEPTS_PER_TURN_MAX, "what was accepted in two turns may begin in one"
+        assert max(found) <= 2 * limits.BEGINNINGS_PER_TURN_MAX, "what was accepted in two turns may begin in one"
         assert max(found) > 1
         assert all(caller.recv(5) == b"hello" for caller in callers)
+
+
+def from_address(address: str, sock: socket.socket) -> socket.socket:
+    return socket.create_connection(sock.getsockname(), timeout=5, source_address=(address, 0))
+
+
+def test_a_crowd_delays_no_other_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ACCEPTED_PER_ADDRESS_MAX", 100)
+
+    async def run(sock: socket.socket) -> list[str]:
+        made: list[asyncio.WriteTransport] = []
+        server = accept(lambda: Counted(made), sock)
+        while len(made) < 101:
+            await asyncio.sleep(0)
+        server.close()
+        await server.wait_closed()
+        found = [each.get_extra_info("peername")[0] for each in made]
+        await ended(made)
+        return found
+
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
+        crowd = [stack.enter_context(from_address("127.0.0.2", sock)) for _ in range(300)]
+        other = stack.enter_context(from_address("127.0.0.3", sock))
+        found = uvloop.run(run(sock))
+        turns_max = 1 + 300 // limits.ACCEPTS_PER_TURN_MAX
+        assert found.index("127.0.0.3") <= (1 + turns_max) * limits.BEGINNINGS_PER_TURN_MAX
+        assert other.recv(5) == b"hello"
+        begun = 0
+        for caller in crowd:
+            with contextlib.suppress(ConnectionError):
+                begun += caller.recv(5) == b"hello"
+        assert 100 <= begun < 200, "what is too much for one address is closed"
 
 
 def test_a_server_without_files_accepts_again_when_it_has_some(monkeypatch: pytest.MonkeyPatch) -> None:

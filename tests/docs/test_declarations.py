@@ -61,6 +61,13 @@ def test_a_key_that_is_read_and_not_described_fails(name: str, monkeypatch: pyte
         list(declarations.table(name))
 
 
+@pytest.mark.parametrize("key", ["runners", "keys", "environments"])
+def test_what_is_not_declared_names_its_command(key: str) -> None:
+    with pytest.raises(LenswayError, match=f"{key}: is not part of a declaration") as error:
+        declaration.read(document() | {key: {}})
+    assert f"`lensway {key} create" in (error.value.failure.hint or "")
+
+
 def test_relations_are_comments_and_refused() -> None:
     refused = document()
     refused["lenses"]["orders"]["relations"] = {"customer": {"lens": "customers", "kind": "one", "on": {"id": "id"}}}

@@ -44,7 +44,14 @@ def test_every_option_of_serve_is_described() -> None:
 
 def test_every_variable_that_the_code_reads_is_described() -> None:
     text = page("docs/how-to/operations.md") + page("README.md") + page("docs/reference/http.md")
-    client_only = {"LENSWAY_URL", "LENSWAY_API_KEY", "LENSWAY_ENVIRONMENT", "LENSWAY_INSECURE", "LENSWAY_PROFILE"}
+    client_only = {
+        "LENSWAY_URL",
+        "LENSWAY_API_KEY",
+        "LENSWAY_API_KEY_FILE",
+        "LENSWAY_ENVIRONMENT",
+        "LENSWAY_INSECURE",
+        "LENSWAY_PROFILE",
+    }
     proofs_only = {"LENSWAY_FAULT_LOSE_PUSHES"}
     for path in (ROOT / "src/lensway").rglob("*.py"):
         if "testing" in path.parts:

@@ -143,7 +143,7 @@ def test_the_command_line_alone_runs_every_client_command(built: pathlib.Path, t
         done = subprocess.run(
             [binaries / "lensway", *words], env=environment, capture_output=True, text=True, check=False
         )
-        assert "127.0.0.1:1" in done.stderr, (words, done.stderr)
+        assert "No program listens at 127.0.0.1:1" in done.stderr, (words, done.stderr)
     for command, extra in (("serve", "server"), ("runner start", "runner")):
         done = subprocess.run(
             [binaries / "lensway", *command.split()], env=environment, capture_output=True, text=True, check=False

@@ -207,6 +207,11 @@ def may_operate(identity: Identity) -> bool:
     return identity.kind is KeyKind.ADMIN and identity.role in (Role.OPERATOR, Role.ADMIN)
 
 
+def may_administer(identity: Identity) -> bool:
+    """True for an admin."""
+    return identity.kind is KeyKind.ADMIN and identity.role is Role.ADMIN
+
+
 def _unauthenticated(message: str, hint: str, **details: object) -> LenswayError:
     return LenswayError(ErrorCode.UNAUTHENTICATED, message, hint=hint, details=details)
 

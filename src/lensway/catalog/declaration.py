@@ -75,6 +75,12 @@ class Minting(Record, frozen=True, kw_only=True):
 
 StoredConfig = Callable[[EnvironmentId, SourceId], bytes | None]
 
+_CREATED_ALONE: Final[Mapping[str, str]] = {
+    "runners": "lensway runners create NAME",
+    "keys": "lensway keys create KIND NAME",
+    "environments": "lensway environments create NAME",
+}
+"""What gives a secret once, or holds declarations, is not declared."""
 DOCUMENT_KEYS: Final = frozenset({"sources", "lenses", "assignments"})
 
 
@@ -84,7 +90,10 @@ def read(document: object, *, kinds: Kinds = BUILT_IN) -> Declaration:
     Raises:
         LenswayError: INVALID_REQUEST with the path of the first thing that is wrong.
     """
-    section = Section(document, "", DOCUMENT_KEYS)
+    section = Section(document, "", DOCUMENT_KEYS, unlisted=frozenset(_CREATED_ALONE))
+    for key, command in _CREATED_ALONE.items():
+        if key in section:
+            raise invalid(key, "is not part of a declaration", hint=f"Use `{command}` instead.")
     sources = mapping(section.get("sources") if "sources" in section else {}, "sources")
     lenses = mapping(section.get("lenses") if "lenses" in section else {}, "lenses")
     return Declaration(

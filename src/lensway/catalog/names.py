@@ -18,6 +18,7 @@ _RESERVED_OBJECTS: Final = frozenset({"inline", "none", "null", "all"})
 _RESERVED_FIELDS: Final = frozenset({"__proto__", "constructor", "prototype"})
 """Keys that do harm in JavaScript callers that merge objects."""
 _LISTED_BY: Final[Mapping[str, str]] = {
+    "audit row": "audit",
     "sign-in": "sign-ins list",
     "environment": "environments list",
     "key": "keys list",

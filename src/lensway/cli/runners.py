@@ -19,9 +19,6 @@ from lensway.errors import ErrorCode, LenswayError
 runners = App(name="runners", help="Runners: agents in private networks, and what they cover.")
 
 _To = target.Target
-_FormatBlock = Annotated[
-    BlockForm, Parameter(help="Form of the environment block: variables, systemd's files, a compose file, a Secret.")
-]
 _FIELDS: Final = output.fields_of(RunnerAnswer)
 _SOUND: Final = frozenset({"healthy", "connecting"})
 _ADVICE: Final = frozenset({"single_runner", "replicas_differ", "goes_inline"})
@@ -77,6 +74,9 @@ _COVERED: Final = (
     Column("BRIDGE", "bridge", rank=2),
     Column("CAUSE", lambda source: source.get("cause") or "", is_text=True),
 )
+_FormatBlock = Annotated[
+    BlockForm, Parameter(help="Form of the environment block: variables, systemd's files, a compose file, a Secret.")
+]
 
 
 @runners.command

@@ -20,6 +20,8 @@ from lensway.client.core import Connection, unusable
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_PROFILE: Final = "default"
 _FOR_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_KEY_BYTES_MAX: Final = 4_096
+_YES: Final = frozenset({"1", "true", "yes"})
 _IS_POSIX: Final = os.name == "posix"
 
 
@@ -162,8 +164,26 @@ def given(environment: Mapping[str, str], name: str | None = None) -> Given:
 
 def connection(name: str | None = None) -> Connection:
     """The connection of `given`, from this process's variables. Raises InvalidRequestError."""
-    profile = given(os.environ, name).profile
-    return Connection(url=profile.url, key=profile.key, environment=profile.environment, ca_file=profile.ca_file)
+    environment = dict(os.environ)
+    file = environment.get("LENSWAY_API_KEY_FILE")
+    if file and not environment.get("LENSWAY_API_KEY"):
+        environment["LENSWAY_API_KEY"] = _key_in(file)
+    profile = given(environment, name).profile
+    return Connection(
+        url=profile.url,
+        key=profile.key,
+        environment=profile.environment,
+        ca_file=profile.ca_file,
+        is_insecure=profile.insecure or environment.get("LENSWAY_INSECURE", "") in _YES,
+    )
+
+
+def _key_in(file: str) -> str:
+    try:
+        with pathlib.Path(file).open("rb") as opened:
+            return opened.read(_KEY_BYTES_MAX).decode("utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError):
+        raise unusable(f"LENSWAY_API_KEY_FILE names {file}, which cannot be read as text") from None
 
 
 def _stored(environment: Mapping[str, str], wanted: str | None, url: str | None) -> Given:

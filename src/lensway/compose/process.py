@@ -79,10 +79,10 @@ def share_arenas() -> None:
         ctypes.CDLL(None).mallopt(_ARENA_MAX_OPTION, _ARENAS)
 
 
-_COLLECT_AFTER: Final = (2_000, 200, 20)
+_COLLECT_AFTER: Final = (1_000, 5, 1_600)
 """Thresholds of the three generations. Values on the hot path have no cycles, so a collection finds little there, and a look at
 thousands of kept requests delays every query. Connections of strangers leave cycles behind: freeing 20,000 such objects at once
-takes 30 ms, so the youngest generation is collected more often."""
+takes 30 ms, so the younger generations are collected more often."""
 
 
 def calm_collector() -> None:

@@ -143,7 +143,7 @@ async def _status_socket(settings: RunnerSettings, agent: Agent, announce: Calla
     try:
         await status.start()
     except OSError as error:
-        # A full or read-only disk must not keep a runner from serving.
+        # A full or read-only disk must not keep anybody from serving.
         announce(f"`lensway runner status` will not answer: {error.strerror or error}")
     except LenswayError as error:
         # A directory that others may enter, such as a volume of a container platform: others could pose as this runner there.

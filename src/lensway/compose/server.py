@@ -60,12 +60,16 @@ from lensway.usecases.endings import KeyEndings
 from lensway.usecases.environments import Environments
 from lensway.usecases.events import EventHub
 from lensway.usecases.explain import Explanations
+from lensway.usecases.fleet_details import FleetDetails
 from lensway.usecases.fleet_pages import FleetPages
 from lensway.usecases.keys import Keys
 from lensway.usecases.lenses import Lenses
 from lensway.usecases.measuring import recorder, watch
+from lensway.usecases.overview import Overview
+from lensway.usecases.pages import pages_of
 from lensway.usecases.push import Declarations
 from lensway.usecases.query import Queries
+from lensway.usecases.remedies import Remedies
 from lensway.usecases.requests import RequestRing, Requests
 from lensway.usecases.runners import Runners
 from lensway.usecases.scaffold import Scaffolds
@@ -272,6 +276,7 @@ class Server:
             endings=endings,
             tally=tally,
             gateway_url=settings.gateway_url,
+            public_url=settings.public_url,
             kinds=self._kinds,
         )
         watch(metrics, store, dispatcher, lambda: library.connections)
@@ -443,6 +448,9 @@ def _use_cases(
 ) -> UseCases:
     tests = ConnectionTests(desk)
     sources = Sources(desk, tests, library.check, executor.condition)
+    fleet = FleetPages(desk)
+    environments, keys, sign_ins = Environments(desk), Keys(desk), SignIns(desk, store)
+    audit = Audit(desk, store.verify_audit)
     return UseCases(
         queries=queries,
         explanations=Explanations(desk, queries),
@@ -451,10 +459,22 @@ def _use_cases(
         lenses=Lenses(desk),
         scaffolds=Scaffolds(desk),
         runners=Runners(desk, tests),
-        fleet=FleetPages(desk),
-        environments=Environments(desk),
-        keys=Keys(desk),
+        fleet=fleet,
+        details=FleetDetails(desk, fleet),
+        overview=Overview(desk, fleet),
+        remedies=Remedies(desk, fleet),
+        environments=environments,
+        keys=keys,
         declarations=Declarations(desk, sources),
-        audit=Audit(desk, store.verify_audit),
-        sign_ins=SignIns(desk, store),
+        audit=audit,
+        sign_ins=sign_ins,
+        pages=pages_of(
+            desk,
+            ring=ring,
+            queries=queries,
+            keys=keys,
+            audit=audit,
+            environments=environments,
+            sign_ins=sign_ins,
+        ),
     )

@@ -13,8 +13,9 @@ from lensway import limits
 from lensway.auth import decisions
 from lensway.clock import Clock
 from lensway.console import views
+from lensway.console.answers import ask, done, part
 from lensway.console.forms import read_form
-from lensway.console.fragments import HEADERS, Templates
+from lensway.console.fragments import Templates
 from lensway.console.visits import Visit
 from lensway.errors import LenswayError
 from lensway.usecases.fleet_pages import FleetPages
@@ -79,7 +80,7 @@ class Changes:
         html = self._templates.render(
             "test.html", source=source, results=answer["results"], at=self._clock.wall().isoformat(timespec="seconds")
         )
-        return Response(html, 200, HEADERS, "text/html")
+        return part(html)
 
     async def choices(self, visit: Visit) -> Response:
         """The sources that a runner may be given, by part of their names."""
@@ -87,7 +88,7 @@ class Changes:
         found = self._fleet.free_sources(
             visit.caller, values.get("runner", ""), values.get("q", ""), limit=limits.CONSOLE_CHOICES_MAX
         )
-        return Response(self._templates.render("choices.html", **found), 200, HEADERS, "text/html")
+        return part(self._templates.render("choices.html", **found))
 
     def _question(
         self, runner: str, sources: Sequence[str], is_adding: bool, coming: Mapping[str, Any], failed: Sequence[_Trial]
@@ -102,7 +103,7 @@ class Changes:
             lenses=coming["lenses"],
             failed=failed,
         )
-        return Response(html, 200, {**HEADERS, "X-Lensway-Outcome": "ask"}, "text/html")
+        return ask(html)
 
     def _forget(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._trials.discard(task)
@@ -126,11 +127,6 @@ class Changes:
             if why:
                 found.append(_Trial(source, why))
         return found
-
-
-def done() -> Response:
-    """The change is made; the page shows it by itself."""
-    return Response("", 200, {**HEADERS, "X-Lensway-Outcome": "done"}, "text/html")
 
 
 def _why_failed(task: asyncio.Task[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import gzip
 import hashlib
@@ -12,7 +13,7 @@ import re
 import threading
 import urllib.parse
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Final
 
 import jinja2
@@ -22,10 +23,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lensway import limits
-from lensway.auth.caller import Caller
 from lensway.clock import Clock
 from lensway.console import views
-from lensway.usecases.fleet_pages import FleetPages, ListQuery
+from lensway.console.sections import Section, View, link_to
+from lensway.usecases.fleet_pages import FleetPages
 
 _HERE: Final = pathlib.Path(__file__).parent
 HEADERS: Final = {
@@ -34,25 +35,11 @@ HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_COST_FACTOR: Final = 10
+"""A page whose facts change all the time is collected again after this many times of what it took, at most a second."""
 _GZIP_LEVEL: Final = 3
 _GZIP_BYTES_MIN: Final = 1_024
 _BACKTICKS: Final = re.compile("`([^`]*)`")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class View:
-    """One list as one kind of caller sees it. Equal views share their rendering."""
-
-    kind: str
-    caller: Caller = dataclasses.field(compare=False)
-    environment: str
-    may_operate: bool
-    query: ListQuery
-
-    @property
-    def base(self) -> str:
-        """Where the addresses of this environment begin."""
-        return f"/console/e/{urllib.parse.quote(self.environment)}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +55,9 @@ class Fragment:
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Kept:
     fragment: Fragment
-    mark: tuple[int, int]
+    mark: Hashable
     taken_at: float
+    cost_seconds: float
 
 
 class Templates:
@@ -95,23 +83,30 @@ class Templates:
 class Fragments:
     """The newest rendering of each view."""
 
-    def __init__(self, fleet: FleetPages, templates: Templates, clock: Clock) -> None:
+    def __init__(self, fleet: FleetPages, templates: Templates, clock: Clock, sections: Iterable[Section] = ()) -> None:
+        self._sections = {section.name: section for section in sections}
         self._fleet = fleet
         self._templates = templates
         self._rows = _Rows(templates)
         self._clock = clock
         self._kept: OrderedDict[View, _Kept] = OrderedDict()
         self._locks: dict[View, asyncio.Lock] = {}
+        self._renderer = concurrent.futures.ThreadPoolExecutor(1, "console-renderer")
 
     async def newest(self, view: View) -> Fragment:
         """The view as it is now. Many may ask at once: it is rendered once. Raises LenswayError."""
         lock = self._locks.setdefault(view, asyncio.Lock())
         async with lock:
             kept = self._kept.get(view)
-            mark, now = self._fleet.mark(), self._clock.monotonic()
+            if kept is not None and self.has_own_mark(view) and self._mark(view) != kept.mark:
+                # Requests begin all the time: collecting them anew takes a tenth of the time at most.
+                rest = _COST_FACTOR * kept.cost_seconds - (self._clock.monotonic() - kept.taken_at)
+                await asyncio.sleep(min(max(0.0, rest), limits.CONSOLE_PUSH_SECONDS))
+            mark, now = self._mark(view), self._clock.monotonic()
             if kept is None or kept.mark != mark or now - kept.taken_at >= limits.CONSOLE_STANDING_SECONDS:
                 try:
-                    kept = _Kept(await self._render(view), mark, now)
+                    fragment = await self._render(view)
+                    kept = _Kept(fragment, mark, now, self._clock.monotonic() - now)
                 except BaseException:
                     self._locks.pop(view, None)
                     raise
@@ -122,36 +117,38 @@ class Fragments:
                 self._locks.pop(oldest, None)
             return kept.fragment
 
-    async def _render(self, view: View) -> Fragment:
-        if view.kind == "runners":
-            found = await self._fleet.runners(view.caller, view.query)
-        else:
-            found = await self._fleet.sources(view.caller, view.query)
-        return await asyncio.to_thread(self._fragment, view, found)
+    def has_own_mark(self, view: View) -> bool:
+        """True for a page whose facts change without an event."""
+        return self._sections[view.kind].mark is not None
 
-    def _fragment(self, view: View, found: dict[str, Any]) -> Fragment:
-        if view.kind == "runners":
-            rows = [views.runner_row(each, view.query) for each in found["runners"]]
-            for row in rows:
-                row["toggle"] = link_to(view, opened=row["toggle"])
-        else:
-            rows = [views.source_row(each) for each in found["sources"]]
-        for row in rows:
-            row["html"] = self._rows.html(view, row)
+    def _mark(self, view: View) -> Hashable:
+        own = self._sections[view.kind].mark
+        return self._fleet.mark() if own is None else (self._fleet.mark(), own())
+
+    async def _render(self, view: View) -> Fragment:
+        section = self._sections[view.kind]
+        found = await section.read(view)
+        problems = await self._fleet.problems(view.caller)
+        # One thread renders for all pages: the loop would wait for its turn behind each thread that computes.
+        return await asyncio.get_running_loop().run_in_executor(
+            self._renderer, self._fragment, section, view, found, problems
+        )
+
+    def _fragment(self, section: Section, view: View, found: dict[str, Any], problems: int) -> Fragment:
         text = self._templates.render(
-            f"{view.kind}_rows.html",
+            f"{section.name}_rows.html",
             view=view,
-            rows=rows,
-            found=found,
-            pages=views.pages_of(found["matching"], view.query),
+            found=section.refine(view, found),
+            pages=views.pages_of(found.get("matching", 0), view.query),
             link=lambda **changed: link_to(view, **changed),
+            row=lambda template, noun, values: self._rows.html(view, template, noun, values),
         )
         html = text.encode()
         return Fragment(
             version=hashlib.blake2b(html, digest_size=9).hexdigest(),
             html=html,
             packed=gzip.compress(html, _GZIP_LEVEL),
-            problems=found["problems"],
+            problems=problems,
         )
 
 
@@ -160,31 +157,24 @@ class _Rows:
 
     def __init__(self, templates: Templates) -> None:
         self._templates = templates
-        self._kept: OrderedDict[tuple[str, bool, bytes], markupsafe.Markup] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, bool, bytes], markupsafe.Markup] = OrderedDict()
         self._lock = threading.Lock()
 
-    def html(self, view: View, row: Mapping[str, Any]) -> markupsafe.Markup:
-        """The row as it stands in the list."""
-        key = view.kind, view.may_operate, msgspec.json.encode(row)
+    def html(self, view: View, template: str, noun: str, row: Mapping[str, Any]) -> markupsafe.Markup:
+        """The row as it stands in the list. Its template gets the row under its noun, `base` and `may_operate`."""
+        key = template, view.base, view.may_operate, msgspec.json.encode(row)
         with self._lock:
             kept = self._kept.get(key)
             if kept is not None:
                 self._kept.move_to_end(key)
                 return kept
-        noun = view.kind.removesuffix("s")
-        text = self._templates.render(f"{noun}_row.html", may_operate=view.may_operate, **{noun: row})
+        text = self._templates.render(template, base=view.base, may_operate=view.may_operate, **{noun: row})
         html = markupsafe.Markup(text)  # noqa: S704 - rendered by a template that escapes
         with self._lock:
             self._kept[key] = html
             while len(self._kept) > limits.CONSOLE_ROWS_KEPT_MAX:
                 self._kept.popitem(last=False)
         return html
-
-
-def link_to(view: View, **changed: Any) -> str:
-    """The address of the same list with another part of its query."""
-    values = views.address_values(dataclasses.replace(view.query, **changed))
-    return f"{view.base}/{view.kind}" + (f"?{urllib.parse.urlencode(values)}" if values else "")
 
 
 def fragment_response(request: Request, fragment: Fragment) -> Response:

@@ -7,11 +7,13 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lensway import limits
 from lensway.auth import decisions, events
 from lensway.auth.address import Network
 from lensway.auth.limiter import FailureLimiter
@@ -20,18 +22,19 @@ from lensway.catalog.ports import AuditEntry, SnapshotSource
 from lensway.clock import Clock
 from lensway.console import views
 from lensway.console.changes import Changes
+from lensway.console.declared import declared
 from lensway.console.files import file_routes
 from lensway.console.forms import read_form
 from lensway.console.fragments import (
     HEADERS,
     Fragments,
     Templates,
-    View,
     embedded,
     fragment_response,
     page_response,
     script_data,
 )
+from lensway.console.sections import Page, Section, tabs
 from lensway.console.streams import Feeds
 from lensway.console.visits import (
     LOGOUT,
@@ -48,10 +51,11 @@ from lensway.ids import KeyId, new_request_id
 from lensway.usecases.bundle import UseCases
 
 _STATIC: Final = pathlib.Path(__file__).parent / "static"
-_LISTS: Final = ("runners", "sources")
 _STREAM_HEADERS: Final = {**HEADERS, "X-Accel-Buffering": "no"}
 
-Page = Callable[[Visit], Awaitable[Response]]
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_log = structlog.get_logger("lensway.console")
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -87,6 +91,7 @@ class Console:
         on_use: Callable[[KeyId], None] = lambda _key: None,
         note: Callable[[AuditEntry], None] = lambda _entry: None,
     ) -> None:
+        self._use = use
         self._note = note
         self._snapshots = snapshots
         self._clock = clock
@@ -100,7 +105,8 @@ class Console:
             trusted_proxies=trusted_proxies,
             on_use=on_use,
         )
-        self._fragments = Fragments(use.fleet, self._templates, clock)
+        self._sections = declared(use, self._templates, clock)
+        self._fragments = Fragments(use.fleet, self._templates, clock, self._sections)
         self._feeds = Feeds(self._fragments, use.fleet, clock)
         self._changes = Changes(use.fleet, use.runners, use.sources, self._templates, clock)
 
@@ -114,38 +120,53 @@ class Console:
             Route(LOGOUT.removeprefix("/console"), self._signed_in(self._logout), methods=["POST"]),
             Route("/e/{environment}", self._signed_in(self._environment_home)),
             Route("/e/{environment}/", self._signed_in(self._environment_home)),
-            *(route for kind in _LISTS for route in self._list_routes(kind)),
+            *(route for section in self._sections for route in self._section_routes(section)),
             Route("/e/{environment}/choices", self._signed_in(self._changes.choices)),
             Route("/e/{environment}/assign", self._signed_in(self._changes.assign), methods=["POST"]),
             Route("/e/{environment}/test", self._signed_in(self._changes.test), methods=["POST"]),
             Route("/e/{environment}/resume", self._signed_in(self._changes.resume), methods=["POST"]),
             *file_routes(_STATIC, HEADERS),
+            Route("/static/{rest:path}", self._no_file, methods=_METHODS),
             Route("/{path:path}/", self._without_slash),
+            Route("/e/{environment}/{rest:path}", self._signed_in(self._no_page), methods=_METHODS),
+            Route("/{rest:path}", self._signed_in(self._no_page), methods=_METHODS),
         ]
         # The library's own redirect would repeat the Host header, which the caller writes.
         router = Router(pages, redirect_slashes=False)
         return [Mount("/console", app=_Identified(router)), Route("/console", _Identified(self._to_home))]
 
-    def _list_routes(self, kind: str) -> list[BaseRoute]:
-        """A list as a page, as rows for a page that is open, and as beats that say when to fetch them."""
+    def _section_routes(self, section: Section) -> list[BaseRoute]:
+        """A page, its rows for a page that is open, beats that say when to fetch them, and what else the section declares."""
 
         async def page(visit: Visit) -> Response:
-            return await self._list_page(visit, kind)
+            return await self._page(visit, section)
 
         async def rows(visit: Visit) -> Response:
-            return fragment_response(visit.request, await self._fragments.newest(_view(visit, kind)))
+            return fragment_response(visit.request, await self._fragments.newest(section.view(visit)))
 
         async def stream(visit: Visit) -> Response:
-            view = _view(visit, kind)
+            view = section.view(visit)
             self._feeds.check_room(view)
             beats = self._feeds.beats(view, lambda: self._visits.is_still_good(visit))
             return StreamingResponse(beats, media_type="text/event-stream", headers=_STREAM_HEADERS)
 
-        path = f"/e/{{environment}}/{kind}"
+        def guarded(endpoint: Page) -> Page:
+            async def guard(visit: Visit) -> Response:
+                section.require(visit.caller)
+                return await endpoint(visit)
+
+            return guard
+
+        path = f"/e/{{environment}}/{section.name}" + ("/{object}" if section.has_object else "")
         return [
             Route(path, self._signed_in(page)),
             Route(f"{path}/rows", self._signed_in(rows, is_part=True)),
             Route(f"{path}/stream", self._signed_in(stream, is_part=True)),
+            *(Route(f"{path}/{name}", self._signed_in(guarded(part))) for name, part in section.parts.items()),
+            *(
+                Route(f"{path}/{name}", self._signed_in(guarded(post)), methods=["POST"])
+                for name, post in section.posts.items()
+            ),
         ]
 
     # --- signing in -----------------------------------------------------------------------------------------------------------
@@ -166,10 +187,10 @@ class Console:
             error = LenswayError(ErrorCode.NOT_FOUND, "This server has no environment that this key may visit")
             return await self._failure(request, error, None)
         name = decisions.DEFAULT_ENVIRONMENT if decisions.DEFAULT_ENVIRONMENT in names else names[0]
-        return RedirectResponse(f"/console/e/{urllib.parse.quote(name)}/runners", 303, HEADERS)
+        return RedirectResponse(f"/console/e/{urllib.parse.quote(name)}/overview", 303, HEADERS)
 
     async def _environment_home(self, visit: Visit) -> Response:
-        return RedirectResponse(f"/console/e/{urllib.parse.quote(visit.environment)}/runners", 303, HEADERS)
+        return RedirectResponse(f"/console/e/{urllib.parse.quote(visit.environment)}/overview", 303, HEADERS)
 
     async def _to_sign_in(self, request: Request) -> Response:
         wanted = safe_next(path_of(request)) if request.method == "GET" else "/console/"
@@ -267,42 +288,66 @@ class Console:
                 if error.code is ErrorCode.FORBIDDEN:
                     self._note_sign_in(request, error.code.value, identity, request.url.path)
                 return await self._failure(request, error, visit, is_part=is_part)
+            except Exception as error:  # noqa: BLE001 - the boundary of one request: its defect is answered and logged, not spread
+                id = request.scope[REQUEST_ID]
+                _log.exception("page failed by a defect", request=id, error=type(error).__name__)
+                defect = LenswayError(
+                    ErrorCode.INTERNAL,
+                    "Lensway failed to show this page",
+                    hint=f"The server's log has the details under {id}. Load the page again.",
+                )
+                return await self._failure(request, defect, None, is_part=is_part)
 
         return endpoint
 
+    async def _no_page(self, visit: Visit) -> Response:
+        path = visit.request.path_params["rest"]
+        raise LenswayError(
+            ErrorCode.NOT_FOUND,
+            f"The Console has no page {path[: limits.NAME_CHARACTERS_MAX]!r}",
+            hint="The navigation above leads to every page.",
+        )
+
+    async def _no_file(self, _request: Request) -> Response:
+        return Response("Not found", 404, HEADERS, "text/plain")
+
     # --- pages ------------------------------------------------------------------------------------------------------------------
 
-    async def _list_page(self, visit: Visit, kind: str) -> Response:
-        view = _view(visit, kind)
+    async def _page(self, visit: Visit, section: Section) -> Response:
+        view = section.view(visit)
         fragment = await self._fragments.newest(view)
         live = {
             "base": view.base,
-            "kind": kind,
+            "path": view.path,
+            "object": view.object,
             "version": fragment.version,
             "query": visit.request.url.query,
             "token": visit.form_token,
             "wall": round(self._clock.wall().timestamp() * 1000),
         }
         html = self._templates.render(
-            f"{kind}.html",
-            title=kind.capitalize(),
-            kind=kind,
+            section.page,
+            title=view.object or section.title,
+            section=section,
+            view=view,
             rows_html=embedded(fragment),
             query=view.query,
             problems=fragment.problems,
             live=script_data(live),
-            now=self._clock.wall().isoformat(timespec="seconds"),
-            **self._header(visit),
+            **self._header(visit, section.tab),
         )
         return await page_response(visit.request, html)
 
-    def _header(self, visit: Visit) -> dict[str, Any]:
+    def _header(self, visit: Visit, tab: str) -> dict[str, Any]:
         identity = visit.caller.identity
         return {
             "visit": visit,
+            "tab": tab,
+            "tabs": tabs(self._sections),
             "base": f"/console/e/{urllib.parse.quote(visit.environment)}",
             "environments": self._visits.environments(identity),
             "hue": views.hue_of,
+            "now": self._clock.wall().isoformat(timespec="seconds"),
         }
 
     async def _failure(
@@ -312,15 +357,13 @@ class Console:
         if is_part or request.headers.get("x-requested-with") == "console" or request.method == "POST":
             html = self._templates.render("error.html", failure=error.failure)
             return Response(html, status, HEADERS, "text/html")
-        html = self._templates.render("failure.html", title="Not possible", failure=error.failure)
+        if visit is not None:
+            tab = request.url.path.removeprefix("/console/e/").partition("/")[2].partition("/")[0]
+            problems = await self._use.fleet.problems(visit.caller)
+            header = self._header(visit, next((each.tab for each in self._sections if each.name == tab), ""))
+            html = self._templates.render(
+                "refused.html", title="Not possible", failure=error.failure, problems=problems, **header
+            )
+        else:
+            html = self._templates.render("failure.html", title="Not possible", failure=error.failure)
         return await page_response(request, html, status=status)
-
-
-def _view(visit: Visit, kind: str) -> View:
-    return View(
-        kind=kind,
-        caller=visit.caller,
-        environment=visit.environment,
-        may_operate=visit.may_operate,
-        query=views.read_query(visit.request.query_params),
-    )

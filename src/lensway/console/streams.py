@@ -19,7 +19,8 @@ import structlog
 
 from lensway import limits
 from lensway.clock import Clock
-from lensway.console.fragments import Fragments, View
+from lensway.console.fragments import Fragments
+from lensway.console.sections import View
 from lensway.errors import ErrorCode, LenswayError
 from lensway.ids import KeyId
 from lensway.usecases.fleet_pages import FleetPages
@@ -37,6 +38,7 @@ class Feed:
         self._fragments = fragments
         self._fleet = fleet
         self._clock = clock
+        self._longest = limits.CONSOLE_BEAT_SECONDS if fragments.has_own_mark(view) else limits.CONSOLE_STANDING_SECONDS
         self._dirty = asyncio.Event()
         self._turned = asyncio.Event()
         self.version = ""
@@ -55,8 +57,7 @@ class Feed:
                     max(0.0, limits.CONSOLE_PUSH_SECONDS - (self._clock.monotonic() - self.rendered_at))
                 )
                 with contextlib.suppress(TimeoutError):
-                    rest = limits.CONSOLE_STANDING_SECONDS - limits.CONSOLE_PUSH_SECONDS
-                    await asyncio.wait_for(self._dirty.wait(), rest)
+                    await asyncio.wait_for(self._dirty.wait(), self._longest - limits.CONSOLE_PUSH_SECONDS)
         except LenswayError as error:
             _log.warning("a page cannot be kept up", code=error.code.value)
         finally:

@@ -59,9 +59,39 @@ _CODE_WORDS: Final = {
     "no_live_runner_left": "no live runner",
     "goes_inline": "goes inline",
 }
+_REMEDIES: Final = {
+    "single_runner": "Assign a second runner",
+    "replicas_differ": "Make them equal",
+    "runner_offline": "How to start it",
+    "runner_unreachable": "Test the connection",
+    "bridge_missing": "How to install it",
+    "credentials_missing": "What to set",
+    "no_live_runner_left": "Assign another runner",
+    "goes_inline": "Assign another runner",
+}
 _NOTES: Final = frozenset({"single_runner", "replicas_differ", "goes_inline"})
 """Warnings about what may go wrong, as against what is wrong."""
 _NAMES_SHOWN: Final = 3
+
+
+def code_word(code: str) -> str:
+    """The words for the code of a warning."""
+    return _CODE_WORDS.get(code, code.replace("_", " "))
+
+
+def remedy_label(code: str) -> str:
+    """What the button beside a warning says."""
+    return _REMEDIES.get(code, "What to do")
+
+
+def cause_words(cause: str) -> str:
+    """Why a runner is in its state, in words."""
+    return f"connection {cause}" if cause in ("closed", "reset") else cause.replace("_", " ")
+
+
+def tone_of(state: str) -> str:
+    """How good a state is: good, calm, warn or bad."""
+    return _TONES.get(state, "warn")
 
 
 def read_query(values: Mapping[str, str]) -> ListQuery:
@@ -103,10 +133,11 @@ def runner_row(document: Mapping[str, Any], query: ListQuery) -> dict[str, Any]:
     state: str = document["status"]
     is_open = document["id"] in query.opened
     chips = sorted(
-        (_chip(source, state) for source in document["sources"]), key=lambda chip: (chip["rank"], chip["name"])
+        (chip_of(source, state) for source in document["sources"]), key=lambda chip: (chip["rank"], chip["name"])
     )
     shown = chips[: limits.CONSOLE_CHIPS_OPEN_MAX if is_open else limits.CONSOLE_CHIPS_MAX]
     instances: Sequence[Mapping[str, Any]] = document["instances"]
+    can_resume = state == "draining" and document["cause"] == "drained by an operator"
     behind = sum(instance["revision"] != instance["wantedRevision"] for instance in instances)
     return {
         "id": document["id"],
@@ -118,11 +149,11 @@ def runner_row(document: Mapping[str, Any], query: ListQuery) -> dict[str, Any]:
         "word": state.replace("_", " "),
         "since": document["since"],
         "cause": _cause(state, document["cause"]),
-        "hint": document["hint"],
-        "can_resume": state == "draining" and document["cause"] == "drained by an operator",
+        "hint": "" if can_resume else document["hint"],
+        "can_resume": can_resume,
         "jobs": sum(instance["outstanding"] for instance in instances),
         "capacity": sum(instance["capacity"] for instance in instances),
-        "versions": ", ".join(sorted({instance["version"] for instance in instances})),
+        "versions": ", ".join(sorted({_version(instance["version"]) for instance in instances})),
         "instances": instances,
         "behind": behind,
         "chips": shown,
@@ -152,12 +183,17 @@ def source_row(document: Mapping[str, Any]) -> dict[str, Any]:
         "name": document["name"],
         "bridge": document["bridge"],
         "credentials": document["credentials"],
-        "needs_runner": document["credentials"] == "runner-local" or document["execution"] == "runner_required",
+        "needs_runner": needs_runner(document),
         "places": places[: limits.CONSOLE_CHIPS_MAX],
         "places_hidden": max(0, len(places) - limits.CONSOLE_CHIPS_MAX),
         "lenses": document["lenses"],
         "warnings": causes_of(document["causes"]),
     }
+
+
+def needs_runner(source: Mapping[str, Any]) -> bool:
+    """True for a source that the service itself may not execute."""
+    return bool(source["credentials"] == "runner-local" or source["execution"] == "runner_required")
 
 
 def causes_of(causes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -169,7 +205,7 @@ def causes_of(causes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _cause_line(code: str, mark: str, names: Sequence[str], message: str) -> dict[str, Any]:
-    word = f"runner {mark}" if mark else _CODE_WORDS.get(code, code.replace("_", " "))
+    word = f"runner {mark}" if mark else code_word(code)
     shown = ", ".join(names[:_NAMES_SHOWN])
     more = len(names) - _NAMES_SHOWN
     return {
@@ -179,17 +215,20 @@ def _cause_line(code: str, mark: str, names: Sequence[str], message: str) -> dic
         "count": len(names),
         "names": f"{shown} and {more} more" if more > 0 else shown,
         "message": message,
+        "mark": mark,
+        "remedy": {"draining": "Resume", "revoked": "Rotate token"}.get(mark) or remedy_label(code),
     }
 
 
-def _chip(source: Mapping[str, Any], state: str) -> dict[str, Any]:
-    health: str = source["health"]
+def chip_of(source: Mapping[str, Any], state: str) -> dict[str, Any]:
+    """How one source is doing at a runner in this state."""
+    health: str = source.get("health", "pending")
     # What a drained runner could do is not what it does.
     shown = "draining" if state == "draining" and health == "ready" else health
     icon, tone = _CHIP_LOOKS.get(shown, ("!", "bad"))
     rank = _CHIP_ORDER.index(health) if health in _CHIP_ORDER else len(_CHIP_ORDER)
     return {
-        "name": source["name"],
+        "name": source.get("name", ""),
         "icon": icon,
         "tone": tone,
         "word": shown.replace("_", " "),
@@ -199,8 +238,13 @@ def _chip(source: Mapping[str, Any], state: str) -> dict[str, Any]:
 
 
 def _cause(state: str, cause: str) -> str:
-    words = cause.replace("_", " ")
+    words = cause_words(cause)
     return "" if words == state.replace("_", " ") or (state == "healthy" and words == "connected") else words
+
+
+def _version(software: str) -> str:
+    """The number in "lensway 0.1.0 python 3.12"; another program as it calls itself."""
+    return software.removeprefix("lensway ").split()[0] if software.startswith("lensway ") else software
 
 
 def _toggled(query: ListQuery, id: str) -> tuple[str, ...]:

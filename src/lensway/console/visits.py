@@ -44,6 +44,11 @@ class Visit:
         return decisions.may_operate(self.caller.identity)
 
     @property
+    def may_administer(self) -> bool:
+        """True for an admin: what creates, deletes and shows secrets."""
+        return decisions.may_administer(self.caller.identity)
+
+    @property
     def environment(self) -> str:
         """The name in the address of the page."""
         return self.caller.environment.name

@@ -39,7 +39,7 @@ class Dialect(Protocol):
     name: str
     params: list[ParamSlot]
     compared_as: Mapping[str, ComparedAs]
-    """The columns, by their names in the table, that the catalog says to compare through a cast."""
+    """The columns, by their names in the table, that the catalog says not to compare as they are."""
 
     def shown(self, column: PlanColumn) -> exp.Expression:
         """The column as it is selected and tested for NULL."""

@@ -112,11 +112,11 @@ _COMPARISONS: Final[Mapping[Operator, Callable[..., exp.Expression]]] = {
 
 def _compile(shape: Shape, make: Callable[[], Dialect], ordering: Ordering) -> Compiled:
     shape.require_executed()
-    casts = {each.column: each for each in ordering.compared_as}
+    compared_as = {each.column: each for each in ordering.compared_as}
 
     def make_dialect() -> Dialect:
         dialect = make()
-        dialect.compared_as = casts
+        dialect.compared_as = compared_as
         return dialect
 
     dialect = make_dialect()

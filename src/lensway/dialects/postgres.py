@@ -8,10 +8,10 @@ from typing import Final
 
 from sqlglot import exp
 
-from lensway.dialects.base import ParamSlot, column_of, identifier, named
+from lensway.dialects.base import ParamSlot, column_of, named
 from lensway.query.capabilities import Capabilities
 from lensway.query.fields import FieldType, PlanColumn
-from lensway.query.ordering import ComparedAs
+from lensway.query.ordering import ComparedAs, Comparison
 from lensway.query.patterns import Transform
 
 CAPABILITIES: Final = Capabilities(dialect="postgres", has_lists=True, folds_unicode=True)
@@ -58,10 +58,12 @@ class Dialect:
         return [named(self.shown(column), column) for column in columns]
 
     def compared(self, column: PlanColumn) -> exp.Expression:
-        # A domain over an enum is no enum to the operators of enums. The cast to its base type costs nothing, and the planner
-        # looks through it, so that an index serves.
         found = self.compared_as.get(column.column)
-        return column_of(column) if found is None or found.casts_value else _cast(column_of(column), found)
+        if found is None or found.comparison is not Comparison.AS_BASE:
+            return column_of(column)
+        # A domain over an enum is no enum to the operators of enums. A CASE with another branch has the base type, whatever its
+        # name and whoever may use its schema; the planner takes it for the column alone, so that an index serves.
+        return exp.Case(ifs=[exp.If(this=exp.true(), true=column_of(column))], default=exp.Null())
 
     def ordered(self, column: PlanColumn, *, descending: bool) -> exp.Ordered:
         # A bare name in ORDER BY is first of all the name of an output column. A qualified one may be a function, see `shown`,
@@ -97,9 +99,10 @@ class Dialect:
         return exp.EQ(this=self.compared(column), expression=exp.Any(this=value))
 
     def _value_for(self, column: PlanColumn, slot: ParamSlot) -> exp.Expression:
-        found = self.compared_as.get(column.column)
-        value = self.value(slot)
-        return _cast(value, found, is_array=slot.is_array) if found is not None and found.casts_value else value
+        value, found = self.value(slot), self.compared_as.get(column.column)
+        if found is None or found.comparison is not Comparison.WITH_TEXT:
+            return value
+        return exp.Cast(this=value, to=self._BUILT["text[]" if slot.is_array else "text"].copy())
 
     @staticmethod
     def takes(value: object) -> bool:
@@ -128,14 +131,6 @@ class Dialect:
         self.params.append(ParamSlot(index, FieldType.TEXT, transform=transform))
         placeholder = exp.Parameter(this=exp.Literal.number(len(self.params)))
         return exp.Cast(this=placeholder, to=self._BUILT["text"].copy())
-
-
-def _cast(expression: exp.Expression, to: ComparedAs, *, is_array: bool = False) -> exp.Expression:
-    # By schema and name: the type may stand outside of the search path.
-    name: exp.Expression = exp.Table(this=identifier(to.type), db=identifier(to.schema))
-    if is_array:
-        name = exp.DataType(this=exp.DataType.Type.ARRAY, expressions=[name], nested=True)
-    return exp.Cast(this=expression, to=name)
 
 
 class _Digits(str):

@@ -8,6 +8,7 @@ rank is refused.
 
 from __future__ import annotations
 
+import enum
 from typing import Final
 
 import msgspec
@@ -17,13 +18,20 @@ from lensway.query.fields import FieldType, PlanColumn
 from lensway.query.plan import OrderBy, Shape
 
 
+class Comparison(enum.Enum):
+    """How a column of texts is compared, where not as it is."""
+
+    AS_BASE = "as_base"
+    """As the base type of its domain."""
+    WITH_TEXT = "with_text"
+    """With values that stay texts."""
+
+
 class ComparedAs(msgspec.Struct, frozen=True):
-    """A column whose comparisons need a cast to the type ``schema.type``: of the column itself, or of the value."""
+    """A column that is not compared as it is."""
 
     column: str
-    schema: str
-    type: str
-    casts_value: bool = False
+    comparison: Comparison
 
 
 class TableFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +52,7 @@ class TableFacts(msgspec.Struct, frozen=True, kw_only=True):
 class Ordering(msgspec.Struct, frozen=True):
     """How a statement makes pages safe. ``nullable`` says of each term whether it may be NULL; None: as the lens declares.
 
-    ``compared_as`` are the columns of the statement that are compared through a cast.
+    ``compared_as`` are the columns of the statement that are not compared as they are.
     """
 
     nullable: tuple[bool, ...] | None = None

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+ELSEWHERE: Final = "127.0.0.2"
+"""Where strangers call from: honest callers have another address."""
 _OPEN_MAX: Final = 200
 _STARTS: Final[Sequence[bytes]] = (
     b"",
@@ -54,7 +56,7 @@ def _send(port: int, seconds: float, seed: int) -> None:
     ends, sent = time.monotonic() + seconds, 0
     while time.monotonic() < ends:
         with contextlib.suppress(OSError):
-            caller = socket.create_connection(("127.0.0.1", port), timeout=1)
+            caller = socket.create_connection(("127.0.0.1", port), timeout=1, source_address=(ELSEWHERE, 0))
             left_open.append(caller)
             data = altered(dice, dice.choice(_STARTS))
             cut = dice.randrange(len(data) + 1)

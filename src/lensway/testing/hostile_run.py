@@ -26,7 +26,7 @@ import httpx2
 import msgspec
 
 from lensway.testing import garbage, hostile_callers, hostile_frames, hostile_parties, metered, silent_resolver
-from lensway.testing.deployment import Deployment, clean_environment, wait_until
+from lensway.testing.deployment import Deployment, RunnerIdentity, clean_environment, wait_until
 from lensway.testing.steady_callers import Asked, calling, request_bytes
 
 _RATE: Final = 40.0
@@ -83,24 +83,7 @@ def run_hostile(
             prefix=prefix,
         ) as deployment,
     ):
-        _declare(deployment, directory)
-        honest, hostile = deployment.create_runner("honest"), deployment.create_runner("hostile")
-        deployment.assign("honest", "good")
-        for number in range(50):
-            deployment.assign("hostile", f"bad{number}")
-        policy = directory / "policy.toml"
-        policy.write_text(f"source_dirs = [{json.dumps(str(directory))}]\n")
-        settings = {"LENSWAY_SOURCE_GOOD_PATH": str(directory / "good.db"), "LENSWAY_RUNNER_POLICY": str(policy)}
-        deployment.start_runner(honest, environment=settings)
-        client = deployment.client()
-        parties = hostile_parties.prepare(deployment, "open") if with_strangers else None
-        # Drivers and encoders are loaded when they are used first: their memory is not the attackers' doing.
-        for path in ("/v1/query/good/export", "/v1/query/bad", "/v1/sources/bad0/tables"):
-            client.request("GET" if path.endswith("tables") else "POST", path, timeout=20)
-        if parties is not None:
-            lost = f"ws://127.0.0.1:{parties.balancer_port}/connect"
-            deployment.start_runner(deployment.create_runner("lost"), gateway_url=lost, wait=False)
-        wait_until(lambda: client.post("/v1/query/good", json={}).status_code == 200, seconds=20, what="a good answer")
+        hostile, parties = _staged(deployment, directory, with_strangers=with_strangers)
         server = deployment.server
         assert server is not None
         query = request_bytes("POST", "/v1/query/good", deployment.admin_key, b'{"limit":10}')
@@ -141,6 +124,31 @@ def run_hostile(
         if outcome.tracebacks:
             outcome.unanswered += [line[:2000] for line in text.splitlines() if '"defect"' in line][:3]
     return outcome
+
+
+def _staged(
+    deployment: Deployment, directory: pathlib.Path, *, with_strangers: bool
+) -> tuple[RunnerIdentity, hostile_parties.Parties | None]:
+    """The hostile runner's identity and the other parties, beside an honest runner that answers."""
+    _declare(deployment, directory)
+    honest, hostile = deployment.create_runner("honest"), deployment.create_runner("hostile")
+    deployment.assign("honest", "good")
+    for number in range(50):
+        deployment.assign("hostile", f"bad{number}")
+    policy = directory / "policy.toml"
+    policy.write_text(f"source_dirs = [{json.dumps(str(directory))}]\n")
+    settings = {"LENSWAY_SOURCE_GOOD_PATH": str(directory / "good.db"), "LENSWAY_RUNNER_POLICY": str(policy)}
+    deployment.start_runner(honest, environment=settings)
+    client = deployment.client()
+    parties = hostile_parties.prepare(deployment, "open") if with_strangers else None
+    # Drivers and encoders are loaded when they are used first: their memory is not the attackers' doing.
+    for path in ("/v1/query/good/export", "/v1/query/bad", "/v1/sources/bad0/tables"):
+        client.request("GET" if path.endswith("tables") else "POST", path, timeout=20)
+    if parties is not None:
+        lost = f"ws://127.0.0.1:{parties.balancer_port}/connect"
+        deployment.start_runner(deployment.create_runner("lost"), gateway_url=lost, wait=False)
+    wait_until(lambda: client.post("/v1/query/good", json={}).status_code == 200, seconds=20, what="a good answer")
+    return hostile, parties
 
 
 @contextlib.contextmanager

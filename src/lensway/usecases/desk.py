@@ -50,6 +50,7 @@ class Desk:
         endings: KeyEndings,
         tally: AuditTally,
         gateway_url: str,
+        public_url: str = "",
         kinds: Kinds = BUILT_IN,
     ) -> None:
         self.kinds = kinds
@@ -60,6 +61,7 @@ class Desk:
         self.endings = endings
         self.tally = tally
         self.gateway_url = gateway_url
+        self.public_url = public_url
         self.fleet = FleetOfNode(dispatcher)
 
     def snapshot(self) -> Snapshot:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -53,6 +53,10 @@ class EventHub:
     def sequence(self) -> int:
         """The number of the newest event; the same number again means that nothing happened."""
         return self._sequence
+
+    def recent(self, environment: EnvironmentId) -> Iterator[HubEvent]:
+        """The events of an environment that the backlog still holds, newest first."""
+        return (event for event in reversed(self._backlog) if event.environment == environment)
 
     async def watch(
         self, environment: EnvironmentId, key: KeyId, *, after: int | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -29,9 +30,10 @@ from lensway.usecases.fleet_view import runner_document, status_of
 from lensway.usecases.sources import source_answer
 
 _NUMBERS: Final = re.compile("([0-9]+)")
-_ADVICE: Final = (WarningCode.SINGLE_RUNNER, WarningCode.REPLICAS_DIFFER, WarningCode.GOES_INLINE)
+_NAMES_KEPT: Final = 32_768
+ADVICE: Final = (WarningCode.SINGLE_RUNNER, WarningCode.REPLICAS_DIFFER, WarningCode.GOES_INLINE)
 """What may go wrong, as against what is wrong."""
-_SOUND: Final = (RunnerState.HEALTHY, RunnerState.CONNECTING)
+SOUND: Final = (RunnerState.HEALTHY, RunnerState.CONNECTING)
 Record = TypeVar("Record")
 
 
@@ -47,7 +49,7 @@ class ListQuery:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Standing:
+class Standing:
     """The states and warnings of one environment, and the moment that they belong to."""
 
     snapshot: Snapshot
@@ -56,6 +58,8 @@ class _Standing:
     statuses: Mapping[RunnerId, RunnerStatus]
     of_runner: Mapping[str, Sequence[CatalogWarning]]
     of_source: Mapping[str, Sequence[CatalogWarning]]
+    problems: int
+    """Causes, not symptoms: runners that are not as they should be, and sources that no runner serves."""
 
 
 class FleetPages:
@@ -63,7 +67,7 @@ class FleetPages:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._standings: dict[EnvironmentId, _Standing] = {}
+        self._standings: dict[EnvironmentId, Standing] = {}
         self._locks: defaultdict[EnvironmentId, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def mark(self) -> tuple[int, int]:
@@ -83,27 +87,31 @@ class FleetPages:
         async for _ in self._desk.hub.watch(caller.environment.id, caller.identity.key):
             yield None
 
+    async def problems(self, caller: Caller) -> int:
+        """How many runners and sources of the environment have a fault."""
+        return (await self.standing(caller.environment.id)).problems
+
     async def runners(self, caller: Caller, query: ListQuery) -> dict[str, Any]:
         """One page of runners with counts by state; each with its sources, instances and warnings."""
-        pace = _Pace(self._desk.clock)
-        standing = await self._standing(caller.environment.id)
+        pace = Pace(self._desk.clock)
+        standing = await self.standing(caller.environment.id)
         snapshot = standing.snapshot
         matching: list[Runner] = []
         everyone = sorted(
-            snapshot.runners(caller.environment.id), key=lambda each: (each.network or "", _natural(each.name))
+            snapshot.runners(caller.environment.id), key=lambda each: (each.network or "", natural(each.name))
         )
         for runner in everyone:
             if query.only_problems and not _is_problem(snapshot, standing, runner):
                 continue
-            if _has_text(query.text, _texts_of(snapshot, standing, runner)):
+            if has_text(query.text, _texts_of(snapshot, standing, runner)):
                 matching.append(runner)
             await pace.give_way()
         documents = []
-        for runner in _page_of(matching, query):
+        for runner in page_of(matching, query):
             document = runner_document(snapshot, runner, self._desk.dispatcher, self._desk.clock)
             names = {source["name"] for source in document["sources"]}
             found = [*standing.of_runner.get(runner.name, ()), *_unnamed(standing, names)]
-            document["causes"] = _causes(snapshot, runner.environment, sorted_warnings(found), _of_source)
+            document["causes"] = causes(snapshot, runner.environment, sorted_warnings(found), source_name)
             documents.append(document)
             await pace.give_way()
         states: dict[str, int] = {}
@@ -114,29 +122,29 @@ class FleetPages:
             "total": len(everyone),
             "matching": len(matching),
             "states": states,
-            "problems": _problems(standing, caller.environment.id),
+            "problems": standing.problems,
             "sources": len(snapshot.sources(caller.environment.id)),
         }
 
     async def sources(self, caller: Caller, query: ListQuery) -> dict[str, Any]:
         """One page of sources, each with where it is executed and its warnings."""
-        pace = _Pace(self._desk.clock)
-        standing = await self._standing(caller.environment.id)
+        pace = Pace(self._desk.clock)
+        standing = await self.standing(caller.environment.id)
         snapshot = standing.snapshot
         everything = snapshot.sources(caller.environment.id)
         matching: list[Source] = []
-        for source in sorted(everything, key=lambda each: _natural(each.name)):
-            if query.only_problems and not _has_fault(standing.of_source.get(source.name, ())):
+        for source in sorted(everything, key=lambda each: natural(each.name)):
+            if query.only_problems and not has_fault(standing.of_source.get(source.name, ())):
                 continue
             runners = map(snapshot.runner_by_id, snapshot.runners_of(source.environment, source.id))
-            if _has_text(query.text, (source.name, source.bridge, *(each.name for each in runners if each))):
+            if has_text(query.text, (source.name, source.bridge, *(each.name for each in runners if each))):
                 matching.append(source)
             await pace.give_way()
         documents = []
-        for source in _page_of(matching, query):
+        for source in page_of(matching, query):
             document = source_answer(snapshot, source)
             warnings = standing.of_source.get(source.name, ())
-            document["causes"] = _causes(snapshot, source.environment, warnings, _of_runner)
+            document["causes"] = causes(snapshot, source.environment, warnings, runner_name)
             document["states"] = {
                 runner.name: standing.statuses[runner.id].state.value
                 for runner in map(snapshot.runner_by_id, snapshot.runners_of(source.environment, source.id))
@@ -148,7 +156,7 @@ class FleetPages:
             "sources": documents,
             "total": len(everything),
             "matching": len(matching),
-            "problems": _problems(standing, caller.environment.id),
+            "problems": standing.problems,
         }
 
     def free_sources(self, caller: Caller, runner: str, text: str, *, limit: int) -> dict[str, Any]:
@@ -159,7 +167,7 @@ class FleetPages:
         names = sorted(
             source.name
             for source in snapshot.sources(caller.environment.id)
-            if source.id not in taken and _has_text(text, (source.name,))
+            if source.id not in taken and has_text(text, (source.name,))
         )
         return {"runner": found.name, "names": names[:limit], "more": max(0, len(names) - limit)}
 
@@ -182,14 +190,15 @@ class FleetPages:
         coming = warnings_of_change(before, after, changes, environment=environment, fleet=fleet)
         found = [rules.require_source(before, environment, source) for source in sources]
         lenses = [lens.name for source in found for lens in before.lenses_of(environment, source.id)]
-        new = _causes(after, environment, [one for one in coming if one not in standing], _of_source)
+        new = causes(after, environment, [one for one in coming if one not in standing], source_name)
         moves = [
-            {"source": source.name, "before": _places(before, source), "after": _places(after, source)}
+            {"source": source.name, "before": places_of(before, source), "after": places_of(after, source)}
             for source in found
         ]
         return {"causes": new, "lenses": lenses, "moves": moves}
 
-    async def _standing(self, environment: EnvironmentId) -> _Standing:
+    async def standing(self, environment: EnvironmentId) -> Standing:
+        """The states and warnings of an environment as they are now; collected once for all who ask."""
         async with self._locks[environment]:
             kept = self._standings.get(environment)
             desk, now = self._desk, self._desk.clock.monotonic()
@@ -203,12 +212,16 @@ class FleetPages:
             self._standings[environment] = found = await self._take(environment, now)
             return found
 
-    async def _take(self, environment: EnvironmentId, now: float) -> _Standing:
-        pace = _Pace(self._desk.clock)
+    async def _take(self, environment: EnvironmentId, now: float) -> Standing:
+        pace = Pace(self._desk.clock)
         snapshot, sequence = self._desk.snapshot(), self._desk.hub.sequence
         statuses: dict[RunnerId, RunnerStatus] = {}
+        problems = 0
         for runner in snapshot.runners(environment):
             statuses[runner.id] = status_of(snapshot, runner, self._desk.dispatcher, now)
+            state = statuses[runner.id].state
+            is_idle = state is RunnerState.NEVER_CONNECTED and not snapshot.sources_of(environment, runner.id)
+            problems += state not in SOUND and not is_idle
             await pace.give_way()
         warnings: list[CatalogWarning] = []
         for found in warnings_stepwise(snapshot, environment=environment, fleet=self._desk.fleet):
@@ -221,17 +234,20 @@ class FleetPages:
                 of_runner[warning.runner].append(warning)
             if warning.source is not None:
                 of_source[warning.source].append(warning)
-        return _Standing(
+            problems += warning.code is WarningCode.NO_LIVE_RUNNER_LEFT
+            await pace.give_way()
+        return Standing(
             snapshot=snapshot,
             sequence=sequence,
             taken_at=now,
             statuses=statuses,
             of_runner=of_runner,
             of_source=of_source,
+            problems=problems,
         )
 
 
-class _Pace:
+class Pace:
     """Gives way to the loop's other work after each slice of time."""
 
     def __init__(self, clock: Clock) -> None:
@@ -239,18 +255,19 @@ class _Pace:
         self._since = clock.monotonic()
 
     async def give_way(self) -> None:
+        """Let the loop do other work if this slice of time is over."""
         if self._clock.monotonic() - self._since >= limits.CONSOLE_SLICE_SECONDS:
             await asyncio.sleep(limits.CONSOLE_SLICE_SECONDS)
             self._since = self._clock.monotonic()
 
 
-def _places(snapshot: Snapshot, source: Source) -> Sequence[str]:
+def places_of(snapshot: Snapshot, source: Source) -> Sequence[str]:
     """The names of the runners that execute a source; none for the service itself."""
     runners = map(snapshot.runner_by_id, snapshot.runners_of(source.environment, source.id))
     return sorted(runner.name for runner in runners if runner is not None)
 
 
-def _causes(
+def causes(
     snapshot: Snapshot,
     environment: EnvironmentId,
     warnings: Iterable[CatalogWarning],
@@ -286,30 +303,35 @@ def _mark(snapshot: Snapshot, environment: EnvironmentId, warning: CatalogWarnin
     return "draining" if runner.is_draining else ""
 
 
-def _of_source(warning: CatalogWarning) -> str | None:
+def source_name(warning: CatalogWarning) -> str | None:
+    """The source that a warning names."""
     return warning.source
 
 
-def _of_runner(warning: CatalogWarning) -> str | None:
+def runner_name(warning: CatalogWarning) -> str | None:
+    """The runner that a warning names."""
     return warning.runner
 
 
-def _page_of(records: Sequence[Record], query: ListQuery) -> Sequence[Record]:
+def page_of(records: Sequence[Record], query: ListQuery) -> Sequence[Record]:
+    """The records on the page that the query asks for."""
     start = (query.page - 1) * query.size
     return records[start : start + query.size]
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts fra-2 before fra-10."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in _NUMBERS.split(name)]
+@functools.lru_cache(maxsize=_NAMES_KEPT)
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """Sorts fra-2 before fra-10. Lists of thousands are sorted at every rendering, so keys are kept."""
+    return tuple((int(part), "") if part.isdecimal() else (0, part) for part in _NUMBERS.split(name))
 
 
-def _has_text(text: str, candidates: Iterable[str]) -> bool:
+def has_text(text: str, candidates: Iterable[str]) -> bool:
+    """True when one of the candidates contains the text; upper and lower case are the same."""
     wanted = text.casefold()
     return not wanted or any(wanted in each.casefold() for each in candidates)
 
 
-def _texts_of(snapshot: Snapshot, standing: _Standing, runner: Runner) -> Iterable[str]:
+def _texts_of(snapshot: Snapshot, standing: Standing, runner: Runner) -> Iterable[str]:
     yield runner.name
     yield runner.network or ""
     yield standing.statuses[runner.id].state.value.replace("_", " ")
@@ -317,7 +339,7 @@ def _texts_of(snapshot: Snapshot, standing: _Standing, runner: Runner) -> Iterab
         yield source.name
 
 
-def _unnamed(standing: _Standing, sources: Iterable[str]) -> Iterable[CatalogWarning]:
+def _unnamed(standing: Standing, sources: Iterable[str]) -> Iterable[CatalogWarning]:
     """The warnings of these sources that name no runner."""
     for name in sources:
         for warning in standing.of_source.get(name, ()):
@@ -325,30 +347,13 @@ def _unnamed(standing: _Standing, sources: Iterable[str]) -> Iterable[CatalogWar
                 yield warning
 
 
-def _is_problem(snapshot: Snapshot, standing: _Standing, runner: Runner) -> bool:
+def _is_problem(snapshot: Snapshot, standing: Standing, runner: Runner) -> bool:
     state = standing.statuses[runner.id].state
     if state is RunnerState.NEVER_CONNECTED:
         return bool(snapshot.sources_of(runner.environment, runner.id))
-    return state not in _SOUND or _has_fault(standing.of_runner.get(runner.name, ()))
+    return state not in SOUND or has_fault(standing.of_runner.get(runner.name, ()))
 
 
-def _has_fault(warnings: Iterable[CatalogWarning]) -> bool:
-    return any(warning.code not in _ADVICE for warning in warnings)
-
-
-def _problems(standing: _Standing, environment: EnvironmentId) -> int:
-    """Causes, not symptoms: runners that are not as they should be, and sources that no runner serves."""
-    snapshot = standing.snapshot
-    runners = sum(
-        standing.statuses[runner.id].state not in _SOUND
-        and (
-            standing.statuses[runner.id].state is not RunnerState.NEVER_CONNECTED
-            or bool(snapshot.sources_of(environment, runner.id))
-        )
-        for runner in snapshot.runners(environment)
-    )
-    dark = sum(
-        any(warning.code is WarningCode.NO_LIVE_RUNNER_LEFT for warning in warnings)
-        for warnings in standing.of_source.values()
-    )
-    return runners + dark
+def has_fault(warnings: Iterable[CatalogWarning]) -> bool:
+    """True when one of the warnings says what is wrong, as against what may go wrong."""
+    return any(warning.code not in ADVICE for warning in warnings)

@@ -75,15 +75,24 @@ def status_of(snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, now: f
     return runner_status(flags, list(fleet.sessions_of(runner.id)), fleet.last_loss(runner.id), now)
 
 
-def runner_document(snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, clock: Clock) -> dict[str, Any]:
-    """A runner as the API shows it."""
+def since_text(status: RunnerStatus, clock: Clock) -> str | None:
+    """Since when a runner is in its state, for records; None when that is not known."""
+    return _moment(status.since, clock.monotonic(), clock.wall())
+
+
+def _moment(at: float | None, now: float, wall: datetime.datetime) -> str | None:
+    return None if at is None else (wall - datetime.timedelta(seconds=now - at)).isoformat(timespec="milliseconds")
+
+
+def runner_document(
+    snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, clock: Clock, *, only: SourceId | None = None
+) -> dict[str, Any]:
+    """A runner as the API shows it; with ``only``, of its sources just this one."""
     now = clock.monotonic()
     wall = clock.wall()
 
     def moment(at: float | None) -> str | None:
-        if at is None:
-            return None
-        return (wall - datetime.timedelta(seconds=now - at)).isoformat(timespec="milliseconds")
+        return _moment(at, now, wall)
 
     status = status_of(snapshot, runner, dispatcher, now)
     sessions = list(dispatcher.fleet.sessions_of(runner.id))
@@ -117,6 +126,7 @@ def runner_document(snapshot: Snapshot, runner: Runner, dispatcher: Dispatcher, 
         "sources": [
             {"name": source.name, "bridge": source.bridge, **_health(source.id, sessions, moment)}
             for source in snapshot.sources_of(runner.environment, runner.id)
+            if only in (None, source.id)
         ],
         "createdAt": runner.created_at,
     }

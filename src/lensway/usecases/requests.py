@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -56,8 +56,7 @@ class RequestRing:
         if entry is not None:
             entry.record = record
             if record.failure is not None:
-                # Only the displayed part: its details come from a runner, and may not fit into these bytes.
-                entry.record = msgspec.structs.replace(record, failure=Failure(code=record.failure.code, message=""))
+                entry.record = msgspec.structs.replace(record, failure=_shown_of(record.failure))
             self._over.append(entry.id.encode() + _ENCODER.encode(entry))
 
     def get(self, id: str) -> RequestEntry | None:
@@ -68,7 +67,7 @@ class RequestRing:
         if len(wanted) != _ID_BYTES:
             return None
         for packed in reversed(self._over):
-            if packed.startswith(wanted) and (entry := _unpacked(packed)).id == id:
+            if packed.startswith(wanted) and (entry := unpacked(packed)).id == id:
                 return entry
         return None
 
@@ -77,17 +76,42 @@ class RequestRing:
         yield from (entry for entry in reversed(self._running.values()) if entry.environment == environment)
         wanted = environment.encode()
         for packed in reversed(self._over):
-            if wanted in packed and (entry := _unpacked(packed)).environment == environment:
+            if wanted in packed and (entry := unpacked(packed)).environment == environment:
                 yield entry
+
+    def mark(self) -> tuple[str, bytes, int]:
+        """A value that differs as soon as a request began or ended."""
+        return next(reversed(self._running), ""), self._over[-1][:_ID_BYTES] if self._over else b"", len(self._running)
+
+    def running(self, environment: EnvironmentId) -> list[RequestEntry]:
+        """The requests of an environment that run, newest first."""
+        return [entry for entry in reversed(self._running.values()) if entry.environment == environment]
+
+    def over_packed(self) -> Sequence[bytes]:
+        """The finished requests of every environment as they are kept, latest end first; `unpacked` reads one."""
+        return list(reversed(self._over))
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(RequestEntry)
 _ID_BYTES: Final = len(new_request_id())
+_FACTS: Final = ("stage", "class", "sqlstate", "phase", "cause", "reason")
+"""Details of a failure that are closed words; they tell apart the causes of one code."""
 
 
-def _unpacked(packed: bytes) -> RequestEntry:
+def unpacked(packed: bytes) -> RequestEntry:
+    """A finished request as the ring keeps it."""
     return _DECODER.decode(memoryview(packed)[_ID_BYTES:])
+
+
+def _shown_of(failure: Failure) -> Failure:
+    """The displayed part of a failure: its code, and closed words about it. Other details need not fit into these bytes."""
+    facts = {name: value for name in _FACTS if isinstance(value := failure.details.get(name), str) and _is_word(value)}
+    return Failure(code=failure.code, message="", details=facts)
+
+
+def _is_word(text: str) -> bool:
+    return 0 < len(text) <= limits.NAME_CHARACTERS_MAX and text.isascii() and text.replace("_", "").isalnum()
 
 
 class Requests:
@@ -147,7 +171,7 @@ def request_document(
     if placed is not None or record.outcome:
         document["route"] = route_taken(record, with_runners=with_runners)
     if record.failure is not None:
-        document["error"] = {"code": record.failure.code.value}
+        document["error"] = {"code": record.failure.code.value} | (dict(record.failure.details) if with_runners else {})
     if with_runners:
         document["source"] = entry.source
         document["attempts"] = [_attempt(record, attempt) for attempt in record.attempts]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import secrets
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -71,6 +71,10 @@ class SignIns:
     async def close(self, sign_in: SignIn) -> None:
         """Sign out: the cookie opens nothing any more. Raises LenswayError INTERNAL."""
         await self._store.write_sign_ins(ended=(sign_in,))
+
+    def mark(self) -> Hashable:
+        """A value that differs as soon as a sign-in began or ended."""
+        return hash(frozenset(self._store.sign_ins()))
 
     def list(self, caller: Caller) -> dict[str, Any]:
         """The sign-ins that are not over, the newest first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lensway.auth.caller import Caller
@@ -69,6 +69,19 @@ class Sources:
             found = [condition_document(code, None)]
         document = source_answer(snapshot, source)
         return document | {"conditions": found} if found else document
+
+    def kinds(self) -> Sequence[Mapping[str, Any]]:
+        """The kinds of databases that this server serves, each with the setting that says where its database is."""
+        return [
+            {
+                "name": kind.name,
+                "setting": "path" if kind.is_path else "url",
+                "example": f"/data/{kind.name}{kind.suffixes[0] if kind.suffixes else ''}"
+                if kind.is_path
+                else f"{kind.url_schemes[0] if kind.url_schemes else kind.name}://reader:password@host/database",
+            }
+            for kind in self._desk.kinds.served
+        ]
 
     async def create(self, caller: Caller, body: object) -> dict[str, Any]:
         """A new source. Raises LenswayError INVALID_REQUEST, CONFLICT."""

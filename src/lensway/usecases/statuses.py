@@ -205,8 +205,16 @@ async def recall_sightings(store: SightingKeeper, fleet: Fleet, clock: Clock) ->
         ago = (clock.wall() - datetime.datetime.fromisoformat(at)).total_seconds()
         then = now - max(ago, 0.0)
         if cause.startswith(CONNECTED):
-            stored = _STANDINGS.decode(cause.removeprefix(CONNECTED).strip() or "{}")
+            stored = _standings(cause.removeprefix(CONNECTED))
             ahead = now - clock.wall().timestamp()
             fleet.recall_connected(runner, {each: stored[each].moved(ahead, latest=now) for each in stored}, now)
         else:
             fleet.recall(runner, then, cause)
+
+
+def _standings(text: str) -> Mapping[InstanceId, Standing]:
+    """What is stored behind the cause; nothing where another release wrote it in another form."""
+    try:
+        return _STANDINGS.decode(text)
+    except msgspec.MsgspecError:
+        return {}

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+import msgspec
+
 from lensway.catalog.records import KeyLimits, Lens
 from lensway.errors import POLICY_LIMIT, ErrorCode, Failure
 from lensway.usecases.bounds import Bounds
@@ -26,8 +28,7 @@ _TIME: Final = _Limit("timeout_ms", "timeoutMs", "--timeout-ms")
 _OF: Final[Mapping[object, _Limit]] = {"rows": _ROWS, "bytes": _BYTES}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class WhoseLimit:
+class WhoseLimit(msgspec.Struct, frozen=True, gc=False):
     """Explains the failures of one request."""
 
     lens: Lens

@@ -15,7 +15,7 @@ import structlog
 from lensway import limits
 from lensway.bridges.kit.orderings import EqualKeys
 from lensway.bridges.postgres import errors
-from lensway.query.ordering import ComparedAs, TableFacts, has_unique_key
+from lensway.query.ordering import ComparedAs, Comparison, TableFacts, has_unique_key
 from lensway.query.plan import Shape
 
 _log = structlog.get_logger("lensway.bridges")
@@ -55,8 +55,9 @@ WITH r AS (
   ) AS e
   WHERE i.indisunique AND i.indisvalid AND i.indisready AND i.indpred IS NULL AND i.indexprs IS NULL
 ), c AS (
-  SELECT a.attname::text AS name, n.nspname::text AS schema, t.typname::text AS type, t.typtype = 'b' AS is_name
+  SELECT a.attname::text AS name, t.typtype = 'b' AS is_name
   FROM pg_catalog.pg_attribute a
+  JOIN pg_catalog.pg_type o ON o.oid = a.atttypid AND (o.typtype = 'd' OR o.oid = 'pg_catalog.name'::pg_catalog.regtype)
   CROSS JOIN LATERAL (
     WITH RECURSIVE base(oid, kind, next) AS (
       SELECT d.oid, d.typtype, d.typbasetype FROM pg_catalog.pg_type d WHERE d.oid = a.atttypid
@@ -64,20 +65,17 @@ WITH r AS (
       SELECT d.oid, d.typtype, d.typbasetype FROM base JOIN pg_catalog.pg_type d ON d.oid = base.next WHERE base.kind = 'd'
     ) SELECT base.oid FROM base WHERE base.kind <> 'd' AND (base.kind <> 'b' OR base.oid = 'pg_catalog.name'::pg_catalog.regtype)
   ) base
-  JOIN pg_catalog.pg_type t ON t.oid = base.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+  JOIN pg_catalog.pg_type t ON t.oid = base.oid
   WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
-    AND (t.typtype = 'b' OR t.oid <> a.atttypid)
 )
 SELECT ARRAY(SELECT name FROM a WHERE required) AS required,
   ARRAY(SELECT pg_catalog.array_to_json(columns)::text FROM k WHERE is_alike AND is_strict) AS keys,
-  ARRAY(SELECT pg_catalog.json_build_array(
-    name, schema, CASE WHEN is_name THEN 'text' ELSE type END, is_name)::text FROM c) AS casts,
+  ARRAY(SELECT name FROM c WHERE NOT is_name) AS domains, ARRAY(SELECT name FROM c WHERE is_name) AS names,
   (SELECT c.relkind::text FROM pg_catalog.pg_class c JOIN r USING (oid)) AS kind
 """
-"""The casts are for comparisons. Operators of enums and ranges take no domain over one, so the column becomes its base type. A
-value that is compared with a `name` stays text: PostgreSQL would cut it to 63 bytes."""
+"""``domains`` are over enums and ranges, whose operators take no domain. A value that is compared with one of ``names`` stays
+text: PostgreSQL would cut it to 63 bytes."""
 _KEYS: Final = msgspec.json.Decoder(frozenset[str])
-_CASTS: Final = msgspec.json.Decoder(tuple[str, str, str, bool])
 
 
 async def table_facts(driver: Any, shape: Shape) -> TableFacts:
@@ -100,8 +98,11 @@ async def _looked_up(driver: Any, shape: Shape) -> tuple[TableFacts, str | None]
         _log.info("the catalog says nothing of keys", sqlstate=error.sqlstate)
         return TableFacts(), None
     unique = tuple(_KEYS.decode(columns) for columns in row["keys"])
-    casts = tuple(ComparedAs(*_CASTS.decode(each)) for each in row["casts"])
-    return TableFacts(not_null=frozenset(row["required"]), unique=unique, compared_as=casts), row["kind"]
+    compared_as = (
+        *(ComparedAs(name, Comparison.AS_BASE) for name in row["domains"]),
+        *(ComparedAs(name, Comparison.WITH_TEXT) for name in row["names"]),
+    )
+    return TableFacts(not_null=frozenset(row["required"]), unique=unique, compared_as=compared_as), row["kind"]
 
 
 async def find_equal_keys(driver: Any, shape: Shape) -> EqualKeys:

@@ -57,6 +57,17 @@ def _set(name: str, value: str, *, is_local: bool) -> str:
     return f"pg_catalog.set_config('{name}', '{value}', {str(is_local).lower()})"
 
 
+def _set_path(*, is_local: bool) -> str:
+    # Operators are found on the search path alone. Where the schema of an extension is not on it, citext would be compared as
+    # text and ordered as citext, so that pages lose rows. It comes last, so that every name means what it meant before.
+    return f"""pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ',
+      nullif(pg_catalog.current_setting('search_path'), ''), (
+        SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_ident(n.nspname), ', ')
+        FROM pg_catalog.pg_extension x JOIN pg_catalog.pg_namespace n ON n.oid = x.extnamespace
+        WHERE pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND n.nspname <> ALL (pg_catalog.current_schemas(true))
+      )), {str(is_local).lower()})"""  # noqa: S608 - made of our own texts
+
+
 def _set_if_known(name: str, value: str, *, is_local: bool) -> str:
     known = f"pg_catalog.current_setting('{name}', true) IS NOT NULL"
     return f"CASE WHEN {known} THEN {_set(name, value, is_local=is_local)} END"
@@ -70,7 +81,7 @@ def session_sql(backend_pid: int | None) -> str:
     """The statement that sets a session up. With a pid: only in that backend, and it gives a row only there."""
     calls = [_set("default_transaction_read_only", "on", is_local=False)]
     calls += [_set(*each, is_local=False) for each in _SETTINGS]
-    calls.append("pg_catalog.set_config('search_path', pg_catalog.current_setting('search_path'), false)")
+    calls.append(_set_path(is_local=False))
     calls += [_set_if_known(*each, is_local=False) for each in (*_IF_KNOWN, *_SOCKET)]
     calls.append(f"({OWN_TIMEOUT}) AS own_timeout_ms")
     where = "" if backend_pid is None else f" WHERE pg_catalog.pg_backend_pid() = ({backend_pid})"
@@ -78,7 +89,9 @@ def session_sql(backend_pid: int | None) -> str:
 
 
 _LOCAL_SETTINGS: Final = "SELECT " + ", ".join(
-    [_set(*each, is_local=True) for each in _SETTINGS] + [_set_if_known(*each, is_local=True) for each in _IF_KNOWN]
+    [_set(*each, is_local=True) for each in _SETTINGS]
+    + [_set_path(is_local=True)]
+    + [_set_if_known(*each, is_local=True) for each in _IF_KNOWN]
 )
 _BEGIN_SHARED: Final = "; ".join(
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", *(f"SET LOCAL {each}" for each in _DEFAULTS), _LOCAL_SETTINGS)

@@ -2,6 +2,7 @@
 
 import { follow } from "/console/static/combobox.js";
 import { Live } from "/console/static/live.js";
+import "/console/static/menus.js";
 
 const byId = (id) => document.getElementById(id);
 const rows = byId("rows"), dialog = byId("dialog"), link = byId("link"), actions = byId("actions");
@@ -29,7 +30,7 @@ function ages() {
     // Whether an old state still lasts is not known.
     if (isState && !live.isFresh) continue;
     const text = span(live.wallNow - Date.parse(time.dateTime));
-    const shown = isState ? `for ${text}` : `${text} ago`;
+    const shown = time.dataset.ago === "short" ? text : isState ? `for ${text}` : `${text} ago`;
     if (time.textContent !== shown) time.textContent = shown;
   }
 }
@@ -46,7 +47,11 @@ function changed() {
   document.documentElement.dataset.fresh = link.dataset.fresh = live.state;
   if (!isFresh && !actions.disabled) focusedId = document.activeElement?.id ?? "";
   actions.disabled = !isFresh;
-  for (const button of dialog.querySelectorAll("[data-action=confirm]")) button.disabled = !isFresh;
+  // The same outside the list: what acts is off until the page is live again.
+  for (const button of document.querySelectorAll(".head .tools button, dialog button:not([data-action=close], [data-action=copy])")) {
+    if (isFresh && "stale" in button.dataset) { button.disabled = false; delete button.dataset.stale; }
+    else if (!isFresh && !button.disabled) { button.disabled = true; button.dataset.stale = ""; }
+  }
   if (isFresh && focusedId && document.activeElement === document.body) byId(focusedId)?.focus();
   if (isFresh) focusedId = "";
   if (live.problems !== undefined) {
@@ -65,7 +70,7 @@ function said() {
     const anchor = Object.assign(document.createElement("a"), { href: signIn(), textContent: "Sign in again" });
     return ["You are signed out: the session is over, or its key was deleted. ", anchor, " to come back to this page."];
   }
-  if (live.state === "gone") return ["This environment does not exist any more, or your key may not visit it."];
+  if (live.state === "gone") return [settings.object ? `${settings.object} does not exist any more.` : "This environment does not exist any more, or your key may not visit it."];
   if (live.state === "replaced") {
     const anchor = Object.assign(document.createElement("a"), { href: location.href, textContent: "Load it again" });
     return ["Another session has begun in this browser. This page belongs to the earlier one. ", anchor, " to go on."];
@@ -75,13 +80,13 @@ function said() {
 
 // --- changes -------------------------------------------------------------------------------------------------------------------
 
-const LOST = "<h2 id=\"dialog-title\">The server did not answer</h2><p>It is not known whether the change was made. The list shows it as soon as the server answers.</p>";
+const LOST = "<h2 id=\"dialog-title\">The server did not answer</h2><p>It is not known whether the change was made. The page shows it as soon as the server answers.</p>";
 
-async function post(path, values, seconds) {
+export async function post(path, values, seconds) {
   const body = new URLSearchParams();
   for (const [name, value] of Object.entries(values)) for (const each of [value].flat()) body.append(name, each);
   const response = await fetch(`${settings.base}/${path}`, {
-    method: "POST", body, signal: AbortSignal.timeout(seconds * 1000),
+    method: "POST", body, cache: "no-store", signal: AbortSignal.timeout(seconds * 1000),
     headers: { "X-Requested-With": "console", "X-Form-Token": settings.token },
   });
   if (response.status === 401) live.end("signed-out");
@@ -90,45 +95,101 @@ async function post(path, values, seconds) {
 
 function progress(text) { const place = byId("progress"); place.hidden = !text; place.textContent = text; }
 
-function open(html, confirm) {
+export function open(html, confirm) {
   dialog.innerHTML = html;
   if (!dialog.querySelector("[data-action=close]")) {
     dialog.insertAdjacentHTML("beforeend", '<div class="buttons"><button type="button" data-action="close" autofocus>Close</button></div>');
   }
   dialog.confirm = confirm;
   if (!dialog.open) dialog.showModal();
+  dialog.scrollTop = 0;
+  for (const select of dialog.querySelectorAll("select[data-shows]")) showSettings(select);
+  watch();
   dialog.querySelector("[autofocus]")?.focus();
 }
 
-async function change(path, values, doing) {
+/** What was filled in, by name. */
+function written(place) {
+  const values = {};
+  for (const field of place.querySelectorAll("input[name], select[name], textarea[name]")) {
+    if (field.type !== "checkbox" || field.checked) values[field.name] = [...(values[field.name] ?? []), field.value];
+  }
+  return values;
+}
+
+/** A form that comes back has what was written; the server does not repeat it, because it may hold a password. */
+function refill(values) {
+  for (const field of dialog.querySelectorAll("form[data-post] input[name]:not([type=checkbox])")) field.value ||= [values[field.name] ?? ""].flat()[0];
+}
+
+/** Post a change. The server makes it (done), asks first (ask), has something to show (show), or leads elsewhere (go). */
+export async function change(path, values, doing) {
   progress(doing);
   let answer;
   try { answer = await post(path, values, 20); }
   catch { open(LOST); live.refresh(); return; }
   finally { progress(""); }
   if (answer.status === 401) { dialog.close(); return; }
-  if (answer.outcome === "ask") open(answer.html, () => change(path, { ...values, confirm: "yes" }, doing));
+  if (answer.outcome === "show") { open(answer.html, null); refill(values); live.refresh(); }
+  else if (answer.outcome === "go") location.assign(settings.base.split("/console/")[0] + answer.html);  // below a path prefix, too
+  else if (answer.outcome === "ask") open(answer.html, () => change(path, { ...values, ...written(dialog), confirm: "yes" }, doing));
   else if (answer.ok) { dialog.close(); live.refresh(); }
   else open(answer.ok === false && answer.status === 403 && !answer.html.includes("<") ? `<h2 id="dialog-title">Not allowed</h2><p>${answer.html}</p>` : answer.html);
 }
 
+/** The runner of a button, or the one chosen in the field that it names. */
+const runnerOf = (button) => button.dataset.runner ?? byId(button.dataset.runnerOf)?.value;
+
 async function test(button) {
-  const source = button.dataset.source, place = byId(button.dataset.result);
+  const source = button.dataset.source, runner = runnerOf(button), place = byId(button.dataset.result), label = button.textContent;
   button.dataset.busy = "";
   button.disabled = true;
   button.textContent = "Testing …";
   try {
-    const { status, html } = await post("test", { source }, 30);
+    const { status, html } = await post("test", runner ? { source, runner } : { source }, 30);
     if (status !== 401) place.innerHTML = html;
   } catch {
     place.innerHTML = '<div class="test failed" role="alert"><h3>The test did not end: the server did not answer.</h3></div>';
   } finally {
     delete button.dataset.busy;
     button.disabled = false;
-    button.textContent = "Test connection";
+    button.textContent = label;
     ages();
   }
 }
+
+// --- dialogs that live -----------------------------------------------------------------------------------------------------------
+
+let watching;
+
+/** A part of the dialog that follows something: fetched again every second while it is on show. */
+function watch() {
+  clearTimeout(watching);
+  const place = dialog.open && dialog.querySelector("[data-follow]");
+  if (!place) return;
+  watching = setTimeout(async () => {
+    const html = document.hidden ? null : await fetchPart(place.dataset.follow).catch(() => null);
+    if (html !== null && place.isConnected) Idiomorph.morph(place, html, { morphStyle: "innerHTML" });
+    watch();
+  }, 1000);
+}
+
+/** The settings that the chosen kind of database has. */
+function showSettings(select) {
+  const { shows, example } = select.selectedOptions[0].dataset;
+  for (const each of select.form.querySelectorAll("[data-setting]")) {
+    each.hidden = each.dataset.setting !== shows;
+    if ("placeholder" in each) { each.disabled = each.hidden; if (!each.hidden) each.placeholder = example; }
+  }
+}
+document.addEventListener("change", (event) => { if (event.target.matches("select[data-shows]")) showSettings(event.target); });
+
+document.addEventListener("toggle", async (event) => {
+  const details = event.target, place = details.querySelector?.(":scope > .filled");
+  if (!details.open || !details.dataset.fill || !place || place.childElementCount) return;
+  place.textContent = "Loading …";
+  place.innerHTML = await fetchPart(details.dataset.fill).catch(() => '<p class="fault">The server did not answer.</p>');
+}, true);
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-action]");
@@ -139,45 +200,87 @@ document.addEventListener("click", (event) => {
   if (action === "remove") change("assign", { action, runner, source }, `Taking ${source} from ${runner} …`);
   if (action === "resume") change("resume", { runner }, `Resuming ${runner} …`);
   if (action === "test") test(button);
+  if (action === "assign") assign(runnerOf(button), button.dataset.sources.split(","));
+  if (action === "post") change(button.dataset.path, JSON.parse(button.dataset.values), button.dataset.doing);
+  if (action === "open") openPart(button.dataset.path);
+  if (action === "copy") copy(button);
 });
 
-follow(rows, settings.base, (runner, source) =>
-  change("assign", { action: "add", runner, source }, `Testing ${source.join(", ")} from ${runner} …`));
+async function fetchPart(path) {
+  const response = await fetch(`${settings.base}/${path}`,
+    { headers: { "X-Requested-With": "console", "X-Form-Token": settings.token }, cache: "no-store", signal: AbortSignal.timeout(20_000) });
+  if (response.status === 401) live.end("signed-out");
+  return response.text();
+}
+
+/** A dialog of the server's: a form to fill in, something to look at. */
+async function openPart(path) {
+  progress("Loading …");
+  try { open(await fetchPart(path)); }
+  catch { open(LOST); }
+  finally { progress(""); }
+}
+
+async function copy(button) {
+  const place = byId(button.dataset.copy), text = place.textContent;
+  try { await navigator.clipboard.writeText(text); button.textContent = "Copied"; }
+  catch { getSelection().selectAllChildren(place); button.textContent = "Marked: press Ctrl+C"; }
+}
+
+// A form with data-post is sent by script, with the token of the sign-in: its address, below the environment, is the attribute.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.dataset.post) return;
+  event.preventDefault();
+  const values = {};
+  for (const [name, value] of new FormData(form, event.submitter)) values[name] = [...(values[name] ?? []), value];
+  change(form.dataset.post, values, form.dataset.doing ?? "Working …");
+});
+
+function assign(runner, source) {
+  change("assign", { action: "add", runner, source }, `Testing ${source.length > 3 ? `${source.length} sources` : source.join(", ")} from ${runner} …`);
+}
+follow(rows, settings.base, assign);
 
 // --- parts of the list ---------------------------------------------------------------------------------------------------------
 
-const here = `${settings.base}/${settings.kind}`;
+const here = settings.path;
 const filter = document.querySelector("form.filter");
+const fields = () => [...(filter?.elements ?? [])].filter((field) => field.name);
 
 async function go(query, isStep) {
   history[isStep ? "pushState" : "replaceState"](null, "", here + (query ? "?" + query : ""));
   await live.view(query);
 }
 
+function fill(query) {
+  const values = new URLSearchParams(query);
+  for (const field of fields()) {
+    if (field.type === "checkbox") field.checked = values.get(field.name) === field.value;
+    else field.value = values.get(field.name) ?? "";
+  }
+}
+
 rows.addEventListener("click", (event) => {
   const anchor = event.target.closest("a[href]");
   if (!anchor || event.ctrlKey || event.metaKey || event.shiftKey || new URL(anchor.href).pathname !== here) return;
   event.preventDefault();
-  const query = new URL(anchor.href).search.slice(1), values = new URLSearchParams(query);
-  filter.elements.q.value = values.get("q") ?? "";
-  filter.elements.problems.checked = values.get("problems") === "1";
+  const query = new URL(anchor.href).search.slice(1);
+  fill(query);
   go(query, !anchor.hasAttribute("data-part"));
 });
-addEventListener("popstate", () => live.view(location.search.slice(1)));
+addEventListener("popstate", () => { fill(location.search); live.view(location.search.slice(1)); });
 
 let typing;
 const filtered = () => {
-  const values = new URLSearchParams(new FormData(filter));
-  if (!values.get("q")) values.delete("q");
+  const values = new URLSearchParams();
+  for (const [name, value] of new FormData(filter)) if (value) values.append(name, value);
   go(values.toString(), false);
 };
-filter.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(filtered, 120); });
-filter.addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typing); filtered(); });
+filter?.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(filtered, 50); });
+filter?.addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typing); filtered(); });
 
-for (const menu of document.querySelectorAll("details.menu")) {
-  document.addEventListener("click", (event) => { if (!menu.contains(event.target)) menu.open = false; });
-  menu.addEventListener("keydown", (event) => { if (event.key === "Escape") { menu.open = false; menu.querySelector("summary").focus(); } });
-}
+export { live, settings };
 
 changed();
 live.start();

@@ -59,7 +59,7 @@ export class Live {
     const headers = { "X-Requested-With": "console", "X-Form-Token": this.token };
     if (this.version) headers["If-None-Match"] = `"${this.version}"`;
     try {
-      const response = await fetch(`${this.base}/${this.kind}/rows${query ? "?" + query : ""}`,
+      const response = await fetch(`${this.path}/rows${query ? "?" + query : ""}`,
         { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
       if (response.status === 401) return this.end("signed-out");
       if (response.status === 404) return this.end("gone");
@@ -78,7 +78,9 @@ export class Live {
   }
 
   show(html, version) {
-    const focused = document.activeElement, row = focused?.closest?.("[data-runner]")?.id;
+    const focused = document.activeElement, row = focused?.closest?.("[data-runner], [data-row]")?.id;
+    // What was chosen or typed belongs to the person, in the field that has the focus and in every other.
+    const fields = [...this.rows.querySelectorAll("select[id], input[id]")].map(({ id, value, checked }) => ({ id, value, checked }));
     Idiomorph.morph(this.rows, html, {
       morphStyle: "innerHTML",
       ignoreActiveValue: true,
@@ -90,9 +92,16 @@ export class Live {
         beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
       },
     });
+    for (const { id, value, checked } of fields) {
+      const field = document.getElementById(id);
+      if (!field) continue;
+      if (field.type === "checkbox") field.checked = checked;
+      else if (field.value !== value && (field.tagName !== "SELECT" || [...field.options].some((each) => each.value === value))) field.value = value;
+    }
     this.version = version;
-    if (focused && focused !== document.body && !focused.isConnected && row) {
-      document.getElementById(row)?.querySelector("input, button")?.focus();
+    if (focused && focused !== document.body && !focused.isConnected) {
+      // To the next control of its row; to the list when the row is gone too.
+      ((row && document.getElementById(row)?.querySelector("input, button, a")) || this.rows).focus();
     }
     this.changed();
   }
@@ -156,7 +165,7 @@ export class Live {
   }
 
   open() {
-    const source = this.source = new EventSource(`${this.base}/${this.kind}/stream${this.query ? "?" + this.query : ""}`);
+    const source = this.source = new EventSource(`${this.path}/stream${this.query ? "?" + this.query : ""}`);
     let least = Infinity, boot = "";
     this.hasStream = true;
     source.addEventListener("beat", (event) => {
