@@ -1,7 +1,8 @@
 """`make images`: build both images with buildah, and run each without a container engine as a cluster would.
 
 Each program runs as process 1 of its own namespaces, on a read-only root, without capabilities, as a user that the image does not
-know; then SIGTERM must end it with 0. Without a registry in reach the base comes from debootstrap.
+know; then SIGTERM must end it with 0. Without a registry in reach the base comes from debootstrap. The images stay in
+`.cache/images`, some gigabytes; delete the folder afterwards.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def main() -> int:
     for target in ("runner", "server"):
         started = time.monotonic()
         volumes = [word for each in options.volume for word in ("--volume", each)]
-        _run("build", "--isolation", "chroot", "--layers", "--build-arg", f"BASE={base}", *volumes,
+        _run("build", "--isolation", "chroot", "--build-arg", f"BASE={base}", *volumes,
              "--file", "deploy/Containerfile", "--target", target, "--tag", f"lensway-{target}", ".")  # fmt: skip
         container = _run("from", f"localhost/lensway-{target}")
         root = pathlib.Path(_run("mount", container))

@@ -132,7 +132,7 @@ def test_the_command_line_alone_runs_every_client_command(built: pathlib.Path, t
     assert not installed(binaries) & (DATABASE_LIBRARIES | SERVER_LIBRARIES | {"cryptography", "websockets"})
     environment = {"LENSWAY_URL": "http://127.0.0.1:1", "LENSWAY_API_KEY": "ak_x"}
     declaration = tmp_path / "lensway.toml"
-    declaration.write_text("")
+    declaration.write_text('[sources.main]\nbridge = "sqlite"\nconfig.path = "/x.db"\n')
     for words in (
         ["query", "orders"],
         ["export", "orders", "-o", str(tmp_path / "rows.csv")],
