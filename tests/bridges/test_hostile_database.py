@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import struct
 import subprocess
 import sys
@@ -214,6 +215,52 @@ def test_a_connection_test_fails_at_a_stage_in_time(library: ExecutionLibrary, s
     assert b'"ok":false' in report
     assert took < SECONDS + 1.0
     assert CANARY.encode() not in report
+
+
+KINDS = b"RSKZETDCINnst123AGHWVdc"
+
+
+def malformed(dice: random.Random) -> bytes:
+    """Some messages of the protocol's framing with bodies that are cut, too long or random."""
+    found = b""
+    for _ in range(dice.randint(1, 4)):
+        body = dice.choice((b"", dice.randbytes(dice.randint(1, 40)), struct.pack("!I", dice.choice((0, 5, 10, 12)))))
+        if dice.random() < 0.3:
+            body += dice.randbytes(dice.randint(1, 8))
+        found += (
+            bytes((dice.choice(KINDS),))
+            + struct.pack("!I", max(4, len(body) + 4 + dice.choice((0, 0, 0, -1, 1))))
+            + body
+        )
+    return found
+
+
+@pytest.mark.parametrize("is_in_login", [True, False])
+def test_malformed_messages_are_an_unreachable_database_and_never_a_defect(is_in_login: bool) -> None:
+    plan = plan_rows(LENS, QueryRequest(), capabilities_of("postgres"), cursor_key=b"k" * 32, environment="e").plan
+
+    async def ask(seed: int) -> LenswayError:
+        async def script(peer: Peer) -> None:
+            await peer.start_up()
+            if not is_in_login:
+                await peer.say(LOGGED_IN)
+                await peer.reader.read(65536)
+            await peer.say(malformed(random.Random(seed)))
+            peer.writer.close()
+
+        library = ExecutionLibrary(AddressPolicy())
+        async with HostileServer(script) as server:
+            with pytest.raises(LenswayError) as failed:
+                await perform(library, server.port, "rows", plan.encode())
+            await library.close()
+        return failed.value
+
+    for seed in range(300):
+        error = asyncio.run(ask(seed))
+        assert error.code in (ErrorCode.SOURCE_UNREACHABLE, ErrorCode.QUERY_TIMEOUT, ErrorCode.SOURCE_QUERY_FAILED), (
+            seed
+        )
+        assert error.__cause__ is None, seed
 
 
 def test_a_server_that_asks_for_a_clear_password_gets_none_from_the_environment() -> None:

@@ -107,6 +107,12 @@ class PostgresSource:
                     raise await self._explained(error, plan, execution.deadline) from None
         except TimeoutError:
             raise timed_out() from None
+        except LenswayError:
+            raise
+        except Exception as error:
+            if errors.is_of_driver(error):
+                raise errors.broken_protocol() from None
+            raise
 
     async def _tried(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         compiled = self._orderings.ready(plan.shape) or await self._looked_up(plan, execution.deadline)
@@ -285,6 +291,12 @@ class PostgresSource:
             raise timed_out() from None
         except errors.DRIVER_ERRORS as error:
             raise errors.of_query(error) from None
+        except LenswayError:
+            raise
+        except Exception as error:
+            if errors.is_of_driver(error):
+                raise errors.broken_protocol() from None
+            raise
 
     async def tables(self, *, deadline: float) -> Sequence[TableSummary]:
         """Every table and view that this login can read."""
@@ -306,7 +318,7 @@ class PostgresSource:
                         found = await _looked(connection, look, deadline)
                         is_clean = True
                         return found
-                    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError) as error:
+                    except errors.DRIVER_ERRORS as error:
                         if is_last_try or isinstance(error, TimeoutError) or not errors.is_broken_connection(error):
                             raise errors.of_query(error) from None
                     finally:
@@ -316,6 +328,12 @@ class PostgresSource:
                             await self._queries.discard(connection)
         except TimeoutError:
             raise timed_out() from None
+        except LenswayError:
+            raise
+        except Exception as error:
+            if errors.is_of_driver(error):
+                raise errors.broken_protocol() from None
+            raise
 
     @property
     def connections(self) -> int:

@@ -184,3 +184,5 @@ async def _driver(settings: PostgresSettings, address: str, context: Any) -> Any
         if loop is not None and loop.has_refused:
             raise unreachable("login", "clear_text_password") from None
         raise
+    except Exception:  # noqa: BLE001 - the driver raises anything at a peer that breaks the protocol
+        raise errors.broken_protocol() from None

@@ -9,6 +9,7 @@ import time
 from typing import Final
 
 import asyncpg
+from asyncpg.pgproto.pgproto import BufferError as ShortMessageError
 
 from lensway.bridges.kit.failures import (
     HINTS,
@@ -48,8 +49,9 @@ DRIVER_ERRORS: Final = (
     asyncpg.InternalClientError,
     OSError,
     EOFError,
+    ShortMessageError,
 )
-"""Everything by which the driver says that it failed."""
+"""Everything by which the driver says that it failed; the last one of a message that is shorter than its content."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,7 @@ def of_query(error: BaseException, run: Run | None = None) -> LenswayError:
         case asyncpg.PostgresError():
             said = _said(error)
             return unreachable("tcp", "reset") if said is None else of_said(said, run)
-        case asyncpg.InterfaceError() | asyncpg.InternalClientError() | OSError() | EOFError():
+        case asyncpg.InterfaceError() | asyncpg.InternalClientError() | OSError() | EOFError() | ShortMessageError():
             return unreachable("tcp", "reset")
         case _:
             raise error
@@ -145,7 +147,22 @@ def is_broken_connection(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         said = _said(error)
         return said is None or said.is_fatal
-    return isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | EOFError)
+    return isinstance(
+        error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | EOFError | ShortMessageError
+    )
+
+
+def is_of_driver(error: BaseException) -> bool:
+    """True when the driver itself raised the error: it raises anything at a server that breaks the protocol."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and "asyncpg" in trace.tb_frame.f_code.co_filename
+
+
+def broken_protocol() -> LenswayError:
+    """The failure when the server breaks the protocol."""
+    return unreachable("login", "protocol")
 
 
 def is_repeatable(error: BaseException) -> bool:
