@@ -43,7 +43,7 @@ class AtTerminal:
 
     def _start(self, deployment, width: int, program: list[str], environment: dict[str, str]) -> None:
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 2_000, width, 0, 0))
         settings = {"LENSWAY_URL": deployment.url, "LENSWAY_API_KEY": deployment.admin_key, "TERM": "xterm-256color"}
         inherited = {name: value for name, value in clean_environment().items() if name not in ("COLUMNS", "NO_COLOR")}
         self.process = subprocess.Popen(

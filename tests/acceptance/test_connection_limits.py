@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import pathlib
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -53,7 +54,8 @@ def test_every_status_tells_of_a_login_with_too_few_connections(
     client = deployment.client()
     assert "conditions" not in client.get("/v1/sources/few").json()
     identity = deployment.create_runner("alpha")
-    state = {"LENSWAY_RUNNER_STATE_DIR": str(tmp_path / "state")}
+    # The path of a socket is short.
+    state = {"LENSWAY_RUNNER_STATE_DIR": tempfile.mkdtemp(prefix="limits-")}
     deployment.start_runner(identity, environment=state)
     deployment.assign("alpha", "few")
     ask_many(deployment)

@@ -82,6 +82,7 @@ def test_r12_a_runner_is_added_started_and_assigned_in_three_clicks(page: Page, 
         expect(page.locator("main")).not_to_contain_text(token[0])
         clicks.clear()
         row.get_by_role("combobox").click()
+        page.keyboard.type(stage.source)
         page.get_by_role("option", name=stage.source, exact=True).click()
         expect(row.locator(".chip.good")).to_contain_text(stage.source)
         expect(page.locator("dialog")).to_be_hidden()

@@ -25,6 +25,8 @@ import httpx2
 from lensway.testing.canaries import leaks
 
 START_SECONDS: Final = 30.0
+_PORTS: Final = range(10_000, 32_000)
+"""Below the ports that Linux gives to outgoing connections, of which the tests make thousands."""
 _POLL_SECONDS: Final = 0.02
 _PROGRAM: Final = (sys.executable, "-m", "lensway.cli.main")
 
@@ -326,12 +328,16 @@ def clean_environment() -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that were free a moment ago, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports that were free a moment ago on every address, all different, and that the system gives to no outgoing connection."""
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.randbelow(_PORTS.stop - _PORTS.start) + _PORTS.start
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            with contextlib.suppress(OSError):
+                probe.bind(("::", port))
+                found += [port] if port not in found else []
+    return found
 
 
 @contextlib.contextmanager

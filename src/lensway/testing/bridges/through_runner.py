@@ -94,6 +94,7 @@ class Site:
         )
         self._runner = new_runner_id()
         self._process: Process | None = None
+        self._listening: socket.socket | None = None
         self._numbers = itertools.count(1)
 
     @property
@@ -106,7 +107,7 @@ class Site:
     async def start(self) -> None:
         """Listen, and return when the runner serves."""
         self._store.subscribe(lambda _snapshot, _changes: self._dispatcher.catalog_changed())
-        listening = socket.create_server(("127.0.0.1", 0))
+        listening = self._listening = socket.create_server(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         await self._listener.start(listening)
         token = tokens.mint("rk")
@@ -139,6 +140,8 @@ class Site:
             self._process.kill()
             self._process.output.join()
         await self._listener.close()
+        if self._listening is not None:
+            self._listening.close()
         self._dispatcher.close()
 
     async def open(self, kind: Kind, config: Mapping[str, object]) -> RunnerSource:
