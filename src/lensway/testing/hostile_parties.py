@@ -63,8 +63,9 @@ def prepare(deployment: Deployment, lens: str) -> Parties:
         assert made.status_code == 201, made.text
         lens_made = there.put(f"/v1/lenses/{name}", json={"source": name, "table": "rows", "fields": _FIELDS})
         assert lens_made.status_code == 200, lens_made.text
-        # The driver is loaded when it is used first.
-        there.post(f"/v1/query/{name}", json={"timeoutMs": 500})
+        # The drivers of pages and of exports are loaded when they are used first.
+        for path in (f"/v1/query/{name}", f"/v1/query/{name}/export"):
+            there.post(path, json={"timeoutMs": 500})
     settings = {"url": deployment.url, "page": page, "foreign": foreign, "lens": lens, "ports": ports}
     return Parties(settings, ports[3])
 
