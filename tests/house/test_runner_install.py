@@ -34,6 +34,18 @@ def test_the_runner_imports_nothing_of_the_server() -> None:
     assert done.stdout.strip() == "imported", done.stderr
 
 
+def test_an_idle_runner_loads_no_room_of_the_server_and_no_listener() -> None:
+    program = (
+        "import sys, lensway.compose.runner\n"
+        "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('lensway.')}\n"
+        "servers = {'api', 'catalog', 'client', 'console', 'dispatch', 'fleet', 'gateway', 'service', 'store', 'usecases'}\n"
+        "print(sorted(rooms & servers),"
+        " 'websockets.asyncio.server' in sys.modules, 'logging.handlers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[] False False", done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("driver", ["asyncpg"])
 def test_a_runner_without_a_driver_starts_and_says_which_bridges_it_has(driver: str) -> None:
     lines = (

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import pathlib
 import random
 import signal
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import structlog
 
 from lensway.bridges.library import ExecutionLibrary
 from lensway.clock import SystemClock
-from lensway.compose.health import HealthListener
 from lensway.compose.notify import READY, STOPPING, notify
 from lensway.compose.process import calm_collector
 from lensway.compose.websocket import WebSocketTransport
@@ -26,10 +27,14 @@ from lensway.runner.agent import Agent
 from lensway.runner.credentials import LocalCredentials
 from lensway.runner.dial import Dialer
 from lensway.runner.health import Health, JobTotals
-from lensway.runner.journal import JobNote, Journal, log_job
+from lensway.runner.journal import JobNote, log_job
 from lensway.runner.policy import PolicyInForce
 from lensway.runner.settings import RunnerSettings
 from lensway.runner.status import StatusSocket
+
+if TYPE_CHECKING:
+    from lensway.compose.health import HealthListener
+    from lensway.runner.job_file import JobFile
 
 
 def build_agent(
@@ -94,7 +99,7 @@ async def run_runner(
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, agent.read_files_soon)
     status = await _status_socket(settings, agent, announce)
-    listener = None if settings.health is None else HealthListener(Health(agent, notes.totals), settings.health)
+    listener = None if settings.health is None else _health_listener(Health(agent, notes.totals), settings.health)
     calm_collector()
     try:
         if listener is not None:
@@ -112,17 +117,30 @@ async def run_runner(
     announce("stopped")
 
 
+def _health_listener(health: Health, address: tuple[str, int]) -> HealthListener:
+    # Imported here: a runner without the listener must not carry the library of a server.
+    from lensway.compose.health import HealthListener  # noqa: PLC0415
+
+    return HealthListener(health, address)
+
+
+def _job_file(path: pathlib.Path) -> JobFile:
+    from lensway.runner.job_file import JobFile  # noqa: PLC0415 - as above
+
+    return JobFile(path, SystemClock())
+
+
 class _Notes:
     """Where this process notes its jobs: its log, the file of jobs, the totals of its metrics. Costs nothing where none is on."""
 
     def __init__(self, settings: RunnerSettings) -> None:
         self.totals = JobTotals()
-        self._journal = None if settings.job_log is None else Journal(settings.job_log, SystemClock())
+        self._file = None if settings.job_log is None else _job_file(settings.job_log)
         takers: list[Callable[[JobNote], None]] = []
         if structlog.get_logger("lensway.runner").is_enabled_for(logging.INFO):
             takers.append(log_job)
-        if self._journal is not None:
-            takers.append(self._journal.note)
+        if self._file is not None:
+            takers.append(self._file.note)
         if settings.health is not None:
             takers.append(self.totals.note)
         self._takers = takers
@@ -134,8 +152,8 @@ class _Notes:
 
     def close(self) -> None:
         """Write what waits."""
-        if self._journal is not None:
-            self._journal.close()
+        if self._file is not None:
+            self._file.close()
 
 
 async def _status_socket(settings: RunnerSettings, agent: Agent, announce: Callable[[str], None]) -> StatusSocket:

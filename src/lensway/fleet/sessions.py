@@ -63,8 +63,6 @@ SESSION_TABLE: Final[Table[SessionState, SessionStimulus]] = Table(
 )
 
 INVALID_SETTINGS: Final = "invalid_settings"
-OVERRIDES: Final = "overrides: "
-"""How a runner begins the keys of managed settings that its own settings of a source override."""
 _SUSPECT_STATES: Final = frozenset({SessionState.SUSPECT, SessionState.DRAINING_SUSPECT})
 _DRAINING_STATES: Final = frozenset({SessionState.DRAINING, SessionState.DRAINING_SUSPECT})
 

@@ -93,6 +93,8 @@ class SourceState(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
     cause: Name = ""
 
 
+OVERRIDES: Final = "overrides: "
+"""How a runner begins the keys of managed settings that its own settings of a source override."""
 SourceStates: TypeAlias = Annotated[tuple[SourceState, ...], msgspec.Meta(max_length=SOURCE_STATES_MAX)]
 """What one report says. Checked before a single state is decoded."""
 

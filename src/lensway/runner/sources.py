@@ -13,8 +13,7 @@ import msgspec
 from lensway import limits
 from lensway.auth import sealing
 from lensway.errors import ErrorCode, LenswayError
-from lensway.fleet.sessions import OVERRIDES
-from lensway.protocol.frames import AssignedSource, RefuseReason, SourceState
+from lensway.protocol.frames import OVERRIDES, AssignedSource, RefuseReason, SourceState
 from lensway.protocol.policy import ADDRESS, PATH, SOURCE
 from lensway.runner.credentials import (
     INVALID,

@@ -13,8 +13,8 @@ from lensway.catalog.warnings import InstanceView
 from lensway.clock import Clock
 from lensway.dispatch.shell import Dispatcher
 from lensway.fleet import RunnerFlags, RunnerStatus, Session, runner_status
-from lensway.fleet.sessions import OVERRIDES
 from lensway.ids import RunnerId, SourceId
+from lensway.protocol.frames import OVERRIDES
 
 CONDITION_HINTS: Final[Mapping[str, str]] = {
     CONNECTION_LIMIT: "The database grants the source's login fewer connections than the source may open, so queries wait for "
