@@ -84,8 +84,8 @@ def _placeholder(argument: Any) -> str:
 
 
 def _option(argument: Any) -> str:
-    names = ", ".join(name for name in argument.names if not name.startswith("--no-"))
-    return f"{names} {_kind(argument)}".strip()
+    names = [name for name in argument.names if not name.startswith("--no-")] or argument.names
+    return f"{', '.join(names)} {_kind(argument)}".strip()
 
 
 def _kind(argument: Any) -> str:
