@@ -103,4 +103,4 @@ def _origin(hint: Any) -> Any:
 
 def _default(argument: Any) -> str:
     default = argument.field_info.default
-    return "" if default in (None, False, argument.field_info.empty) else f" Default `{default}`."
+    return "" if any(default is each for each in (None, False, argument.field_info.empty)) else f" Default `{default}`."
