@@ -84,8 +84,8 @@ def _placeholder(argument: Any) -> str:
 
 
 def _option(argument: Any) -> str:
-    names = ", ".join(name for name in argument.names if not name.startswith("--no-"))
-    return f"{names} {_kind(argument)}".strip()
+    names = [name for name in argument.names if not name.startswith("--no-")] or argument.names
+    return f"{', '.join(names)} {_kind(argument)}".strip()
 
 
 def _kind(argument: Any) -> str:
@@ -103,4 +103,4 @@ def _origin(hint: Any) -> Any:
 
 def _default(argument: Any) -> str:
     default = argument.field_info.default
-    return "" if default in (None, False, argument.field_info.empty) else f" Default `{default}`."
+    return "" if any(default is each for each in (None, False, argument.field_info.empty)) else f" Default `{default}`."

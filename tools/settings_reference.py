@@ -61,7 +61,7 @@ def server() -> Iterator[str]:
         if not argument.show:
             continue
         default = argument.field_info.default
-        shown = "" if default in (None, False, argument.field_info.empty) else f"`{default}`"
+        shown = "" if any(default is each for each in (None, False, argument.field_info.empty)) else f"`{default}`"
         yield f"| `{option}` | `{variable}` | {shown} | {' '.join((argument.parameter.help or '').split())} |"
 
 

@@ -96,7 +96,7 @@ class Kinds:
             present = joined.get(other.name)
             if present is not None and present.is_served:
                 raise ValueError(
-                    f"the kind {other.name!r} is declared twice; uninstall one of the packages that bring it"
+                    f"the kind {other.name!r} is declared twice; uninstall one of the packages that declare it"
                 )
             joined[other.name] = other
         return Kinds(joined.values())

@@ -188,7 +188,7 @@ def _moment_of(expires: str) -> str:
         except ValueError:
             raise LenswayError(
                 ErrorCode.INVALID_REQUEST,
-                f"--expires {expires!r} is neither a duration above zero, nor a date, nor a moment",
+                f"--expires {expires!r} is not a duration above zero, a date or a time",
                 hint="Write 90d (a number with s, m, h, d or w), 2027-01-31, or 2027-01-31T12:00:00Z. "
                 "Omit it for a key that never expires.",
             ) from None

@@ -57,7 +57,7 @@ def login(
     if not _NAME.fullmatch(profile):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            f"{profile!r} cannot be the name of a profile",
+            f"{profile!r} is not a valid profile name",
             hint="Use letters, digits, dots, dashes and underscores, for example --profile staging.",
         )
     file = stored.path(os.environ)

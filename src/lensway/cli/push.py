@@ -97,7 +97,7 @@ def read_declaration(file: pathlib.Path, environment: Mapping[str, str]) -> dict
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
             f"{file} needs variables that are not set: {names}",
-            hint="nothing was sent; export them and push again ($$ stands for a literal $)",
+            hint="Nothing was sent. Export them and push again ($$ stands for a literal $).",
         )
     assert isinstance(expanded, dict)
     return expanded

@@ -92,11 +92,13 @@ def _start(offset: int | None, cursor: str | None, *, all: bool) -> dict[str, An
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
             "--all and --offset exclude each other",
-            hint="Start behind a page with --cursor, or take one page with --limit and --offset.",
+            hint="Continue after a page with --cursor, or take one page with --limit and --offset.",
         )
     if cursor == "":
         raise LenswayError(
-            ErrorCode.INVALID_REQUEST, "--cursor is empty", hint="Give meta.nextCursor of the page before, or omit it."
+            ErrorCode.INVALID_REQUEST,
+            "--cursor is empty",
+            hint="Give meta.nextCursor of the previous page, or omit it.",
         )
     return {name: value for name, value in (("offset", offset), ("cursor", cursor)) if value is not None}
 

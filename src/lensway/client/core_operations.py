@@ -405,7 +405,7 @@ def _cursor_after(page: Page, lens: str) -> str | None:
     if page.next_cursor is None:
         raise exceptions.InvalidCursorError(
             ErrorCode.INVALID_CURSOR,
-            f"Lens '{lens}' has no primary key, so its pages cannot be followed; more rows match than the first one holds",
+            f"Lens '{lens}' has no primary key, so its pages cannot be followed; more rows match than the first page holds",
             hint="Export it instead, ask for a larger limit, or declare a primary key.",
             details={"requestId": page.meta.request_id},
         )

@@ -49,7 +49,7 @@ def _check_data(settings: ServerSettings) -> Iterator[str]:
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise LenswayError(
             ErrorCode.INVALID_REQUEST,
-            f"the data directory {path} does not exist, and this user cannot make it",
+            f"the data directory {path} does not exist, and this user cannot create it",
             hint=f"Create it for this user, or choose another --data-dir; {parent} is not writable.",
         )
     yield f"data directory: {path} will be made"

@@ -184,7 +184,7 @@ class Console:
             return await self._to_sign_in(request)
         names = self._visits.environments(identity)
         if not names:
-            error = LenswayError(ErrorCode.NOT_FOUND, "This server has no environment that this key may visit")
+            error = LenswayError(ErrorCode.NOT_FOUND, "This key may not see any environment of this server")
             return await self._failure(request, error, None)
         name = decisions.DEFAULT_ENVIRONMENT if decisions.DEFAULT_ENVIRONMENT in names else names[0]
         return RedirectResponse(f"/console/e/{urllib.parse.quote(name)}/overview", 303, HEADERS)

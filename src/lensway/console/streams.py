@@ -158,8 +158,8 @@ class Feeds:
 def _too_many(whose: str) -> LenswayError:
     return LenswayError(
         ErrorCode.OVERLOADED,
-        f"Too many pages of the Console are open: {whose} has its share",
-        hint="Close some of them. Until then this page asks again every few seconds.",
+        f"Too many pages of the Console are open: {whose} has reached its limit",
+        hint="Close some of them. Until then this page polls every few seconds.",
         retry_after_seconds=5.0,
     )
 

@@ -74,7 +74,7 @@ def decode_failure(data: bytes) -> Failure:
         ProtocolError: for anything but a failure.
     """
     if len(data) > FAILURE_BYTES_MAX:
-        return Failure(code=ErrorCode.INTERNAL, message="the runner reported a failure that is larger than one may be")
+        return Failure(code=ErrorCode.INTERNAL, message="the runner reported a failure that is larger than the limit")
     try:
         wire = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -198,7 +198,7 @@ def _check_day(match: re.Match[str], year_max: int) -> None:
     year, month, day = int(match["year"]), int(match["month"]), int(match["day"])
     # Only 4 digits unless needed: so a year has one spelling.
     if not 1 <= year <= (_YEARS_BC_MAX if match["era"] else year_max) or (len(match["year"]) > 4) != (year > 9999):
-        raise WrongValueError("a year that databases know")
+        raise WrongValueError("a year that databases support")
     # The year before 1 is 1 BC, and the calendar repeats itself every 400 years.
     proleptic = (1 - year if match["era"] else year) % 400 + 2000
     if not 1 <= month <= 12 or not 1 <= day <= calendar.monthrange(proleptic, month)[1]:

@@ -60,7 +60,7 @@ def _check_headers(headers: Sequence[tuple[bytes, bytes]]) -> None:
             if names.count(once) > 1:
                 raise _AmbiguousHeadersError(f"The request has several {once.decode().title()} headers; send one")
     if b"transfer-encoding" in names and dict(headers)[b"transfer-encoding"].lower() != b"chunked":
-        raise _AmbiguousHeadersError("The body must have no transfer encoding but chunked")
+        raise _AmbiguousHeadersError("The body may have only the transfer encoding chunked")
 
 
 class _Wire:

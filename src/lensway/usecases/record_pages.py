@@ -90,7 +90,7 @@ class EventPages:
         raise LenswayError(
             ErrorCode.NOT_FOUND,
             f"No event {sequence} of that moment in this environment",
-            hint=f"The newest {limits.EVENT_BACKLOG_MAX:,} events are in memory, and a restart forgets them.",
+            hint=f"The newest {limits.EVENT_BACKLOG_MAX:,} events are in memory, and a restart discards them.",
         )
 
 
