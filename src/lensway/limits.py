@@ -81,8 +81,9 @@ ACCEPTS_PER_TURN_MAX: Final = 64
 """Connections that one listener takes from the kernel's backlog in one turn of the event loop, in less than a millisecond."""
 BEGINNINGS_PER_TURN_MAX: Final = 8
 """Taken connections that begin in one turn, some 2 ms of work. Addresses take turns, so that a crowd delays no other address."""
-ACCEPTED_PER_ADDRESS_MAX: Final = 2_048
-"""Connections of one address (or /64 of IPv6) that wait to begin; further ones are closed, and may come again."""
+ACCEPTED_PER_ADDRESS_MAX: Final = 8_192
+"""Connections of one address (or /64 of IPv6) that wait to begin; further ones are closed. Twice what a listener holds,
+because the address may be a proxy's."""
 ACCEPT_PAUSE_SECONDS: Final = 0.5
 """Pause after a connection could not be accepted: the process or the system has no more files."""
 HTTP_STRANGERS_MAX: Final = 3_072
