@@ -164,7 +164,7 @@ _LIMITS: Final[Rows] = {
     "timeoutMs": (
         f"1 to {limits.QUERY_TIMEOUT_MS_MAX:,}",
         "none",
-        "The longest deadline of a request, whatever it asks for.",
+        "The longest deadline of a request; longer ones are shortened to it.",
     ),
 }
 TABLES: Final[Mapping[str, tuple[Rows, Collection[str]]]] = {

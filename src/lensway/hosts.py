@@ -21,3 +21,13 @@ def is_this_machine(host: str) -> bool:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped.is_loopback  # to the kernel it is that one
     return address.is_loopback
+
+
+def host_and_port(text: str) -> tuple[str, int] | None:
+    """The parts of ``HOST:PORT``, where IPv6 stands in brackets; None for any other text."""
+    host, _, port = text.strip().rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if not host or (":" in host and not is_bracketed) or not (port.isascii() and port.isdecimal()) or len(port) > 5:
+        return None
+    number = int(port)
+    return (host[1:-1] if is_bracketed else host, number) if 0 < number < 65536 else None

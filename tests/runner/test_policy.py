@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lensway.errors import LenswayError
-from lensway.fleet.sessions import NOTICES
-from lensway.fleet.status import _NOTICE_HINTS
+from lensway.protocol.policy import POLICY_INVALID
 from lensway.query.conditions import And, Compare, IsNull, Not, Operator, Or
 from lensway.query.fields import FieldType, PlanColumn, TableName
 from lensway.query.measures import COUNT_OF_ROWS, Measure, MeasureFunction
 from lensway.query.plan import OrderBy, Relation, RelationKind, Shape
-from lensway.runner.policy import POLICY_INVALID, LocalPolicy, PolicyInForce, parse_policy, read_policy
+from lensway.runner.policy import LocalPolicy, PolicyInForce, parse_policy, read_policy
 
 ID = PlanColumn("id", "id", FieldType.INTEGER, nullable=False)
 SECRET = PlanColumn("shown_as", "ssn", FieldType.TEXT)
@@ -157,10 +156,6 @@ def test_a_file_that_changes_is_in_force_and_one_that_is_not_valid_is_not(tmp_pa
     file.write_text("rows_max = 2")
     assert policy.take(policy.read()), "its fault is over"
     assert (policy.now.rows_max, policy.notices) == (2, ())
-
-
-def test_every_notice_is_explained() -> None:
-    assert set(_NOTICE_HINTS) == NOTICES == {POLICY_INVALID}
 
 
 def test_the_rules_are_said_one_by_one() -> None:

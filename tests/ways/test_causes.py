@@ -34,7 +34,7 @@ PROXIES = (
     "NO_PROXY",
     "SSL_CERT_FILE",
 )
-CLIENT = {"a proxy that is none": "proxy_silent"}
+CLIENT = {"a proxy that speaks no HTTP": "proxy_silent"}
 """Where a client sees another cause than a runner: its HTTP library waits for the end of the rubbish."""
 
 

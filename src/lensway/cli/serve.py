@@ -17,6 +17,7 @@ from lensway.cli import report
 from lensway.cli.given import secret_given
 from lensway.cli.serving import PREFIX, comma_separated, external_urls, refuse_unknown, warnings_of
 from lensway.errors import ErrorCode, LenswayError
+from lensway.hosts import host_and_port
 
 if TYPE_CHECKING:
     from lensway.compose.server import ServerSettings
@@ -179,11 +180,12 @@ def _run(main: Coroutine[None, None, None]) -> None:
 
 
 def _address(text: str, option: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise LenswayError(ErrorCode.INVALID_REQUEST, f"{option} must be HOST:PORT, for example 127.0.0.1:8080")
-    return host, int(port)
+    found = host_and_port(text)
+    if found is None:
+        raise LenswayError(
+            ErrorCode.INVALID_REQUEST, f"{option} must be HOST:PORT, for example 127.0.0.1:8080 or [::1]:8080"
+        )
+    return found
 
 
 def _directory(path: pathlib.Path) -> pathlib.Path:

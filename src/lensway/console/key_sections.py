@@ -8,6 +8,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from lensway.auth import decisions
+from lensway.catalog.names import counted
 from lensway.catalog.records import KeyKind, Role
 from lensway.console.answers import ask, done, part, show
 from lensway.console.forms import Form, read_form
@@ -253,19 +254,20 @@ class _SettingsChanges:
             return ask(self._templates.render("environment_new.html", name=name, error=error))
         return done()
 
+    def _confirm(self, *, question: str, text: str, verb: str) -> Response:
+        """The dialog that asks once more; its answer comes with ``confirm``."""
+        return ask(self._templates.render("confirm.html", question=question, text=text, verb=verb))
+
     async def delete_environment(self, visit: Visit) -> Response:
         """Delete an empty environment once it is confirmed."""
         decisions.require_instance_wide(visit.caller.identity)
         form = await read_form(visit.request)
         name = form.one("environment")
         if form.one("confirm") != "yes":
-            return ask(
-                self._templates.render(
-                    "confirm.html",
-                    question=f"Delete the environment {name}?",
-                    text="Only an empty one can be deleted: without sources, lenses, runners and keys.",
-                    verb="Delete",
-                )
+            return self._confirm(
+                question=f"Delete the environment {name}?",
+                text="Only an empty one can be deleted: without sources, lenses, runners and keys.",
+                verb="Delete",
             )
         await self._use.environments.delete(visit.caller, name)
         return done()
@@ -278,13 +280,10 @@ class _SettingsChanges:
         if form.one("confirm") != "yes":
             found = next((each for each in self._use.sign_ins.list(visit.caller)["signIns"] if each["id"] == id), None)
             whose = "this sign-in" if found is None else f"the sign-in of {found['keyName']} from {found['address']}"
-            return ask(
-                self._templates.render(
-                    "confirm.html",
-                    question=f"End {whose}?",
-                    text="Its pages show that they are signed out. The key itself stays valid.",
-                    verb="End it",
-                )
+            return self._confirm(
+                question=f"End {whose}?",
+                text="Its pages show that they are signed out. The key itself stays valid.",
+                verb="End it",
             )
         await self._use.sign_ins.end(visit.caller, id)
         return done()
@@ -294,13 +293,10 @@ class _SettingsChanges:
         decisions.require_admin(visit.caller.identity)
         if (await read_form(visit.request)).one("confirm") != "yes":
             count = len(self._use.sign_ins.list(visit.caller)["signIns"])
-            return ask(
-                self._templates.render(
-                    "confirm.html",
-                    question=f"End {count} sign-in{'s' if count != 1 else ''}, yours too?",
-                    text="Everyone has to sign in again with a key. Keys stay valid.",
-                    verb="End all",
-                )
+            return self._confirm(
+                question=f"End {counted(count, 'sign-in')}, yours too?",
+                text="Everyone has to sign in again with a key. Keys stay valid.",
+                verb="End all",
             )
         await self._use.sign_ins.end_all(visit.caller)
         return done()

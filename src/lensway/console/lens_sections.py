@@ -12,7 +12,7 @@ from starlette.responses import Response
 from lensway import limits
 from lensway.api import numbers
 from lensway.api.shapes import QueryRequest
-from lensway.catalog.names import invalid
+from lensway.catalog.names import counted, invalid
 from lensway.console.answers import part
 from lensway.console.forms import Form, read_form, while_connected
 from lensway.console.fragments import Templates
@@ -119,7 +119,7 @@ def _place_look(place: Mapping[str, Any]) -> dict[str, str]:
     if not assigned:
         return {"icon": "✓", "tone": "good", "word": "inline"}
     icon, tone = ("✓", "good") if live == assigned else ("!", "warn") if live else ("✗", "bad")
-    return {"icon": icon, "tone": tone, "word": f"{live} of {assigned} runner{'s' if assigned != 1 else ''} live"}
+    return {"icon": icon, "tone": tone, "word": f"{live} of {counted(assigned, 'runner')} live"}
 
 
 def _detail(view: View, found: Found) -> Found:

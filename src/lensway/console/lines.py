@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from lensway.catalog.names import counted
 from lensway.console import views
 
 _EFFECT_ROWS_MAX: Final = 8
@@ -120,7 +121,7 @@ def problem_line(problem: Mapping[str, Any]) -> dict[str, Any]:
         "sources": names[:3],
         "more": max(0, len(names) - 3),
     }
-    count = f"{len(names)} source{'s' if len(names) != 1 else ''}"
+    count = counted(len(names), "source")
     if kind == "no_runner_assigned":
         verb = "has" if len(names) == 1 else "have"
         return {
@@ -164,7 +165,7 @@ def _effect(sources: int, down: int) -> str:
     if down == sources:
         return f"{'its source is' if sources == 1 else f'all of its {sources} sources are'} down"
     lost = sources - down
-    return f"{lost} source{'s' if lost != 1 else ''} lost redundancy, {_down(down)}"
+    return f"{counted(lost, 'source')} lost redundancy, {_down(down)}"
 
 
 def _down(count: int) -> str:
@@ -177,7 +178,7 @@ def advice_line(advice: Mapping[str, Any]) -> dict[str, Any]:
     code = advice["code"]
     noun = "source" if code == "single_runner" else "name"
     texts = {
-        "single_runner": f"{len(names)} source{'s' if len(names) != 1 else ''} would be down with one instance",
+        "single_runner": f"{counted(len(names), 'source')} would be down with one instance",
         "replicas_differ": "do not serve what their replicas serve",
     }
     return {

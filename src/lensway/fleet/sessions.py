@@ -11,6 +11,7 @@ from lensway.fleet.facts import SessionFacts
 from lensway.fleet.load import Load
 from lensway.fleet.standing import Standing
 from lensway.ids import SessionId, SourceId
+from lensway.protocol.policy import NOTICE_HINTS
 from lensway.transitions import Table
 
 
@@ -65,10 +66,6 @@ SESSION_TABLE: Final[Table[SessionState, SessionStimulus]] = Table(
 INVALID_SETTINGS: Final = "invalid_settings"
 _SUSPECT_STATES: Final = frozenset({SessionState.SUSPECT, SessionState.DRAINING_SUSPECT})
 _DRAINING_STATES: Final = frozenset({SessionState.DRAINING, SessionState.DRAINING_SUSPECT})
-
-
-NOTICES: Final = frozenset({"policy_invalid"})
-"""Classes of trouble with a runner itself that this program can explain; those of newer runners are not shown."""
 
 
 class Session:
@@ -147,7 +144,7 @@ class Session:
 
     def notice(self, notices: tuple[str, ...], now: float) -> bool:
         """Take over the classes of trouble that the runner reports of itself; True when they are others than before."""
-        known = tuple(each for each in notices if each in NOTICES)
+        known = tuple(each for each in notices if each in NOTICE_HINTS)
         if known == self.notices:
             return False
         self.notices, self.notices_since = known, now

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 
 from lensway.fleet.fleet import Loss
 from lensway.fleet.sessions import Session
 from lensway.ids import SourceId
-from lensway.protocol.policy import policy_hint
+from lensway.protocol.policy import NOTICE_HINTS, policy_hint
 
 
 class RunnerState(enum.StrEnum):
@@ -45,10 +44,6 @@ class RunnerStatus(msgspec.Struct, frozen=True, kw_only=True):
     hint: str
 
 
-_NOTICE_HINTS: Final = {
-    "policy_invalid": "Its local policy file is not valid, and the policy before stays in force. "
-    "Run `lensway runner policy check FILE` on its machine.",
-}
 _READY_STATES = frozenset({"", "ready"})
 
 
@@ -123,7 +118,7 @@ def _present(flags: RunnerFlags, live: Sequence[Session], sessions: Sequence[Ses
                 return _status(RunnerState.DEGRADED, session.source_since.get(source, since), cause, hint)
     for session in live:
         for notice in session.notices:
-            return _status(RunnerState.DEGRADED, session.notices_since, notice, _NOTICE_HINTS[notice])
+            return _status(RunnerState.DEGRADED, session.notices_since, notice, NOTICE_HINTS[notice])
     weak = [session for session in sessions if session.is_suspect or session.is_draining]
     if weak:
         cause = f"{len(weak)} of {len(sessions)} instances {weak[0].shown_state}"

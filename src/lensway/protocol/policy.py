@@ -1,4 +1,4 @@
-"""Why a runner's local policy keeps it from a source, and what the owner of its network can do about it. Pure."""
+"""What a runner reports of its local policy, and what the owner of its network can do about it. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from typing import Final
 
 SOURCE, ADDRESS, PATH = "source", "address", "path"
 """The causes: the name of the source, the address of its database, or the path of its file."""
+POLICY_INVALID: Final = "policy_invalid"
+"""What a runner reports of itself while its policy file cannot be used and the policy before stays in force."""
+NOTICE_HINTS: Final[Mapping[str, str]] = {
+    POLICY_INVALID: "Its local policy file is not valid, and the policy before stays in force. "
+    "Run `lensway runner policy check FILE` on its machine.",
+}
+"""What to do about each trouble that a runner reports of itself; those of newer runners are not shown."""
 _FILE: Final = "in the policy file of the runner (LENSWAY_RUNNER_POLICY)"
 _RULES: Final[Mapping[str, tuple[str, str]]] = {
     SOURCE: ("does not list this source", f"Add the name of the source to `sources` {_FILE}."),

@@ -24,7 +24,7 @@ from lensway.observe.trace import Tracer
 from lensway.protocol.failures import encode_failure
 from lensway.protocol.frames import Accept, Cancel, Credit, Fail, JobKind, Offer, Refuse, RefuseReason
 from lensway.protocol.outbox import Outbox
-from lensway.protocol.policy import policy_hint
+from lensway.protocol.policy import policy_hint, policy_refusal
 from lensway.protocol.stream import SendStream
 from lensway.query.plan import Shape, UnknownPlanError
 from lensway.query.result import ResultEnd, ResultLimits, RowFormat, encode_end
@@ -207,13 +207,14 @@ class Jobs:
         for attempt in list(self._attempts.values()):
             now = self._sources.get(attempt.served.id)
             part = self._forbidden_part(attempt.offer, attempt.shapes)
-            if part is None and now is not None and now.refusal is RefuseReason.POLICY:
-                part = f"this {now.cause}"
-            if part is not None and attempt.refusal is None:
-                _log.warning("job ended by policy", part=part, **asked(attempt.offer))
+            refusal = None if part is None else f"does not allow {part}"
+            if refusal is None and now is not None and now.refusal is RefuseReason.POLICY:
+                refusal = policy_refusal(now.cause)
+            if refusal is not None and attempt.refusal is None:
+                _log.warning("job ended by policy", refusal=refusal, **asked(attempt.offer))
                 attempt.refusal = Failure(
                     code=ErrorCode.REFUSED_BY_RUNNER,
-                    message=f"The local policy of the runner changed and does not allow {part}",
+                    message=f"The local policy of the runner changed and {refusal}",
                     hint="Ask the owner of the runner's network to allow it in the policy file.",
                 )
                 self._stop(attempt)

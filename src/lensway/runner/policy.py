@@ -17,7 +17,6 @@ Unknown keys are refused: a misspelt restriction must not become a permission.
 
 from __future__ import annotations
 
-import enum
 import fnmatch
 import functools
 import pathlib
@@ -31,27 +30,17 @@ from lensway.bridges.contract import AddressPolicy
 from lensway.bridges.kit.addresses import is_address_pattern
 from lensway.bridges.library import forbidden_part
 from lensway.errors import ErrorCode, LenswayError
+from lensway.protocol.policy import POLICY_INVALID
 from lensway.query.fields import TableName
 from lensway.query.plan import Shape
 from lensway.query.table_names import parts_of
 
-POLICY_INVALID: Final = "policy_invalid"
-"""What a runner reports while its policy file cannot be used and the one before stays in force."""
 _ROW_IDS: Final = frozenset({"rowid", "oid", "_rowid_"})
 """Names under which SQLite and DuckDB show a row id, which may be the value of a key column."""
 _VERDICTS_KEPT_MAX: Final = 10_000
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-
-
-class Rule(enum.StrEnum):
-    """What a policy can refuse; a source's state names it as its cause."""
-
-    SOURCE = "source"
-    ADDRESS = "address"
-    TABLE = "table"
-    COLUMN = "column"
 
 
 class LocalPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):

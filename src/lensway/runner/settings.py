@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping
 
 from lensway.auth.secret import Secret, bare
 from lensway.errors import ErrorCode, LenswayError
-from lensway.hosts import is_this_machine
+from lensway.hosts import host_and_port, is_this_machine
 from lensway.limits import JOBS_PER_SESSION_DEFAULT
 
 _PREFIX = "LENSWAY_"
@@ -236,11 +236,10 @@ def _capacity(text: str | None) -> int:
 def _health(text: str | None) -> tuple[str, int] | None:
     if not text:
         return None
-    host, _, port = text.strip().rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise _invalid("LENSWAY_RUNNER_HEALTH", "must be HOST:PORT, for example 127.0.0.1:9100")
-    return host, int(port)
+    found = host_and_port(text)
+    if found is None:
+        raise _invalid("LENSWAY_RUNNER_HEALTH", "must be HOST:PORT, for example 127.0.0.1:9100 or [::1]:9100")
+    return found
 
 
 def _invalid(name: str, what: str) -> LenswayError:

@@ -8,9 +8,10 @@ import msgspec
 
 from lensway.bridges.kit.addresses import check_host, check_socket, confined_path
 from lensway.errors import ErrorCode, LenswayError
+from lensway.hosts import host_and_port
 from lensway.query.fields import TableName
 from lensway.query.table_names import GRAMMAR, parts_of, written
-from lensway.runner.policy import LocalPolicy, Rule
+from lensway.runner.policy import LocalPolicy
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +50,7 @@ def verdicts_of(policy: LocalPolicy, question: Question, sources: Sequence[str])
 
 
 def _source(policy: LocalPolicy, name: str) -> Verdict:
-    return _verdict(f"the source '{name}'", is_allowed=policy.allows_source(name), rule=Rule.SOURCE)
+    return _verdict(f"the source '{name}'", is_allowed=policy.allows_source(name), rule="sources")
 
 
 def _host(policy: LocalPolicy, text: str) -> Verdict:
@@ -63,8 +64,8 @@ def _host(policy: LocalPolicy, text: str) -> Verdict:
     except LenswayError as error:
         if error.code is not ErrorCode.SOURCE_UNREACHABLE:
             raise
-        return _verdict(f"the address {text}", is_allowed=False, rule=Rule.ADDRESS)
-    return _verdict(f"the address {text}", is_allowed=True, rule=Rule.ADDRESS)
+        return _verdict(f"the address {text}", is_allowed=False, rule="hosts, ports")
+    return _verdict(f"the address {text}", is_allowed=True, rule="hosts, ports")
 
 
 def _path(policy: LocalPolicy, text: str) -> Verdict:
@@ -73,8 +74,8 @@ def _path(policy: LocalPolicy, text: str) -> Verdict:
     except LenswayError as error:
         if error.code is not ErrorCode.SOURCE_UNREACHABLE:
             raise
-        return _verdict(f"the path {text}", is_allowed=False, rule=Rule.ADDRESS)
-    return _verdict(f"the path {text}", is_allowed=True, rule=Rule.ADDRESS)
+        return _verdict(f"the path {text}", is_allowed=False, rule="source_dirs")
+    return _verdict(f"the path {text}", is_allowed=True, rule="source_dirs")
 
 
 def _table(policy: LocalPolicy, question: Question) -> Iterator[Verdict]:
@@ -90,25 +91,15 @@ def _table(policy: LocalPolicy, question: Question) -> Iterator[Verdict]:
             ErrorCode.INVALID_REQUEST, f"{question.table[:120]!r} is not the name of a table", hint=GRAMMAR
         )
     table = TableName(parts[0] if len(parts) == 2 else None, parts[-1])
-    yield _verdict(f"the table {table}", is_allowed=policy.allows_table(str(table)), rule=Rule.TABLE)
+    yield _verdict(f"the table {table}", is_allowed=policy.allows_table(str(table)), rule="tables")
     if question.column is not None:
         is_allowed = policy.allows_column(table, question.column)
-        yield _verdict(f"the column {table}.{written(question.column)}", is_allowed=is_allowed, rule=Rule.COLUMN)
+        yield _verdict(f"the column {table}.{written(question.column)}", is_allowed=is_allowed, rule="withhold")
 
 
 def _place(text: str) -> tuple[str, int | None]:
-    host, colon, port = text.rpartition(":")
-    is_place = colon and port.isdecimal() and (host.startswith("[") or ":" not in host)
-    return (host.strip("[]"), int(port)) if is_place else (text.strip("[]"), None)
+    return host_and_port(text) or (text.strip("[]"), None)
 
 
-def _verdict(part: str, *, is_allowed: bool, rule: Rule) -> Verdict:
-    return Verdict(part=part, is_allowed=is_allowed, rule="" if is_allowed else _RULES[rule])
-
-
-_RULES = {
-    Rule.SOURCE: "sources",
-    Rule.ADDRESS: "hosts, ports or source_dirs",
-    Rule.TABLE: "tables",
-    Rule.COLUMN: "withhold",
-}
+def _verdict(part: str, *, is_allowed: bool, rule: str) -> Verdict:
+    return Verdict(part=part, is_allowed=is_allowed, rule="" if is_allowed else rule)

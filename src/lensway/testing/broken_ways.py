@@ -249,7 +249,7 @@ _proxied("a proxy that answers 502", "proxy_away", http("502 Bad Gateway"))
 _proxied("a proxy that answers 418", "proxy_status", http("418 I am a teapot"))
 _proxied("a silent proxy", "proxy_silent", silence)
 _proxied("a proxy that closes", "proxy_closed", close)
-_proxied("a proxy that is none", "proxy_no_http", garbage)
+_proxied("a proxy that speaks no HTTP", "proxy_no_http", garbage)
 
 
 def _with_tinyproxy(name: str, code: str, *lines: str, login: str = "", host: str = HOST) -> None:

@@ -107,12 +107,8 @@ class PostgresSource:
                     raise await self._explained(error, plan, execution.deadline) from None
         except TimeoutError:
             raise timed_out() from None
-        except LenswayError:
-            raise
-        except Exception as error:
-            if errors.is_of_driver(error):
-                raise errors.broken_protocol() from None
-            raise
+        except Exception as error:  # noqa: BLE001 - the driver raises anything at a server that breaks the protocol
+            raise errors.of_defect(error) from None
 
     async def _tried(self, plan: Plan, execution: Execution, sink: RowSink) -> ResultEnd:
         compiled = self._orderings.ready(plan.shape) or await self._looked_up(plan, execution.deadline)
@@ -291,12 +287,8 @@ class PostgresSource:
             raise timed_out() from None
         except errors.DRIVER_ERRORS as error:
             raise errors.of_query(error) from None
-        except LenswayError:
-            raise
-        except Exception as error:
-            if errors.is_of_driver(error):
-                raise errors.broken_protocol() from None
-            raise
+        except Exception as error:  # noqa: BLE001 - the driver raises anything at a server that breaks the protocol
+            raise errors.of_defect(error) from None
 
     async def tables(self, *, deadline: float) -> Sequence[TableSummary]:
         """Every table and view that this login can read."""
@@ -328,12 +320,8 @@ class PostgresSource:
                             await self._queries.discard(connection)
         except TimeoutError:
             raise timed_out() from None
-        except LenswayError:
-            raise
-        except Exception as error:
-            if errors.is_of_driver(error):
-                raise errors.broken_protocol() from None
-            raise
+        except Exception as error:  # noqa: BLE001 - the driver raises anything at a server that breaks the protocol
+            raise errors.of_defect(error) from None
 
     @property
     def connections(self) -> int:

@@ -152,17 +152,19 @@ def is_broken_connection(error: BaseException) -> bool:
     )
 
 
-def is_of_driver(error: BaseException) -> bool:
-    """True when the driver itself raised the error: it raises anything at a server that breaks the protocol."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and "asyncpg" in trace.tb_frame.f_code.co_filename
-
-
 def broken_protocol() -> LenswayError:
     """The failure when the server breaks the protocol."""
     return unreachable("login", "protocol")
+
+
+def of_defect(error: Exception) -> Exception:
+    """What to raise for an error that no other rule explains: of the driver itself, which raises anything at a server that breaks
+    the protocol, the failure of the source; any other as it is, because it is a defect of ours."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    is_of_driver = trace is not None and "asyncpg" in trace.tb_frame.f_code.co_filename
+    return broken_protocol() if is_of_driver and not isinstance(error, LenswayError) else error
 
 
 def is_repeatable(error: BaseException) -> bool:
