@@ -88,7 +88,7 @@ ACCEPT_PAUSE_SECONDS: Final = 0.5
 """Pause after a connection could not be accepted: the process or the system has no more files."""
 HTTP_STRANGERS_MAX: Final = 3_072
 """Connections without a valid key so far. At the limit, the server drops the oldest one of the address with the most."""
-HTTP_STRANGERS_PER_ADDRESS_MAX: Final = 512
+HTTP_STRANGERS_PER_ADDRESS_MAX: Final = 1_024
 """The same for one address or /64 of IPv6: many people may share one."""
 HTTP_PATIENCE_SECONDS: Final = 1.0
 """Time for the request of a connection without a valid key, before another one of the same crowded address may replace it."""

@@ -29,7 +29,8 @@ async def read_everything(asked: Asked, expected: dict[str, int]) -> None:
         lens = await asked.lens(name)
         assert await asked.rows(lens) == [{"f0": value, "f1": "x.y"}]
         for format in FORMATS:
-            assert str(value).encode() in await asked.rows(lens, format=format) if format == "csv" else True
+            if format == "csv":
+                assert str(value).encode() in await asked.rows(lens, format=format)
             assert await asked.export(lens, format)
         await asked.job("test", b"\x90")
 

@@ -49,7 +49,7 @@ def resolver() -> Iterator[Resolver]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "RESOLVE_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "RESOLVE_SECONDS", 0.5)
 
 
 @pytest.mark.usefixtures("quick")
@@ -64,8 +64,9 @@ def test_hundreds_of_names_that_are_never_answered_take_nothing_from_the_others(
             await asyncio.sleep(0)
             began = time.monotonic()
             assert await lookups.addresses("known.test", 1) == ["192.0.2.1"]
-            assert await lookups.addresses(f"new{turn}.test", 1) == ["192.0.2.1"] if turn == 0 else True
-            assert time.monotonic() - began < 0.2
+            if turn == 0:
+                assert await lookups.addresses("new.test", 1) == ["192.0.2.1"]
+            assert time.monotonic() - began < limits.RESOLVE_SECONDS
             for failure in await asyncio.gather(*late, *again, return_exceptions=True):
                 assert isinstance(failure, TimeoutError)
             assert lookups.thread_count <= limits.LOOKUPS_UNKNOWN_MAX

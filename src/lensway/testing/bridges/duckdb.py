@@ -187,10 +187,11 @@ class DuckdbStage(Stage):
     async def is_executing(self) -> bool:
         """A source holds the file while it works on a statement, and a moment longer when the statement ended by itself."""
         give_up = time.monotonic() + _KEPT_SECONDS
-        while self._is_busy():
+        while (connection := self._connected()) is None:
             if time.monotonic() > give_up:
                 return True
             await asyncio.sleep(_BUSY_SECONDS)
+        connection.close()
         return False
 
     async def failure(self, situation: Situation) -> Failure:
@@ -216,24 +217,20 @@ class DuckdbStage(Stage):
 
     @contextlib.asynccontextmanager
     async def _writable(self) -> AsyncIterator[duckdb.DuckDBPyConnection]:
-        while self._is_busy():
+        # Whether it is free can only be asked by taking it: a runner's probe may open the file at any moment.
+        while (connection := self._connected()) is None:
             await asyncio.sleep(_BUSY_SECONDS)
-        connection = self._connected()
         try:
             connection.execute("SET TimeZone = 'UTC'")
             yield connection
         finally:
             connection.close()
 
-    def _is_busy(self) -> bool:
+    def _connected(self) -> duckdb.DuckDBPyConnection | None:
         try:
-            self._connected().close()
+            return duckdb.connect(str(self._path))
         except (duckdb.ConnectionException, duckdb.IOException):
-            return True
-        return False
-
-    def _connected(self) -> duckdb.DuckDBPyConnection:
-        return duckdb.connect(str(self._path))
+            return None
 
 
 STAGE: Final = DuckdbStage
